@@ -1,0 +1,1 @@
+"""Cameras, depth, alignment and normals: maths on torch tensors, any device."""

@@ -1,0 +1,81 @@
+"""The pinhole camera: pixels to rays to points."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+class CameraError(ValueError):
+    """A calibration that cannot be used."""
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A pinhole camera of an image of ``height`` x ``width`` pixels.
+
+    Convention: optical frame of REP-103 (x right, y down, z forward). ``K`` is (3, 3) in pixels, integer pixel centres:
+    the centre of the top left pixel is (u, v) = (0, 0), as in sensor_msgs/CameraInfo. Depth is along z, not along the ray.
+    """
+
+    width: int
+    height: int
+    K: Tensor
+
+    def __post_init__(self) -> None:
+        if self.width <= 0 or self.height <= 0:
+            raise CameraError(f"expected a camera of positive size, got {self.width} x {self.height}")
+        if tuple(self.K.shape) != (3, 3):
+            raise CameraError(f"expected K of shape (3, 3), got {tuple(self.K.shape)}")
+        if not bool(torch.isfinite(self.K).all()):
+            raise CameraError("expected finite intrinsics, got NaN or Inf in K")
+        fx, fy = float(self.K[0, 0]), float(self.K[1, 1])
+        if fx <= 0 or fy <= 0:
+            raise CameraError(
+                f"expected positive focal lengths, got fx={fx:g}, fy={fy:g} (an uncalibrated camera has K[0] = 0)"
+            )
+
+    @classmethod
+    def from_intrinsics(cls, width: int, height: int, fx: float, fy: float, cx: float, cy: float) -> Camera:
+        """Focal lengths and principal point in pixels, integer pixel centres."""
+        return cls(width, height, torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=torch.float64))
+
+    @classmethod
+    def from_fov(cls, width: int, height: int, horizontal_fov: float) -> Camera:
+        """Square pixels, principal point in the middle of the image; ``horizontal_fov`` in degrees between the outer pixel edges."""
+        if not 0 < horizontal_fov < 180:
+            raise CameraError(f"expected a horizontal field of view between 0 and 180 degrees, got {horizontal_fov:g}")
+        f_px = width / 2 / math.tan(math.radians(horizontal_fov) / 2)
+        return cls.from_intrinsics(width, height, f_px, f_px, (width - 1) / 2, (height - 1) / 2)
+
+    def resize(self, width: int, height: int) -> Camera:
+        """The same camera seen by an image resized to ``width`` x ``height``.
+
+        Pixel edges, not centres, keep their place: u' + .5 = (u + .5) * width' / width.
+        """
+        sx, sy = width / self.width, height / self.height
+        K = self.K.clone()
+        K[0, :2] *= sx
+        K[1, 1] *= sy
+        K[0, 2] = (self.K[0, 2] + 0.5) * sx - 0.5
+        K[1, 2] = (self.K[1, 2] + 0.5) * sy - 0.5
+        return Camera(width, height, K)
+
+    def rays(self, device: torch.device | str | None = None) -> Tensor:
+        """Per pixel the ray K^-1 (u, v, 1), z = 1: (H, W, 3) float32."""
+        # In float64: with float32 the far corner of a large image is off by more than the 1e-5 that points are held to.
+        v, u = torch.meshgrid(
+            torch.arange(self.height, dtype=torch.float64), torch.arange(self.width, dtype=torch.float64), indexing="ij"
+        )
+        pixels = torch.stack((u, v, torch.ones_like(u)), dim=-1)
+        rays = pixels @ torch.linalg.inv(self.K.to("cpu", torch.float64)).T
+        return rays.to(device or self.K.device, torch.float32)
+
+    def unproject(self, depth: Tensor) -> Tensor:
+        """Points (H, W, 3) in the optical frame, metres if ``depth`` (H, W) is; NaN and Inf depth give non-finite points."""
+        if tuple(depth.shape) != (self.height, self.width):
+            raise CameraError(f"expected depth of {(self.height, self.width)}, got {tuple(depth.shape)}")
+        return self.rays(depth.device) * depth[..., None]

@@ -1,0 +1,31 @@
+"""Disparity and depth."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def disparity_to_depth(disparity: Tensor, scale: float | Tensor, shift: float | Tensor) -> Tensor:
+    """depth = 1 / (scale * disparity + shift), along z, in the unit of the fit.
+
+    ``disparity`` is affine-invariant, any shape, 1 = near. Where scale * disparity + shift <= 0 the point lies at or
+    beyond infinity, which no surface does: NaN (REP-117: not a valid measurement).
+    """
+    inverse_depth = disparity * scale + shift
+    return torch.where(inverse_depth > 0, 1 / inverse_depth, torch.nan)
+
+
+def valid_depth(depth: Tensor) -> Tensor:
+    """Bool mask of measurements: finite and positive (0, NaN and Inf all mean "nothing here" in a reference)."""
+    return torch.isfinite(depth) & (depth > 0)
+
+
+def sample_nearest(image: Tensor, height: int, width: int) -> Tensor:
+    """``image`` (H, W) at the size (height, width), every pixel taken from the nearest source pixel (never mixed).
+
+    A sparse depth image must not be interpolated: means of a measurement and a hole, or across an edge, are nobody's depth.
+    """
+    rows = ((torch.arange(height) + 0.5) * image.shape[0] / height).long()
+    columns = ((torch.arange(width) + 0.5) * image.shape[1] / width).long()
+    return image[rows][:, columns]
