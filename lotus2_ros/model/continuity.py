@@ -1,0 +1,24 @@
+"""The local continuity module: a residual pair of convolutions that removes the 2x2 packing's blocks from a latent."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class LocalContinuity(nn.Module):
+    """`x + conv3x3(C -> 2C) -> GELU -> conv3x3(2C -> C)` on unpacked latents (Lotus-2, arXiv 2512.01030)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, 2 * channels, 3, padding=1),
+            nn.GELU(),
+            nn.Conv2d(2 * channels, channels, 3, padding=1),
+        )
+        # An untrained module leaves its input as it is.
+        nn.init.zeros_(self.layers[2].weight)
+        nn.init.zeros_(self.layers[2].bias)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """latent (B, C, h, w) -> the same shape."""
+        return latent + self.layers(latent)
