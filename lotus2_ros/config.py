@@ -27,7 +27,7 @@ def parameter(
     choices: tuple[str, ...] = (),
     live: bool = False,
 ) -> Any:
-    """Declare one parameter: its default, help text, range (inclusive) or choices, and whether it may change at run time."""
+    """Declare one parameter: default, help text, inclusive range or choices, and whether it may change at run time."""
     meta = {"help": help, "low": low, "high": high, "choices": choices, "live": live}
     return field(default=default, metadata=meta)
 
@@ -69,9 +69,10 @@ class InputConfig:
     """What is subscribed to."""
 
     image_transport: str = parameter(
-        "raw", "raw: sensor_msgs/Image on `image`; compressed: CompressedImage on `image/compressed`",
+        "raw",
+        "raw: sensor_msgs/Image on `image`; compressed: CompressedImage on `image/compressed`",
         choices=("raw", "compressed"),
-    )  # fmt: skip
+    )
     fov: float = parameter(
         0.0,
         "Horizontal field of view in degrees assumed while no camera_info is there; 0: wait for camera_info",
@@ -79,8 +80,12 @@ class InputConfig:
         high=170.0,
     )
     sync_slop: float = parameter(
-        0.0, "Largest difference between the stamps of an image and its camera_info, seconds", low=0.0, high=10.0, live=True
-    )  # fmt: skip
+        0.0,
+        "Largest difference between the stamps of an image and its camera_info, seconds",
+        low=0.0,
+        high=10.0,
+        live=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -107,9 +112,16 @@ class ScaleConfig:
     max_age: float = parameter(
         1.0, "Seconds a fit to a reference stays in use after the reference's stamp", low=0.0, high=3600.0, live=True
     )  # fmt: skip
+    reference_slop: float = parameter(
+        0.1,
+        "Largest difference between the stamps of a frame and a reference it is fitted to, seconds",
+        low=0.0,
+        high=10.0,
+        live=True,
+    )
     relative_shift: float = parameter(
         0.1,
-        "Without a reference: depth = 1 / (disparity + relative_shift), so the farthest point is (1 + s) / s times the nearest",
+        "Without a reference s in depth = 1 / (disparity + s): the farthest point is (1 + s) / s times the nearest",
         low=0.001,
         high=100.0,
         live=True,
@@ -153,7 +165,7 @@ class Config:
             check(name, item, getattr(getattr(self, group), key))
 
     def updated(self, values: Mapping[str, Any]) -> Config:
-        """A copy with ``{"group.field": value}`` changed. Raises ConfigError on an unknown name or a value out of range."""
+        """A copy with ``{"group.field": value}`` changed. Raises ConfigError on an unknown name or a wrong value."""
         items = dict(walk())
         groups: dict[str, dict[str, Any]] = {}
         for name, value in values.items():

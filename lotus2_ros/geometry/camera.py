@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -13,12 +14,13 @@ class CameraError(ValueError):
     """A calibration that cannot be used."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Camera:
     """A pinhole camera of an image of ``height`` x ``width`` pixels.
 
     Convention: optical frame of REP-103 (x right, y down, z forward). ``K`` is (3, 3) in pixels, integer pixel centres:
-    the centre of the top left pixel is (u, v) = (0, 0), as in sensor_msgs/CameraInfo. Depth is along z, not along the ray.
+    the centre of the top left pixel is (u, v) = (0, 0), as in sensor_msgs/CameraInfo. Depth is along z, not along the
+    ray.
     """
 
     width: int
@@ -45,7 +47,7 @@ class Camera:
 
     @classmethod
     def from_fov(cls, width: int, height: int, horizontal_fov: float) -> Camera:
-        """Square pixels, principal point in the middle of the image; ``horizontal_fov`` in degrees between the outer pixel edges."""
+        """Square pixels, principal point in the middle; ``horizontal_fov`` in degrees, from outer edge to outer edge."""
         if not 0 < horizontal_fov < 180:
             raise CameraError(f"expected a horizontal field of view between 0 and 180 degrees, got {horizontal_fov:g}")
         f_px = width / 2 / math.tan(math.radians(horizontal_fov) / 2)
@@ -64,18 +66,18 @@ class Camera:
         K[1, 2] = (self.K[1, 2] + 0.5) * sy - 0.5
         return Camera(width, height, K)
 
-    def rays(self, device: torch.device | str | None = None) -> Tensor:
-        """Per pixel the ray K^-1 (u, v, 1), z = 1: (H, W, 3) float32."""
+    @cached_property
+    def rays(self) -> Tensor:
+        """Per pixel the ray K^-1 (u, v, 1), z = 1: (H, W, 3) float32 on the device of ``K``."""
         # In float64: with float32 the far corner of a large image is off by more than the 1e-5 that points are held to.
-        v, u = torch.meshgrid(
-            torch.arange(self.height, dtype=torch.float64), torch.arange(self.width, dtype=torch.float64), indexing="ij"
-        )
+        rows, columns = torch.arange(self.height).double(), torch.arange(self.width).double()
+        v, u = torch.meshgrid(rows, columns, indexing="ij")
         pixels = torch.stack((u, v, torch.ones_like(u)), dim=-1)
         rays = pixels @ torch.linalg.inv(self.K.to("cpu", torch.float64)).T
-        return rays.to(device or self.K.device, torch.float32)
+        return rays.to(self.K.device, torch.float32)
 
     def unproject(self, depth: Tensor) -> Tensor:
-        """Points (H, W, 3) in the optical frame, metres if ``depth`` (H, W) is; NaN and Inf depth give non-finite points."""
+        """Points (H, W, 3) in the optical frame, in the unit of ``depth`` (H, W); NaN and Inf stay non-finite."""
         if tuple(depth.shape) != (self.height, self.width):
             raise CameraError(f"expected depth of {(self.height, self.width)}, got {tuple(depth.shape)}")
-        return self.rays(depth.device) * depth[..., None]
+        return self.rays.to(depth.device) * depth[..., None]

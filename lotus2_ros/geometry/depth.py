@@ -19,13 +19,3 @@ def disparity_to_depth(disparity: Tensor, scale: float | Tensor, shift: float | 
 def valid_depth(depth: Tensor) -> Tensor:
     """Bool mask of measurements: finite and positive (0, NaN and Inf all mean "nothing here" in a reference)."""
     return torch.isfinite(depth) & (depth > 0)
-
-
-def sample_nearest(image: Tensor, height: int, width: int) -> Tensor:
-    """``image`` (H, W) at the size (height, width), every pixel taken from the nearest source pixel (never mixed).
-
-    A sparse depth image must not be interpolated: means of a measurement and a hole, or across an edge, are nobody's depth.
-    """
-    rows = ((torch.arange(height) + 0.5) * image.shape[0] / height).long()
-    columns = ((torch.arange(width) + 0.5) * image.shape[1] / width).long()
-    return image[rows][:, columns]
