@@ -72,15 +72,16 @@ class Estimator:
     ) -> Geometry:
         """Geometry of one image (H, W, 3) uint8 RGB with the core predictor.
 
-        ``camera`` is only needed for points; ``tasks`` defaults to the model's; ``aligner`` carries the scale from frame to
-        frame of one camera, without it the image stands alone. Raises ValueError on an image that is not of that shape or
-        too small for the model.
+        ``camera`` is only needed for points; ``tasks`` defaults to the model's; ``aligner`` carries the scale from
+        frame to frame of one camera, without it the image stands alone. Raises ValueError on an image that is not of
+        that shape or too small for the model.
         """
         if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"expected an image (H, W, 3) of uint8, got {tuple(image.shape)} of {image.dtype}")
         if camera is not None and (camera.height, camera.width) != tuple(image.shape[:2]):
             raise ValueError(
-                f"expected a camera of the image's size {image.shape[1]} x {image.shape[0]}, got {camera.width} x {camera.height}"
+                f"expected a camera of the image's size {image.shape[1]} x {image.shape[0]}, "
+                f"got {camera.width} x {camera.height}"
             )
         tasks = self.model.tasks if tasks is None else tuple(tasks)
         latency: dict[str, float] = {}
@@ -103,8 +104,8 @@ class Estimator:
     def sharpen(self, coarse: Geometry, steps: int | None = None) -> Iterator[Geometry | None]:
         """Run the detail sharpener on a coarse geometry: yields None after every Euler step, then the sharp geometry.
 
-        Tasks without a sharpener stay as they are. The scale is fitted anew where the coarse frame had a reference of its
-        own; otherwise the coarse one stays, which is the fit nearest in time.
+        Tasks without a sharpener stay as they are. The scale is fitted anew where the coarse frame had a reference of
+        its own; otherwise the coarse one stays, which is the fit nearest in time.
         """
         latency: dict[str, float] = {}
         latents = dict(coarse.latents)
@@ -125,15 +126,8 @@ class Estimator:
         if disparity is not None and coarse.reference is not None and scale.metric:
             with self._timed(latency, "align"), suppress(AlignmentError):
                 scale = replace(fit_to_reference(disparity, coarse.reference), age=scale.age)
-        yield replace(
-            coarse,
-            stage="sharpener",
-            scale=scale,
-            disparity=disparity,
-            normals=normals,
-            latency=latency,
-            latents=latents,
-        )
+        known = {"disparity": disparity, "normals": normals, "scale": scale, "latents": latents, "latency": latency}
+        yield replace(coarse, stage="sharpener", **known)
 
     def _process_image(self, image: Tensor) -> Tensor:
         """(H, W, 3) uint8 -> (1, 3, h, w) float32 in [-1, 1] at the size the model works at."""
@@ -171,7 +165,7 @@ class Estimator:
 
 
 def load_estimator(config: Config) -> Estimator:
-    """The model that ``config.model`` names, ready to predict. Raises ValueError (CheckpointError) on one that does not load."""
+    """The model that ``config.model`` names, ready to predict. Raises ValueError if it does not load."""
     chosen = config.model
     if chosen.threads:
         torch.set_num_threads(chosen.threads)

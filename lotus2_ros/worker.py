@@ -40,7 +40,7 @@ class Mailboxes(Generic[Frame]):
             self._changed.notify()
 
     def take(self, timeout: float | None) -> Frame | None:
-        """The next frame; waits at most ``timeout`` seconds (None: until one comes). None after a time-out or :meth:`close`."""
+        """The next frame, after at most ``timeout`` seconds (None: no limit). None after a time-out or :meth:`close`."""
         with self._changed:
             self._changed.wait_for(lambda: self._turn or self._closed, timeout)
             return self._frames.pop(self._turn.popleft()) if self._turn and not self._closed else None
@@ -55,11 +55,11 @@ class Mailboxes(Generic[Frame]):
 class Worker(Generic[Frame, Result]):
     """The thread that predicts every frame it can and sharpens the newest result in between.
 
-    ``predict`` turns a frame into a result to sharpen, or None if nothing is to be sharpened. ``sharpen`` turns that into
-    an iterator that yields after every Euler step: between two steps a waiting frame goes first, so that it waits for one
-    step at the most. ``period`` gives the seconds between the starts of two sharpened frames, by the steady clock: while a
-    simulated clock is paused no frames come, so nothing is sharpened. ``failed`` is called, in this thread, with the
-    exception that ended it.
+    ``predict`` turns a frame into a result to sharpen, or None if nothing is to be sharpened. ``sharpen`` turns that
+    into an iterator that yields after every Euler step: between two steps a waiting frame goes first, so that it waits
+    for one step at the most. ``period`` gives the seconds between the starts of two sharpened frames, by the steady
+    clock: while a simulated clock is paused no frames come, so nothing is sharpened. ``failed`` is called, in this
+    thread, with the exception that ended it.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Worker(Generic[Frame, Result]):
         started = -float("inf")
         while self._running:
             due_in = max(0.0, started + self._period() - time.monotonic())
-            # With a job at hand only look; with a result that waits for its turn, wait until then; else wait for a frame.
+            # With a job at hand only look; with a result that waits for its turn wait until then; else for a frame.
             frame = self._mailboxes.take(timeout=0 if job else due_in if pending is not None else None)
             if frame is not None:
                 result = self._predict(frame)

@@ -18,7 +18,7 @@ class AlignmentError(ValueError):
 
 @dataclass(frozen=True)
 class FitStats:
-    """What a fit stands on: points used, share of them that agree, and the median relative error in inverse depth of those."""
+    """What a fit stands on: points used, the share that agrees, and the median relative error of those."""
 
     points: int
     inlier_fraction: float
@@ -32,8 +32,8 @@ def fit_scale_shift(disparity: Tensor, inverse_depth: Tensor, weight: Tensor) ->
     least squares with Tukey's biweight, started from least absolute residuals, so that gross outliers lose all weight.
     Returns scale and shift in 1/metre (if inverse_depth is) and :class:`FitStats`.
 
-    Raises AlignmentError when fewer than 20 points are left, the disparity of the inliers does not vary, or near and far
-    would be exchanged (scale <= 0).
+    Raises AlignmentError when fewer than 20 points are left, the disparity of the inliers does not vary, or near and
+    far would be exchanged (scale <= 0).
     """
     if not disparity.shape == inverse_depth.shape == weight.shape:
         raise ValueError(

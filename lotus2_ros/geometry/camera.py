@@ -47,7 +47,7 @@ class Camera:
 
     @classmethod
     def from_fov(cls, width: int, height: int, horizontal_fov: float) -> Camera:
-        """Square pixels, principal point in the middle; ``horizontal_fov`` in degrees, from outer edge to outer edge."""
+        """Square pixels, principal point in the middle; ``horizontal_fov`` in degrees between the outer edges."""
         if not 0 < horizontal_fov < 180:
             raise CameraError(f"expected a horizontal field of view between 0 and 180 degrees, got {horizontal_fov:g}")
         f_px = width / 2 / math.tan(math.radians(horizontal_fov) / 2)

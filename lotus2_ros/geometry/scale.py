@@ -18,7 +18,7 @@ FIT_POINTS = 8192
 
 @dataclass(frozen=True)
 class Reference:
-    """Measured depth of the camera's view: (H', W') float32, metres along z; 0, NaN and Inf mean no measurement; may be sparse."""
+    """Measured depth of the camera's view, maybe sparse: (H', W') float32, metres along z; 0, NaN, Inf: unknown."""
 
     depth: Tensor
     stamp: float = 0.0  # seconds
@@ -45,7 +45,7 @@ class Aligner:
         self._last: tuple[Scale, float] | None = None  # the fit, and the stamp of its reference
 
     def align(self, disparity: Tensor, reference: Reference | None, stamp: float) -> Scale:
-        """The scale of a frame with this ``disparity`` (H, W) and ``stamp`` (s): a new fit, else the last, else a relative one."""
+        """The scale of a frame of ``disparity`` (H, W) and ``stamp`` (s): a new fit, else the last, else a relative one."""
         note = ""
         if self.config.source == "none":
             return relative_scale(self.config, note)
@@ -73,7 +73,7 @@ def relative_scale(config: ScaleConfig, note: str = "") -> Scale:
 
 
 def fit_to_reference(disparity: Tensor, reference: Reference) -> Scale:
-    """Metric scale of ``disparity`` (H, W) from a reference of any size. Raises AlignmentError if it does not determine one."""
+    """Metric scale of ``disparity`` (H, W) from a reference of any size. Raises AlignmentError if there is none."""
     depth = reference.depth
     valid = valid_depth(depth)
     rows, columns = torch.nonzero(valid, as_tuple=True)
