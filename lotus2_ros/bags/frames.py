@@ -1,0 +1,103 @@
+"""The stream that every kind of input becomes, and the ROS 2 messages in it (rosbags' classes, no rclpy)."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+from lotus2_ros.geometry.camera import Camera
+
+IMAGE = "sensor_msgs/msg/Image"
+COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
+CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
+FRAME_REPORT = "lotus2_ros/msg/FrameReport"
+
+# Without any calibration a camera has to be guessed: 60 degrees is between a webcam and a phone.
+ASSUMED_FOV = 60.0
+
+
+class InputError(ValueError):
+    """An input that cannot be read, in one line."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One image with what belongs to it; every message is a ROS 2 message with the image's frame_id."""
+
+    stamp_ns: int
+    image: Any  # sensor_msgs Image or CompressedImage
+    camera_info: Any
+    reference: Any | None  # sensor_msgs Image, 32FC1 m or 16UC1 mm; with a stamp of its own
+
+
+@dataclass(frozen=True)
+class Recording:
+    """An opened input: what it is, where its calibration comes from, and its frames in the order of their recording."""
+
+    name: str
+    camera: str
+    frames: Callable[[], Iterator[Frame]]
+
+
+@cache
+def typestore() -> Any:
+    """The ROS 2 message types, with lotus2_ros/msg/FrameReport when its definition is installed."""
+    store = get_typestore(Stores.ROS2_KILTED)
+    definition = frame_report_definition()
+    if definition is not None:
+        store.register(get_types_from_msg(definition.read_text(), FRAME_REPORT))
+    return store
+
+
+def frame_report_definition() -> Path | None:
+    """msg/FrameReport.msg: of the source tree, of the ROS workspaces, or of this Python."""
+    prefixes = [*filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)), sys.prefix]
+    places = [Path(__file__).parents[2], *(Path(prefix) / "share/lotus2_ros" for prefix in prefixes)]
+    return next((file for place in places if (file := place / "msg/FrameReport.msg").is_file()), None)
+
+
+def message(name: str, **fields: Any) -> Any:
+    """A message of type ``name``, e.g. ``sensor_msgs/msg/Image``."""
+    return typestore().types[name](**fields)
+
+
+def header(stamp_ns: int, frame_id: str) -> Any:
+    time = message("builtin_interfaces/msg/Time", sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
+    return message("std_msgs/msg/Header", stamp=time, frame_id=frame_id)
+
+
+def stamp_ns(item: Any) -> int:
+    """Nanoseconds of a message's header stamp."""
+    return item.header.stamp.sec * 10**9 + item.header.stamp.nanosec
+
+
+def image_message(pixels: np.ndarray, encoding: str, head: Any) -> Any:
+    """sensor_msgs/Image of ``pixels`` (H,W) or (H,W,C), rows without padding."""
+    pixels = np.ascontiguousarray(pixels)
+    height, width = pixels.shape[:2]
+    return message(
+        IMAGE, header=head, height=height, width=width, encoding=encoding, is_bigendian=int(sys.byteorder == "big"),
+        step=pixels.nbytes // height, data=pixels.reshape(-1).view(np.uint8),
+    )  # fmt: skip
+
+
+def camera_info_message(
+    camera: Camera, head: Any, distortion: list[float] | None = None, projection: list[float] | None = None
+) -> Any:
+    """sensor_msgs/CameraInfo: plumb_bob ``distortion`` (k1 k2 p1 p2 k3), ``projection`` (3x4) of the rectified image."""
+    K = camera.K.numpy()
+    own_projection = np.hstack([K, np.zeros((3, 1))]).ravel()
+    roi = message("sensor_msgs/msg/RegionOfInterest", x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
+    return message(
+        CAMERA_INFO, header=head, height=camera.height, width=camera.width, distortion_model="plumb_bob",
+        d=np.array(distortion or [0.0] * 5), k=K.ravel(), r=np.eye(3).ravel(),
+        p=np.array(projection, dtype=np.float64) if projection else own_projection, binning_x=0, binning_y=0, roi=roi,
+    )  # fmt: skip
