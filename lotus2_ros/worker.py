@@ -40,7 +40,7 @@ class Mailboxes(Generic[Frame]):
             self._changed.notify()
 
     def take(self, timeout: float | None) -> Frame | None:
-        """The next frame, after at most ``timeout`` seconds (None: no limit). None after a time-out or :meth:`close`."""
+        """The next frame, within ``timeout`` seconds (None: no limit); None after a time-out or :meth:`close`."""
         with self._changed:
             self._changed.wait_for(lambda: self._turn or self._closed, timeout)
             return self._frames.pop(self._turn.popleft()) if self._turn and not self._closed else None

@@ -20,6 +20,6 @@ def normalize(normals: Tensor) -> Tensor:
 
 
 def normals_to_color(normals: Tensor) -> Tensor:
-    """The customary picture of normals (..., 3), uint8 RGB: left is red, up green, toward the camera blue, NaN black."""
+    """The customary picture of normals (..., 3), uint8 RGB: left red, up green, toward the camera blue, NaN black."""
     color = ((MODEL_TO_OPTICAL * normals + 1) * 127.5).round()
     return torch.nan_to_num(color, nan=0.0).clamp(0, 255).to(torch.uint8)

@@ -45,7 +45,7 @@ class Aligner:
         self._last: tuple[Scale, float] | None = None  # the fit, and the stamp of its reference
 
     def align(self, disparity: Tensor, reference: Reference | None, stamp: float) -> Scale:
-        """The scale of a frame of ``disparity`` (H, W) and ``stamp`` (s): a new fit, else the last, else a relative one."""
+        """The scale of a frame of ``stamp`` seconds: a new fit, else the last one, else a relative one."""
         note = ""
         if self.config.source == "none":
             return relative_scale(self.config, note)

@@ -47,6 +47,7 @@ def save_bundle(model: Lotus2, folder: str | Path, *, metadata: Mapping[str, Any
         "precision": number_format,
         "conditioning": model.conditioning,
         "process_resolution": model.process_resolution,
+        "antialias": model.antialias,
         "sharpener_steps": model.sharpener_steps,
         "prompt_tokens": model.prompt_embeds.shape[1],
         "adapters": {
@@ -86,6 +87,7 @@ def load_bundle(
                 prompt_tokens=manifest["prompt_tokens"],
                 tasks=wanted,
                 process_resolution=manifest["process_resolution"],
+                antialias=manifest["antialias"],
                 sharpener_steps=manifest["sharpener_steps"],
                 conditioning=conditioning or manifest["conditioning"],
                 metadata={key: manifest[key] for key in METADATA if key in manifest},

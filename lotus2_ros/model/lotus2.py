@@ -38,7 +38,7 @@ class Lotus2(nn.Module):
     """The network and what belongs to it.
 
     `tasks` it can do; `multiple`: sides of an image must be multiples of it; `process_resolution`: the longer side it is
-    meant for, at most; `sharpener_steps` by default; `metadata`: name, licence and whatever else its bundle tells.
+    meant for, at most; `antialias`: whether images are low-pass filtered when they are brought down to it; `sharpener_steps` by default; `metadata`: name, licence and whatever else its bundle tells.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class Lotus2(nn.Module):
         prompt_embeds: Tensor,
         pooled: Tensor,
         process_resolution: int,
+        antialias: bool = False,
         sharpener_steps: int = 10,
         conditioning: str = "bfloat16",
         metadata: Mapping[str, Any] | None = None,
@@ -70,6 +71,7 @@ class Lotus2(nn.Module):
         self.vae_factor = 2 ** (len(vae.config.block_out_channels) - 1)
         self.multiple = 2 * self.vae_factor
         self.process_resolution = process_resolution
+        self.antialias = antialias
         self.sharpener_steps = sharpener_steps
         self.conditioning = conditioning
         self.metadata = dict(metadata or {})
