@@ -1,0 +1,1 @@
+"""The node: the only place that imports rclpy and message packages."""

@@ -1,0 +1,110 @@
+"""``CvBridge`` and ``create_cloud``: the distribution's own where it has them, else the same on OpenCV and NumPy.
+
+ROS 2 from wheels has neither cv_bridge nor sensor_msgs_py, and cv_bridge's compiled part does not load beside NumPy 2 in
+some distributions.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2, PointField
+from std_msgs.msg import Header
+
+# Encoding: (NumPy dtype, channels, OpenCV's conversion to RGB, None if it is RGB).
+ENCODINGS: dict[str, tuple[str, int, int | None]] = {
+    "rgb8": ("u1", 3, None),
+    "bgr8": ("u1", 3, cv2.COLOR_BGR2RGB),
+    "rgba8": ("u1", 4, cv2.COLOR_RGBA2RGB),
+    "bgra8": ("u1", 4, cv2.COLOR_BGRA2RGB),
+    "mono8": ("u1", 1, cv2.COLOR_GRAY2RGB),
+    "mono16": ("u2", 1, cv2.COLOR_GRAY2RGB),
+    "bayer_rggb8": ("u1", 1, cv2.COLOR_BayerRGGB2RGB),
+    "bayer_bggr8": ("u1", 1, cv2.COLOR_BayerBGGR2RGB),
+    "bayer_gbrg8": ("u1", 1, cv2.COLOR_BayerGBRG2RGB),
+    "bayer_grbg8": ("u1", 1, cv2.COLOR_BayerGRBG2RGB),
+    "yuv422": ("u1", 2, cv2.COLOR_YUV2RGB_UYVY),
+    "yuv422_yuy2": ("u1", 2, cv2.COLOR_YUV2RGB_YUY2),
+    "16UC1": ("u2", 1, None),
+    "32FC1": ("f4", 1, None),
+    "32FC3": ("f4", 3, None),
+}
+FIELD_TYPES = {PointField.FLOAT32: "f4", PointField.UINT32: "u4"}
+
+
+class _CvBridge:
+    """The part of cv_bridge's class that the node needs, with its arguments and results."""
+
+    def imgmsg_to_cv2(self, img_msg: Image, desired_encoding: str = "passthrough") -> np.ndarray:
+        """The image as (H, W) or (H, W, C); ``desired_encoding`` is ``passthrough`` or ``rgb8``."""
+        code, channels, to_rgb = ENCODINGS[img_msg.encoding]
+        dtype = np.dtype(code).newbyteorder(">" if img_msg.is_bigendian else "<")
+        rows = np.frombuffer(img_msg.data, np.uint8)[: img_msg.height * img_msg.step].reshape(img_msg.height, -1)
+        pixels = rows[:, : img_msg.width * channels * dtype.itemsize].view(dtype)
+        if not dtype.isnative:
+            pixels = pixels.astype(dtype.newbyteorder("="))
+        if channels > 1:
+            pixels = pixels.reshape(img_msg.height, img_msg.width, channels)
+        if desired_encoding == "passthrough" or desired_encoding == img_msg.encoding:
+            return pixels
+        if pixels.dtype == np.uint16:
+            pixels = cv2.convertScaleAbs(pixels, alpha=255 / 65535)
+        return pixels if to_rgb is None else cv2.cvtColor(pixels, to_rgb)
+
+    def compressed_imgmsg_to_cv2(
+        self, cmprs_img_msg: CompressedImage, desired_encoding: str = "passthrough"
+    ) -> np.ndarray:
+        """The decoded picture: as it is for ``passthrough``, else as (H, W, 3) in ``rgb8``."""
+        flags = cv2.IMREAD_UNCHANGED if desired_encoding == "passthrough" else cv2.IMREAD_COLOR
+        pixels = cv2.imdecode(np.frombuffer(cmprs_img_msg.data, np.uint8), flags)
+        return (
+            pixels if desired_encoding == "passthrough" or pixels is None else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+        )
+
+    def cv2_to_imgmsg(self, cvim: np.ndarray, encoding: str = "passthrough", header: Header | None = None) -> Image:
+        """An Image message of a contiguous (H, W) or (H, W, C) array."""
+        message = Image(height=cvim.shape[0], width=cvim.shape[1], encoding=encoding, step=cvim.nbytes // cvim.shape[0])
+        message.header = header or Header()
+        message.data = _bytes_of(cvim)
+        return message
+
+
+def _create_cloud(
+    header: Header, fields: Sequence[PointField], points: np.ndarray, point_step: int | None = None
+) -> PointCloud2:
+    """An unorganized cloud of a structured array (N,) whose dtype is that of ``fields``."""
+    expected = [(field.name, FIELD_TYPES[field.datatype]) for field in fields]
+    assert points.dtype == np.dtype(expected), f"expected points of {expected}, got {points.dtype}"
+    cloud = PointCloud2(header=header, height=1, width=len(points), fields=list(fields), is_dense=False)
+    cloud.is_bigendian = sys.byteorder == "big"
+    cloud.point_step = point_step or points.dtype.itemsize
+    cloud.row_step = cloud.point_step * cloud.width
+    cloud.data = _bytes_of(points)
+    return cloud
+
+
+def _bytes_of(values: np.ndarray) -> array:
+    # An array.array is the one type that a message takes without a check of every element.
+    data = array("B")
+    data.frombytes(memoryview(values).cast("B"))
+    return data
+
+
+def _distribution() -> tuple[Any, Any]:
+    """cv_bridge's class and sensor_msgs_py's function. Raises ImportError or AttributeError where they do not work."""
+    from cv_bridge import CvBridge
+    from sensor_msgs_py.point_cloud2 import create_cloud
+
+    CvBridge().encoding_to_cvtype2("rgb8")  # loads the compiled part
+    return CvBridge, create_cloud
+
+
+try:
+    CvBridge, create_cloud = _distribution()
+except (ImportError, AttributeError):
+    CvBridge, create_cloud = _CvBridge, _create_cloud
