@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from lotus2_ros.geometry.camera import Camera
+from lotus2_ros.share import share
 
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
@@ -49,19 +48,10 @@ class Recording:
 
 @cache
 def typestore() -> Any:
-    """The ROS 2 message types, with lotus2_ros/msg/FrameReport when its definition is installed."""
+    """The ROS 2 message types and lotus2_ros/msg/FrameReport."""
     store = get_typestore(Stores.ROS2_KILTED)
-    definition = frame_report_definition()
-    if definition is not None:
-        store.register(get_types_from_msg(definition.read_text(), FRAME_REPORT))
+    store.register(get_types_from_msg(share("msg/FrameReport.msg").read_text(), FRAME_REPORT))
     return store
-
-
-def frame_report_definition() -> Path | None:
-    """msg/FrameReport.msg: of the source tree, of the ROS workspaces, or of this Python."""
-    prefixes = [*filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)), sys.prefix]
-    places = [Path(__file__).parents[2], *(Path(prefix) / "share/lotus2_ros" for prefix in prefixes)]
-    return next((file for place in places if (file := place / "msg/FrameReport.msg").is_file()), None)
 
 
 def message(name: str, **fields: Any) -> Any:

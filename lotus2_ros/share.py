@@ -1,0 +1,20 @@
+"""Files that the package installs beside its code: msg/, config/, launch/."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+
+def share(path: str) -> Path:
+    """``path`` below share/lotus2_ros, e.g. ``config/fastdds.xml``: of the source tree, the ROS workspaces, this Python.
+
+    Raises FileNotFoundError that names the places looked at.
+    """
+    prefixes = [*filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)), sys.prefix]
+    places = [Path(__file__).parents[1], *(Path(prefix) / "share" / "lotus2_ros" for prefix in prefixes)]
+    for place in places:
+        if (place / path).is_file():
+            return place / path
+    raise FileNotFoundError(f"{path} of lotus2_ros is in none of {', '.join(map(str, places))}: is it installed?")
