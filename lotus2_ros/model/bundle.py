@@ -1,13 +1,12 @@
 """A bundle: one folder with all that a model needs at run time, `bundle.json` and `model.safetensors`.
 
-No text encoder, no pickle. The weights are named as in `Lotus2.state_dict()`, without PEFT's wrapping, and may be stored in
-a smaller dtype than they run in.
+No text encoder, no pickle. The weights are named as in `Lotus2.state_dict()`, without PEFT's wrapping, and may be
+stored in a smaller dtype than they run in.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,9 +39,7 @@ def save_bundle(model: Lotus2, folder: str | Path, *, metadata: Mapping[str, Any
         "family": FAMILY,
         **{key: metadata[key] for key in METADATA if key in metadata},
         "tasks": list(model.tasks),
-        "stages": {
-            task: [CORE] + ([SHARPENER] if model.has_sharpener(task) else []) for task in model.tasks
-        },
+        "stages": {task: [CORE] + ([SHARPENER] if model.has_sharpener(task) else []) for task in model.tasks},
         "dtype": number_format,
         "precision": number_format,
         "conditioning": model.conditioning,
@@ -63,7 +60,7 @@ def save_bundle(model: Lotus2, folder: str | Path, *, metadata: Mapping[str, Any
     state = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in stored_state(model).items()}
     # Replaced as a whole: the old file may be mapped into this very model.
     save_file(state, folder / f"{WEIGHTS}.part")
-    os.replace(folder / f"{WEIGHTS}.part", folder / WEIGHTS)
+    (folder / f"{WEIGHTS}.part").replace(folder / WEIGHTS)
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
 
 

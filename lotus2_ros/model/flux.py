@@ -1,8 +1,8 @@
 """One pass of the FLUX transformer, with everything that does not depend on the image split off as `Conditioning`.
 
-The blocks, embedders and weights are diffusers' `FluxTransformer2DModel`; only its `forward` is replaced. That one rounds
-timestep and guidance to the dtype of the weights before it multiplies them by 1000: in bfloat16 the guidance 3500 becomes
-3504. The released Lotus-2 results were made that way, so here the rounding is a choice of its own.
+The blocks, embedders and weights are diffusers' `FluxTransformer2DModel`; only its `forward` is replaced. That one
+rounds timestep and guidance to the dtype of the weights before it multiplies them by 1000: in bfloat16 the guidance 3500
+becomes 3504. The released Lotus-2 results were made that way, so here the rounding is a choice of its own.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def embed_modulation(
 ) -> Tensor:
     """timestep (B,) float32 on the model's own scale, pooled (1, P) -> (B, D).
 
-    `rounding` is the dtype in which the reference would have held timestep / 1000 and guidance. It is independent of the
-    compute dtype: the rounded values reach the sinusoids in float32.
+    `rounding` is the dtype in which the reference would have held timestep / 1000 and guidance, whatever the compute
+    dtype: the rounded values reach the sinusoids in float32.
     """
     seen = ((timestep.to(rounding) / 1000) * 1000).float()
     if not transformer.config.guidance_embeds:
@@ -60,7 +60,7 @@ def embed_modulation(
 def rotary_embedding(
     transformer: FluxTransformer2DModel, prompt_tokens: int, rows: int, columns: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of the position ids: zeros for the prompt, (0, row, column) for the packed latent in row order."""
+    """Cosine and sine of the position ids: zeros for the prompt, (0, row, column) for the packed latent, row by row."""
     ids = torch.zeros(prompt_tokens + rows * columns, 3, device=device)
     ids[prompt_tokens:, 1] = torch.arange(rows, device=device).repeat_interleave(columns)
     ids[prompt_tokens:, 2] = torch.arange(columns, device=device).repeat(rows)

@@ -1,12 +1,13 @@
 """Lotus-2: one FLUX transformer that turns the latent of an image into the latent of its disparity or normals.
 
 The core predictor does it in one deterministic pass; the detail sharpener refines the result in a few Euler steps of a
-rectified flow (arXiv 2512.01030). Both are LoRA adapters on one base, for each task; where a bundle has no adapter for a
-core predictor, the base itself is that predictor.
+rectified flow (arXiv 2512.01030). Both are LoRA adapters on one base, for each task; where a bundle has no adapter for
+a core predictor, the base itself is that predictor.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -21,7 +22,7 @@ from lotus2_ros.model.continuity import LocalContinuity
 from lotus2_ros.model.precision import dtype_named
 
 CORE, SHARPENER = "core_predictor", "detail_sharpener"
-# The released adapters' layers: attention and feed-forward of the double blocks, queries, keys and values of the single.
+# The released adapters' layers: attention and feed-forward of the double blocks, queries, keys, values of the single.
 LORA_TARGETS = (
     r"transformer_blocks\.\d+\.(attn\.(to_[qkv]|to_out\.0|add_[qkv]_proj|to_add_out)|ff(_context)?\.net\.(0\.proj|2))"
     r"|single_transformer_blocks\.\d+\.attn\.to_[qkv]"
@@ -37,8 +38,9 @@ def adapter_name(stage: str, task: str) -> str:
 class Lotus2(nn.Module):
     """The network and what belongs to it.
 
-    `tasks` it can do; `multiple`: sides of an image must be multiples of it; `process_resolution`: the longer side it is
-    meant for, at most; `antialias`: whether images are low-pass filtered when they are brought down to it; `sharpener_steps` by default; `metadata`: name, licence and whatever else its bundle tells.
+    `tasks` it can do; `multiple`: sides of an image must be multiples of it; `process_resolution`: the longer side it
+    is meant for, at most; `antialias`: whether images are low-pass filtered when they are brought down to it;
+    `sharpener_steps` by default; `metadata`: name, licence and whatever else its bundle tells.
     """
 
     def __init__(
@@ -134,7 +136,9 @@ class Lotus2(nn.Module):
         name = adapter_name(stage, task)
         targets = targets if isinstance(targets, str) else sorted(targets)
         config = LoraConfig(r=rank, lora_alpha=rank if alpha is None else alpha, target_modules=targets)
-        self.transformer.add_adapter(config, name)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are what is wanted
+            self.transformer.add_adapter(config, name)
         self.transformer.enable_adapters()
         self.adapters[name], self._active = config, name
 
@@ -189,7 +193,7 @@ class Lotus2(nn.Module):
         return self.continuity[task](self._transform(latent, CORE_TIMESTEP))
 
     def velocity(self, latent: Tensor, task: str, sigma: float | Tensor) -> Tensor:
-        """The detail sharpener's d latent / d sigma at sigma, a number or (B,), on the way from 1 (coarse) to 0 (sharp)."""
+        """The detail sharpener's d latent / d sigma at sigma, a number or (B,), between 1 (coarse) and 0 (sharp)."""
         self.select(SHARPENER, task)
         return self._transform(latent, sigma * self.scheduler.config.num_train_timesteps)
 

@@ -56,7 +56,9 @@ def _encoder(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
 def _expect_folder(folder: Path) -> None:
     # Without this the library would take the path for a name on a model hub.
     if not folder.is_dir():
-        raise CheckpointError(f"{folder}: folder not found; the released layout needs FLUX's text encoders and tokenizers")
+        raise CheckpointError(
+            f"{folder}: folder not found; the released layout needs FLUX's text encoders and tokenizers"
+        )
 
 
 def _first_line(error: Exception) -> str:

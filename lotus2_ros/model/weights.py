@@ -1,4 +1,4 @@
-"""Reading weight files and putting them into a model, strictly: every key once, every shape right, or one clear error."""
+"""Reading weight files and putting them into a model, strictly: all keys, no others, every shape right."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def check_weights(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[s
 def assign_weights(
     model: nn.Module, state: Mapping[str, Tensor], device: torch.device, dtype_of: Callable[[str], torch.dtype]
 ) -> None:
-    """Put a complete `stored_state` into a model built on the meta device; one tensor at a time crosses to the device."""
+    """Put a complete `stored_state` into a model built on the meta device, one tensor at a time."""
     model.load_state_dict(
         {name: state[stored_name(name)].to(device, dtype_of(name)) for name in model.state_dict()},
         strict=True,
