@@ -106,7 +106,7 @@ class ScaleConfig:
     source: str = parameter(
         "auto",
         "Where metres come from; auto: reference/depth while there is one; none: relative topics only",
-        choices=("auto", "reference_depth", "none"),
+        choices=("auto", "none"),
         live=True,
     )
     max_age: float = parameter(

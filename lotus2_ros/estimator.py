@@ -97,7 +97,7 @@ class Estimator:
         scale = relative_scale(self.config.scale)
         if disparity is not None:
             with self._timed(latency, "align"):
-                scale = (aligner or Aligner(self.config.scale)).align(disparity, reference, stamp)
+                scale = (aligner or Aligner()).align(disparity, reference, stamp, self.config.scale)
         return Geometry(image, camera, "core", scale, disparity, normals, latency, latents, reference)
 
     @torch.inference_mode()

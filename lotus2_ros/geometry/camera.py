@@ -77,7 +77,7 @@ class Camera:
         return rays.to(self.K.device, torch.float32)
 
     def unproject(self, depth: Tensor) -> Tensor:
-        """Points (H, W, 3) in the optical frame, in the unit of ``depth`` (H, W); NaN in all three where that is not finite."""
+        """Points (H, W, 3) in the optical frame, in the unit of ``depth`` (H, W); NaN where it is not finite."""
         if tuple(depth.shape) != (self.height, self.width):
             raise CameraError(f"expected depth of {(self.height, self.width)}, got {tuple(depth.shape)}")
         # An infinite depth (sky) is no point; times a ray's 0 it would be NaN in one coordinate only.

@@ -38,17 +38,16 @@ class Scale:
 
 
 class Aligner:
-    """Finds scale and shift of one camera's frames and keeps the last good fit for ``max_age`` seconds."""
+    """Finds scale and shift of one camera's frames and keeps the last good fit for ``config.max_age`` seconds."""
 
-    def __init__(self, config: ScaleConfig) -> None:
-        self.config = config
+    def __init__(self) -> None:
         self._last: tuple[Scale, float] | None = None  # the fit, and the stamp of its reference
 
-    def align(self, disparity: Tensor, reference: Reference | None, stamp: float) -> Scale:
+    def align(self, disparity: Tensor, reference: Reference | None, stamp: float, config: ScaleConfig) -> Scale:
         """The scale of a frame of ``stamp`` seconds: a new fit, else the last one, else a relative one."""
         note = ""
-        if self.config.source == "none":
-            return relative_scale(self.config, note)
+        if config.source == "none":
+            return relative_scale(config, note)
         if reference is not None:
             try:
                 fit = fit_to_reference(disparity, reference)
@@ -56,13 +55,13 @@ class Aligner:
             except AlignmentError as error:
                 note = str(error)
         if self._last is None:
-            return relative_scale(self.config, note)
+            return relative_scale(config, note)
         fit, fitted = self._last
         age = stamp - fitted
         # A fit from the future (a bag that started over, a clock that jumped) says nothing about this frame.
-        if not -self.config.max_age <= age <= self.config.max_age:
+        if not -config.max_age <= age <= config.max_age:
             self._last = None
-            return relative_scale(self.config, note or f"the last reference is {age:.1f} s old")
+            return relative_scale(config, note or f"the last reference is {age:.1f} s old")
         return replace(fit, age=age, note=note)
 
 

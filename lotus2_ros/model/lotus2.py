@@ -261,6 +261,10 @@ class Lotus2(nn.Module):
         return super()._apply(*args, **kwargs)
 
 
+class ImageSizeError(ValueError):
+    """An image that is too small for the model."""
+
+
 def process_size(height: int, width: int, resolution: int, multiple: int) -> tuple[int, int]:
     """The size (height, width) at which an image is processed.
 
@@ -273,5 +277,5 @@ def process_size(height: int, width: int, resolution: int, multiple: int) -> tup
     shorter = min(height, width)
     fitted = shorter // multiple * multiple
     if fitted == 0:
-        raise ValueError(f"image too small: its shorter side is {shorter} px at processing size, needs {multiple} px")
+        raise ImageSizeError(f"image too small: its shorter side is {shorter} px at processing size, needs {multiple} px")
     return height * fitted // shorter // multiple * multiple, width * fitted // shorter // multiple * multiple

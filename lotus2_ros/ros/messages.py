@@ -83,7 +83,7 @@ def tensor_to_image(pixels: Tensor, encoding: str, header: Header) -> Image:
 
 
 def tensors_to_cloud(points: Tensor, image: Tensor, normals: Tensor | None, header: Header) -> PointCloud2:
-    """An organized cloud of points (H, W, 3) float32, NaN invalid, coloured by image (H, W, 3) uint8, packed as ``rgb``.
+    """An organized cloud of points (H, W, 3) float32, NaN invalid, with image (H, W, 3) uint8 packed as ``rgb``.
 
     With normals (H, W, 3) float32 it gets the fields normal_x, normal_y and normal_z.
     """

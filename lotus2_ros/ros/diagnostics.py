@@ -1,0 +1,151 @@
+"""Counters, throttled warnings, frame reports and /diagnostics."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from statistics import quantiles
+
+import torch
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.node import Node
+from std_msgs.msg import Header
+
+from lotus2_ros.estimator import Estimator, Geometry
+from lotus2_ros.msg import FrameReport
+from lotus2_ros.worker import Mailboxes
+
+WINDOW = 100  # latencies remembered
+PERIOD = 1.0  # seconds between two diagnostics
+
+
+class Health:
+    """What happened since activation. Written by the node's and by the model's thread."""
+
+    def __init__(
+        self, node: Node, estimator: Estimator, mailboxes: Mailboxes, warn_period: Callable[[], float]
+    ) -> None:
+        self._node = node
+        self._estimator = estimator
+        self._mailboxes = mailboxes
+        self._warn_period = warn_period
+        self._lock = threading.Lock()
+        self._warned: dict[str, float] = {}
+        self._rejections: Counter[str] = Counter()
+        self._unpaired = 0
+        self._counts: Counter[str] = Counter()
+        self._totals: deque[float] = deque(maxlen=WINDOW)
+        self._previous: dict[str, int] = {}
+        self._since = time.monotonic()
+        self._scale = "no frame yet"
+
+    def reject(self, reason: str, text: str, frame: bool = True) -> None:
+        """Count a dropped message and say so once per warning period and reason. ``frame``: it was an image."""
+        now = time.monotonic()
+        with self._lock:
+            self._rejections[reason] += 1
+            self._unpaired += frame and reason == "camera_info_missing"
+            self._counts["frames rejected"] += frame
+            quiet = now - self._warned.get(reason, -float("inf")) < self._warn_period()
+            if not quiet:
+                self._warned[reason] = now
+        if not quiet:
+            self._node.get_logger().warning(f"dropped a message: {text} [{reason}]")
+
+    def done(self, geometry: Geometry, latency: Mapping[str, float]) -> None:
+        """Count a published geometry with its latencies in seconds."""
+        with self._lock:
+            self._counts[geometry.stage] += 1
+            self._scale = geometry.scale.source
+            if geometry.stage == "core":
+                self._totals.append(latency["total"])
+
+    @property
+    def received(self) -> int:
+        return sum(self._mailboxes.received.values()) + self._unpaired
+
+    @property
+    def dropped(self) -> int:
+        return sum(self._mailboxes.dropped.values())
+
+    def report(self, geometry: Geometry, latency: Mapping[str, float], header: Header) -> FrameReport:
+        """What was done with one frame; ``latency`` in seconds."""
+        scale = geometry.scale
+        model = self._estimator.model
+        with self._lock:
+            reasons = dict(self._rejections)
+            counts = dict(self._counts)
+        return FrameReport(
+            header=header,
+            stage=geometry.stage,
+            model=model.name,
+            precision=str(model.dtype).removeprefix("torch."),
+            device=device_name(self._estimator.device),
+            scale_source=scale.source,
+            metric=scale.metric,
+            scale=scale.scale,
+            shift=scale.shift,
+            scale_age=scale.age,
+            inlier_fraction=scale.inlier_fraction,
+            scale_note=scale.note,
+            latency_names=list(latency),
+            latency_ms=[1e3 * seconds for seconds in latency.values()],
+            frames_received=self.received,
+            frames_processed=counts.get("core", 0),
+            frames_sharpened=counts.get("sharpener", 0),
+            frames_dropped=self.dropped,
+            frames_rejected=counts.get("frames rejected", 0),
+            rejection_reasons=list(reasons),
+            rejection_counts=list(reasons.values()),
+        )
+
+    def diagnostics(self) -> DiagnosticArray:
+        """The node's status since the last call."""
+        model, device = self._estimator.model, self._estimator.device
+        with self._lock:
+            elapsed, self._since = time.monotonic() - self._since, time.monotonic()
+            now = {"in": self.received, "out": self._counts["core"], "rejected": sum(self._rejections.values())}
+            delta = {key: value - self._previous.get(key, 0) for key, value in now.items()}
+            self._previous = now
+            values = {
+                "input rate (Hz)": f"{delta['in'] / elapsed:.1f}",
+                "output rate (Hz)": f"{delta['out'] / elapsed:.1f}",
+                **_percentiles(self._totals),
+                "frames dropped": str(self.dropped),
+                "frames sharpened": str(self._counts["sharpener"]),
+                "model": model.name,
+                "precision": str(model.dtype).removeprefix("torch."),
+                "device": device_name(device),
+                "scale source": self._scale,
+                **{f"rejected: {reason}": str(count) for reason, count in self._rejections.items()},
+            }
+        if device.type == "cuda":
+            values["GPU memory (MB)"] = f"{torch.cuda.memory_allocated(device) / 1e6:.0f}"
+        status = DiagnosticStatus(name=f"{self._node.get_fully_qualified_name()}: perception", hardware_id="camera")
+        status.level, status.message = _level(delta)
+        status.values = [KeyValue(key=key, value=value) for key, value in values.items()]
+        stamp = self._node.get_clock().now().to_msg()
+        return DiagnosticArray(header=Header(stamp=stamp), status=[status])
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _level(delta: Mapping[str, int]) -> tuple[bytes, str]:
+    if delta["rejected"]:
+        return DiagnosticStatus.WARN, f"{delta['rejected']} messages rejected"
+    if not delta["in"]:
+        return DiagnosticStatus.STALE, "no images"
+    if not delta["out"]:
+        return DiagnosticStatus.OK, "images come, nobody subscribes to a result"
+    return DiagnosticStatus.OK, "running"
+
+
+def _percentiles(seconds: deque[float]) -> dict[str, str]:
+    if len(seconds) < 2:
+        return {}
+    cuts = quantiles(seconds, n=20)
+    return {"latency p50 (ms)": f"{1e3 * cuts[9]:.1f}", "latency p95 (ms)": f"{1e3 * cuts[18]:.1f}"}

@@ -1,0 +1,132 @@
+"""Subscriptions: images paired with their camera_info, and references."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from lotus2_ros.config import Config
+from lotus2_ros.geometry.scale import Reference
+from lotus2_ros.ros.messages import MessageError, depth_to_tensor, stamp_seconds
+
+REMEMBERED_INFOS = 30
+REMEMBERED_REFERENCES = 10
+
+
+@dataclass(frozen=True)
+class Frame:
+    """An image with its calibration; ``info`` is None only if the node was told a field of view instead."""
+
+    image: Image | CompressedImage
+    info: CameraInfo | None
+    arrived: float  # time.perf_counter()
+
+
+class Pairing:
+    """Pairs images with camera_info by stamp, in whichever order the two arrive."""
+
+    def __init__(
+        self, config: Callable[[], Config], deliver: Callable[[Frame], None], reject: Callable[..., None]
+    ) -> None:
+        self._config = config
+        self._deliver = deliver
+        self._reject = reject
+        self._infos: OrderedDict[float, CameraInfo] = OrderedDict()
+        self._waiting: Frame | None = None
+
+    def image(self, message: Image | CompressedImage) -> None:
+        frame = Frame(message, self._info_of(message), time.perf_counter())
+        if frame.info is not None:
+            self._deliver(frame)
+            return
+        if not self._infos and self._config().input.fov > 0:
+            self._deliver(frame)
+            return
+        if self._waiting is not None:
+            self._reject_waiting(self._waiting)
+        self._waiting = frame
+
+    def info(self, message: CameraInfo) -> None:
+        self._infos[stamp_seconds(message.header)] = message
+        while len(self._infos) > REMEMBERED_INFOS:
+            self._infos.popitem(last=False)
+        if self._waiting is None:
+            return
+        info = self._info_of(self._waiting.image)
+        if info is not None:
+            frame, self._waiting = self._waiting, None
+            self._deliver(Frame(frame.image, info, frame.arrived))
+
+    def _info_of(self, image: Image | CompressedImage) -> CameraInfo | None:
+        stamp = stamp_seconds(image.header)
+        exact = self._infos.get(stamp)
+        slop = self._config().input.sync_slop
+        if exact is not None or not self._infos or slop == 0:
+            return exact
+        nearest = min(self._infos, key=lambda other: abs(other - stamp))
+        return self._infos[nearest] if abs(nearest - stamp) <= slop else None
+
+    def _reject_waiting(self, frame: Frame) -> None:
+        stamp = stamp_seconds(frame.image.header)
+        if not self._infos:
+            text = "expected a camera_info with each image, got none; set input.fov to go without"
+        else:
+            nearest = min((other - stamp for other in self._infos), key=abs)
+            text = (
+                f"expected a camera_info within {self._config().input.sync_slop:g} s of the image's stamp {stamp:.6f}, "
+                f"the nearest is {nearest:+.6f} s off; see input.sync_slop"
+            )
+        self._reject("camera_info_missing", text)
+
+
+class References:
+    """The newest references by stamp. Filled by the node's thread, read by the model's."""
+
+    def __init__(self, reject: Callable[..., None]) -> None:
+        self._reject = reject
+        self._newest: deque[Reference] = deque(maxlen=REMEMBERED_REFERENCES)
+        self._lock = threading.Lock()
+
+    def depth(self, message: Image) -> None:
+        try:
+            reference = Reference(depth_to_tensor(message), stamp_seconds(message.header))
+        except MessageError as error:
+            self._reject(error.reason.replace("image", "reference"), f"reference/depth: {error}", frame=False)
+            return
+        with self._lock:
+            self._newest.append(reference)
+
+    def nearest(self, stamp: float, slop: float) -> Reference | None:
+        """The reference nearest in time to ``stamp``, if it is within ``slop`` seconds."""
+        with self._lock:
+            best = min(self._newest, key=lambda reference: abs(reference.stamp - stamp), default=None)
+        return best if best is not None and abs(best.stamp - stamp) <= slop else None
+
+
+def subscribe(node: LifecycleNode, config: Config, pairing: Pairing, references: References) -> list:
+    """All subscriptions of an active node. Sensor-data QoS, so that any publisher matches; overridable."""
+    newest = _sensor_data(1)
+    compressed = config.input.image_transport == "compressed"
+    image_topic, image_type = ("image/compressed", CompressedImage) if compressed else ("image", Image)
+    wanted = [
+        (CameraInfo, "camera_info", pairing.info, _sensor_data(REMEMBERED_INFOS)),
+        (image_type, image_topic, pairing.image, newest),
+        (Image, "reference/depth", references.depth, newest),
+    ]
+    options = QoSOverridingOptions.with_default_policies()
+    return [
+        node.create_subscription(kind, topic, callback, qos, qos_overriding_options=options)
+        for kind, topic, callback, qos in wanted
+    ]
+
+
+def _sensor_data(depth: int) -> QoSProfile:
+    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT)

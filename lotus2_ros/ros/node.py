@@ -1,0 +1,130 @@
+"""The lifecycle node ``perception``: camera images in; depth, normals and clouds out."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import rclpy
+import torch
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+
+from lotus2_ros.config import Config, ConfigError
+from lotus2_ros.estimator import Estimator, load_estimator
+from lotus2_ros.ros import parameters
+from lotus2_ros.ros.outputs import Outputs
+from lotus2_ros.ros.pipeline import Pipeline
+
+
+class PerceptionNode(LifecycleNode):
+    """Configure loads the model, activate subscribes and starts the model's thread, cleanup frees the GPU."""
+
+    def __init__(self, **node_options: object) -> None:
+        super().__init__("perception", **node_options)
+        self._config: Config = parameters.declare(self)
+        self._estimator: Estimator | None = None
+        self._outputs: Outputs | None = None
+        self._pipeline: Pipeline | None = None
+        self._failure: Exception | None = None
+        # The model's thread cannot change the node's state: it wakes the node's own thread to do it.
+        self._failed = self.create_guard_condition(self.trigger_deactivate)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 1)
+        self.add_on_set_parameters_callback(
+            parameters.on_change(lambda: self._config, lambda: self._estimator is not None, self._accept)
+        )
+
+    @property
+    def autostart(self) -> bool:
+        return self._config.node.autostart
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the model. FAILURE, with one clear line, when it does not load: the node stays unconfigured."""
+        start = time.perf_counter()
+        try:
+            self._estimator = load_estimator(self._config)
+        except (ValueError, OSError) as error:
+            self.get_logger().error(f"cannot configure: {error}")
+            return TransitionCallbackReturn.FAILURE
+        self._outputs = Outputs(self)
+        model, seconds = self._estimator.model, time.perf_counter() - start
+        self.get_logger().info(f"model {model.name} ({model.dtype}) on {self._estimator.device} after {seconds:.1f} s")
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe, and start the model's thread."""
+        assert self._estimator is not None and self._outputs is not None  # configured
+        result = super().on_activate(state)
+        self._pipeline = Pipeline(
+            self, self._estimator, self._outputs, self._diagnostics, lambda: self._config, self._fail
+        )
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop the model's thread after the step under way. ERROR when it is here because that thread failed."""
+        self._stop()
+        super().on_deactivate(state)
+        return TransitionCallbackReturn.ERROR if self._failure else TransitionCallbackReturn.SUCCESS
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free the model and its GPU memory."""
+        self._free()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._stop()
+        self._free()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """After the model's thread failed: say why and free everything; the node can then be configured anew."""
+        self.get_logger().error(f"in error state: {type(self._failure).__name__}: {self._failure}")
+        self._failure = None
+        self._free()
+        return TransitionCallbackReturn.SUCCESS
+
+    def _accept(self, config: Config) -> None:
+        self._config = config
+        if self._estimator is not None:
+            self._estimator.config = config
+
+    def _fail(self, error: Exception) -> None:
+        self._failure = error
+        self._failed.trigger()
+
+    def _stop(self) -> None:
+        pipeline, self._pipeline = self._pipeline, None
+        if pipeline is not None:
+            pipeline.stop()
+
+    def _free(self) -> None:
+        if self._outputs is not None:
+            self._outputs.destroy()
+        self._outputs = self._estimator = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until it is interrupted; 2 when its parameters are not valid."""
+    rclpy.init(args=args)
+    executor = SingleThreadedExecutor()
+    try:
+        node = PerceptionNode()
+        executor.add_node(node)
+        if node.autostart and node.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            node.trigger_activate()
+        executor.spin()
+    except ConfigError as error:
+        print(f"perception: {error}", file=sys.stderr)
+        return 2
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

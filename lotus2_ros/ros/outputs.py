@@ -1,0 +1,90 @@
+"""Publishers: a topic's message is made only while someone subscribes to it."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from std_msgs.msg import Header
+
+from lotus2_ros.config import CloudConfig
+from lotus2_ros.estimator import Geometry
+from lotus2_ros.geometry.depth import limit_depth
+from lotus2_ros.geometry.normals import normals_to_color
+from lotus2_ros.msg import FrameReport
+from lotus2_ros.ros.messages import tensor_to_image, tensors_to_cloud
+
+# Topic below ~/ or ~/sharp/: (message type, task it needs).
+TOPICS = {
+    "depth/image": (Image, "depth"),
+    "depth/camera_info": (CameraInfo, "depth"),
+    "points": (PointCloud2, "depth"),
+    "relative/depth/image": (Image, "depth"),
+    "relative/points": (PointCloud2, "depth"),
+    "disparity/image": (Image, "depth"),
+    "normals/image": (Image, "normals"),
+    "normals/color": (Image, "normals"),
+}
+PREFIXES = {"core": "~/", "sharpener": "~/sharp/"}
+
+
+class Outputs:
+    """All publishers of a configured node, and what each of them sends of a geometry."""
+
+    def __init__(self, node: LifecycleNode) -> None:
+        self._node = node
+        # Reliable, so that every subscriber matches; depth 1, because only the newest frame is worth sending.
+        self._qos = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.RELIABLE)
+        self._publishers: dict[tuple[str, str], LifecyclePublisher] = {
+            (stage, topic): self._create(kind, prefix + topic)
+            for stage, prefix in PREFIXES.items()
+            for topic, (kind, _) in TOPICS.items()
+        }
+        self.report = self._create(FrameReport, "~/report")
+
+    def _create(self, kind: type, topic: str) -> LifecyclePublisher:
+        options = QoSOverridingOptions.with_default_policies()
+        return self._node.create_lifecycle_publisher(kind, topic, self._qos, qos_overriding_options=options)
+
+    def destroy(self) -> None:
+        for publisher in (*self._publishers.values(), self.report):
+            self._node.destroy_lifecycle_publisher(publisher)
+
+    def tasks(self, stage: str) -> set[str]:
+        """The tasks that someone subscribes to a result of, at this stage."""
+        return {task for topic, (_, task) in TOPICS.items() if self._wanted(stage, topic)}
+
+    def publish(self, geometry: Geometry, info: CameraInfo | None, header: Header, cloud: CloudConfig) -> None:
+        """Send what is subscribed to, with the stamp and frame of the input image: ``header``."""
+        prefix = "" if geometry.scale.metric else "relative/"
+        for topic, image in (
+            (prefix + "depth/image", geometry.depth),
+            ("disparity/image", geometry.disparity),
+        ):
+            if image is not None and self._wanted(geometry.stage, topic):
+                self._send(geometry, topic, tensor_to_image(image, "32FC1", header))
+        if geometry.scale.metric and info is not None and self._wanted(geometry.stage, "depth/camera_info"):
+            sibling = deepcopy(info)
+            sibling.header = header
+            self._send(geometry, "depth/camera_info", sibling)
+        if geometry.normals is not None:
+            if self._wanted(geometry.stage, "normals/image"):
+                self._send(geometry, "normals/image", tensor_to_image(geometry.normals, "32FC3", header))
+            if self._wanted(geometry.stage, "normals/color"):
+                self._send(
+                    geometry, "normals/color", tensor_to_image(normals_to_color(geometry.normals), "rgb8", header)
+                )
+        topic = prefix + "points"
+        if geometry.depth is not None and geometry.camera is not None and self._wanted(geometry.stage, topic):
+            points = geometry.camera.unproject(limit_depth(geometry.depth, cloud.max_depth))
+            normals = geometry.normals if cloud.normals else None
+            self._send(geometry, topic, tensors_to_cloud(points, geometry.image, normals, header))
+
+    def _wanted(self, stage: str, topic: str) -> bool:
+        return self._publishers[stage, topic].get_subscription_count() > 0
+
+    def _send(self, geometry: Geometry, topic: str, message: Image | CameraInfo | PointCloud2) -> None:
+        self._publishers[geometry.stage, topic].publish(message)

@@ -1,0 +1,69 @@
+"""``config.py``'s parameters as ROS parameters, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import Field
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from lotus2_ros.config import Config, ConfigError, walk
+
+FIXED = "only while the node is unconfigured"
+
+
+def declare(node: Node) -> Config:
+    """Declare every parameter with its default, range and description; the configuration with the user's overrides.
+
+    Raises ConfigError on an override that a parameter does not take.
+    """
+    values = {}
+    for name, item in walk():
+        # rclpy's own range check says only "out of range"; the configuration's says what was expected and what came.
+        override = node._parameter_overrides.get(name)
+        if override is not None:
+            Config().updated({name: _plain(override)})
+        default = list(item.default) if isinstance(item.default, tuple) else item.default
+        values[name] = _plain(node.declare_parameter(name, default, describe(item)))
+    return Config().updated(values)
+
+
+def describe(item: Field) -> ParameterDescriptor:
+    """The descriptor that ``ros2 param describe`` shows."""
+    meta = item.metadata
+    constraints = [f"one of: {', '.join(meta['choices'])}"] if meta["choices"] else []
+    constraints += [] if meta["live"] else [f"changes {FIXED}"]
+    descriptor = ParameterDescriptor(description=meta["help"], additional_constraints="; ".join(constraints))
+    if meta["low"] is not None:
+        if isinstance(item.default, float):
+            descriptor.floating_point_range = [FloatingPointRange(from_value=meta["low"], to_value=meta["high"])]
+        else:
+            descriptor.integer_range = [IntegerRange(from_value=meta["low"], to_value=meta["high"])]
+    return descriptor
+
+
+def on_change(
+    current: Callable[[], Config], configured: Callable[[], bool], accept: Callable[[Config], None]
+) -> Callable[[Sequence[Parameter]], SetParametersResult]:
+    """A callback for ``add_on_set_parameters_callback`` that takes valid changes and refuses others with a reason."""
+    items = dict(walk())
+
+    def callback(parameters: Sequence[Parameter]) -> SetParametersResult:
+        values = {p.name: _plain(p) for p in parameters if p.name in items}
+        fixed = [name for name in values if configured() and not items[name].metadata["live"]]
+        if fixed:
+            return SetParametersResult(successful=False, reason=f"{fixed[0]} changes {FIXED}")
+        try:
+            accept(current().updated(values))
+        except ConfigError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    return callback
+
+
+def _plain(parameter: Parameter) -> object:
+    value = parameter.value
+    return tuple(value) if parameter.type_ == Parameter.Type.STRING_ARRAY else value

@@ -1,0 +1,137 @@
+"""What runs while the node is active: subscriptions, mailbox, the model's thread, diagnostics."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode
+from rclpy.publisher import Publisher
+
+from lotus2_ros.config import Config
+from lotus2_ros.estimator import Estimator, Geometry
+from lotus2_ros.geometry.camera import Camera
+from lotus2_ros.geometry.scale import Aligner
+from lotus2_ros.model.lotus2 import ImageSizeError
+from lotus2_ros.ros.diagnostics import PERIOD, Health
+from lotus2_ros.ros.inputs import Frame, Pairing, References, subscribe
+from lotus2_ros.ros.messages import MessageError, camera_from_info, image_to_tensor, stamp_seconds
+from lotus2_ros.ros.outputs import Outputs
+from lotus2_ros.worker import Mailboxes, Worker
+
+CAMERA = "camera"
+STOP_TIMEOUT = 30.0  # seconds; longer than any one step of the model
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A coarse result that the sharpener may refine."""
+
+    frame: Frame
+    geometry: Geometry
+
+
+class Pipeline:
+    """From activation to deactivation. Callbacks run in the node's thread, everything with the model in the worker's."""
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        estimator: Estimator,
+        outputs: Outputs,
+        diagnostics: Publisher,
+        config: Callable[[], Config],
+        failed: Callable[[Exception], None],
+    ) -> None:
+        self._node = node
+        self._estimator = estimator
+        self._outputs = outputs
+        self._diagnostics = diagnostics
+        self._config = config
+        mailboxes: Mailboxes[Frame] = Mailboxes()
+        self._health = Health(node, estimator, mailboxes, lambda: config().node.warn_period)
+        self._references = References(self._health.reject)
+        self._aligner = Aligner()
+        self._camera: tuple[object, Camera] | None = None
+        self._worker = Worker(mailboxes, self._predict, self._sharpen, lambda: config().sharp.period, failed)
+        self._worker.start()
+        pairing = Pairing(config, lambda frame: mailboxes.put(CAMERA, frame), self._health.reject)
+        self._subscriptions = subscribe(node, config(), pairing, self._references)
+        # By the steady clock: diagnostics go on while a simulated clock is paused.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timer = node.create_timer(PERIOD, self._diagnose, clock=steady)
+
+    def stop(self) -> None:
+        """Unsubscribe, and end the thread after the step under way. Raises TimeoutError if that does not end."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._node.destroy_timer(self._timer)
+        if not self._worker.stop(STOP_TIMEOUT):
+            raise TimeoutError(f"the model's thread did not end within {STOP_TIMEOUT:g} s")
+
+    def _diagnose(self) -> None:
+        self._diagnostics.publish(self._health.diagnostics())
+
+    # In the model's thread
+
+    def _predict(self, frame: Frame) -> Pending | None:
+        """One frame's way; gives back what the sharpener may refine, or None."""
+        config = self._config()
+        sharp = self._outputs.tasks("sharpener") if config.sharp.enabled else set()
+        wanted = self._outputs.tasks("core") | sharp
+        tasks = [task for task in self._estimator.model.tasks if task in wanted]
+        if not tasks:
+            return None
+        started = time.perf_counter()
+        stamp = stamp_seconds(frame.image.header)
+        try:
+            image = image_to_tensor(frame.image)
+            camera = self._camera_of(frame, *image.shape[:2])
+            converted = time.perf_counter()
+            reference = self._references.nearest(stamp, config.scale.reference_slop)
+            geometry = self._estimator.predict(
+                image, camera, reference, tasks=tasks, aligner=self._aligner, stamp=stamp
+            )
+        except MessageError as error:
+            self._health.reject(error.reason, str(error))
+            return None
+        except ImageSizeError as error:
+            self._health.reject("image_size", str(error))
+            return None
+        latency = {"wait": started - frame.arrived, "convert": converted - started, **geometry.latency}
+        self._publish(frame, geometry, latency)
+        refinable = any(self._estimator.model.has_sharpener(task) for task in sharp)
+        return Pending(frame, geometry) if refinable else None
+
+    def _sharpen(self, pending: Pending) -> Iterator[None]:
+        """Refine a coarse result, one Euler step at a time, and publish it with its own stamp."""
+        for geometry in self._estimator.sharpen(pending.geometry):
+            if geometry is None:
+                yield
+            else:
+                self._publish(pending.frame, geometry, geometry.latency)
+
+    def _publish(self, frame: Frame, geometry: Geometry, latency: dict[str, float]) -> None:
+        start = time.perf_counter()
+        header = frame.image.header
+        self._outputs.publish(geometry, frame.info, header, self._config().cloud)
+        end = time.perf_counter()
+        latency = {**latency, "publish": end - start, "total": end - frame.arrived}
+        self._health.done(geometry, latency)
+        if self._outputs.report.get_subscription_count() > 0:
+            self._outputs.report.publish(self._health.report(geometry, latency, header))
+
+    def _camera_of(self, frame: Frame, height: int, width: int) -> Camera:
+        """The frame's camera; the last one as long as nothing changed, because its rays take a while to compute."""
+        info = frame.info
+        key = (height, width) if info is None else (height, width, info.height, info.width, tuple(info.k))
+        if self._camera is None or self._camera[0] != key:
+            if info is None:
+                camera = Camera.from_fov(width, height, self._config().input.fov)
+            else:
+                camera = camera_from_info(info, height, width, self._estimator.device)
+            self._camera = key, camera
+        return self._camera[1]

@@ -1,0 +1,94 @@
+"""Plays a camera bag into a running node: ``python -m lotus2_ros.ros.player BAG``.
+
+Prints one JSON object per line: ``{"event": "frame", "count": n}`` for every image sent, ``{"event": "played"}`` after
+the last. Then it stays until it is interrupted, because what was sent last may still be on its way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import rclpy
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.utilities import remove_ros_args
+
+from lotus2_ros.bags import read_messages
+from lotus2_ros.ros.serialized import message_class
+
+TOPICS = ("/camera_info", "/reference/depth", "/image", "/image/compressed")
+STAY = 600.0  # seconds after the last message, should nobody interrupt
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("bag", type=Path)
+    parser.add_argument("--rate", type=float, required=True, help="Speed: 1 is that of the recording")
+    parser.add_argument("--subscribers", type=int, required=True, help="Wait for so many on every topic")
+    parser.add_argument("--timeout", type=float, required=True, help="Seconds to wait for them")
+    args = parser.parse_args(remove_ros_args(sys.argv)[1:])
+    rclpy.init()
+    try:
+        publishers = advertise(Node("player"), args.bag)
+        wait_for_subscribers(publishers, args.subscribers, args.timeout)
+        play(args.bag, publishers, args.rate)
+        end = time.monotonic() + STAY
+        while rclpy.ok() and time.monotonic() < end:
+            time.sleep(0.1)
+    finally:
+        rclpy.try_shutdown()
+
+
+def advertise(node: Node, bag: Path) -> dict[str, Publisher]:
+    """A reliable publisher for each topic of the bag that the node listens to."""
+    kinds = {topic: kind for topic, kind, _, _ in read_messages(bag, TOPICS)}
+    qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+    return {topic: node.create_publisher(message_class(kind), topic, qos) for topic, kind in kinds.items()}
+
+
+def wait_for_subscribers(publishers: dict[str, Publisher], count: int, timeout: float) -> None:
+    """Until every publisher is matched with ``count`` subscribers. Raises TimeoutError that names the topic."""
+    deadline = time.monotonic() + timeout
+    for topic, publisher in publishers.items():
+        while (found := publisher.get_subscription_count()) < count:
+            if time.monotonic() > deadline or not rclpy.ok():
+                raise TimeoutError(f"{topic}: expected {count} subscribers within {timeout:g} s, got {found}")
+            time.sleep(0.02)
+
+
+def play(bag: Path, publishers: dict[str, Publisher], rate: float) -> None:
+    """Send the messages as they are, stamps included, at the times of the recording divided by ``rate``."""
+    start = time.monotonic()
+    first: int | None = None
+    count = 0
+    for topic, _, time_ns, raw in read_messages(bag, TOPICS):
+        first = time_ns if first is None else first
+        time.sleep(max(0.0, start + (time_ns - first) * 1e-9 / rate - time.monotonic()))
+        if not rclpy.ok():
+            return
+        publishers[topic].publish(raw)
+        if topic.startswith("/image"):
+            count += 1
+            tell(event="frame", count=count)
+    for publisher in publishers.values():
+        publisher.wait_for_all_acked(Duration(seconds=5))
+    tell(event="played")
+
+
+def tell(**event: object) -> None:
+    print(json.dumps(event), flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        pass
+    except TimeoutError as error:
+        raise SystemExit(f"player: {error}") from None

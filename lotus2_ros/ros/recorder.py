@@ -1,0 +1,95 @@
+"""Records all that the node reads and publishes: ``python -m lotus2_ros.ros.recorder OUT.mcap``.
+
+Prints one JSON object per line: ``{"event": "ready"}`` once every topic is subscribed to, then one for each FrameReport.
+Ends when it is interrupted, and only then is the bag complete.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import rclpy
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.utilities import remove_ros_args
+
+from lotus2_ros.bags import BagWriter
+from lotus2_ros.bags.frames import FRAME_REPORT
+from lotus2_ros.ros.player import tell
+from lotus2_ros.ros.serialized import deserialize, message_class
+
+# What every ROS node has, and no part of a recording.
+INFRASTRUCTURE = ("/rosout", "/parameter_events", "/clock")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("bag", type=Path)
+    parser.add_argument("--node", required=True, help="Name of the node to record")
+    parser.add_argument("--timeout", type=float, required=True, help="Seconds to wait for its topics")
+    args = parser.parse_args(remove_ros_args(sys.argv)[1:])
+    rclpy.init()
+    try:
+        with BagWriter(args.bag) as bag:
+            recorder = Node("recorder")
+            subscribe(recorder, bag, node_topics(recorder, args.node, args.timeout))
+            with suppress(KeyboardInterrupt, ExternalShutdownException):
+                rclpy.spin(recorder)
+    finally:
+        rclpy.try_shutdown()
+
+
+def subscribe(recorder: Node, bag: BagWriter, topics: dict[str, str]) -> None:
+    # Deep enough for all topics of a few frames: writing one frame must not lose the next.
+    qos = QoSProfile(depth=20, reliability=ReliabilityPolicy.RELIABLE)
+    for topic, kind in topics.items():
+        callback = partial(record, bag, topic, kind)
+        recorder.create_subscription(message_class(kind), topic, callback, qos, raw=True)
+    tell(event="ready", topics=sorted(topics))
+
+
+def node_topics(recorder: Node, name: str, timeout: float) -> dict[str, str]:
+    """Topic and type of everything that the node publishes and subscribes to, once it is active.
+
+    A lifecycle node subscribes to its images when it is activated. Raises TimeoutError.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        if (name, "/") in recorder.get_node_names_and_namespaces():
+            inputs = recorder.get_subscriber_names_and_types_by_node(name, "/")
+            outputs = recorder.get_publisher_names_and_types_by_node(name, "/")
+            if any(topic.startswith("/image") for topic, _ in inputs) and any(FRAME_REPORT in k for _, k in outputs):
+                found = {topic: kinds[0] for topic, kinds in (*inputs, *outputs)}
+                return {t: k for t, k in found.items() if t not in INFRASTRUCTURE and "transition_event" not in t}
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"expected the node {name} to be active within {timeout:g} s")
+        time.sleep(0.05)
+
+
+def record(bag: BagWriter, topic: str, kind: str, raw: bytes) -> None:
+    bag.write_raw(topic, kind, raw, time.time_ns())
+    if kind == FRAME_REPORT:
+        report = deserialize(raw, kind)
+        stamp = report.header.stamp
+        counters = ("frames_received", "frames_processed", "frames_sharpened", "frames_dropped", "frames_rejected")
+        tell(
+            event="report",
+            stage=report.stage,
+            stamp_ns=stamp.sec * 10**9 + stamp.nanosec,
+            **{name: getattr(report, name) for name in counters},
+        )
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        pass
+    except TimeoutError as error:
+        raise SystemExit(f"recorder: {error}") from None
