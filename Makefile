@@ -1,0 +1,36 @@
+# make help says what there is. Everything runs in .venv, which scripts/setup makes and keeps up to date.
+SHELL := /bin/bash
+VENV := .venv
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format clean distclean
+
+help:  ## what there is
+	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 18
+	@echo '  Variables: INPUT=images, folder, video or bag and FOV=degrees (demo), ARGS=more options (demo, test),'
+	@echo '  PYTHON=python3.12, TORCH_INDEX=index with CPU wheels of torch (setup)'
+
+setup:  ## make or update .venv: Python libraries, ROS 2 as wheels, the messages
+	@scripts/setup
+
+demo: setup  ## camera bag -> node -> out/demo; INPUT= for your own images
+	$(VENV)/bin/lotus2 demo $(if $(INPUT),--input "$(INPUT)") $(if $(FOV),--fov "$(FOV)") $(ARGS)
+
+test: setup  ## run the tests
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+lint: setup  ## ruff, mypy, layers
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	PATH=$(CURDIR)/$(VENV)/bin:$$PATH $(VENV)/bin/lint-imports
+
+format: setup  ## let ruff rewrite what it can
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+clean:  ## remove what was built and written, keep .venv
+	rm -rf build dist install log out *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
+	rm -f $(VENV)/stamps/package
+
+distclean: clean  ## remove .venv too
+	rm -rf $(VENV)

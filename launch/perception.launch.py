@@ -1,0 +1,80 @@
+"""The perception node, and RViz and a playing bag when asked for.
+
+No argument has a default of its own: one that is not given is not passed on, and the node's own default holds
+(lotus2_ros/config.py).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ament_index_python.packages import get_package_share_directory
+from launch import Action, LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction
+from launch_ros.actions import Node
+
+NOT_GIVEN = ""
+ARGUMENTS = {
+    "model": "folder of the model: a bundle, or the released layout",
+    "namespace": "namespace of the node, the name of the camera for instance",
+    "image": "topic of the images",
+    "camera_info": "topic of the camera's intrinsics",
+    "reference_depth": "topic of a metric depth image that the scale is fitted to",
+    "params_file": "YAML file of parameters, like config/perception.yaml",
+    "use_sim_time": "true: time comes from /clock, of a playing bag or a simulator",
+    "rviz": "true: start RViz with config/perception.rviz",
+    "bag": "folder or file of a recorded bag to play, with its clock; goes with use_sim_time:=true",
+}
+TOPICS = {"image": "image", "camera_info": "camera_info", "reference_depth": "reference/depth"}
+
+
+def generate_launch_description() -> LaunchDescription:
+    declared = [DeclareLaunchArgument(name, default_value=NOT_GIVEN, description=text) for name, text in ARGUMENTS.items()]
+    return LaunchDescription([*declared, OpaqueFunction(function=start)])
+
+
+def start(context: LaunchContext) -> list[Action]:
+    given = {name: text for name in ARGUMENTS if (text := context.launch_configurations[name]) != NOT_GIVEN}
+    config = Path(get_package_share_directory("lotus2_ros"), "config")
+    # Without this profile large messages are lost between processes; one of the user's own comes first.
+    environment = {
+        "FASTDDS_DEFAULT_PROFILES_FILE": os.environ.get("FASTDDS_DEFAULT_PROFILES_FILE", str(config / "fastdds.xml"))
+    }
+    clock = {"use_sim_time": boolean("use_sim_time", given)} if "use_sim_time" in given else {}
+    namespace = {"namespace": given["namespace"]} if "namespace" in given else {}
+
+    values = {**clock, **({"model.path": given["model"]} if "model" in given else {})}
+    parameters = [given["params_file"]] if "params_file" in given else []
+    actions: list[Action] = [
+        Node(
+            package="lotus2_ros",
+            executable="perception",
+            output="screen",
+            parameters=[*parameters, *([values] if values else [])],
+            remappings=[(topic, given[argument]) for argument, topic in TOPICS.items() if argument in given],
+            additional_env=environment,
+            **namespace,
+        )
+    ]
+    if boolean("rviz", given):
+        rviz = Node(
+            package="rviz2",
+            executable="rviz2",
+            arguments=["--display-config", str(config / "perception.rviz")],
+            parameters=[clock] if clock else [],
+            additional_env=environment,
+            **namespace,
+        )
+        actions.append(rviz)
+    if "bag" in given:
+        play = ["ros2", "bag", "play", "--clock", "100", given["bag"]]
+        actions.append(ExecuteProcess(cmd=play, output="screen", additional_env=environment))
+    return actions
+
+
+def boolean(name: str, given: dict[str, str]) -> bool:
+    text = given.get(name, "false").lower()
+    if text not in ("true", "false"):
+        raise ValueError(f"{name}: expected true or false, got {given[name]!r}")
+    return text == "true"
