@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for option, name in OPTIONS.items():
         default, meta = parameters[name].default, parameters[name].metadata
         is_list = isinstance(default, tuple)
-        shown = ",".join(default) if is_list else default
+        shown = ",".join(default) if isinstance(default, tuple) else default
         parser.add_argument(
             option,
             dest=name,

@@ -26,7 +26,7 @@ def load(
     """A model ready to run, from a bundle or a folder in the released layout; the bundled one without a path.
 
     tasks: what to load, all there is by default. conditioning: the dtype in which timestep and guidance are rounded, by
-    default the one the model was made with. Raises CheckpointError, one line, when a file is missing, broken or foreign.
+    default the one the model was made with. Raises CheckpointError, one line, on a missing, broken or foreign file.
     """
     folder = Path(path) if path else BUNDLED
     device = resolve_device(device)

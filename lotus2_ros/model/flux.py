@@ -1,8 +1,8 @@
 """One pass of the FLUX transformer, with everything that does not depend on the image split off as `Conditioning`.
 
 The blocks, embedders and weights are diffusers' `FluxTransformer2DModel`; only its `forward` is replaced. That one
-rounds timestep and guidance to the dtype of the weights before it multiplies them by 1000: in bfloat16 the guidance 3500
-becomes 3504. The released Lotus-2 results were made that way, so here the rounding is a choice of its own.
+rounds timestep and guidance to the dtype of the weights before it multiplies them by 1000: in bfloat16 the guidance
+3500 becomes 3504. The released Lotus-2 results were made that way, so here the rounding is a choice of its own.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """``CvBridge`` and ``create_cloud``: the distribution's own where it has them, or the same by OpenCV and NumPy.
 
-ROS 2 from wheels has neither cv_bridge nor sensor_msgs_py, and cv_bridge's compiled part does not load beside NumPy 2 in
-some distributions.
+ROS 2 from wheels has neither cv_bridge nor sensor_msgs_py, and cv_bridge's compiled part does not load beside
+NumPy 2 in some distributions.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode
 from rclpy.publisher import Publisher
@@ -35,7 +34,7 @@ class Pending:
 
 
 class Pipeline:
-    """From activation to deactivation. Callbacks run in the node's thread, everything with the model in the worker's."""
+    """From activation to deactivation. Callbacks run in the node's thread, the model in the worker's."""
 
     def __init__(
         self,

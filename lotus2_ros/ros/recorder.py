@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import rclpy
+from lifecycle_msgs.srv import GetState
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -55,21 +56,30 @@ def subscribe(recorder: Node, bag: BagWriter, topics: dict[str, str]) -> None:
 
 
 def node_topics(recorder: Node, name: str, timeout: float) -> dict[str, str]:
-    """Topic and type of everything that the node publishes and subscribes to, once it is active.
-
-    A lifecycle node subscribes to its images when it is activated. Raises TimeoutError.
-    """
+    """Topic and type of everything that an active node publishes and subscribes to. Raises TimeoutError, RuntimeError."""
     deadline = time.monotonic() + timeout
-    while True:
-        if (name, "/") in recorder.get_node_names_and_namespaces():
-            inputs = recorder.get_subscriber_names_and_types_by_node(name, "/")
-            outputs = recorder.get_publisher_names_and_types_by_node(name, "/")
-            if any(topic.startswith("/image") for topic, _ in inputs) and any(FRAME_REPORT in k for _, k in outputs):
-                found = {topic: kinds[0] for topic, kinds in (*inputs, *outputs)}
-                return {t: k for t, k in found.items() if t not in INFRASTRUCTURE and "transition_event" not in t}
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"expected the node {name} to be active within {timeout:g} s")
+    state = node_state(recorder, name, timeout)
+    if state != "active":
+        raise RuntimeError(f"expected the node {name} to be active, it is {state}")
+    while time.monotonic() < deadline:
+        inputs = recorder.get_subscriber_names_and_types_by_node(name, "/")
+        outputs = recorder.get_publisher_names_and_types_by_node(name, "/")
+        if any(topic.startswith("/image") for topic, _ in inputs) and any(FRAME_REPORT in k for _, k in outputs):
+            found = {topic: kinds[0] for topic, kinds in (*inputs, *outputs)}
+            return {t: k for t, k in found.items() if t not in INFRASTRUCTURE and "transition_event" not in t}
         time.sleep(0.05)
+    raise TimeoutError(f"expected image and report topics of the node {name} within {timeout:g} s")
+
+
+def node_state(recorder: Node, name: str, timeout: float) -> str:
+    """Label of the lifecycle state; a node that starts by itself answers only after it has tried to."""
+    client = recorder.create_client(GetState, f"/{name}/get_state")
+    future = client.call_async(GetState.Request()) if client.wait_for_service(timeout) else None
+    if future is not None:
+        rclpy.spin_until_future_complete(recorder, future, timeout_sec=timeout)
+    if future is None or not future.done():
+        raise TimeoutError(f"expected the node {name} to answer within {timeout:g} s")
+    return future.result().current_state.label
 
 
 def record(bag: BagWriter, topic: str, kind: str, raw: bytes) -> None:
@@ -82,7 +92,7 @@ def record(bag: BagWriter, topic: str, kind: str, raw: bytes) -> None:
             event="report",
             stage=report.stage,
             stamp_ns=stamp.sec * 10**9 + stamp.nanosec,
-            **{name: getattr(report, name) for name in counters},
+            counters={name: getattr(report, name) for name in counters},
         )
 
 
@@ -91,5 +101,5 @@ if __name__ == "__main__":
         main()
     except KeyboardInterrupt:
         pass
-    except TimeoutError as error:
+    except (TimeoutError, RuntimeError) as error:
         raise SystemExit(f"recorder: {error}") from None
