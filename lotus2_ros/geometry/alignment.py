@@ -47,7 +47,7 @@ def fit_scale_shift(disparity: Tensor, inverse_depth: Tensor, weight: Tensor) ->
     scale, shift = _weighted_line(x, y, w)
     for iteration in range(30):
         residual = (y - scale * x - shift).abs()
-        sigma = (MAD_TO_SIGMA * residual.median()).clamp_min(1e-9 * y.abs().max())
+        sigma = (MAD_TO_SIGMA * residual.median()).clamp_min(1e-6 * y.abs().max())
         if iteration < 10:
             # Least absolute residuals: convex, so the start does not matter.
             robust = 1 / (residual / sigma).clamp_min(1e-3)

@@ -95,16 +95,19 @@ def _bytes_of(values: np.ndarray) -> array:
     return data
 
 
-def _distribution() -> tuple[Any, Any]:
-    """cv_bridge's class and sensor_msgs_py's function. Raises ImportError or AttributeError where they do not work."""
+def distribution_bridge() -> Any:
+    """cv_bridge's class. Raises ImportError or AttributeError where it does not load."""
     from cv_bridge import CvBridge
-    from sensor_msgs_py.point_cloud2 import create_cloud
 
-    CvBridge().encoding_to_cvtype2("rgb8")  # loads the compiled part
-    return CvBridge, create_cloud
+    CvBridge().encoding_to_cvtype2("rgb8")
+    return CvBridge
 
 
 try:
-    CvBridge, create_cloud = _distribution()
+    CvBridge = distribution_bridge()
 except (ImportError, AttributeError):
-    CvBridge, create_cloud = _CvBridge, _create_cloud
+    CvBridge = _CvBridge
+try:
+    from sensor_msgs_py.point_cloud2 import create_cloud
+except ImportError:
+    create_cloud = _create_cloud

@@ -1,0 +1,64 @@
+import math
+from dataclasses import fields
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lotus2_ros.config import TASKS, Config, ConfigError, ModelConfig, check, walk
+
+ITEMS = dict(walk())
+
+
+def test_every_default_is_a_valid_value_with_a_help_text():
+    for name, item in walk():
+        assert check(name, item, item.default) == item.default
+        assert item.metadata["help"]
+
+
+def test_values_and_updated_are_inverse():
+    changed = Config().updated({"sharp.steps": 3, "model.tasks": ["normals"], "cloud.max_depth": 8})
+    assert changed.sharp.steps == 3 and changed.model.tasks == ("normals",)
+    assert isinstance(changed.cloud.max_depth, float)
+    assert Config().updated(changed.values()) == changed != Config()
+    assert list(Config().values()) == list(ITEMS)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("sharp.steps", 0, "expected 1 to 50, got 0"),
+        ("sharp.steps", 2.0, "expected int, got 2.0"),
+        ("sharp.period", math.nan, "expected 0.0 to 3600.0, got nan"),
+        ("sharp.enabled", 1, "expected bool"),
+        ("model.device", "tpu", "expected one of auto, cpu, cuda, got 'tpu'"),
+        ("model.tasks", [], "expected different ones of depth, normals"),
+        ("model.tasks", ["depth", "depth"], "expected different ones"),
+        ("model.tasks", "depth", "expected a list of strings"),
+        ("sharp.speed", 1, "unknown parameter 'sharp.speed'"),
+    ],
+)
+def test_wrong_values_say_what_was_expected_and_what_came(name, value, message):
+    with pytest.raises(ConfigError, match=message):
+        Config().updated({name: value})
+
+
+def test_a_wrong_value_in_the_constructor_is_refused_too():
+    with pytest.raises(ConfigError, match=r"model\.device"):
+        Config(model=ModelConfig(device="tpu"))
+
+
+@given(name=st.sampled_from([n for n, i in ITEMS.items() if i.metadata["low"] is not None]), value=st.floats(-1e7, 1e7))
+def test_exactly_the_values_within_the_limits_are_taken(name, value):
+    item = ITEMS[name]
+    value = type(item.default)(value)
+    inside = item.metadata["low"] <= value <= item.metadata["high"]
+    try:
+        taken = dict(Config().updated({name: value}).values())[name] == value
+    except ConfigError:
+        taken = False
+    assert taken == inside
+
+
+def test_tasks_are_known_to_the_model_config():
+    assert {f.name: f for f in fields(ModelConfig)}["tasks"].default == TASKS
