@@ -74,35 +74,44 @@ def load_bundle(
 ) -> Lotus2:
     """The bundle's model, ready to run. `tasks`: a part of the bundle's; `conditioning`: the bundle's own if None."""
     folder = Path(folder)
-    manifest = read_manifest(folder / MANIFEST)
-    path = folder / WEIGHTS
+    path = folder / MANIFEST
+    manifest = read_manifest(path)
     try:
         wanted = choose_tasks(manifest["tasks"], tasks, folder)
-        with torch.device("meta"):
-            model = Lotus2.from_config(
-                *(manifest["components"][part] for part in ("vae", "transformer", "scheduler")),
-                prompt_tokens=manifest["prompt_tokens"],
-                tasks=wanted,
-                process_resolution=manifest["process_resolution"],
-                antialias=manifest["antialias"],
-                sharpener_steps=manifest["sharpener_steps"],
-                conditioning=conditioning or manifest["conditioning"],
-                metadata={key: manifest[key] for key in METADATA if key in manifest},
-            )
-            for task in wanted:
-                for stage in manifest["stages"][task]:
-                    adapter = manifest["adapters"].get(adapter_name(stage, task))
-                    if adapter is not None:
-                        model.add_adapter(stage, task, adapter["rank"], adapter["alpha"], adapter["targets"])
+        model = _build(manifest, wanted, conditioning or manifest["conditioning"])
     except KeyError as error:
-        raise CheckpointError(f"{folder / MANIFEST}: missing key {error.args[0]}") from None
-    except TypeError as error:
-        raise CheckpointError(f"{folder / MANIFEST}: {error}") from None
+        raise CheckpointError(f"{path}: missing key {error.args[0]}") from None
+    except CheckpointError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: {error}") from None
     left_out = [task for task in manifest["tasks"] if task not in wanted]
+    path = folder / WEIGHTS
     tensors = {name: tensor for name, tensor in read_weights(path).items() if not _belongs_to(name, left_out)}
     check_weights(path, tensors, stored_state(model))
     assign_weights(model, tensors, device, model.dtype_of(dtype))
     return model.eval().requires_grad_(False)
+
+
+def _build(manifest: Mapping[str, Any], tasks: Sequence[str], conditioning: str) -> Lotus2:
+    """The manifest's model for these tasks, without memory for its weights."""
+    with torch.device("meta"):
+        model = Lotus2.from_config(
+            *(manifest["components"][part] for part in ("vae", "transformer", "scheduler")),
+            prompt_tokens=manifest["prompt_tokens"],
+            tasks=tasks,
+            process_resolution=manifest["process_resolution"],
+            antialias=manifest["antialias"],
+            sharpener_steps=manifest["sharpener_steps"],
+            conditioning=conditioning,
+            metadata={key: manifest[key] for key in METADATA if key in manifest},
+        )
+        for task in tasks:
+            for stage in manifest["stages"][task]:
+                adapter = manifest["adapters"].get(adapter_name(stage, task))
+                if adapter is not None:
+                    model.add_adapter(stage, task, adapter["rank"], adapter["alpha"], adapter["targets"])
+    return model
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

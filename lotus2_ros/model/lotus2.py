@@ -277,5 +277,7 @@ def process_size(height: int, width: int, resolution: int, multiple: int) -> tup
     shorter = min(height, width)
     fitted = shorter // multiple * multiple
     if fitted == 0:
-        raise ImageSizeError(f"image too small: its shorter side is {shorter} px at processing size, needs {multiple} px")
+        raise ImageSizeError(
+            f"image too small: its shorter side is {shorter} px at processing size, needs {multiple} px"
+        )
     return height * fitted // shorter // multiple * multiple, width * fitted // shorter // multiple * multiple

@@ -30,6 +30,10 @@ def embed_empty_prompt(folder: Path, *, device: torch.device, dtype: torch.dtype
 
 def _tokenize(kind: Any, folder: Path, length: int | None = None) -> Tensor:
     _expect_folder(folder)
+    # Without any of them the library makes up an empty vocabulary.
+    files = sorted(set(kind.vocab_files_names.values()))
+    if not any((folder / file).is_file() for file in files):
+        raise CheckpointError(f"{folder}: expected one of {', '.join(files)}, found none")
     try:
         tokenizer = kind.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
