@@ -1,0 +1,188 @@
+"""From a world and a camera to an image with exact depth and normals: rays against triangles, then simple light."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import open3d as o3d
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lotus2_ros.geometry.camera import Camera
+from lotus2_ros.scenes import textures
+from lotus2_ros.scenes.worlds import Light, Pose, World
+
+OCCLUSION_RAYS = 4
+# Corners are darkened from a coarser grid of rays: they are smooth, and this is most of the cost of a large image.
+OCCLUSION_SIDE = 160
+
+
+@dataclass(frozen=True)
+class View:
+    """What one camera sees.
+
+    image (H, W, 3) uint8 RGB; depth (H, W) float32, metres along z, +Inf in the sky; normals (H, W, 3) float32, unit, in
+    the optical frame, toward the camera, NaN in the sky; stamp_s: seconds since the start of its sequence.
+    """
+
+    image: Tensor
+    depth: Tensor
+    normals: Tensor
+    camera: Camera
+    stamp_s: float = 0.0
+
+
+class Renderer:
+    """A world made ready for rays."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        parts = world.parts
+        starts = np.cumsum([0] + [len(part.vertices) for part in parts])
+        vertices = np.concatenate([part.vertices for part in parts]).astype(np.float32)
+        triangles = np.concatenate([part.triangles + start for part, start in zip(parts, starts)]).astype(np.uint32)
+        self.scene = o3d.t.geometry.RaycastingScene()
+        self.scene.add_triangles(o3d.core.Tensor(vertices), o3d.core.Tensor(triangles))
+        counts = torch.tensor([len(part.triangles) for part in parts])
+        self.part_of = torch.repeat_interleave(torch.arange(len(parts)), counts)
+        surfaces = [part.surface for part in parts]
+        self.rotation = _stack(part.rotation for part in parts)
+        self.origin = _stack(part.origin for part in parts)
+        self.pattern = torch.tensor([surface.pattern for surface in surfaces])
+        self.tile, self.gloss, self.glow = (
+            torch.tensor([getattr(surface, name) for surface in surfaces], dtype=torch.float32)
+            for name in ("tile", "gloss", "glow")
+        )
+        self.colors = _stack(np.stack(surface.colors) for surface in surfaces)
+
+    def glance(self, pose: Pose, camera: Camera) -> tuple[Tensor, Tensor]:
+        """Depth (H, W) and which part is seen (H, W), -1 for the sky, without light."""
+        rays = camera.rays @ torch.from_numpy(pose.rotation()).float().T
+        depth, part, _ = self._cast(torch.from_numpy(pose.position).float().expand_as(rays), rays)
+        return depth, part
+
+    def view(self, pose: Pose, camera: Camera, seed: int, stamp_s: float = 0.0) -> View:
+        """The whole view; `seed` is the camera's: exposure, white balance, noise."""
+        to_world = torch.from_numpy(pose.rotation()).float()
+        eye = torch.from_numpy(pose.position).float()
+        rays = camera.rays @ to_world.T
+        # The rays have z = 1 in the optical frame, so the distance along them is the depth.
+        depth, part, normals = self._cast(eye.expand_as(rays), rays)
+        normals = torch.where(((normals * rays).sum(-1) > 0)[..., None], -normals, normals)
+        seen = part >= 0
+        radiance = self._sky(rays)
+        points = eye + depth[seen, None] * rays[seen]
+        footprint = depth[seen] / float(camera.K[0, 0])
+        radiance[seen] = self._shade(points, normals[seen], F.normalize(rays[seen], dim=-1), part[seen], footprint,
+                                     self._openness(depth, rays, normals, eye)[seen])  # fmt: skip
+        normals = torch.where(seen[..., None], normals @ to_world, torch.nan)
+        return View(_expose(radiance, np.random.default_rng([seed, 2])), depth, normals, camera, stamp_s)
+
+    def _cast(self, origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        rays = torch.cat((origins, directions), dim=-1).contiguous()
+        hit = self.scene.cast_rays(o3d.core.Tensor(rays.numpy()))
+        distance = torch.from_numpy(hit["t_hit"].numpy())
+        triangle = torch.from_numpy(hit["primitive_ids"].numpy().astype(np.int64))
+        seen = torch.isfinite(distance)
+        part = torch.where(seen, self.part_of[torch.where(seen, triangle, 0)], -1)
+        return distance, part, F.normalize(torch.from_numpy(hit["primitive_normals"].numpy()), dim=-1)
+
+    def _blocked(self, origins: Tensor, directions: Tensor) -> Tensor:
+        """Whether anything lies between `origins` and `origins + directions`."""
+        rays = torch.cat((origins, directions), dim=-1).contiguous()
+        return torch.from_numpy(self.scene.test_occlusions(o3d.core.Tensor(rays.numpy()), 1e-3, 0.999).numpy())
+
+    def _openness(self, depth: Tensor, rays: Tensor, normals: Tensor, eye: Tensor) -> Tensor:
+        """(H, W) in [0, 1]: the share of short rays into the open, which is small in corners (ambient occlusion)."""
+        stride = max(1, max(depth.shape) // OCCLUSION_SIDE)
+        depth_, rays_, normals_ = (t[::stride, ::stride] for t in (depth, rays, normals))
+        seen = torch.isfinite(depth_)
+        up = normals_[seen]
+        origins = eye + (depth_[seen, None] * rays_[seen]) + 2e-3 * up
+        reach = 0.6 if self.world.sky is None else 2.0
+        generator = torch.Generator().manual_seed(0)
+        open_ = torch.zeros(len(up))
+        for _ in range(OCCLUSION_RAYS):
+            directions = F.normalize(
+                up + F.normalize(torch.randn(up.shape, generator=generator), dim=-1) * 0.99, dim=-1
+            )
+            open_ += (~self._blocked(origins, directions * reach)).float() / OCCLUSION_RAYS
+        image = torch.ones(1, 1, *depth_.shape)
+        image[0, 0, seen] = open_
+        smooth = F.avg_pool2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+        return F.interpolate(smooth, depth.shape, mode="bilinear", align_corners=False)[0, 0]
+
+    def _shade(
+        self, points: Tensor, normals: Tensor, rays: Tensor, part: Tensor, footprint: Tensor, openness: Tensor
+    ) -> Tensor:
+        """Linear radiance (N, 3): ambient light, then Lambert and Blinn-Phong for every light that is not in shadow."""
+        albedo = self._albedo(points, normals, part, footprint / (-(rays * normals).sum(-1)).clamp_min(0.15))
+        overhead = 0.75 + 0.25 * normals[:, 2:]
+        ambient = torch.from_numpy(self.world.ambient).float()
+        radiance = albedo * ambient * overhead * openness[:, None] + albedo * self.glow[part, None]
+        for light in self.world.lights:
+            radiance += self._lit(light, points, normals, rays, albedo, self.gloss[part])
+        return radiance
+
+    def _lit(
+        self, light: Light, points: Tensor, normals: Tensor, rays: Tensor, albedo: Tensor, gloss: Tensor
+    ) -> Tensor:
+        toward = torch.from_numpy(light.position).float() - points
+        distance = toward.norm(dim=-1, keepdim=True)
+        facing = ((toward / distance) * normals).sum(-1)
+        lit = facing > 0
+        lit[lit.clone()] = ~self._blocked((points + 2e-3 * normals)[lit], toward[lit])
+        half = F.normalize(toward / distance - rays, dim=-1)
+        shine = gloss * (half * normals).sum(-1).clamp_min(0) ** 40
+        strength = torch.where(lit, 1.0, 0.0)[:, None] * 2 / (1 + (distance / light.reach) ** 2)
+        return strength * torch.from_numpy(light.color).float() * (albedo * facing[:, None] + 0.5 * shine[:, None])
+
+    def _albedo(self, points: Tensor, normals: Tensor, part: Tensor, footprint: Tensor) -> Tensor:
+        """The surface's pattern, projected along the axis of the part's frame that the surface faces most."""
+        rotation = self.rotation[part]
+        local = torch.einsum("ni,nij->nj", points - self.origin[part], rotation)
+        facing = torch.einsum("ni,nij->nj", normals, rotation).abs().argmax(-1)
+        u = torch.where(facing == 0, local[:, 1], local[:, 0])
+        v = torch.where(facing == 2, local[:, 1], -local[:, 2])
+        tile = self.tile[part]
+        # A part's number moves its pattern, or equal things would look equal.
+        uv = torch.stack((u, v), dim=-1) / tile[:, None] + torch.frac(part[:, None] * torch.tensor([0.618, 0.414]))
+        mix = textures.sample(self.pattern[part], uv, footprint / tile)
+        stain = textures.sample(torch.full_like(part, textures.family("noise")[0]), uv * 0.13, footprint / tile * 0.13)
+        first, second = self.colors[part].unbind(1)
+        return torch.lerp(first, second, mix[:, None]) * (0.8 + 0.3 * stain[:, None])
+
+    def _sky(self, rays: Tensor) -> Tensor:
+        """Radiance (H, W, 3) where nothing is hit: paler toward the horizon, with clouds. Black indoors."""
+        if self.world.sky is None:
+            return torch.zeros_like(rays)
+        color = torch.from_numpy(self.world.sky).float()
+        up = F.normalize(rays, dim=-1)[..., 2].clamp_min(0)
+        haze = torch.exp(-6 * up)[..., None]
+        plane = (rays[..., :2] / (rays[..., 2:].clamp_min(0) + 0.15)).reshape(-1, 2) * 0.05
+        pattern = torch.full((len(plane),), textures.family("noise")[1])
+        clouds = textures.sample(pattern, plane, torch.full((len(plane),), 2e-3)).reshape(*up.shape, 1)
+        return torch.lerp(
+            torch.lerp(color, color.mean() * 1.3 + 0 * color, haze * 0.7), torch.tensor(1.1), 0.5 * clouds**2
+        )
+
+
+def _expose(radiance: Tensor, rng: np.random.Generator) -> Tensor:
+    """A camera's automatic exposure, white balance, gamma and noise: uint8."""
+    level = (
+        radiance.mean(-1).flatten().quantile(0.8)
+        if radiance.numel() < 1_000_000
+        else radiance[::4, ::4].mean(-1).quantile(0.8)
+    )
+    gain = rng.uniform(0.45, 0.85) / level.clamp_min(1e-4)
+    balance = torch.from_numpy(rng.normal(1, 0.05, 3)).float()
+    exposed = 1 - torch.exp(-1.3 * radiance * gain * balance)
+    image = exposed.clamp(0, 1) ** (1 / 2.2)
+    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(int(rng.integers(2**31))))
+    return ((image + noise * rng.uniform(0.002, 0.02)) * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def _stack(arrays) -> Tensor:
+    return torch.from_numpy(np.stack(list(arrays))).float()
