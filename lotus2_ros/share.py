@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def share(path: str) -> Path:
-    """``path`` below share/lotus2_ros, e.g. ``config/fastdds.xml``: of the source tree, the ROS workspaces, this Python.
+    """``path`` below share/lotus2_ros, ``config/fastdds.xml`` say: in the source tree, ROS workspaces or this Python.
 
     Raises FileNotFoundError that names the places looked at.
     """

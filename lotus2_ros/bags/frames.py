@@ -82,7 +82,7 @@ def image_message(pixels: np.ndarray, encoding: str, head: Any) -> Any:
 def camera_info_message(
     camera: Camera, head: Any, distortion: list[float] | None = None, projection: list[float] | None = None
 ) -> Any:
-    """sensor_msgs/CameraInfo: plumb_bob ``distortion`` (k1 k2 p1 p2 k3), ``projection`` (3x4) of the rectified image."""
+    """sensor_msgs/CameraInfo; ``distortion`` plumb_bob (k1 k2 p1 p2 k3), ``projection`` (3x4) after rectification."""
     K = camera.K.numpy()
     own_projection = np.hstack([K, np.zeros((3, 1))]).ravel()
     roi = message("sensor_msgs/msg/RegionOfInterest", x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)

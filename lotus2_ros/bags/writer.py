@@ -1,4 +1,4 @@
-"""rosbag2 files out: MCAP, chunks compressed with zstd, message definitions inside (opens in Foxglove and `ros2 bag`)."""
+"""rosbag2 files out: MCAP, compressed with zstd, message definitions inside; Foxglove and ``ros2 bag`` open them."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class BagWriter:
         # The writer names the file after its folder.
         self._folder = self.path.parent / f".{self.path.stem}.partial" / self.path.stem
         self._connections: dict[str, Any] = {}
+        self.count = 0  # messages written
 
     def __enter__(self) -> Self:
         shutil.rmtree(self._folder.parent, ignore_errors=True)
@@ -47,6 +48,7 @@ class BagWriter:
         if topic not in self._connections:
             self._connections[topic] = self._writer.add_connection(topic, msgtype, typestore=typestore())
         self._writer.write(self._connections[topic], time_ns, raw)
+        self.count += 1
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -65,8 +67,9 @@ def write_frames(path: Path, frames: Iterable[Frame]) -> int:
     """Frames as the node's inputs: image or image/compressed, camera_info, reference/depth. Returns how many."""
     count = 0
     with BagWriter(path) as bag:
-        for count, frame in enumerate(frames, start=1):
+        for frame in frames:
             write_frame(bag, frame)
+            count += 1
     return count
 
 

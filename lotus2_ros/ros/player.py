@@ -1,7 +1,7 @@
 """Plays a camera bag into a running node: ``python -m lotus2_ros.ros.player BAG``.
 
-Prints one JSON object per line: ``{"event": "frame", "count": n}`` for every image sent, ``{"event": "played"}`` after
-the last. Then it stays until it is interrupted, because what was sent last may still be on its way.
+Prints one JSON object per line: ``{"event": "frame", "count": n, "stamp_ns": t}`` for every image sent, ``{"event":
+"played"}`` after the last. Then it stays until it is interrupted, because what was sent last may still be on its way.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def play(bag: Path, publishers: dict[str, Publisher], rate: float) -> None:
         publishers[topic].publish(raw)
         if topic.startswith("/image"):
             count += 1
-            tell(event="frame", count=count)
+            tell(event="frame", count=count, stamp_ns=time_ns)
     for publisher in publishers.values():
         publisher.wait_for_all_acked(Duration(seconds=5))
     tell(event="played")

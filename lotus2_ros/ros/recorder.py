@@ -1,23 +1,24 @@
 """Records all that the node reads and publishes: ``python -m lotus2_ros.ros.recorder OUT.mcap``.
 
-Prints one JSON object per line: ``{"event": "ready"}`` once every topic is subscribed to, then one for each FrameReport.
+Prints one JSON object per line: ``{"event": "ready"}`` once every topic is subscribed to, one for each FrameReport.
 Ends when it is interrupted, and only then is the bag complete.
 """
 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
+import threading
 import time
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import rclpy
 from lifecycle_msgs.srv import GetState
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
 from lotus2_ros.bags import BagWriter
@@ -27,6 +28,7 @@ from lotus2_ros.ros.serialized import deserialize, message_class
 
 # What every ROS node has, and no part of a recording.
 INFRASTRUCTURE = ("/rosout", "/parameter_events", "/clock")
+DRAIN_QUIET, DRAIN_TIMEOUT = 0.5, 5.0  # seconds
 
 
 def main() -> None:
@@ -35,15 +37,29 @@ def main() -> None:
     parser.add_argument("--node", required=True, help="Name of the node to record")
     parser.add_argument("--timeout", type=float, required=True, help="Seconds to wait for its topics")
     args = parser.parse_args(remove_ros_args(sys.argv)[1:])
-    rclpy.init()
+    interrupted = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: interrupted.set())
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     try:
         with BagWriter(args.bag) as bag:
             recorder = Node("recorder")
             subscribe(recorder, bag, node_topics(recorder, args.node, args.timeout))
-            with suppress(KeyboardInterrupt, ExternalShutdownException):
-                rclpy.spin(recorder)
+            while not interrupted.is_set():
+                rclpy.spin_once(recorder, timeout_sec=0.1)
+            drain(recorder, bag)
     finally:
         rclpy.try_shutdown()
+
+
+def drain(recorder: Node, bag: BagWriter) -> None:
+    """Write what has already arrived: until nothing came for a while, or a node goes on and on."""
+    deadline = time.monotonic() + DRAIN_TIMEOUT
+    quiet_since, written = time.monotonic(), bag.count
+    while time.monotonic() < min(deadline, quiet_since + DRAIN_QUIET):
+        rclpy.spin_once(recorder, timeout_sec=0.1)
+        if bag.count != written:
+            quiet_since, written = time.monotonic(), bag.count
 
 
 def subscribe(recorder: Node, bag: BagWriter, topics: dict[str, str]) -> None:
@@ -56,7 +72,7 @@ def subscribe(recorder: Node, bag: BagWriter, topics: dict[str, str]) -> None:
 
 
 def node_topics(recorder: Node, name: str, timeout: float) -> dict[str, str]:
-    """Topic and type of everything that an active node publishes and subscribes to. Raises TimeoutError, RuntimeError."""
+    """Topic and type of all that an active node publishes and subscribes to. Raises TimeoutError, RuntimeError."""
     deadline = time.monotonic() + timeout
     state = node_state(recorder, name, timeout)
     if state != "active":
@@ -99,7 +115,5 @@ def record(bag: BagWriter, topic: str, kind: str, raw: bytes) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except KeyboardInterrupt:
-        pass
     except (TimeoutError, RuntimeError) as error:
         raise SystemExit(f"recorder: {error}") from None

@@ -1,0 +1,137 @@
+"""What the node answered, read from the recorded bag."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lotus2_ros.bags import read_messages
+from lotus2_ros.bags.frames import FRAME_REPORT, stamp_ns
+from lotus2_ros.demo.scene import TRUTH_TOPIC
+from lotus2_ros.demo.session import SessionError
+from lotus2_ros.geometry.depth import valid_depth
+from lotus2_ros.ply import save_ply
+from lotus2_ros.preview import Row, save_preview
+from lotus2_ros.ros.messages import camera_from_info, depth_to_tensor, image_to_tensor
+from lotus2_ros.ros.serialized import deserialize
+
+REFERENCE_TOPIC = "/reference/depth"
+STAGES = {"core": "/perception/", "sharpener": "/perception/sharp/"}
+TITLES = {"core": "core predictor", "sharpener": "detail sharpener"}
+FLOAT_TOPICS = ("disparity/image", "depth/image", "relative/depth/image", "normals/image")
+
+
+@dataclass
+class Results:
+    """Counts by topic, reports, stamps by topic, and depth errors by stage."""
+
+    truth: str  # the topic that depth was compared with; empty: none
+    counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    stamps: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    reports: list[Any] = field(default_factory=list)
+    errors: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))  # AbsRel, delta1
+
+
+def read_results(source: Path, target: Path) -> Results:
+    """Everything the table says. Raises SessionError when the node answered no frame."""
+    topic, truth = read_truth(source)
+    results = Results(topic)
+    for name, kind, _, raw in read_messages(target):
+        item = deserialize(raw, kind)
+        stamp = stamp_ns(item)
+        results.counts[name] += 1
+        results.stamps[name].append(stamp)
+        if kind == FRAME_REPORT:
+            results.reports.append(item)
+        for stage, prefix in STAGES.items():
+            if name in (f"{prefix}depth/image", f"{prefix}relative/depth/image") and stamp in truth:
+                error = depth_error(float_image(item), truth[stamp], is_metric="relative" not in name)
+                results.errors[stage].append(error)
+    if not results.reports:
+        raise SessionError(f"the node answered none of the frames; {target.parent / 'node.log'} says why")
+    return results
+
+
+def read_truth(source: Path) -> tuple[str, dict[int, Tensor]]:
+    """Exact depth (m) by stamp where the bag has it, else the reference depth that the node got as well."""
+    for topic in (TRUTH_TOPIC, REFERENCE_TOPIC):
+        messages = [deserialize(raw, kind) for _, kind, _, raw in read_messages(source, [topic])]
+        if messages:
+            return topic, {stamp_ns(item): depth_to_tensor(item) for item in messages}
+    return "", {}
+
+
+def depth_error(depth: Tensor, truth: Tensor, is_metric: bool) -> tuple[float, float]:
+    """AbsRel and delta1 (share within factor 1.25) where both are known; relative depth is scaled by the median."""
+    both = valid_depth(depth) & valid_depth(truth)
+    depth, truth = depth[both], truth[both]
+    if not is_metric:
+        depth = depth * (truth / depth).median()
+    ratio = torch.maximum(depth / truth, truth / depth)
+    return float(((depth - truth).abs() / truth).mean()), float((ratio < 1.25).float().mean())
+
+
+def float_image(item: Any) -> Tensor:
+    """A 32FC1 or 32FC3 image of the node: (H, W) or (H, W, 3)."""
+    values = np.frombuffer(item.data, np.float32)
+    shape = (item.height, item.width, 3) if item.encoding == "32FC3" else (item.height, item.width)
+    return torch.from_numpy(values.reshape(shape).copy())
+
+
+def shown_stamp(results: Results) -> int:
+    """The frame in the middle of those that have been sharpened, else in the middle of all that were answered."""
+    stages = [sorted({stamp_ns(r) for r in results.reports if r.stage == stage}) for stage in ("sharpener", "core")]
+    stamps = stages[0] or stages[1]
+    return stamps[len(stamps) // 2]
+
+
+def messages_of(target: Path, stamp: int) -> dict[str, Any]:
+    """Every message with this stamp, by topic."""
+    found = {}
+    for topic, kind, _, raw in read_messages(target):
+        item = deserialize(raw, kind)
+        if stamp_ns(item) == stamp:
+            found[topic] = item
+    return found
+
+
+def save_picture(path: Path, target: Path, results: Results) -> None:
+    """The preview of one frame: a row for each stage that answered it."""
+    found = messages_of(target, shown_stamp(results))
+    image = image_to_tensor(found.get("/image") or found["/image/compressed"])
+    camera = camera_from_info(found["/camera_info"], image.shape[0], image.shape[1], "cpu")
+    rows = []
+    for stage, prefix in STAGES.items():
+        known = {name: float_image(found[prefix + name]) for name in FLOAT_TOPICS if prefix + name in found}
+        if not known:
+            continue
+        is_metric = "depth/image" in known
+        depth = known.get("depth/image", known.get("relative/depth/image"))
+        disparity, normals = known.get("disparity/image"), known.get("normals/image")
+        rows.append(Row(TITLES[stage], image, disparity, depth, normals, camera, is_metric))
+    save_preview(path, rows)
+
+
+def save_cloud(path: Path, target: Path, results: Results) -> None:
+    """The sharpest cloud of the frame that the preview shows, in the camera's optical frame."""
+    found = messages_of(target, shown_stamp(results))
+    for prefix in reversed(STAGES.values()):
+        for name in ("points", "relative/points"):
+            if prefix + name in found:
+                save_ply(path, *cloud_tensors(found[prefix + name]))
+                return
+    path.unlink(missing_ok=True)
+
+
+def cloud_tensors(cloud: Any) -> tuple[Tensor, Tensor]:
+    """Points (H, W, 3) float32 and colours (H, W, 3) uint8 of a cloud of the node: x, y, z, rgb, maybe more."""
+    values = np.frombuffer(cloud.data, np.float32).reshape(cloud.height, cloud.width, cloud.point_step // 4)
+    rgb = values[..., 3].view(np.uint32)
+    colors = np.stack([rgb >> 16 & 255, rgb >> 8 & 255, rgb & 255], axis=-1).astype(np.uint8)
+    return torch.from_numpy(values[..., :3].copy()), torch.from_numpy(colors)

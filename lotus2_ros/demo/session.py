@@ -1,0 +1,168 @@
+"""The node, a player and a recorder, each in a process of its own, talking over DDS."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from lotus2_ros.demo.progress import Progress
+from lotus2_ros.share import share
+
+if TYPE_CHECKING:
+    from typing import Self
+
+START_TIMEOUT = 180.0  # seconds until the node is active: a large model takes its time to load
+MATCH_TIMEOUT = 30.0
+QUIET = 20.0  # seconds without any report after the last image: nothing more will come
+STOP_TIMEOUT = 10.0
+
+
+class SessionError(RuntimeError):
+    """One of the processes did not do its part; says which, and the last lines of its log."""
+
+
+def record_node(source: Path, target: Path, *, frames: int, rate: float, parameters: Sequence[str], logs: Path) -> None:
+    """Play the bag ``source`` into a node and record everything it reads and publishes into ``target``.
+
+    ``parameters`` are ``name:=value`` of the node, ``frames`` the number of images in the bag; the processes' logs go
+    to the folder ``logs``. Raises SessionError; whatever happens, no process is left behind.
+    """
+    node_arguments = [part for parameter in parameters for part in ("-p", parameter)]
+    with Session(logs) as session, Progress(frames) as progress:
+        session.start("node", "lotus2_ros.ros.node", "--ros-args", *node_arguments)
+        waiting = ("--node", "perception", "--timeout", str(START_TIMEOUT))
+        session.start("recorder", "lotus2_ros.ros.recorder", str(target), *waiting)
+        session.wait_for("ready", START_TIMEOUT + 10)
+        # Two subscribers on every topic: the node and the recorder.
+        pace = ("--rate", str(rate), "--subscribers", "2", "--timeout", str(MATCH_TIMEOUT))
+        session.start("player", "lotus2_ros.ros.player", str(source), *pace)
+        follow(session, progress)
+        # The recorder first, so that it has all that the others sent.
+        session.stop("recorder")
+
+
+def follow(session: Session, progress: Progress) -> None:
+    """Until the last image is answered by the core predictor and the sharpener, or nothing more comes.
+
+    The last image is never replaced by a newer one, so it is answered unless it was lost on the way or rejected.
+    """
+    played = False
+    newest: dict[str, int] = {}  # stamps, by what was done with the frame
+    quiet_since = time.monotonic()
+    while not (played and newest.get("frame") == newest.get("core") == newest.get("sharpener")):
+        event = session.next_event(timeout=0.5)
+        if event is None:
+            if time.monotonic() - quiet_since > (QUIET if played else QUIET + MATCH_TIMEOUT):
+                return
+            continue
+        quiet_since = time.monotonic()
+        if event["event"] == "played":
+            played = True
+        elif event["event"] == "frame":
+            newest["frame"] = event["stamp_ns"]
+            progress.sent(event["count"])
+        elif event["event"] == "report":
+            newest[event["stage"]] = event["stamp_ns"]
+            progress.answered(event["counters"])
+
+
+class Session:
+    """Child processes in a DDS domain of their own, whose lines on stdout are events. They end with the block."""
+
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
+        self._children: dict[str, subprocess.Popen] = {}
+        self._events: queue.Queue[dict[str, Any]] = queue.Queue()
+        # Below 102 a domain's ports are not in the range that Linux gives to other programs.
+        domain = os.environ.get("ROS_DOMAIN_ID", str(1 + os.getpid() % 101))
+        self._environment = {
+            **os.environ,
+            "ROS_DOMAIN_ID": domain,
+            "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+            "FASTDDS_DEFAULT_PROFILES_FILE": str(share("config/fastdds.xml")),
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def __enter__(self) -> Self:
+        # A terminated parent would leave its children behind: let it unwind as it does on Ctrl-C.
+        self._handler = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+        return self
+
+    def start(self, name: str, module: str, *arguments: str) -> None:
+        """Run ``python -m module arguments``; stderr goes to its log."""
+        with (self._logs / f"{name}.log").open("w") as log:
+            child = subprocess.Popen(
+                [sys.executable, "-m", module, *arguments], env=self._environment, stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE, stderr=log, text=True,
+            )  # fmt: skip
+        self._children[name] = child
+        threading.Thread(target=self._listen, args=(child,), daemon=True).start()
+
+    def _listen(self, child: subprocess.Popen) -> None:
+        assert child.stdout is not None
+        for line in child.stdout:
+            if line.startswith('{"event"'):
+                self._events.put(json.loads(line))
+
+    def next_event(self, timeout: float) -> dict[str, Any] | None:
+        """The next event of any child, None if there is none in time. Raises SessionError when a child has ended."""
+        try:
+            return self._events.get(timeout=timeout)
+        except queue.Empty:
+            for name, child in self._children.items():
+                if child.poll() is not None:
+                    raise SessionError(f"the {name} ended with status {child.returncode}{self.tail(name)}") from None
+            return None
+
+    def wait_for(self, event: str, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            found = self.next_event(timeout=0.2)
+            if found is not None and found["event"] == event:
+                return
+        raise SessionError(f"no {event!r} within {timeout:g} s{self.tail('node')}")
+
+    def tail(self, name: str, lines: int = 12) -> str:
+        """The last lines of a child's log, and of the node's, which mostly has the reason."""
+        names = dict.fromkeys((name, "node"))
+        logs = {n: (self._logs / f"{n}.log").read_text(errors="replace").splitlines()[-lines:] for n in names}
+        return "".join(f"\n--- last lines of {self._logs / n}.log:\n" + "\n".join(text) for n, text in logs.items())
+
+    def stop(self, name: str) -> None:
+        """Interrupt a child and wait; kill it if it does not end."""
+        child = self._children.pop(name)
+        if child.poll() is None:
+            child.send_signal(signal.SIGINT)
+        try:
+            child.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+            raise SessionError(f"the {name} did not end within {STOP_TIMEOUT:g} s{self.tail(name)}") from None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            for child in self._children.values():
+                if child.poll() is None:
+                    child.send_signal(signal.SIGINT)
+            deadline = time.monotonic() + STOP_TIMEOUT
+            for child in self._children.values():
+                try:
+                    child.wait(max(0.1, deadline - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    child.kill()
+                    child.wait()
+        finally:
+            signal.signal(signal.SIGTERM, self._handler)
