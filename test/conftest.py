@@ -4,12 +4,41 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from hypothesis import settings
 
+if TYPE_CHECKING:
+    from lotus2_ros.model.lotus2 import Lotus2
+
 ROOT = Path(__file__).parents[1]
+
+# Three levels: a factor of 4 and a multiple of 8, where the released model has 8 and 16.
+VAE = {
+    "block_out_channels": (8, 16, 16),
+    "down_block_types": ("DownEncoderBlock2D",) * 3,
+    "up_block_types": ("UpDecoderBlock2D",) * 3,
+    "latent_channels": 4,
+    "norm_num_groups": 4,
+    "use_quant_conv": False,
+    "use_post_quant_conv": False,
+    "scaling_factor": 0.5,
+    "shift_factor": 0.1,
+}
+TRANSFORMER = {
+    "in_channels": 16,
+    "num_layers": 2,
+    "num_single_layers": 2,
+    "attention_head_dim": 16,
+    "num_attention_heads": 2,
+    "joint_attention_dim": 8,
+    "pooled_projection_dim": 4,
+    "guidance_embeds": True,
+    "axes_dims_rope": (4, 6, 6),
+}
+SCHEDULER = {"num_train_timesteps": 10, "use_dynamic_shifting": True, "shift": 3.0}
 
 # The same examples every time, and no limit on the time of one: CI machines stall.
 settings.register_profile("deterministic", derandomize=True, deadline=None, max_examples=50)
@@ -28,3 +57,27 @@ def shared() -> Path:
 @pytest.fixture
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def bare() -> Lotus2:
+    """A small random model without adapters, in training mode."""
+    from lotus2_ros.model.lotus2 import Lotus2  # takes seconds, and most tests have no use for it
+
+    torch.manual_seed(0)
+    return Lotus2.from_config(
+        VAE, TRANSFORMER, SCHEDULER, prompt_tokens=2, tasks=("depth", "normals"), process_resolution=64
+    )
+
+
+@pytest.fixture
+def small(bare: Lotus2) -> Lotus2:
+    """The base as the core predictor of depth, three adapters, every weight random; in evaluation mode."""
+    from lotus2_ros.model.lotus2 import CORE, SHARPENER
+
+    bare.add_adapter(CORE, "normals", rank=4)
+    bare.add_adapter(SHARPENER, "depth", rank=4, alpha=8)
+    bare.add_adapter(SHARPENER, "normals", rank=2)
+    for parameter in bare.parameters():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    return bare.eval().requires_grad_(False)

@@ -46,7 +46,7 @@ def save_bundle(model: Lotus2, folder: str | Path, *, metadata: Mapping[str, Any
         "process_resolution": model.process_resolution,
         "antialias": model.antialias,
         "sharpener_steps": model.sharpener_steps,
-        "prompt_tokens": model.prompt_embeds.shape[1],
+        "prompt_tokens": model.conditioner.prompt_embeds.shape[1],
         "adapters": {
             name: {"rank": config.r, "alpha": config.lora_alpha, "targets": _targets(config.target_modules)}
             for name, config in sorted(model.adapters.items())

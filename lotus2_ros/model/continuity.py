@@ -10,14 +10,12 @@ class LocalContinuity(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(channels, 2 * channels, 3, padding=1),
-            nn.GELU(),
-            nn.Conv2d(2 * channels, channels, 3, padding=1),
-        )
+        widen = nn.Conv2d(channels, 2 * channels, 3, padding=1)
+        narrow = nn.Conv2d(2 * channels, channels, 3, padding=1)
         # An untrained module leaves its input as it is.
-        nn.init.zeros_(self.layers[2].weight)
-        nn.init.zeros_(self.layers[2].bias)
+        for parameter in narrow.parameters():
+            nn.init.zeros_(parameter)
+        self.layers = nn.Sequential(widen, nn.GELU(), narrow)
 
     def forward(self, latent: Tensor) -> Tensor:
         """latent (B, C, h, w) -> the same shape."""

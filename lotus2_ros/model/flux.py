@@ -1,33 +1,14 @@
-"""One pass of the FLUX transformer, with everything that does not depend on the image split off as `Conditioning`.
+"""One pass of the FLUX transformer, over diffusers' blocks, embedders and weights (`FluxTransformer2DModel`).
 
-The blocks, embedders and weights are diffusers' `FluxTransformer2DModel`; only its `forward` is replaced. That one
-rounds timestep and guidance to the dtype of the weights before it multiplies them by 1000: in bfloat16 the guidance
-3500 becomes 3504. The released Lotus-2 results were made that way, so here the rounding is a choice of its own.
+Everything that does not depend on the image comes in from outside, as a `Conditioning`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import torch
 from diffusers import FluxTransformer2DModel
 from torch import Tensor
 
-GUIDANCE = 3.5
-
-
-@dataclass(frozen=True)
-class Conditioning:
-    """What a pass needs besides its tokens; constant for one timestep and one latent size.
-
-    modulation: (1 or B, D) embedding of timestep, guidance and pooled prompt, which sets every adaptive norm.
-    prompt: (1, T, D) projected prompt tokens.
-    rotary: cosine and sine, (T + L, head_dim) each, for the prompt's tokens and then the latent's.
-    """
-
-    modulation: Tensor
-    prompt: Tensor
-    rotary: tuple[Tensor, Tensor]
+from lotus2_ros.model.conditioning import Conditioning
 
 
 def transform(transformer: FluxTransformer2DModel, tokens: Tensor, conditioning: Conditioning) -> Tensor:
@@ -40,31 +21,6 @@ def transform(transformer: FluxTransformer2DModel, tokens: Tensor, conditioning:
     for block in transformer.single_transformer_blocks:
         prompt, image = block(image, prompt, modulation, rotary)
     return transformer.proj_out(transformer.norm_out(image, modulation))
-
-
-def embed_modulation(
-    transformer: FluxTransformer2DModel, timestep: Tensor, pooled: Tensor, rounding: torch.dtype
-) -> Tensor:
-    """timestep (B,) float32 on the model's own scale, pooled (1, P) -> (B, D).
-
-    `rounding` is the dtype in which the reference would have held timestep / 1000 and guidance, whatever the compute
-    dtype: the rounded values reach the sinusoids in float32.
-    """
-    seen = ((timestep.to(rounding) / 1000) * 1000).float()
-    if not transformer.config.guidance_embeds:
-        return transformer.time_text_embed(seen, pooled)
-    guidance = (torch.tensor([GUIDANCE], device=seen.device, dtype=rounding) * 1000).float()
-    return transformer.time_text_embed(seen, guidance, pooled)
-
-
-def rotary_embedding(
-    transformer: FluxTransformer2DModel, prompt_tokens: int, rows: int, columns: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of the position ids: zeros for the prompt, (0, row, column) for the packed latent, row by row."""
-    ids = torch.zeros(prompt_tokens + rows * columns, 3, device=device)
-    ids[prompt_tokens:, 1] = torch.arange(rows, device=device).repeat_interleave(columns)
-    ids[prompt_tokens:, 2] = torch.arange(columns, device=device).repeat(rows)
-    return transformer.pos_embed(ids)
 
 
 def pack(latent: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ a core predictor, the base itself is that predictor.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -18,8 +18,8 @@ from peft import LoraConfig
 from torch import Tensor, nn
 
 from lotus2_ros.model import flux
+from lotus2_ros.model.conditioning import Conditioner
 from lotus2_ros.model.continuity import LocalContinuity
-from lotus2_ros.model.precision import dtype_named
 
 CORE, SHARPENER = "core_predictor", "detail_sharpener"
 # The released adapters' layers: attention and feed-forward of the double blocks, queries, keys, values of the single.
@@ -28,7 +28,6 @@ LORA_TARGETS = (
     r"|single_transformer_blocks\.\d+\.attn\.to_[qkv]"
 )
 CORE_TIMESTEP = 1.0
-CACHED = 64
 
 
 def adapter_name(stage: str, task: str) -> str:
@@ -67,20 +66,16 @@ class Lotus2(nn.Module):
             )
         self.vae, self.transformer, self.scheduler = vae, transformer, scheduler
         self.continuity = nn.ModuleDict({task: LocalContinuity(channels) for task in tasks})
-        self.register_buffer("prompt_embeds", prompt_embeds)
-        self.register_buffer("pooled", pooled)
+        self.conditioner = Conditioner(prompt_embeds, pooled, conditioning)
         self.tasks = tuple(tasks)
         self.vae_factor = 2 ** (len(vae.config.block_out_channels) - 1)
         self.multiple = 2 * self.vae_factor
         self.process_resolution = process_resolution
         self.antialias = antialias
         self.sharpener_steps = sharpener_steps
-        self.conditioning = conditioning
         self.metadata = dict(metadata or {})
         self.adapters: dict[str, LoraConfig] = {}
         self._active: str | None = None
-        self._cache: dict[Hashable, Any] = {}
-        dtype_named(conditioning)
 
     @classmethod
     def from_config(
@@ -110,6 +105,11 @@ class Lotus2(nn.Module):
     @property
     def name(self) -> str:
         return str(self.metadata.get("name", "lotus-2"))
+
+    @property
+    def conditioning(self) -> str:
+        """The dtype in which timestep and guidance are rounded."""
+        return self.conditioner.rounding
 
     @property
     def dtype(self) -> torch.dtype:
@@ -221,44 +221,8 @@ class Lotus2(nn.Module):
 
     def _transform(self, latent: Tensor, timestep: float | Tensor) -> Tensor:
         height, width = latent.shape[2:]
-        conditioning = self.condition(timestep, height // 2, width // 2)
+        conditioning = self.conditioner(self.transformer, timestep, height // 2, width // 2)
         return flux.unpack(flux.transform(self.transformer, flux.pack(latent), conditioning), height, width)
-
-    # Conditioning, computed once
-
-    def condition(self, timestep: float | Tensor, rows: int, columns: int) -> flux.Conditioning:
-        """For a timestep, a number or (B,), and a packed latent of rows x columns."""
-
-        def modulation() -> Tensor:
-            steps = torch.as_tensor(timestep, dtype=torch.float32, device=self.device).reshape(-1)
-            return flux.embed_modulation(self.transformer, steps, self.pooled, dtype_named(self.conditioning))
-
-        def rotary() -> tuple[Tensor, Tensor]:
-            return flux.rotary_embedding(self.transformer, self.prompt_embeds.shape[1], rows, columns, self.device)
-
-        return flux.Conditioning(
-            modulation=modulation() if isinstance(timestep, Tensor) else self._once(timestep, modulation),
-            prompt=self._once("prompt", lambda: self.transformer.context_embedder(self.prompt_embeds)),
-            rotary=self._once((rows, columns), rotary),
-        )
-
-    def _once(self, key: Hashable, compute: Callable[[], Any]) -> Any:
-        """Remembered only while the weights stay as they are: in evaluation, without gradients."""
-        if self.training or torch.is_grad_enabled():
-            return compute()
-        if key not in self._cache:
-            if len(self._cache) >= CACHED:
-                self._cache.clear()
-            self._cache[key] = compute()
-        return self._cache[key]
-
-    def train(self, mode: bool = True) -> Lotus2:
-        self._cache.clear()
-        return super().train(mode)
-
-    def _apply(self, *args: Any, **kwargs: Any) -> Any:
-        self._cache.clear()
-        return super()._apply(*args, **kwargs)
 
 
 class ImageSizeError(ValueError):

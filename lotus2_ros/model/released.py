@@ -59,7 +59,7 @@ def load_released(
             for stage in (CORE, SHARPENER):
                 file = lotus2_file(folder, stage, task)
                 model.add_adapter(stage, task, adapter_rank(file, weights[file]))
-    state = {"prompt_embeds": prompt_embeds, "pooled": pooled}
+    state = {"conditioner.prompt_embeds": prompt_embeds, "conditioner.pooled": pooled}
     expected: dict[Path, dict[str, str]] = defaultdict(dict)
     for name in stored_state(model).keys() - state.keys():
         file, key = locate(folder, name)

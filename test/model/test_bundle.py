@@ -103,7 +103,10 @@ Change = Callable[[dict], object]
     [
         (lambda w: w.pop("vae.encoder.conv_in.bias"), r"missing key vae\.encoder\.conv_in\.bias"),
         (lambda w: w.update({"vae.extra": torch.zeros(1)}), r"unexpected key vae\.extra"),
-        (lambda w: w.update({"pooled": torch.zeros(1, 5)}), r"pooled has shape \(1, 5\), expected \(1, 4\)"),
+        (
+            lambda w: w.update({"conditioner.pooled": torch.zeros(1, 5)}),
+            r"conditioner\.pooled has shape \(1, 5\), expected \(1, 4\)",
+        ),
         (lambda w: w.pop("continuity.depth.layers.0.bias"), r"missing key continuity\.depth\.layers\.0\.bias"),
     ],
 )

@@ -81,15 +81,15 @@ def test_into_the_latent(golden: Golden) -> None:
 
 @torch.inference_mode()
 def test_prompt(golden: Golden) -> None:
-    assert error(golden.model.prompt_embeds, golden["prompt_embeds"]) <= STAGE[golden.dtype]
-    assert error(golden.model.pooled, golden["pooled"]) <= STAGE[golden.dtype]
+    assert error(golden.model.conditioner.prompt_embeds, golden["prompt_embeds"]) <= STAGE[golden.dtype]
+    assert error(golden.model.conditioner.pooled, golden["pooled"]) <= STAGE[golden.dtype]
 
 
 @torch.inference_mode()
 def test_core_predictor(golden: Golden) -> None:
     model, task = golden.model, golden.task
     model.select(CORE, task)
-    conditioning = model.condition(1.0, golden.height // 16, golden.width // 16)
+    conditioning = model.conditioner(model.transformer, 1.0, golden.height // 16, golden.width // 16)
     assert (
         error(flux.transform(model.transformer, golden["core_in"], conditioning), golden["core_out"])
         <= PASS[golden.dtype]

@@ -152,7 +152,7 @@ def test_remembered_conditioning_does_not_outlive_the_weights(small: Lotus2) -> 
     before = small.core(latent, "depth")
     small.train()
     small.transformer.context_embedder.weight += 1
-    small.pooled += 1
+    small.conditioner.pooled += 1
     trained = small.core(latent, "depth")
     assert not torch.allclose(before, trained)
     assert torch.equal(trained, small.eval().core(latent, "depth"))

@@ -42,7 +42,7 @@ def test_a_task_needs_only_its_own_files(released: Path) -> None:
     assert sorted(model.adapters) == ["core_predictor_depth", "detail_sharpener_depth"]
     assert (model.process_resolution, model.conditioning, model.multiple) == (1024, "bfloat16", 16)
     assert model.adapters["core_predictor_depth"].r == model.adapters["core_predictor_depth"].lora_alpha == 128
-    assert (model.prompt_embeds.shape, model.pooled.shape) == ((1, 512, 32), (1, 24))
+    assert (model.conditioner.prompt_embeds.shape, model.conditioner.pooled.shape) == ((1, 512, 32), (1, 24))
     with pytest.raises(CheckpointError, match=r"lotus-2_core_predictor_normal\.safetensors: file not found"):
         checkpoint.load(released, device="cpu", dtype="float32")
 
