@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from lotus2_ros import __version__
 from lotus2_ros.bags import open_recording, write_frames
 from lotus2_ros.demo.results import read_results, save_cloud, save_picture
 from lotus2_ros.demo.scene import SCENE_FRAMES, SCENE_RATE, write_scene_bag
@@ -47,8 +48,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"expected a positive rate and number of frames, got {rate:g} and {args.frames}")
     start = time.monotonic()
     args.output.mkdir(parents=True, exist_ok=True)
-    source, target = args.output / "input.mcap", args.output / "output.mcap"
-    frames = write_source(args, source)
+    source, frames = write_source(args)
+    target = args.output / "output.mcap"
     parameters = list(args.parameter)
     if args.model:
         parameters.append(f"model.path:={args.model}")
@@ -61,20 +62,25 @@ def run(args: argparse.Namespace) -> int:
     save_picture(args.output / "preview.png", target, results)
     save_cloud(args.output / "points.ply", target, results)
     print(table(results, frames))
-    print(f"\n{args.output}: preview.png, points.ply, output.mcap (Foxglove, ros2 bag play), input.mcap, logs")
+    print(f"\n{args.output}: preview.png, points.ply, output.mcap (Foxglove, ros2 bag play), {source.name}, logs")
     print(f"done in {time.monotonic() - start:.0f} s")
     return 0
 
 
-def write_source(args: argparse.Namespace, path: Path) -> int:
-    """The input as the one bag that is played; returns the number of its images."""
+def write_source(args: argparse.Namespace) -> tuple[Path, int]:
+    """The input as the one bag that is played, and the number of its images. The room is rendered once."""
     if not args.input:
-        print(f"rendering {min(args.frames, SCENE_FRAMES)} frames of a room ...", flush=True)
-        return write_scene_bag(path, min(args.frames, SCENE_FRAMES))
+        frames = min(args.frames, SCENE_FRAMES)
+        path = args.output / f"room-{__version__}-{frames}.mcap"
+        if not path.is_file():
+            print(f"rendering {frames} frames of a room (kept as {path}) ...", flush=True)
+            write_scene_bag(path, frames)
+        return path, frames
+    path = args.output / "input.mcap"
     recording = open_recording(
         args.input, topic=args.topic, reference_topic=args.reference_topic, fov=args.fov, limit=args.frames
     )
     frames = write_frames(path, recording.frames())
     limited = f" (the first {frames}; --frames says how many)" if frames == args.frames else ""
     print(f"input: {recording.name}: {frames} frames{limited}\ncamera: {recording.camera}", flush=True)
-    return frames
+    return path, frames

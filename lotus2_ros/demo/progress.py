@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 if TYPE_CHECKING:
-    from typing import Self
+    from typing_extensions import Self
 
 LINE_PERIOD = 5.0
 

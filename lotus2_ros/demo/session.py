@@ -19,7 +19,7 @@ from lotus2_ros.demo.progress import Progress
 from lotus2_ros.share import share
 
 if TYPE_CHECKING:
-    from typing import Self
+    from typing_extensions import Self
 
 START_TIMEOUT = 180.0  # seconds until the node is active: a large model takes its time to load
 MATCH_TIMEOUT = 30.0

@@ -71,35 +71,19 @@ class Health:
         return sum(self._mailboxes.dropped.values())
 
     def report(self, geometry: Geometry, latency: Mapping[str, float], header: Header) -> FrameReport:
-        """What was done with one frame; ``latency`` in seconds."""
-        scale = geometry.scale
-        model = self._estimator.model
+        """What was done with one frame, with the counters; ``latency`` in seconds."""
         with self._lock:
             reasons = dict(self._rejections)
             counts = dict(self._counts)
-        return FrameReport(
-            header=header,
-            stage=geometry.stage,
-            model=model.name,
-            precision=str(model.dtype).removeprefix("torch."),
-            device=device_name(self._estimator.device),
-            scale_source=scale.source,
-            metric=scale.metric,
-            scale=scale.scale,
-            shift=scale.shift,
-            scale_age=scale.age,
-            inlier_fraction=scale.inlier_fraction,
-            scale_note=scale.note,
-            latency_names=list(latency),
-            latency_ms=[1e3 * seconds for seconds in latency.values()],
-            frames_received=self.received,
-            frames_processed=counts.get("core", 0),
-            frames_sharpened=counts.get("sharpener", 0),
-            frames_dropped=self.dropped,
-            frames_rejected=counts.get("frames rejected", 0),
-            rejection_reasons=list(reasons),
-            rejection_counts=list(reasons.values()),
-        )
+        report = frame_report(geometry, self._estimator, latency, header)
+        report.frames_received = self.received
+        report.frames_processed = counts.get("core", 0)
+        report.frames_sharpened = counts.get("sharpener", 0)
+        report.frames_dropped = self.dropped
+        report.frames_rejected = counts.get("frames rejected", 0)
+        report.rejection_reasons = list(reasons)
+        report.rejection_counts = list(reasons.values())
+        return report
 
     def diagnostics(self) -> DiagnosticArray:
         """The node's status since the last call."""
@@ -149,3 +133,24 @@ def _percentiles(seconds: deque[float]) -> dict[str, str]:
         return {}
     cuts = quantiles(seconds, n=20)
     return {"latency p50 (ms)": f"{1e3 * cuts[9]:.1f}", "latency p95 (ms)": f"{1e3 * cuts[18]:.1f}"}
+
+
+def frame_report(geometry: Geometry, estimator: Estimator, latency: Mapping[str, float], header: Header) -> FrameReport:
+    """What was done with one frame, without counters; ``latency`` in seconds."""
+    scale, model = geometry.scale, estimator.model
+    return FrameReport(
+        header=header,
+        stage=geometry.stage,
+        model=model.name,
+        precision=str(model.dtype).removeprefix("torch."),
+        device=device_name(estimator.device),
+        scale_source=scale.source,
+        metric=scale.metric,
+        scale=scale.scale,
+        shift=scale.shift,
+        scale_age=scale.age,
+        inlier_fraction=scale.inlier_fraction,
+        scale_note=scale.note,
+        latency_names=list(latency),
+        latency_ms=[1e3 * seconds for seconds in latency.values()],
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
@@ -59,32 +60,32 @@ class Outputs:
 
     def publish(self, geometry: Geometry, info: CameraInfo | None, header: Header, cloud: CloudConfig) -> None:
         """Send what is subscribed to, with the stamp and frame of the input image: ``header``."""
-        prefix = "" if geometry.scale.metric else "relative/"
-        for topic, image in (
-            (prefix + "depth/image", geometry.depth),
-            ("disparity/image", geometry.disparity),
-        ):
-            if image is not None and self._wanted(geometry.stage, topic):
-                self._send(geometry, topic, tensor_to_image(image, "32FC1", header))
-        if geometry.scale.metric and info is not None and self._wanted(geometry.stage, "depth/camera_info"):
-            sibling = deepcopy(info)
-            sibling.header = header
-            self._send(geometry, "depth/camera_info", sibling)
-        if geometry.normals is not None:
-            if self._wanted(geometry.stage, "normals/image"):
-                self._send(geometry, "normals/image", tensor_to_image(geometry.normals, "32FC3", header))
-            if self._wanted(geometry.stage, "normals/color"):
-                self._send(
-                    geometry, "normals/color", tensor_to_image(normals_to_color(geometry.normals), "rgb8", header)
-                )
-        topic = prefix + "points"
-        if geometry.depth is not None and geometry.camera is not None and self._wanted(geometry.stage, topic):
-            points = geometry.camera.unproject(limit_depth(geometry.depth, cloud.max_depth))
-            normals = geometry.normals if cloud.normals else None
-            self._send(geometry, topic, tensors_to_cloud(points, geometry.image, normals, header))
+        stage = geometry.stage
+        for topic, message in messages_of(geometry, info, header, cloud, lambda topic: self._wanted(stage, topic)):
+            self._publishers[stage, topic].publish(message)
 
     def _wanted(self, stage: str, topic: str) -> bool:
         return self._publishers[stage, topic].get_subscription_count() > 0
 
-    def _send(self, geometry: Geometry, topic: str, message: Image | CameraInfo | PointCloud2) -> None:
-        self._publishers[geometry.stage, topic].publish(message)
+
+def messages_of(
+    geometry: Geometry, info: CameraInfo | None, header: Header, cloud: CloudConfig, wanted: Callable[[str], bool]
+) -> Iterator[tuple[str, Image | CameraInfo | PointCloud2]]:
+    """The topics of TOPICS that a geometry has something for and that are wanted, with their messages."""
+    prefix = "" if geometry.scale.metric else "relative/"
+    for topic, image in ((prefix + "depth/image", geometry.depth), ("disparity/image", geometry.disparity)):
+        if image is not None and wanted(topic):
+            yield topic, tensor_to_image(image, "32FC1", header)
+    if geometry.scale.metric and info is not None and wanted("depth/camera_info"):
+        sibling = deepcopy(info)
+        sibling.header = header
+        yield "depth/camera_info", sibling
+    if geometry.normals is not None:
+        if wanted("normals/image"):
+            yield "normals/image", tensor_to_image(geometry.normals, "32FC3", header)
+        if wanted("normals/color"):
+            yield "normals/color", tensor_to_image(normals_to_color(geometry.normals), "rgb8", header)
+    if geometry.depth is not None and geometry.camera is not None and wanted(prefix + "points"):
+        points = geometry.camera.unproject(limit_depth(geometry.depth, cloud.max_depth))
+        normals = geometry.normals if cloud.normals else None
+        yield prefix + "points", tensors_to_cloud(points, geometry.image, normals, header)
