@@ -13,6 +13,9 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 from lotus2_ros.bags.frames import COMPRESSED_IMAGE, Frame, stamp_ns, typestore
 from lotus2_ros.bags.recorded import open_reader
 
+IMAGE_TOPIC, COMPRESSED_TOPIC = "/image", "/image/compressed"
+INFO_TOPIC, REFERENCE_TOPIC = "/camera_info", "/reference/depth"
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
@@ -76,10 +79,10 @@ def write_frames(path: Path, frames: Iterable[Frame]) -> int:
 def write_frame(bag: BagWriter, frame: Frame) -> None:
     """Calibration and reference go first: the image is what the node answers to."""
     compressed = frame.image.__msgtype__ == COMPRESSED_IMAGE
-    bag.write("/camera_info", frame.camera_info, frame.stamp_ns)
+    bag.write(INFO_TOPIC, frame.camera_info, frame.stamp_ns)
     if frame.reference is not None:
-        bag.write("/reference/depth", frame.reference, frame.stamp_ns)
-    bag.write("/image/compressed" if compressed else "/image", frame.image, frame.stamp_ns)
+        bag.write(REFERENCE_TOPIC, frame.reference, frame.stamp_ns)
+    bag.write(COMPRESSED_TOPIC if compressed else IMAGE_TOPIC, frame.image, frame.stamp_ns)
 
 
 def read_messages(path: Path, topics: Iterable[str] | None = None) -> Iterator[tuple[str, str, int, bytes]]:

@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 from lotus2_ros import __version__
-from lotus2_ros.bags import open_recording, write_frames
+from lotus2_ros.bags import open_recording, read_messages, write_frames
+from lotus2_ros.bags.writer import COMPRESSED_TOPIC
 from lotus2_ros.demo.results import read_results, save_cloud, save_picture
 from lotus2_ros.demo.scene import SCENE_FRAMES, SCENE_RATE, write_scene_bag
 from lotus2_ros.demo.session import SessionError, record_node
@@ -53,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
     parameters = list(args.parameter)
     if args.model:
         parameters.append(f"model.path:={args.model}")
+    if next(read_messages(source, [COMPRESSED_TOPIC]), None) is not None:
+        parameters.append("input.image_transport:=compressed")
     try:
         record_node(source, target, frames=frames, rate=rate, parameters=parameters, logs=args.output)
         results = read_results(source, target)

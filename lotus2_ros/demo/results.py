@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lotus2_ros.bags import read_messages
 from lotus2_ros.bags.frames import FRAME_REPORT, stamp_ns
+from lotus2_ros.bags.writer import COMPRESSED_TOPIC, IMAGE_TOPIC, INFO_TOPIC, REFERENCE_TOPIC
 from lotus2_ros.demo.scene import TRUTH_TOPIC
 from lotus2_ros.demo.session import SessionError
 from lotus2_ros.geometry.depth import valid_depth
@@ -21,7 +22,6 @@ from lotus2_ros.preview import Row, save_preview
 from lotus2_ros.ros.messages import camera_from_info, depth_to_tensor, image_to_tensor
 from lotus2_ros.ros.serialized import deserialize
 
-REFERENCE_TOPIC = "/reference/depth"
 STAGES = {"core": "/perception/", "sharpener": "/perception/sharp/"}
 TITLES = {"core": "core predictor", "sharpener": "detail sharpener"}
 FLOAT_TOPICS = ("disparity/image", "depth/image", "relative/depth/image", "normals/image")
@@ -104,8 +104,8 @@ def messages_of(target: Path, stamp: int) -> dict[str, Any]:
 def save_picture(path: Path, target: Path, results: Results) -> None:
     """The preview of one frame: a row for each stage that answered it."""
     found = messages_of(target, shown_stamp(results))
-    image = image_to_tensor(found.get("/image") or found["/image/compressed"])
-    camera = camera_from_info(found["/camera_info"], image.shape[0], image.shape[1], "cpu")
+    image = image_to_tensor(found.get(IMAGE_TOPIC) or found[COMPRESSED_TOPIC])
+    camera = camera_from_info(found[INFO_TOPIC], image.shape[0], image.shape[1], "cpu")
     rows = []
     for stage, prefix in STAGES.items():
         known = {name: float_image(found[prefix + name]) for name in FLOAT_TOPICS if prefix + name in found}

@@ -7,7 +7,8 @@ from statistics import median
 
 import numpy as np
 
-from lotus2_ros.demo.results import REFERENCE_TOPIC, Results
+from lotus2_ros.bags.writer import REFERENCE_TOPIC
+from lotus2_ros.demo.results import Results
 
 COUNTERS = ("received", "processed", "dropped", "rejected", "sharpened")
 

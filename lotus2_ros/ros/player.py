@@ -20,9 +20,10 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.utilities import remove_ros_args
 
 from lotus2_ros.bags import read_messages
+from lotus2_ros.bags.writer import COMPRESSED_TOPIC, IMAGE_TOPIC, INFO_TOPIC, REFERENCE_TOPIC
 from lotus2_ros.ros.serialized import message_class
 
-TOPICS = ("/camera_info", "/reference/depth", "/image", "/image/compressed")
+TOPICS = (INFO_TOPIC, REFERENCE_TOPIC, IMAGE_TOPIC, COMPRESSED_TOPIC)
 STAY = 600.0  # seconds after the last message, should nobody interrupt
 
 
@@ -73,7 +74,7 @@ def play(bag: Path, publishers: dict[str, Publisher], rate: float) -> None:
         if not rclpy.ok():
             return
         publishers[topic].publish(raw)
-        if topic.startswith("/image"):
+        if topic in (IMAGE_TOPIC, COMPRESSED_TOPIC):
             count += 1
             tell(event="frame", count=count, stamp_ns=time_ns)
     for publisher in publishers.values():
