@@ -44,7 +44,7 @@ class BuildWithMessages(build):
         if ros is None or ros.origin is None:
             raise SystemExit("lotus2_ros: rosidl_adapter is not installed; install requirements/build.txt first")
         ros_prefix = Path(ros.origin).parents[4]  # <prefix>/lib/python3.X/site-packages/rosidl_adapter/__init__.py
-        prefix = build_folder / "prefix"
+        prefix, cmake = build_folder / "prefix", str(build_folder / "cmake")
         shutil.rmtree(prefix, ignore_errors=True)
         environment = {
             **os.environ,
@@ -52,12 +52,12 @@ class BuildWithMessages(build):
             "CMAKE_PREFIX_PATH": str(ros_prefix),
             "PATH": f"{ros_prefix / 'bin'}{os.pathsep}{os.environ['PATH']}",
         }
-        configure = ["cmake", "-S", ROOT, "-B", build_folder / "cmake", f"-DPython3_EXECUTABLE={sys.executable}"]
+        configure = ["cmake", "-S", str(ROOT), "-B", cmake, f"-DPython3_EXECUTABLE={sys.executable}"]
         configure += [f"-DCMAKE_INSTALL_PREFIX={prefix}", "-DCMAKE_BUILD_TYPE=Release", "-Wno-dev"]
         subprocess.run(configure, env=environment, check=True)
-        subprocess.run(["cmake", "--build", build_folder / "cmake", "--parallel"], env=environment, check=True)
+        subprocess.run(["cmake", "--build", cmake, "--parallel"], env=environment, check=True)
         # Component: neither the Python sources nor the command, which setuptools installs itself.
-        install = ["cmake", "--install", build_folder / "cmake", "--component", "Unspecified"]
+        install = ["cmake", "--install", cmake, "--component", "Unspecified"]
         subprocess.run(install, env=environment, check=True)
         return prefix
 

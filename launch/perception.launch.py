@@ -14,7 +14,6 @@ from launch import Action, LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction
 from launch_ros.actions import Node
 
-NOT_GIVEN = ""
 ARGUMENTS = {
     "model": "folder of the model: a bundle, or the released layout",
     "namespace": "namespace of the node, the name of the camera for instance",
@@ -30,12 +29,12 @@ TOPICS = {"image": "image", "camera_info": "camera_info", "reference_depth": "re
 
 
 def generate_launch_description() -> LaunchDescription:
-    declared = [DeclareLaunchArgument(name, default_value=NOT_GIVEN, description=text) for name, text in ARGUMENTS.items()]
-    return LaunchDescription([*declared, OpaqueFunction(function=start)])
+    arguments = [DeclareLaunchArgument(name, default_value="", description=text) for name, text in ARGUMENTS.items()]
+    return LaunchDescription([*arguments, OpaqueFunction(function=start)])
 
 
 def start(context: LaunchContext) -> list[Action]:
-    given = {name: text for name in ARGUMENTS if (text := context.launch_configurations[name]) != NOT_GIVEN}
+    given = {name: text for name in ARGUMENTS if (text := context.launch_configurations[name])}
     config = Path(get_package_share_directory("lotus2_ros"), "config")
     # Without this profile large messages are lost between processes; one of the user's own comes first.
     environment = {

@@ -1,0 +1,141 @@
+"""The launch file: what is given reaches the node, what is not given is not passed on."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+LAUNCH_FILE = ROOT / "launch" / "perception.launch.py"
+ARGUMENTS = {
+    "model", "namespace", "image", "camera_info", "reference_depth", "params_file", "use_sim_time", "rviz", "bag",
+}  # fmt: skip
+
+
+def test_arguments_and_no_default_of_its_own() -> None:
+    """Runs everywhere: reads the source, as launch_ros is on no package index."""
+    tree = ast.parse(LAUNCH_FILE.read_text())
+    (arguments,) = [
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "ARGUMENTS"
+    ]
+    assert set(ast.literal_eval(arguments)) == ARGUMENTS
+    defaults = [node.value for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg == "default_value"]
+    assert [ast.literal_eval(value) for value in defaults] == [""]
+
+
+# Stands in for a program that the launch file starts: writes down how it was started.
+STAND_IN = """#!{python}
+import json, os, sys
+from pathlib import Path
+files = [word for before, word in zip(sys.argv, sys.argv[1:]) if before == "--params-file"]
+started = dict(arguments=sys.argv[1:], files=[Path(file).read_text() for file in files])
+started["profile"] = os.environ.get("FASTDDS_DEFAULT_PROFILES_FILE")
+Path("{record}").write_text(json.dumps(started))
+"""
+LAUNCH = """
+import sys
+from launch import LaunchDescription, LaunchService
+from launch.actions import IncludeLaunchDescription
+service = LaunchService()
+arguments = [word.split(":=", 1) for word in sys.argv[2:]]
+include = IncludeLaunchDescription(sys.argv[1], launch_arguments=arguments)
+service.include_launch_description(LaunchDescription([include]))
+sys.exit(service.run())
+"""
+Launch = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Launch:
+    """Launch with the given arguments and stand-ins for all programs: what started, by name, and how."""
+    pytest.importorskip("launch_ros", reason="launch_ros is not installed; it comes with a ROS distribution")
+    prefix, records = tmp_path / "prefix", tmp_path / "records"
+    records.mkdir()
+    for place in ("lib/lotus2_ros/perception", "lib/rviz2/rviz2", "bin/ros2"):
+        program = prefix / place
+        program.parent.mkdir(parents=True)
+        program.write_text(STAND_IN.format(python=sys.executable, record=records / program.name))
+        program.chmod(0o755)
+    index = prefix / "share" / "ament_index" / "resource_index" / "packages"
+    index.mkdir(parents=True)
+    (index / "lotus2_ros").touch()
+    (index / "rviz2").touch()
+    (prefix / "share" / "lotus2_ros").symlink_to(ROOT)
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(prefix))
+    monkeypatch.setenv("PATH", str(prefix / "bin"), prepend=os.pathsep)
+    monkeypatch.setenv("ROS_LOG_DIR", str(tmp_path / "log"))
+    monkeypatch.delenv("FASTDDS_DEFAULT_PROFILES_FILE", raising=False)
+
+    def run(**given: str) -> dict[str, Any]:
+        words = [f"{name}:={value}" for name, value in given.items()]
+        command = [sys.executable, "-c", LAUNCH, str(LAUNCH_FILE), *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        if done.returncode:
+            raise RuntimeError(done.stdout + done.stderr)
+        return {path.name: json.loads(path.read_text()) for path in records.iterdir()}
+
+    return run
+
+
+def test_nothing_given_nothing_passed_on(launch: Launch) -> None:
+    (node,) = launch().values()
+    assert node["arguments"] in ([], ["--ros-args"])
+    assert Path(node["profile"]).name == "fastdds.xml"
+
+
+def test_all_given(launch: Launch, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("/**: {ros__parameters: {sharp: {period: 2.0}}}")
+    started = launch(
+        model="/models/lotus2",
+        namespace="front",
+        image="/cam/image_raw",
+        camera_info="/cam/info",
+        reference_depth="/tof/depth",
+        params_file=str(tmp_path / "mine.yaml"),
+        use_sim_time="true",
+    )
+    node = started.pop("perception")
+    assert not started
+    words = node["arguments"]
+    remapped = {word for before, word in pairwise(words) if before == "-r"}
+    assert remapped == {
+        "__ns:=/front",
+        "image:=/cam/image_raw",
+        "camera_info:=/cam/info",
+        "reference/depth:=/tof/depth",
+    }
+    assert str(tmp_path / "mine.yaml") in words
+    mine, given = node["files"]  # in this order: the launch arguments override the file
+    assert yaml.safe_load(mine)["/**"]["ros__parameters"] == {"sharp": {"period": 2.0}}
+    assert yaml.safe_load(given)["/**"]["ros__parameters"] == {"model.path": "/models/lotus2", "use_sim_time": True}
+
+
+def test_users_fastdds_profile_comes_first(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTDDS_DEFAULT_PROFILES_FILE", "/etc/mine.xml")
+    assert launch()["perception"]["profile"] == "/etc/mine.xml"
+
+
+def test_rviz_and_bag(launch: Launch) -> None:
+    started = launch(rviz="true", bag="/bags/a")
+    assert set(started) == {"perception", "rviz2", "ros2"}
+    option, path = started["rviz2"]["arguments"][:2]
+    assert option == "--display-config" and Path(path).is_file()
+    assert started["ros2"]["arguments"] == ["bag", "play", "--clock", "100", "/bags/a"]
+    assert started["rviz2"]["profile"] == started["ros2"]["profile"] == started["perception"]["profile"]
+
+
+def test_rviz_is_true_or_false(launch: Launch) -> None:
+    with pytest.raises(RuntimeError, match="rviz: expected true or false, got 'yes'"):
+        launch(rviz="yes")

@@ -1,0 +1,121 @@
+"""The package's files agree with each other: manifests, requirements, what is installed, what RViz shows."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+import yaml
+
+import lotus2_ros
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parents[1]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+# Modules of ROS that are imported without being a package of their own, or come with one that is declared.
+ROS_MODULES = {"rclpy", "builtin_interfaces", "rcl_interfaces", "ament_index_python", "cv_bridge", "sensor_msgs_py"}
+
+
+def package_xml() -> ElementTree.Element:
+    return ElementTree.parse(ROOT / "package.xml").getroot()
+
+
+def requirements(name: str) -> list[str]:
+    lines = (ROOT / "requirements" / f"{name}.txt").read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def imported_modules(folder: Path) -> set[str]:
+    """First parts of the names of all modules that the sources below ``folder`` import absolutely."""
+    names: set[str] = set()
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names.update(alias.name.split(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names.add(node.module.split(".")[0])
+    return names
+
+
+def test_one_version_and_name_everywhere() -> None:
+    project = PYPROJECT["project"]
+    assert project["name"] == package_xml().findtext("name") == "lotus2_ros"
+    assert project["version"] == package_xml().findtext("version") == lotus2_ros.__version__
+    assert f"## {project['version']}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_one_licence_everywhere() -> None:
+    assert PYPROJECT["project"]["license"]["text"] == package_xml().findtext("license") == "Apache-2.0"
+    assert "Apache License" in (ROOT / "LICENSE").read_text()
+
+
+def test_pip_builds_with_the_same_packages_as_setup() -> None:
+    assert PYPROJECT["build-system"]["requires"] == requirements("build")
+
+
+def test_every_imported_ros_package_is_declared() -> None:
+    declared = {item.text for item in package_xml() if item.tag in ("depend", "exec_depend")}
+    modules = imported_modules(ROOT / "lotus2_ros") | imported_modules(ROOT / "launch")
+    ros = {name for name in modules if name in ROS_MODULES or name.endswith("_msgs") or name.startswith("launch")}
+    assert "rclpy" in ros  # or the line above sees nothing
+    assert ros <= declared
+
+
+def test_every_imported_library_is_required() -> None:
+    distributions = {"cv2": "opencv-python-headless", "yaml": "pyyaml", "open3d": "open3d-cpu"}
+    distributions["backports"] = "backports.zstd"
+    required = {re.split(r"[<>=;\[ ]", line)[0] for line in requirements("runtime")}
+    known = set(sys.stdlib_module_names) | ROS_MODULES | {"lotus2_ros", "compression"}  # compression: 3.14's
+    modules = {name for name in imported_modules(ROOT / "lotus2_ros") - known if not name.endswith("_msgs")}
+    assert {distributions.get(name, name) for name in modules} <= required
+
+
+def test_every_message_is_built() -> None:
+    cmake = (ROOT / "CMakeLists.txt").read_text()
+    messages = sorted(path.name for path in (ROOT / "msg").iterdir())
+    assert messages and all(f"msg/{name}" in cmake for name in messages)
+
+
+def test_importing_the_package_imports_neither_torch_nor_ros() -> None:
+    code = "import lotus2_ros, sys; print(sorted({'torch', 'rclpy', 'numpy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_source_tree_and_built_messages_are_one_package() -> None:
+    messages = pytest.importorskip("lotus2_ros.msg", reason="the messages are not built for this Python")
+    assert Path(lotus2_ros.__file__).parents[1] == ROOT
+    assert not Path(messages.__file__).is_relative_to(ROOT / "lotus2_ros")
+
+
+def test_fastdds_profile_takes_large_messages() -> None:
+    namespace = "{http://www.eprosima.com/XMLSchemas/fastRTPS_Profiles}"
+    profiles = ElementTree.parse(ROOT / "config" / "fastdds.xml").getroot()
+    described = {item.text for item in profiles.iterfind(f".//{namespace}transport_descriptor/{namespace}transport_id")}
+    used = {item.text for item in profiles.iterfind(f".//{namespace}userTransports/{namespace}transport_id")}
+    assert used == described and len(used) == 2
+    segment = int(profiles.findtext(f".//{namespace}segment_size", "0"))
+    assert segment >= 2 * 1920 * 1080 * 16  # two full HD clouds of x y z rgb at once
+
+
+def test_rviz_shows_topics_of_the_node() -> None:
+    outputs = pytest.importorskip("lotus2_ros.ros.outputs", reason="no ROS here")
+    kinds = {
+        prefix.replace("~", "/perception") + topic: kind.__name__
+        for prefix in outputs.PREFIXES.values()
+        for topic, (kind, _) in outputs.TOPICS.items()
+    }
+    displays = yaml.safe_load((ROOT / "config" / "perception.rviz").read_text())["Visualization Manager"]["Displays"]
+    shown = {display["Topic"]["Value"]: display["Class"] for display in displays if "Topic" in display}
+    assert shown.pop("/image") == "rviz_default_plugins/Image"
+    assert {topic: f"rviz_default_plugins/{kinds.get(topic)}" for topic in shown} == shown
+    wanted = ("depth/image", "normals/color", "points", "sharp/points", "relative/points", "sharp/relative/points")
+    assert {f"/perception/{topic}" for topic in wanted} <= set(shown)
