@@ -1,6 +1,7 @@
 """Procedural scenes with exact depth and normals. Scene number N is always the same.
 
-Training uses the numbers from TRAINING_SEEDS upward; those below are held out, for evaluation, tests and demonstrations.
+Training uses the numbers from TRAINING_SEEDS upward; those below are held out, for
+evaluation, tests and demonstrations.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import numpy as np
 
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.scenes.render import Renderer, View
-from lotus2_ros.scenes.worlds import KINDS, Pose, World, build
+from lotus2_ros.scenes.world import Pose, World
+from lotus2_ros.scenes.worlds import KINDS, build
 
 __all__ = ["KINDS", "TRAINING_SEEDS", "View", "sequence", "view", "views"]
 
@@ -66,7 +68,7 @@ def _clear_pose(world: World, renderer: Renderer, rng: np.random.Generator, came
 
 
 def _clear_path(world: World, renderer: Renderer, rng: np.random.Generator, camera: Camera) -> Callable[[float], Pose]:
-    """A gentle curve, pose by time in [0, 1], with the way clear all along and, of several, the one that sees most things."""
+    """Pose by time in [0, 1]: a gentle curve, its way clear all along and, of several, the one that sees most."""
     best, most_seen = None, -1.0
     for attempt in range(60):
         start, ease = world.choose_pose(rng), 0.98**attempt

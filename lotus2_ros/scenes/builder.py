@@ -13,7 +13,7 @@ from lotus2_ros.scenes import textures
 
 @dataclass(frozen=True)
 class Surface:
-    """Two linear colours mixed by a pattern of the bank, `tile` metres per tile; `gloss` in [0, 1]; `glow` adds its own light."""
+    """Linear colours mixed by a pattern of the bank, `tile` metres per tile; `gloss` in [0, 1]; own light `glow`."""
 
     pattern: int
     tile: float
@@ -35,7 +35,7 @@ class Part:
 
 @dataclass
 class Builder:
-    """Collects parts, x and y on the ground and z up, metres; `at` gives a builder in a moved frame for the same world."""
+    """Collects parts, x and y on the ground and z up, metres; `at` gives a builder in a moved frame of that world."""
 
     rng: np.random.Generator
     parts: list[Part] = field(default_factory=list)
@@ -69,7 +69,7 @@ class Builder:
     def surface(
         self, *families: str, tile: float = 0.6, plain: float = 0.35, bright: tuple[float, float] = (0.1, 0.95)
     ) -> Surface:
-        """A random one with a pattern from the families (any if none); with probability `plain` it is nearly of one colour."""
+        """A random one with a pattern of the families (any if none); with probability `plain` almost of one colour."""
         chosen = str(self.rng.choice(families or textures.FAMILIES))
         first = self._color(bright)
         other = self._color(bright)
@@ -119,7 +119,7 @@ def _revolve(
     """The surface of revolution around z through a profile of (radius, height), bottom to top."""
     angle = offset + 2 * np.pi * np.arange(sides) / sides
     ring = np.stack((np.cos(angle), np.sin(angle)), axis=-1)
-    vertices = np.concatenate([np.c_[r * ring, np.full(sides, z)] for r, z in zip(radii, heights)])
+    vertices = np.concatenate([np.c_[r * ring, np.full(sides, z)] for r, z in zip(radii, heights, strict=True)])
     i = np.arange(sides)
     j = (i + 1) % sides
     triangles = []

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.scenes import textures
-from lotus2_ros.scenes.worlds import Light, Pose, World
+from lotus2_ros.scenes.world import Light, Pose, World
 
 OCCLUSION_RAYS = 4
 # Corners are darkened from a coarser grid of rays: they are smooth, and this is most of the cost of a large image.
@@ -23,8 +23,8 @@ OCCLUSION_SIDE = 160
 class View:
     """What one camera sees.
 
-    image (H, W, 3) uint8 RGB; depth (H, W) float32, metres along z, +Inf in the sky; normals (H, W, 3) float32, unit, in
-    the optical frame, toward the camera, NaN in the sky; stamp_s: seconds since the start of its sequence.
+    image (H, W, 3) uint8 RGB; depth (H, W) float32, metres along z, +Inf in the sky; normals (H, W, 3) float32, unit,
+    in the optical frame, toward the camera, NaN in the sky; stamp_s: seconds since the start of its sequence.
     """
 
     image: Tensor
@@ -42,7 +42,9 @@ class Renderer:
         parts = world.parts
         starts = np.cumsum([0] + [len(part.vertices) for part in parts])
         vertices = np.concatenate([part.vertices for part in parts]).astype(np.float32)
-        triangles = np.concatenate([part.triangles + start for part, start in zip(parts, starts)]).astype(np.uint32)
+        triangles = np.concatenate([part.triangles + start for part, start in zip(parts, starts, strict=False)]).astype(
+            np.uint32
+        )
         self.scene = o3d.t.geometry.RaycastingScene()
         self.scene.add_triangles(o3d.core.Tensor(vertices), o3d.core.Tensor(triangles))
         counts = torch.tensor([len(part.triangles) for part in parts])

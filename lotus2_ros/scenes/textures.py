@@ -1,7 +1,7 @@
 """A bank of tileable grey patterns: noise, wood, bricks, tiles, facades, print, cloth.
 
-A surface mixes two colours by one of them, so a pattern has values in [0, 1]. The bank is always the same: a scene's seed
-chooses from it.
+A surface mixes two colours by one of them, so a pattern has values in [0, 1]. The bank is always the same: a scene's
+seed chooses from it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def family(name: str) -> range:
 
 
 def sample(pattern: Tensor, uv: Tensor, footprint: Tensor) -> Tensor:
-    """Values in [0, 1] of `pattern` (N,) at `uv` (N, 2), one tile per unit, low-passed to `footprint` (N,) tiles per pixel."""
+    """Values (N,) of `pattern` (N,) at `uv` (N, 2), a tile per unit, low-passed to `footprint` (N,) tiles a pixel."""
     bank = _bank()
     level = torch.log2(footprint.clamp_min(1e-6) * SIDE).round().clamp(0, LEVELS - 1).long()
     position = (uv * SIDE).remainder(SIDE)
@@ -44,7 +44,7 @@ def sample(pattern: Tensor, uv: Tensor, footprint: Tensor) -> Tensor:
 
 @lru_cache(maxsize=1)
 def _bank() -> Tensor:
-    """All patterns at all levels, flat: (LEVELS * patterns * SIDE * SIDE,) float32. Level l is low-passed to 2^l texels."""
+    """All patterns at all levels, (LEVELS * patterns * SIDE * SIDE,) float32; level l is low-passed to 2^l texels."""
     rng = np.random.default_rng(20)
     patterns = [_PAINTERS[name](rng) for name in FAMILIES for _ in range(VARIANTS)]
     bank = torch.from_numpy(np.stack(patterns).astype(np.float32)).clamp(0, 1)

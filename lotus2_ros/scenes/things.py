@@ -33,8 +33,12 @@ def small_thing(b: Builder, size: float) -> None:
         z = 0.0
         for _ in range(int(b.rng.integers(2, 6))):
             h = s * b.uniform(0.08, 0.35)
-            b.at(0, 0, 0, b.uniform(-0.3, 0.3)).add("box", (s * b.uniform(0.7, 1), s * b.uniform(0.5, 0.8), h), (0, 0, z + h / 2),
-                                                     b.surface("print", "rectangles", tile=s))  # fmt: skip
+            b.at(0, 0, 0, b.uniform(-0.3, 0.3)).add(
+                "box",
+                (s * b.uniform(0.7, 1), s * b.uniform(0.5, 0.8), h),
+                (0, 0, z + h / 2),
+                b.surface("print", "rectangles", tile=s),
+            )
             z += h
     else:
         b.add("box", (s, s * 0.1, s * 0.7), (0, 0, s * 0.4), surface, rotation=any_rotation(b.rng))
@@ -149,7 +153,7 @@ def plant(b: Builder) -> None:
     leaves = b.surface("blotches", "noise", tile=0.25, plain=0.2, bright=(0.15, 0.6))
     for _ in range(int(b.rng.integers(3, 8))):
         s = b.uniform(0.15, 0.4) * h
-        b.add("blob", (s, s, s), tuple(b.rng.normal(0, 0.14 * h, 2)) + (h * b.uniform(0.6, 1.0),), leaves)
+        b.add("blob", (s, s, s), (*b.rng.normal(0, 0.14 * h, 2), h * b.uniform(0.6, 1.0)), leaves)
 
 
 def lamp(b: Builder) -> None:
@@ -229,7 +233,7 @@ def tree(b: Builder) -> None:
         return
     for _ in range(int(b.rng.integers(4, 9))):
         s = h * b.uniform(0.25, 0.5)
-        b.add("blob", (s, s, s * 0.9), tuple(b.rng.normal(0, 0.12 * h, 2)) + (h * b.uniform(0.55, 0.95),), leaves)
+        b.add("blob", (s, s, s * 0.9), (*b.rng.normal(0, 0.12 * h, 2), h * b.uniform(0.55, 0.95)), leaves)
 
 
 def pole(b: Builder) -> None:
@@ -240,6 +244,18 @@ def pole(b: Builder) -> None:
 
 
 FURNITURE: tuple[Callable[[Builder], None], ...] = (
-    table, table, chair, chair, shelf, cupboard, sofa, bed, plant, lamp, crates, person, tote,
-)  # fmt: skip
+    table,
+    table,
+    chair,
+    chair,
+    shelf,
+    cupboard,
+    sofa,
+    bed,
+    plant,
+    lamp,
+    crates,
+    person,
+    tote,
+)
 STREET: tuple[Callable[[Builder], None], ...] = (car, car, car, tree, tree, pole, person, crates)

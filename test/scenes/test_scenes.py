@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +8,7 @@ from lotus2_ros import scenes
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.scenes.builder import Builder
 from lotus2_ros.scenes.render import Renderer
-from lotus2_ros.scenes.worlds import Pose, World
+from lotus2_ros.scenes.world import Pose, World
 
 
 def wall_world() -> World:
@@ -20,7 +22,7 @@ def wall_world() -> World:
 def test_depth_and_normals_of_a_wall_and_a_floor_are_exact_with_an_off_centre_camera():
     camera = Camera.from_intrinsics(40, 30, 35.0, 33.0, 12.5, 9.25)
     view = Renderer(wall_world()).view(Pose(np.array([1.0, 0.5, 1.2]), yaw=0.0, pitch=0.0), camera, seed=0)
-    v, u = torch.meshgrid(torch.arange(30.0), torch.arange(40.0), indexing="ij")
+    v = torch.arange(30.0)[:, None].expand(30, 40)
     below = (v - 9.25) / 33.0  # per metre of depth; the floor is 1.2 m below the camera, the wall 2 m ahead
     floor = below * 2.0 > 1.2
     expected = torch.where(floor, 1.2 / below, torch.full_like(v, 2.0))
@@ -72,7 +74,7 @@ def test_a_sequence_moves_smoothly_and_keeps_its_distance():
     views = list(scenes.sequence(seed=0, frames=12, width=64, height=48))
     assert [view.stamp_s for view in views] == pytest.approx([i / 10 for i in range(12)])
     assert all(view.depth.min() > 0.2 for view in views)
-    steps = [(a.image.float() - b.image.float()).abs().mean() for a, b in zip(views, views[1:], strict=False)]
+    steps = [(a.image.float() - b.image.float()).abs().mean() for a, b in pairwise(views)]
     across = (views[0].image.float() - views[-1].image.float()).abs().mean()
     assert 0 < max(steps) < across
 

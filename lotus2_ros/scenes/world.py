@@ -1,0 +1,53 @@
+"""What a world is made of, and how a camera stands in it. x and y on the ground, z up, metres."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from lotus2_ros.scenes.builder import Part
+
+
+@dataclass(frozen=True)
+class Light:
+    """A lamp at `position`, or, far away, the sun; `color` reaches a surface that faces it at `reach` metres."""
+
+    position: np.ndarray
+    color: np.ndarray
+    reach: float
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Of a camera: where, and where to. Radians: yaw from +x to +y, pitch up, roll clockwise from behind."""
+
+    position: np.ndarray
+    yaw: float
+    pitch: float
+    roll: float = 0.0
+
+    def rotation(self) -> np.ndarray:
+        """Optical to world: columns are the optical x, y and z axes."""
+        forward = np.array(
+            [np.cos(self.pitch) * np.cos(self.yaw), np.cos(self.pitch) * np.sin(self.yaw), np.sin(self.pitch)]
+        )
+        right = np.array([np.sin(self.yaw), -np.cos(self.yaw), 0.0])
+        down = np.cross(forward, right)
+        c, s = np.cos(self.roll), np.sin(self.roll)
+        return np.stack((c * right + s * down, c * down - s * right, forward), axis=1)
+
+
+@dataclass(frozen=True)
+class World:
+    """Parts and light; `choose_pose` proposes a camera; `clearance` is how near anything may come to it."""
+
+    kind: str
+    parts: list[Part]
+    lights: list[Light]
+    ambient: np.ndarray
+    choose_pose: Callable[[np.random.Generator], Pose]
+    fov: tuple[float, float]
+    clearance: float
+    sky: np.ndarray | None = None

@@ -1,0 +1,1 @@
+"""Training of the bundled model from nothing, on procedural scenes."""
