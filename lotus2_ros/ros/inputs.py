@@ -99,7 +99,8 @@ class References:
         try:
             reference = Reference(depth_to_tensor(message), stamp_seconds(message.header))
         except MessageError as error:
-            self._reject(error.reason.replace("image", "reference"), f"reference/depth: {error}", frame=False)
+            reason = "reference_" + error.reason.removeprefix("image_")
+            self._reject(reason, f"reference/depth: {error}", frame=False)
             return
         with self._lock:
             self._newest.append(reference)

@@ -60,7 +60,7 @@ def depth_to_tensor(message: Image) -> Tensor:
         depth *= MILLIMETRES
     valid = valid_depth(depth)
     if not bool(valid.any()):
-        raise MessageError("reference_empty", "expected a reference with some valid depth, got only NaN, Inf or 0")
+        raise MessageError("empty", "expected a reference with some valid depth, got only NaN, Inf or 0")
     return torch.where(valid, depth, torch.nan)
 
 

@@ -155,7 +155,7 @@ def test_reference_depth_in_metres_and_millimetres(bigendian, padding):
 def test_a_reference_without_one_valid_pixel_is_refused(value):
     with pytest.raises(MessageError, match="some valid depth") as caught:
         depth_to_tensor(message(np.full((2, 3), value, np.float32), "32FC1", width=3, height=2))
-    assert caught.value.reason == "reference_empty"
+    assert caught.value.reason == "empty"
 
 
 def info(width=WIDTH, height=HEIGHT, fx=10.0):

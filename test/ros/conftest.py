@@ -1,0 +1,189 @@
+"""A real node in its own process, and a client that talks to it over DDS in a domain of their own."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import rclpy
+import torch
+from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo
+from std_msgs.msg import Header
+
+from lotus2_ros.model.bundle import save_bundle
+from lotus2_ros.model.lotus2 import CORE, SHARPENER, Lotus2
+from lotus2_ros.ros.messages import tensor_to_image
+
+TIMEOUT = 60.0  # seconds; only ever reached when a test fails
+FASTDDS = Path(__file__).parents[2] / "config" / "fastdds.xml"
+_domains = itertools.count(os.getpid())
+
+
+@pytest.fixture(scope="session")
+def random_bundle(tmp_path_factory) -> Path:
+    """A tiny model of random weights with everything a real one has, and disparity that varies over the image."""
+    torch.manual_seed(0)
+    vae = {
+        "block_out_channels": (8, 16), "down_block_types": ("DownEncoderBlock2D",) * 2,
+        "up_block_types": ("UpDecoderBlock2D",) * 2, "latent_channels": 4, "norm_num_groups": 4,
+        "use_quant_conv": False, "use_post_quant_conv": False, "scaling_factor": 1.0, "shift_factor": 0.0,
+    }  # fmt: skip
+    transformer = {
+        "in_channels": 16, "num_layers": 1, "num_single_layers": 1, "attention_head_dim": 16,
+        "num_attention_heads": 2, "joint_attention_dim": 8, "pooled_projection_dim": 4, "guidance_embeds": True,
+        "axes_dims_rope": (4, 6, 6),
+    }  # fmt: skip
+    scheduler = {"num_train_timesteps": 10, "use_dynamic_shifting": True, "shift": 3.0}
+    model = Lotus2.from_config(
+        vae, transformer, scheduler, prompt_tokens=2, tasks=("depth", "normals"), process_resolution=64
+    )
+    for stage, task in ((CORE, "normals"), (SHARPENER, "depth"), (SHARPENER, "normals")):
+        model.add_adapter(stage, task, rank=2)
+    folder = tmp_path_factory.mktemp("bundle")
+    save_bundle(model, folder, metadata={"name": "random", "licence": "none"}, dtype=torch.float32)
+    return folder
+
+
+class Client:
+    """Publishers and subscriptions of a test."""
+
+    def __init__(self, domain: int) -> None:
+        self.context = Context()
+        rclpy.init(context=self.context, domain_id=domain)
+        self.node = Node("client", context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.received: dict[str, list] = defaultdict(list)
+        self._publishers: dict[str, object] = {}
+
+    def close(self) -> None:
+        self.executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+    def until(self, done: Callable[[], bool], what: str, timeout: float = TIMEOUT) -> None:
+        """Spin until ``done``; fails after ``timeout`` seconds."""
+        end = time.monotonic() + timeout
+        while not done():
+            assert time.monotonic() < end, f"no {what} within {timeout:g} s"
+            self.executor.spin_once(timeout_sec=0.05)
+
+    def repeat(self, send: Callable[[], object], done: Callable[[], bool], what: str) -> None:
+        """Send again and again until ``done``. Two processes discover each other's ends of a topic one by one, and what
+        is sent before all of them are known is lost; nothing tells a process what the other has yet to find.
+        """
+        end = time.monotonic() + TIMEOUT
+        while not done():
+            assert time.monotonic() < end, f"no {what} within {TIMEOUT:g} s"
+            send()
+            pause = time.monotonic() + 0.3
+            while not done() and time.monotonic() < pause:
+                self.executor.spin_once(timeout_sec=0.05)
+
+    def subscribe(self, kind: type, *topics: str) -> None:
+        """Keep what comes on ``/perception/<topic>``."""
+        qos = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
+        for topic in topics:
+            self.node.create_subscription(kind, f"/perception/{topic}", self.received[topic].append, qos)
+
+    def publish(self, topic: str, message) -> None:
+        if topic not in self._publishers:
+            self._publishers[topic] = self.node.create_publisher(type(message), topic, QoSProfile(depth=10))
+        self._publishers[topic].publish(message)
+
+    def call(self, kind: type, service: str, request):
+        client = self.node.create_client(kind, f"/perception/{service}")
+        self.until(client.service_is_ready, service)
+        future = client.call_async(request)
+        self.until(future.done, f"answer of {service}")
+        return future.result()
+
+    def state(self) -> str:
+        return self.call(GetState, "get_state", GetState.Request()).current_state.label
+
+    def change_state(self, transition: int) -> bool:
+        request = ChangeState.Request()
+        request.transition.id = transition
+        return self.call(ChangeState, "change_state", request).success
+
+    def send_frame(self, image: torch.Tensor, stamp: int, depth: torch.Tensor | None = None, **info) -> Header:
+        """An image with its camera_info, and before it a reference if there is one."""
+        header = Header(frame_id="camera_optical")
+        header.stamp.sec, header.stamp.nanosec = stamp, 250_000_000
+        height, width = image.shape[:2]
+        k = info.pop("k", [0.8 * width, 0.0, 0.45 * width, 0.0, 0.9 * height, 0.55 * height, 0.0, 0.0, 1.0])
+        if depth is not None:
+            self.publish("reference/depth", tensor_to_image(depth, "32FC1", header))
+        size = {"width": width, "height": height, **info}
+        self.publish("camera_info", CameraInfo(header=header, k=k, **size))
+        self.publish("image", tensor_to_image(image, "rgb8", header))
+        return header
+
+
+class NodeProcess:
+    """``python -m lotus2_ros.ros.node`` with parameters; what it prints is kept."""
+
+    def __init__(self, domain: int, log: Path, command: list[str], parameters: dict) -> None:
+        arguments = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
+        env = {**os.environ, "ROS_DOMAIN_ID": str(domain), "OMP_NUM_THREADS": "1"}
+        self.log = log
+        with log.open("w") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, *command, "--ros-args", *arguments], env=env, stdout=output, stderr=subprocess.STDOUT
+            )
+
+    def output(self) -> str:
+        return self.log.read_text()
+
+    def stop(self) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        try:
+            return self.process.wait(TIMEOUT)
+        finally:
+            self.process.kill()
+
+
+@pytest.fixture
+def domain(monkeypatch) -> int:
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    monkeypatch.setenv("FASTDDS_DEFAULT_PROFILES_FILE", str(FASTDDS))
+    return next(_domains) % 200 + 1
+
+
+@pytest.fixture
+def client(domain) -> Iterator[Client]:
+    client = Client(domain)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def start(domain, tmp_path, random_bundle) -> Iterator[Callable[..., NodeProcess]]:
+    """Start the node; parameters as keywords in a dict, the random bundle as its model unless told otherwise."""
+    started: list[NodeProcess] = []
+
+    def start(parameters: dict | None = None, command: tuple[str, ...] = ("-m", "lotus2_ros.ros.node")) -> NodeProcess:
+        values = {"model.path": random_bundle, **(parameters or {})}
+        values = {name: value for name, value in values.items() if value is not None}
+        node = NodeProcess(domain, tmp_path / f"node{len(started)}.log", list(command), values)
+        started.append(node)
+        return node
+
+    yield start
+    for node in started:
+        node.stop()
+        print(node.output())  # pytest shows it when the test failed

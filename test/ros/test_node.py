@@ -1,0 +1,328 @@
+"""The running node, seen from another process."""
+
+import math
+import time
+
+import numpy as np
+import pytest
+import torch
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.msg import Transition
+from lotus2_ros.msg import FrameReport
+from rcl_interfaces.srv import DescribeParameters, SetParameters
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from std_msgs.msg import Header
+
+from lotus2_ros.config import Config
+from lotus2_ros.estimator import load_estimator
+from lotus2_ros.geometry.camera import Camera
+from lotus2_ros.ros.messages import tensor_to_image
+
+pytestmark = pytest.mark.ros
+HEIGHT, WIDTH = 36, 52
+IMAGE = torch.randint(0, 256, (HEIGHT, WIDTH, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="session")
+def disparity(random_bundle) -> torch.Tensor:
+    """What the random model says of IMAGE, computed in this process."""
+    return load_estimator(Config().updated({"model.path": str(random_bundle)})).predict(IMAGE).disparity
+
+
+@pytest.fixture(scope="session")
+def depth(disparity) -> torch.Tensor:
+    """A truth to which that disparity is aligned by scale 0.5 and shift 0.2: the node has to find those."""
+    return 1 / (0.5 * disparity + 0.2)
+
+
+def values(message: Image) -> np.ndarray:
+    shape = (message.height, message.width) + ((3,) if message.encoding in ("32FC3", "rgb8") else ())
+    return np.frombuffer(message.data, np.uint8 if message.encoding == "rgb8" else np.float32).reshape(shape)
+
+
+def header_of(stamp):
+    header = Header(frame_id="camera_optical")
+    header.stamp.sec = stamp
+    return header
+
+
+def warm_up(client, *topics, depth=None):
+    """Send frames until each topic has brought one, then forget them all; the last report of these."""
+    client.repeat(
+        lambda: client.send_frame(IMAGE, 0, depth), lambda: all(client.received[topic] for topic in topics), str(topics)
+    )
+    # Whatever is still under way is answered before a frame of a new stamp.
+    send_and_wait(client, 1, depth)
+    last = client.received["report"][-1]
+    for messages in client.received.values():
+        messages.clear()
+    return last
+
+
+def send_and_wait(client, stamp, depth=None):
+    """Send one frame and wait for its report; its header."""
+    header = client.send_frame(IMAGE, stamp, depth)
+    client.until(lambda: any(report.header == header for report in client.received["report"]), f"report of {stamp}")
+    return header
+
+
+def test_six_topics_come_back_metric_with_stamp_and_frame(start, client, disparity, depth):
+    start()
+    client.subscribe(Image, "depth/image", "disparity/image", "normals/image", "normals/color", "relative/depth/image")
+    client.subscribe(CameraInfo, "depth/camera_info")
+    client.subscribe(PointCloud2, "points")
+    client.subscribe(FrameReport, "report")
+    sparse = torch.full((HEIGHT, WIDTH), math.nan)
+    sparse[::3, ::2] = depth[::3, ::2]
+    topics = "depth/image", "depth/camera_info", "points", "disparity/image", "normals/image", "normals/color"
+    warm_up(client, *topics, depth=sparse)
+    header = send_and_wait(client, 2, sparse)
+    client.until(lambda: all(client.received[topic] for topic in topics), "six topics")
+    got = {topic: client.received[topic][0] for topic in topics}
+    assert all(message.header == header for message in got.values())
+    np.testing.assert_allclose(values(got["disparity/image"]), disparity, atol=1e-5)
+    np.testing.assert_allclose(values(got["depth/image"]), depth, rtol=1e-3)
+    assert got["depth/image"].encoding == "32FC1" and got["normals/image"].encoding == "32FC3"
+    np.testing.assert_allclose(np.linalg.norm(values(got["normals/image"]), axis=-1), 1, atol=1e-5)
+    info = got["depth/camera_info"]
+    cloud = np.frombuffer(got["points"].data, np.float32).reshape(HEIGHT, WIDTH, 4)
+    camera = Camera(WIDTH, HEIGHT, torch.tensor(np.asarray(info.k)).reshape(3, 3))
+    np.testing.assert_allclose(cloud[..., :3], camera.unproject(depth), rtol=1e-3, atol=1e-4)
+    packed = np.ascontiguousarray(cloud[..., 3]).view(np.uint32)
+    assert np.array_equal(packed >> 16, IMAGE[..., 0]) and np.array_equal(packed & 255, IMAGE[..., 2])
+    report = client.received["report"][0]
+    assert report.metric and report.scale_source == "reference_depth" and report.scale_age == 0
+    assert (report.scale, report.shift) == (pytest.approx(0.5, rel=1e-3), pytest.approx(0.2, rel=1e-3))
+    assert set(report.latency_names) >= {"wait", "encode", "core", "decode", "align", "publish", "total"}
+    assert not client.received["relative/depth/image"]
+
+
+def test_without_a_reference_nothing_looks_metric(start, client, disparity):
+    start({"scale.relative_shift": 0.25})
+    client.subscribe(Image, "depth/image", "relative/depth/image")
+    client.subscribe(PointCloud2, "points", "relative/points")
+    client.subscribe(FrameReport, "report")
+    warm_up(client, "relative/depth/image", "relative/points")
+    send_and_wait(client, 2)
+    client.until(lambda: client.received["relative/points"], "relative points")
+    assert not client.received["depth/image"] and not client.received["points"]
+    expected = 1.25 / (disparity + 0.25)
+    np.testing.assert_allclose(values(client.received["relative/depth/image"][0]), expected, rtol=1e-4)
+    assert client.received["report"][0].scale_source == "none" and not client.received["report"][0].metric
+
+
+def test_bad_input_is_dropped_counted_and_the_node_goes_on(start, client):
+    node = start({"node.warn_period": 3600.0, "sharp.enabled": False})
+    client.subscribe(Image, "disparity/image")
+    client.subscribe(FrameReport, "report")
+    diagnostics = []
+    client.node.create_subscription(DiagnosticArray, "/diagnostics", diagnostics.append, 10)
+    client.repeat(  # so that the node hears references too
+        lambda: client.publish("reference/depth", tensor_to_image(torch.zeros(2, 2), "32FC1", header_of(0))),
+        lambda: "[reference_empty]" in node.output(),
+        "warning of an empty reference",
+    )
+    before = warm_up(client, "disparity/image")
+
+    def broken(stamp, **changes):
+        image = tensor_to_image(IMAGE, "rgb8", header_of(stamp))
+        for name, value in changes.items():
+            setattr(image, name, value)
+        info = CameraInfo(header=image.header, width=WIDTH, height=HEIGHT, k=[40.0, 0, 20, 0, 40, 15, 0, 0, 1])
+        client.publish("camera_info", info)
+        client.publish("image", image)
+
+    wrong = {
+        "encoding": lambda: broken(11, encoding="rgb565"),
+        "image_data": lambda: broken(12, data=bytes(10)),
+        "image_size": lambda: broken(13, width=0),
+        "image_step": lambda: broken(14, step=3),
+        "camera_info_uncalibrated": lambda: client.send_frame(IMAGE, 15, k=[0.0] * 9),
+        "camera_info_size": lambda: client.send_frame(IMAGE, 16, width=WIDTH + 1),
+        "reference_encoding": lambda: client.publish("reference/depth", tensor_to_image(IMAGE, "rgb8", header_of(17))),
+    }
+    for number, (reason, send) in enumerate(wrong.items()):
+        send()
+        client.until(lambda reason=reason: f"[{reason}]" in node.output(), f"warning of {reason}")
+        send_and_wait(client, 100 + number)
+    report = client.received["report"][-1]
+    counts = dict(zip(report.rejection_reasons, report.rejection_counts, strict=True))
+    earlier = dict(zip(before.rejection_reasons, before.rejection_counts, strict=True))
+    assert {reason: counts[reason] - earlier.get(reason, 0) for reason in wrong} == dict.fromkeys(wrong, 1)
+    assert report.frames_rejected - before.frames_rejected == 6
+    assert report.frames_processed - before.frames_processed == len(wrong)
+    assert "got 'rgb565'" in node.output()
+    client.until(
+        lambda: any(a.status[0].level == DiagnosticStatus.WARN for a in diagnostics), "a warning in diagnostics"
+    )
+    assert any(v.key == "rejected: encoding" and v.value == "1" for v in diagnostics[-1].status[0].values)
+
+
+def test_warnings_are_throttled(start, client):
+    node = start({"node.warn_period": 3600.0})
+    client.subscribe(Image, "disparity/image")
+    client.subscribe(FrameReport, "report")
+    before = warm_up(client, "disparity/image")
+    for stamp in range(2, 7):
+        client.send_frame(IMAGE, stamp, k=[0.0] * 9)
+    client.until(lambda: "[camera_info_uncalibrated]" in node.output(), "warning")
+    send_and_wait(client, 7)
+    report = client.received["report"][0]
+    assert 1 <= report.frames_rejected - before.frames_rejected <= 5
+    assert node.output().count("[camera_info_uncalibrated]") == 1
+
+
+def test_images_without_camera_info_wait_or_go_by_field_of_view(start, client):
+    node = start({"input.fov": 90.0})
+    client.subscribe(PointCloud2, "relative/points")
+    image = tensor_to_image(IMAGE, "rgb8", header_of(1))
+    client.repeat(lambda: client.publish("image", image), lambda: client.received["relative/points"], "relative points")
+    cloud = np.frombuffer(client.received["relative/points"][0].data, np.float32).reshape(HEIGHT, WIDTH, 4)
+    np.testing.assert_allclose(cloud[:, 0, 0] / cloud[:, 0, 2], -(WIDTH - 1) / WIDTH, rtol=1e-5)
+    assert node.stop() == 0
+    node = start()
+    text = "set input.fov to go without [camera_info_missing]"
+    client.repeat(lambda: client.publish("image", image), lambda: text in node.output(), "warning")
+
+
+def test_compressed_images(start, client, disparity):
+    import cv2
+
+    start({"input.image_transport": "compressed"})
+    client.subscribe(Image, "disparity/image")
+    png = cv2.imencode(".png", IMAGE.numpy()[..., ::-1])[1].tobytes()
+    header = header_of(3)
+    info = CameraInfo(header=header, width=WIDTH, height=HEIGHT, k=[40.0, 0, 20, 0, 40, 15, 0, 0, 1])
+
+    def send():
+        client.publish("camera_info", info)
+        client.publish("image/compressed", CompressedImage(header=header, format="png", data=png))
+
+    client.repeat(send, lambda: client.received["disparity/image"], "disparity")
+    np.testing.assert_allclose(values(client.received["disparity/image"][0]), disparity, atol=1e-5)
+
+
+def test_only_what_is_subscribed_to_is_computed(start, client):
+    start({"sharp.period": 0.0})
+    client.subscribe(FrameReport, "report")
+    client.subscribe(Image, "normals/color")
+    before = warm_up(client, "normals/color")
+    for stamp in (2, 3):
+        send_and_wait(client, stamp)
+    report = client.received["report"][-1]
+    assert report.frames_processed - before.frames_processed == 2 and report.frames_sharpened == 0
+    assert "align" not in report.latency_names  # no depth was computed
+
+
+def test_sharp_frames_keep_the_stamp_of_their_image(start, client, depth):
+    start({"sharp.period": 0.0, "sharp.steps": 3})
+    client.subscribe(Image, "disparity/image", "sharp/disparity/image", "sharp/depth/image", "sharp/normals/image")
+    client.subscribe(FrameReport, "report")
+    topics = "sharp/disparity/image", "sharp/depth/image", "sharp/normals/image", "disparity/image"
+    warm_up(client, *topics, depth=depth)
+    header = send_and_wait(client, 5, depth)
+
+    def newest(topic):
+        return client.received[topic] and client.received[topic][-1].header == header
+
+    client.until(lambda: all(newest(topic) for topic in topics), "sharp topics")
+    client.until(
+        lambda: client.received["report"][-1].stage == FrameReport.STAGE_SHARPENER and newest("report"), "report"
+    )
+    sharp = client.received["report"][-1]
+    assert sharp.metric and sharp.frames_sharpened >= 1 and "sharpen" in sharp.latency_names
+    # The random adapters start as zeros, so the sharpener's velocity is the base's; its steps still change the result.
+    difference = values(client.received["sharp/disparity/image"][-1]) - values(client.received["disparity/image"][-1])
+    assert np.abs(difference).max() > 1e-4
+
+
+def set_parameter(client, name, value):
+    request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+    return client.call(SetParameters, "set_parameters", request).results[0]
+
+
+def test_parameters_are_described_and_refused_with_a_reason(start, client):
+    start()
+    client.until(lambda: client.state() == "active", "active node")
+    answer = client.call(DescribeParameters, "describe_parameters", DescribeParameters.Request(names=["sharp.steps"]))
+    described = answer.descriptors[0]
+    assert "Euler steps" in described.description and described.integer_range[0].to_value == 50
+    assert set_parameter(client, "sharp.period", 2.5).successful
+    for name, value, reason in (
+        ("sharp.steps", 99, "99"),
+        ("model.posterior", "median", "expected one of mode, sample, got 'median'"),
+        ("model.device", "cpu", "only while the node is unconfigured"),
+    ):
+        result = set_parameter(client, name, value)
+        assert not result.successful and reason in result.reason
+
+
+def test_lifecycle_by_hand(start, client, tmp_path):
+    node = start({"node.autostart": "false", "model.path": tmp_path / "nowhere"})
+    assert client.state() == "unconfigured"
+    assert not client.change_state(Transition.TRANSITION_CONFIGURE)
+    assert client.state() == "unconfigured" and f"{tmp_path / 'nowhere'}: no such folder" in node.output()
+
+
+def test_lifecycle_all_the_way_round_twice(start, client, random_bundle):
+    node = start({"node.autostart": "false", "model.path": "nowhere"})
+    assert set_parameter(client, "model.path", str(random_bundle)).successful
+    client.node.create_subscription(FrameReport, "/perception/report", client.received["report"].append, 10)
+    for turn in range(2):
+        for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
+            assert client.change_state(transition)
+        client.received["report"].clear()
+        client.subscribe(Image, "disparity/image")
+        client.repeat(lambda turn=turn: client.send_frame(IMAGE, turn), lambda: client.received["report"], "report")
+        for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP):
+            assert client.change_state(transition)
+    assert node.stop() == 0
+
+
+def test_invalid_parameters_end_the_start_with_one_line(start):
+    node = start({"sharp.steps": 99})
+    assert node.process.wait(60) == 2
+    assert node.output().strip() == "perception: sharp.steps: expected 1 to 50, got 99"
+
+
+FAILING = """
+import sys
+from lotus2_ros.estimator import Estimator
+from lotus2_ros.ros.node import main
+def predict(self, *args, **kwargs):
+    raise RuntimeError("CUDA out of memory")
+Estimator.predict = predict
+sys.exit(main())
+"""
+
+
+def test_a_failure_of_the_model_drives_the_node_to_its_error_state(start, client):
+    node = start(command=("-c", FAILING))
+    client.subscribe(Image, "disparity/image")
+    text = "in error state: RuntimeError: CUDA out of memory"
+    client.repeat(lambda: client.send_frame(IMAGE, 1), lambda: text in node.output(), "error")
+    assert client.state() == "unconfigured"  # freed, and ready to be configured anew
+    assert client.change_state(Transition.TRANSITION_CONFIGURE)
+
+
+def test_frames_are_dropped_and_counted_when_they_come_too_fast(start, client):
+    start()
+    client.subscribe(Image, "disparity/image")
+    client.subscribe(FrameReport, "report")
+    before = warm_up(client, "disparity/image")
+    for stamp in range(2, 42):
+        client.send_frame(IMAGE, stamp)
+    send_and_wait(client, 42)
+    report = client.received["report"][-1]
+    # What best-effort delivery lost never reached the node; of the rest nothing is unaccounted for.
+    assert report.frames_received == report.frames_processed + report.frames_dropped + report.frames_rejected
+    assert 2 <= report.frames_received - before.frames_received <= 41
+
+
+def test_it_ends_on_sigint_without_a_traceback(start, client):
+    node = start()
+    client.until(lambda: client.state() == "active", "active node")
+    begun = time.monotonic()
+    assert node.stop() == 0 and time.monotonic() - begun < 10
+    assert "Traceback" not in node.output()
