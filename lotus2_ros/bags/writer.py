@@ -85,6 +85,12 @@ def write_frame(bag: BagWriter, frame: Frame) -> None:
     bag.write(COMPRESSED_TOPIC if compressed else IMAGE_TOPIC, frame.image, frame.stamp_ns)
 
 
+def duration(path: Path) -> float:
+    """Seconds between the first and the last message."""
+    with open_reader(path) as reader:
+        return reader.duration * 1e-9
+
+
 def read_messages(path: Path, topics: Iterable[str] | None = None) -> Iterator[tuple[str, str, int, bytes]]:
     """(topic, type, time in ns, CDR) of a rosbag2 in order, all topics or the given ones."""
     with open_reader(path) as reader:

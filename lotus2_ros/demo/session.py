@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from lotus2_ros.bags.writer import duration
 from lotus2_ros.demo.progress import Progress
 from lotus2_ros.share import share
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 START_TIMEOUT = 180.0  # seconds until the node is active: a large model takes its time to load
-MATCH_TIMEOUT = 30.0
 QUIET = 20.0  # seconds without any report after the last image: nothing more will come
 STOP_TIMEOUT = 10.0
 
@@ -40,35 +40,36 @@ def record_node(source: Path, target: Path, *, frames: int, rate: float, paramet
     node_arguments = [part for parameter in parameters for part in ("-p", parameter)]
     with Session(logs) as session, Progress(frames) as progress:
         session.start("node", "lotus2_ros.ros.node", "--ros-args", *node_arguments)
-        waiting = ("--node", "perception", "--timeout", str(START_TIMEOUT))
-        session.start("recorder", "lotus2_ros.ros.recorder", str(target), *waiting)
-        session.wait_for("ready", START_TIMEOUT + 10)
-        # Two subscribers on every topic: the node and the recorder.
-        pace = ("--rate", str(rate), "--subscribers", "2", "--timeout", str(MATCH_TIMEOUT))
-        session.start("player", "lotus2_ros.ros.player", str(source), *pace)
-        follow(session, progress)
+        timeout = ("--timeout", str(START_TIMEOUT))
+        session.start("recorder", "lotus2_ros.ros.recorder", str(target), "--node", "perception", *timeout)
+        # Two subscribers on every topic: the node, which is then active, and the recorder, which is then listening.
+        pace = ("--rate", str(rate), "--subscribers", "2")
+        session.start("player", "lotus2_ros.ros.player", str(source), *pace, *timeout)
+        follow(session, progress, duration(source) / rate)
         # The recorder first, so that it has all that the others sent.
         session.stop("recorder")
 
 
-def follow(session: Session, progress: Progress) -> None:
+def follow(session: Session, progress: Progress, play_time: float) -> None:
     """Until the last image is answered by the core predictor and the sharpener, or nothing more comes.
 
     The last image is never replaced by a newer one, so it is answered unless it was lost on the way or rejected.
+    ``play_time`` in seconds.
     """
     played = False
     newest: dict[str, int] = {}  # stamps, by what was done with the frame
-    quiet_since = time.monotonic()
+    deadline = time.monotonic() + START_TIMEOUT
     while not (played and newest.get("frame") == newest.get("core") == newest.get("sharpener")):
         event = session.next_event(timeout=0.5)
         if event is None:
-            if time.monotonic() - quiet_since > (QUIET if played else QUIET + MATCH_TIMEOUT):
+            if time.monotonic() > deadline and not played:
+                raise SessionError(f"the player did not finish in time{session.tail('player')}")
+            if time.monotonic() > deadline:
                 return
             continue
-        quiet_since = time.monotonic()
-        if event["event"] == "played":
-            played = True
-        elif event["event"] == "frame":
+        played = played or event["event"] == "played"
+        deadline = time.monotonic() + (QUIET if played else play_time + QUIET)
+        if event["event"] == "frame":
             newest["frame"] = event["stamp_ns"]
             progress.sent(event["count"])
         elif event["event"] == "report":
@@ -123,14 +124,6 @@ class Session:
                 if child.poll() is not None:
                     raise SessionError(f"the {name} ended with status {child.returncode}{self.tail(name)}") from None
             return None
-
-    def wait_for(self, event: str, timeout: float) -> None:
-        deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
-            found = self.next_event(timeout=0.2)
-            if found is not None and found["event"] == event:
-                return
-        raise SessionError(f"no {event!r} within {timeout:g} s{self.tail('node')}")
 
     def tail(self, name: str, lines: int = 12) -> str:
         """The last lines of a child's log, and of the node's, which mostly has the reason."""

@@ -1,6 +1,6 @@
 """Records all that the node reads and publishes: ``python -m lotus2_ros.ros.recorder OUT.mcap``.
 
-Prints one JSON object per line: ``{"event": "ready"}`` once every topic is subscribed to, one for each FrameReport.
+Prints one JSON object per line, ``{"event": "report", ...}``, for each FrameReport of the node.
 Ends when it is interrupted, and only then is the bag complete.
 """
 
@@ -68,11 +68,13 @@ def subscribe(recorder: Node, bag: BagWriter, topics: dict[str, str]) -> None:
     for topic, kind in topics.items():
         callback = partial(record, bag, topic, kind)
         recorder.create_subscription(message_class(kind), topic, callback, qos, raw=True)
-    tell(event="ready", topics=sorted(topics))
 
 
 def node_topics(recorder: Node, name: str, timeout: float) -> dict[str, str]:
-    """Topic and type of all that an active node publishes and subscribes to. Raises TimeoutError, RuntimeError."""
+    """Topic and type of all that an active node publishes, then of all that it subscribes to.
+
+    In this order because the player starts when the recorder is there on its topics. Raises TimeoutError, RuntimeError.
+    """
     deadline = time.monotonic() + timeout
     state = node_state(recorder, name, timeout)
     if state != "active":
@@ -81,7 +83,7 @@ def node_topics(recorder: Node, name: str, timeout: float) -> dict[str, str]:
         inputs = recorder.get_subscriber_names_and_types_by_node(name, "/")
         outputs = recorder.get_publisher_names_and_types_by_node(name, "/")
         if any(topic.startswith("/image") for topic, _ in inputs) and any(FRAME_REPORT in k for _, k in outputs):
-            found = {topic: kinds[0] for topic, kinds in (*inputs, *outputs)}
+            found = {topic: kinds[0] for topic, kinds in (*outputs, *inputs)}
             return {t: k for t, k in found.items() if t not in INFRASTRUCTURE and "transition_event" not in t}
         time.sleep(0.05)
     raise TimeoutError(f"expected image and report topics of the node {name} within {timeout:g} s")
