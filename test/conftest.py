@@ -59,9 +59,7 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-@pytest.fixture
-def bare() -> Lotus2:
-    """A small random model without adapters, in training mode."""
+def build_bare() -> Lotus2:
     from lotus2_ros.model.lotus2 import Lotus2  # takes seconds, and most tests have no use for it
 
     torch.manual_seed(0)
@@ -70,14 +68,35 @@ def bare() -> Lotus2:
     )
 
 
-@pytest.fixture
-def small(bare: Lotus2) -> Lotus2:
-    """The base as the core predictor of depth, three adapters, every weight random; in evaluation mode."""
+def build_small() -> Lotus2:
     from lotus2_ros.model.lotus2 import CORE, SHARPENER
 
-    bare.add_adapter(CORE, "normals", rank=4)
-    bare.add_adapter(SHARPENER, "depth", rank=4, alpha=8)
-    bare.add_adapter(SHARPENER, "normals", rank=2)
-    for parameter in bare.parameters():
+    model = build_bare()
+    model.add_adapter(CORE, "normals", rank=4)
+    model.add_adapter(SHARPENER, "depth", rank=4, alpha=8)
+    model.add_adapter(SHARPENER, "normals", rank=2)
+    for parameter in model.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter)
-    return bare.eval().requires_grad_(False)
+    return model.eval().requires_grad_(False)
+
+
+@pytest.fixture
+def bare() -> Lotus2:
+    """A small random model without adapters, in training mode."""
+    return build_bare()
+
+
+@pytest.fixture
+def small() -> Lotus2:
+    """The base as the core predictor of depth, three adapters, every weight random; in evaluation mode."""
+    return build_small()
+
+
+@pytest.fixture(scope="session")
+def random_bundle(tmp_path_factory) -> Path:
+    """The small random model on disk."""
+    from lotus2_ros.model.bundle import save_bundle
+
+    folder = tmp_path_factory.mktemp("bundle")
+    save_bundle(build_small(), folder, metadata={"name": "random", "licence": "none"}, dtype=torch.float32)
+    return folder

@@ -23,38 +23,11 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
-from lotus2_ros.model.bundle import save_bundle
-from lotus2_ros.model.lotus2 import CORE, SHARPENER, Lotus2
 from lotus2_ros.ros.messages import tensor_to_image
 
 TIMEOUT = 60.0  # seconds; only ever reached when a test fails
 FASTDDS = Path(__file__).parents[2] / "config" / "fastdds.xml"
 _domains = itertools.count(os.getpid())
-
-
-@pytest.fixture(scope="session")
-def random_bundle(tmp_path_factory) -> Path:
-    """A tiny model of random weights with everything a real one has, and disparity that varies over the image."""
-    torch.manual_seed(0)
-    vae = {
-        "block_out_channels": (8, 16), "down_block_types": ("DownEncoderBlock2D",) * 2,
-        "up_block_types": ("UpDecoderBlock2D",) * 2, "latent_channels": 4, "norm_num_groups": 4,
-        "use_quant_conv": False, "use_post_quant_conv": False, "scaling_factor": 1.0, "shift_factor": 0.0,
-    }  # fmt: skip
-    transformer = {
-        "in_channels": 16, "num_layers": 1, "num_single_layers": 1, "attention_head_dim": 16,
-        "num_attention_heads": 2, "joint_attention_dim": 8, "pooled_projection_dim": 4, "guidance_embeds": True,
-        "axes_dims_rope": (4, 6, 6),
-    }  # fmt: skip
-    scheduler = {"num_train_timesteps": 10, "use_dynamic_shifting": True, "shift": 3.0}
-    model = Lotus2.from_config(
-        vae, transformer, scheduler, prompt_tokens=2, tasks=("depth", "normals"), process_resolution=64
-    )
-    for stage, task in ((CORE, "normals"), (SHARPENER, "depth"), (SHARPENER, "normals")):
-        model.add_adapter(stage, task, rank=2)
-    folder = tmp_path_factory.mktemp("bundle")
-    save_bundle(model, folder, metadata={"name": "random", "licence": "none"}, dtype=torch.float32)
-    return folder
 
 
 class Client:

@@ -1,0 +1,123 @@
+import pytest
+import torch
+
+from lotus2_ros.config import Config
+from lotus2_ros.estimator import Estimator
+from lotus2_ros.geometry.camera import Camera
+from lotus2_ros.geometry.scale import Aligner, Reference
+
+HEIGHT, WIDTH = 37, 53
+IMAGE = torch.randint(0, 256, (HEIGHT, WIDTH, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+CAMERA = Camera.from_intrinsics(WIDTH, HEIGHT, 40.0, 45.0, 20.0, 15.0)
+
+
+@pytest.fixture
+def estimator(small) -> Estimator:
+    return Estimator(small, Config())
+
+
+def decoding(estimator, monkeypatch, picture):
+    """Let the VAE decode every latent to ``picture`` (3, h, w) in [0, 1]."""
+    monkeypatch.setattr(estimator.model, "decode", lambda latent: picture[None])
+    return estimator.predict(IMAGE, CAMERA)
+
+
+def test_everything_has_the_size_of_the_image(estimator):
+    geometry = estimator.predict(IMAGE, CAMERA)
+    assert geometry.disparity.shape == geometry.depth.shape == (HEIGHT, WIDTH)
+    assert geometry.normals.shape == geometry.points.shape == (HEIGHT, WIDTH, 3)
+    assert 0 <= geometry.disparity.min() and geometry.disparity.max() <= 1
+    torch.testing.assert_close(geometry.normals.norm(dim=-1), torch.ones(HEIGHT, WIDTH))
+    assert list(geometry.latency) == ["resize", "encode", "core", "decode", "align"]
+
+
+def test_the_same_image_gives_the_same_bits(estimator):
+    first, second = estimator.predict(IMAGE), estimator.predict(IMAGE)
+    assert torch.equal(first.disparity, second.disparity) and torch.equal(first.normals, second.normals)
+
+
+def test_a_posterior_sample_depends_on_the_seed_alone(small):
+    def disparity(seed):
+        config = Config().updated({"model.posterior": "sample", "model.seed": seed})
+        return Estimator(small, config).predict(IMAGE).disparity
+
+    assert torch.equal(disparity(1), disparity(1)) and not torch.equal(disparity(1), disparity(2))
+
+
+def test_disparity_is_the_mean_of_the_three_channels(estimator, monkeypatch):
+    picture = torch.stack([torch.full((8, 8), value) for value in (0.1, 0.2, 0.6)])
+    torch.testing.assert_close(decoding(estimator, monkeypatch, picture).disparity, torch.full((HEIGHT, WIDTH), 0.3))
+
+
+@pytest.mark.parametrize(
+    ("decoded", "optical"),
+    [
+        ((0.5, 0.5, 1.0), (0.0, 0.0, -1.0)),  # toward the camera
+        ((0.5, 1.0, 0.5), (0.0, -1.0, 0.0)),  # up: a floor
+        ((1.0, 0.5, 0.5), (-1.0, 0.0, 0.0)),  # left: a wall on the right
+    ],
+)
+def test_convention_normals_are_in_the_optical_frame(estimator, monkeypatch, decoded, optical):
+    picture = torch.tensor(decoded)[:, None, None].expand(3, 8, 8)
+    normals = decoding(estimator, monkeypatch, picture).normals
+    torch.testing.assert_close(normals, torch.tensor(optical).expand(HEIGHT, WIDTH, 3))
+
+
+def test_normals_are_resized_before_they_are_normalised(estimator, monkeypatch):
+    """Between two perpendicular unit vectors the resized one is shorter than 1; its length must be restored after."""
+    picture = torch.full((3, 2, 2), 0.5)
+    picture[2, :, 0] = 1.0
+    picture[1, :, 1] = 1.0
+    normals = decoding(estimator, monkeypatch, picture).normals
+    torch.testing.assert_close(normals.norm(dim=-1), torch.ones(HEIGHT, WIDTH))
+    torch.testing.assert_close(normals[5, WIDTH // 2], torch.tensor([0.0, -(0.5**0.5), -(0.5**0.5)]))
+
+
+def test_only_the_tasks_asked_for(estimator):
+    geometry = estimator.predict(IMAGE, tasks=["normals"])
+    assert geometry.disparity is None and geometry.depth is None and geometry.points is None
+    assert geometry.normals is not None and not geometry.scale.metric
+
+
+def test_a_reference_makes_it_metric(estimator):
+    truth = 1 / (0.5 * estimator.predict(IMAGE).disparity + 0.2)
+    geometry = estimator.predict(IMAGE, CAMERA, Reference(truth[::2, ::2].contiguous()))
+    assert geometry.scale.metric
+    exact = estimator.predict(IMAGE, CAMERA, Reference(truth))
+    torch.testing.assert_close(exact.depth, truth, rtol=1e-3, atol=0)
+    torch.testing.assert_close(exact.points[..., 2], exact.depth)
+
+
+def test_the_sharpener_yields_between_its_steps_and_keeps_the_frame(estimator):
+    coarse = estimator.predict(IMAGE, CAMERA, aligner=Aligner(), stamp=3.0)
+    *steps, sharp = estimator.sharpen(coarse, steps=3)
+    assert steps == [None] * 6  # three for each task
+    assert sharp.stage == "sharpener" and coarse.stage == "core"
+    assert sharp.camera is coarse.camera and sharp.scale == coarse.scale
+    assert not torch.equal(sharp.disparity, coarse.disparity) and not torch.equal(sharp.normals, coarse.normals)
+    assert sharp.depth is not coarse.depth  # not a copy of the coarse one's cached depth
+
+
+def test_a_sharp_frame_is_fitted_to_its_own_reference(estimator):
+    truth = 1 / (0.5 * estimator.predict(IMAGE).disparity + 0.2)
+    coarse = estimator.predict(IMAGE, CAMERA, Reference(truth))
+    *_, sharp = estimator.sharpen(coarse, steps=1)
+    assert sharp.scale.metric and sharp.scale.scale != coarse.scale.scale
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (torch.zeros(5, 7, 3), r"uint8, got \(5, 7, 3\) of torch.float32"),
+        (torch.zeros(3, 5, 7, dtype=torch.uint8), r"\(H, W, 3\) of uint8, got \(3, 5, 7\)"),
+        (torch.zeros(7, 90, 3, dtype=torch.uint8), "too small"),
+    ],
+)
+def test_bad_images_are_refused(estimator, image, message):
+    with pytest.raises(ValueError, match=message):
+        estimator.predict(image)
+
+
+def test_a_camera_of_another_size_is_refused(estimator):
+    with pytest.raises(ValueError, match="53 x 37, got 53 x 36"):
+        estimator.predict(IMAGE, Camera.from_fov(WIDTH, HEIGHT - 1, 60))
