@@ -1,0 +1,105 @@
+"""What the node costs outside the model, per 640x480 frame on one core: messages to tensors and back.
+
+    python benchmarks/node_overhead.py
+
+Medians over 50 runs after 5 of warm-up, all rows in one run. Where sensor_msgs_py is installed, its packing of the same
+cloud stands beside ours.
+"""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import torch
+from rclpy.serialization import serialize_message
+from sensor_msgs.msg import CompressedImage, PointField
+from std_msgs.msg import Header
+
+from lotus2_ros.geometry.camera import Camera
+from lotus2_ros.ros.messages import image_to_tensor, tensor_to_image, tensors_to_cloud
+
+WIDTH, HEIGHT = 640, 480
+WARM_UP, RUNS = 5, 50
+
+
+def milliseconds(run: Callable[[], object]) -> float:
+    """Median time of ``run``."""
+    times = []
+    for number in range(WARM_UP + RUNS):
+        start = time.perf_counter()
+        run()
+        if number >= WARM_UP:
+            times.append(1e3 * (time.perf_counter() - start))
+    return statistics.median(times)
+
+
+def inputs(image: torch.Tensor) -> dict[str, Callable[[], object]]:
+    """Message to tensor, by encoding."""
+    picture = image.numpy()
+    messages = {
+        "rgb8": tensor_to_image(image, "rgb8", Header()),
+        "bgr8": tensor_to_image(image.flip(-1), "bgr8", Header()),
+        "mono8": tensor_to_image(image[..., 0], "mono8", Header()),
+        "bayer_rggb8": tensor_to_image(image[..., 0], "bayer_rggb8", Header()),
+        "uyvy": tensor_to_image(image[..., :2], "uyvy", Header()),
+        "jpeg": CompressedImage(format="jpeg", data=cv2.imencode(".jpg", picture)[1].tobytes()),
+    }
+    return {
+        f"{name} to tensor": (lambda message=message: image_to_tensor(message)) for name, message in messages.items()
+    }
+
+
+def outputs(image: torch.Tensor) -> dict[str, Callable[[], object]]:
+    """Depth, normals and an XYZRGB cloud to messages; the last row is all three."""
+    camera = Camera.from_fov(WIDTH, HEIGHT, 60.0)
+    depth, normals = 1 + torch.rand(HEIGHT, WIDTH), torch.rand(HEIGHT, WIDTH, 3)
+    parts: dict[str, Callable[[], object]] = {
+        "depth to Image": lambda: tensor_to_image(depth, "32FC1", Header()),
+        "normals to Image": lambda: tensor_to_image(normals, "32FC3", Header()),
+        "depth to XYZRGB cloud": lambda: tensors_to_cloud(camera.unproject(depth), image, None, Header()),
+    }
+    steps = list(parts.values())
+    return {**parts, "depth + normals + cloud": lambda: [step() for step in steps]}
+
+
+def peer(image: torch.Tensor) -> dict[str, Callable[[], object]]:
+    """The same cloud by sensor_msgs_py, where it is installed."""
+    try:
+        from sensor_msgs_py.point_cloud2 import create_cloud
+    except ImportError:
+        return {}
+    camera = Camera.from_fov(WIDTH, HEIGHT, 60.0)
+    depth = 1 + torch.rand(HEIGHT, WIDTH)
+    names = ["x", "y", "z", "rgb"]
+    fields = [PointField(name=n, offset=4 * i, datatype=PointField.FLOAT32, count=1) for i, n in enumerate(names)]
+
+    def pack() -> object:
+        points = camera.unproject(depth).numpy().reshape(-1, 3)
+        channels = image.numpy().reshape(-1, 3).astype(np.uint32)
+        packed = (channels[:, 0] << 16 | channels[:, 1] << 8 | channels[:, 2]).view(np.float32)
+        return create_cloud(Header(), fields, np.column_stack((points, packed)))
+
+    return {"the same cloud by create_cloud": pack}
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    image = torch.randint(0, 256, (HEIGHT, WIDTH, 3), dtype=torch.uint8)
+    print(f"{platform.processor() or platform.machine()}, torch {torch.__version__}, one thread, {WIDTH}x{HEIGHT}")
+    print(f"{'':34}{'ms':>8}")
+    for name, run in {**inputs(image), **outputs(image), **peer(image)}.items():
+        print(f"{name:34}{milliseconds(run):8.2f}")
+    cloud = tensors_to_cloud(
+        Camera.from_fov(WIDTH, HEIGHT, 60.0).unproject(torch.ones(HEIGHT, WIDTH)), image, None, Header()
+    )
+    print(f"{'for comparison: serialize the cloud':34}{milliseconds(lambda: serialize_message(cloud)):8.2f}")
+
+
+if __name__ == "__main__":
+    main()
