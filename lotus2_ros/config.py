@@ -8,8 +8,8 @@ command line options.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields, replace
-from typing import Any
+from dataclasses import Field, dataclass, field, fields, replace
+from typing import Any, cast
 
 TASKS = ("depth", "normals")
 
@@ -183,8 +183,7 @@ class Config:
 def walk() -> Iterator[tuple[str, Field]]:
     """Every parameter as (``group.field``, dataclass field), in order of declaration."""
     for group in fields(Config):
-        assert group.default_factory is not MISSING
-        for item in fields(group.default_factory):
+        for item in fields(cast(type, group.default_factory)):
             yield f"{group.name}.{item.name}", item
 
 

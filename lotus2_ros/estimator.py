@@ -126,8 +126,8 @@ class Estimator:
         if disparity is not None and coarse.reference is not None and scale.metric:
             with self._timed(latency, "align"), suppress(AlignmentError):
                 scale = replace(fit_to_reference(disparity, coarse.reference), age=scale.age)
-        known = {"disparity": disparity, "normals": normals, "scale": scale, "latents": latents, "latency": latency}
-        yield replace(coarse, stage="sharpener", **known)
+        sharpened = replace(coarse, stage="sharpener", disparity=disparity, normals=normals)
+        yield replace(sharpened, scale=scale, latents=latents, latency=latency)
 
     def _process_image(self, image: Tensor) -> Tensor:
         """(H, W, 3) uint8 -> (1, 3, h, w) float32 in [-1, 1] at the size the model works at."""

@@ -26,7 +26,7 @@ def test_everything_has_the_size_of_the_image(estimator):
     geometry = estimator.predict(IMAGE, CAMERA)
     assert geometry.disparity.shape == geometry.depth.shape == (HEIGHT, WIDTH)
     assert geometry.normals.shape == geometry.points.shape == (HEIGHT, WIDTH, 3)
-    assert 0 <= geometry.disparity.min() and geometry.disparity.max() <= 1
+    assert geometry.disparity.min() >= 0 and geometry.disparity.max() <= 1
     torch.testing.assert_close(geometry.normals.norm(dim=-1), torch.ones(HEIGHT, WIDTH))
     assert list(geometry.latency) == ["resize", "encode", "core", "decode", "align"]
 

@@ -56,15 +56,12 @@ class _CvBridge:
             pixels = cv2.convertScaleAbs(pixels, alpha=255 / 65535)
         return pixels if to_rgb is None else cv2.cvtColor(pixels, to_rgb)
 
-    def compressed_imgmsg_to_cv2(
-        self, cmprs_img_msg: CompressedImage, desired_encoding: str = "passthrough"
-    ) -> np.ndarray:
-        """The decoded picture: as it is for ``passthrough``, else as (H, W, 3) in ``rgb8``."""
-        flags = cv2.IMREAD_UNCHANGED if desired_encoding == "passthrough" else cv2.IMREAD_COLOR
-        pixels = cv2.imdecode(np.frombuffer(cmprs_img_msg.data, np.uint8), flags)
-        return (
-            pixels if desired_encoding == "passthrough" or pixels is None else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-        )
+    def compressed_imgmsg_to_cv2(self, cmprs_img_msg: CompressedImage, desired_encoding: str = "rgb8") -> np.ndarray:
+        """The decoded picture, (H, W, 3) in ``rgb8``. Raises cv2.error or ValueError if it does not decode."""
+        pixels = cv2.imdecode(np.frombuffer(cmprs_img_msg.data, np.uint8), cv2.IMREAD_COLOR)
+        if pixels is None:
+            raise ValueError("it does not decode")
+        return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
     def cv2_to_imgmsg(self, cvim: np.ndarray, encoding: str = "passthrough", header: Header | None = None) -> Image:
         """An Image message of a contiguous (H, W) or (H, W, C) array."""
@@ -91,7 +88,7 @@ def _create_cloud(
 def _bytes_of(values: np.ndarray) -> array:
     # An array.array is the one type that a message takes without a check of every element.
     data = array("B")
-    data.frombytes(memoryview(values).cast("B"))
+    data.frombytes(values.data.cast("B"))
     return data
 
 

@@ -149,9 +149,6 @@ def _decompressed(message: CompressedImage) -> np.ndarray:
     if not len(message.data):
         raise MessageError("image_data", f"expected a compressed image ({message.format!r}), got no data")
     try:
-        pixels = _bridge.compressed_imgmsg_to_cv2(message, "rgb8")
+        return _bridge.compressed_imgmsg_to_cv2(message, "rgb8")
     except Exception as error:  # cv_bridge and OpenCV raise different classes for a picture that does not decode
         raise MessageError("image_data", f"{message.format!r} image of {len(message.data)} bytes: {error}") from None
-    if pixels is None:
-        raise MessageError("image_data", f"{message.format!r} image of {len(message.data)} bytes does not decode")
-    return pixels
