@@ -11,6 +11,7 @@ from lifecycle_msgs.msg import Transition
 from lotus2_ros.msg import FrameReport
 from rcl_interfaces.srv import DescribeParameters, SetParameters
 from rclpy.parameter import Parameter
+from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 
@@ -243,8 +244,13 @@ def set_parameter(client, name, value):
 
 
 def test_parameters_are_described_and_refused_with_a_reason(start, client):
-    start()
+    start({"qos_overrides./perception/points.publisher.reliability": "best_effort"})
     client.until(lambda: client.state() == "active", "active node")
+    qos = {
+        topic: client.node.get_publishers_info_by_topic(f"/perception/{topic}")[0].qos_profile.reliability
+        for topic in ("points", "depth/image")
+    }
+    assert qos == {"points": ReliabilityPolicy.BEST_EFFORT, "depth/image": ReliabilityPolicy.RELIABLE}
     answer = client.call(DescribeParameters, "describe_parameters", DescribeParameters.Request(names=["sharp.steps"]))
     described = answer.descriptors[0]
     assert "Euler steps" in described.description and described.integer_range[0].to_value == 50
