@@ -15,6 +15,7 @@ from lotus2_ros.bags.recorded import open_reader
 
 IMAGE_TOPIC, COMPRESSED_TOPIC = "/image", "/image/compressed"
 INFO_TOPIC, REFERENCE_TOPIC = "/camera_info", "/reference/depth"
+INPUT_TOPICS = (INFO_TOPIC, REFERENCE_TOPIC, IMAGE_TOPIC, COMPRESSED_TOPIC)
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from lotus2_ros.bags.writer import duration
+from lotus2_ros.bags.writer import INPUT_TOPICS, duration
 from lotus2_ros.demo.progress import Progress
 from lotus2_ros.share import share
 
@@ -37,7 +37,9 @@ def record_node(source: Path, target: Path, *, frames: int, rate: float, paramet
     ``parameters`` are ``name:=value`` of the node, ``frames`` the number of images in the bag; the processes' logs go
     to the folder ``logs``. Raises SessionError; whatever happens, no process is left behind.
     """
-    node_arguments = [part for parameter in parameters for part in ("-p", parameter)]
+    # A best-effort reader misses what is sent before it knows the writer, and a recording may be a single frame.
+    reliable = [f"qos_overrides.{topic}.subscription.reliability:=reliable" for topic in INPUT_TOPICS]
+    node_arguments = [part for parameter in (*reliable, *parameters) for part in ("-p", parameter)]
     with Session(logs) as session, Progress(frames) as progress:
         session.start("node", "lotus2_ros.ros.node", "--ros-args", *node_arguments)
         timeout = ("--timeout", str(START_TIMEOUT))

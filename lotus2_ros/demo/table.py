@@ -31,7 +31,7 @@ def summary(results: Results, played: int) -> list[str]:
     lines.append("scale     " + ", ".join(f"{source}: {count} frames" for source, count in sources.items()))
     notes = Counter(r.scale_note for r in results.reports if r.scale_note)
     lines += [f"          {count} x {note}" for note, count in notes.items()]
-    against = "the reference it was fitted to" if results.truth == REFERENCE_TOPIC else "exact depth"
+    against = "the reference depth" if results.truth == REFERENCE_TOPIC else "exact depth"
     for stage, errors in results.errors.items():
         absrel, delta1 = (median(values) for values in zip(*errors, strict=True))
         figures = f"AbsRel {absrel:.3f}, delta1 {delta1:.3f}"

@@ -20,10 +20,9 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.utilities import remove_ros_args
 
 from lotus2_ros.bags import read_messages
-from lotus2_ros.bags.writer import COMPRESSED_TOPIC, IMAGE_TOPIC, INFO_TOPIC, REFERENCE_TOPIC
+from lotus2_ros.bags.writer import COMPRESSED_TOPIC, IMAGE_TOPIC, INPUT_TOPICS
 from lotus2_ros.ros.serialized import message_class
 
-TOPICS = (INFO_TOPIC, REFERENCE_TOPIC, IMAGE_TOPIC, COMPRESSED_TOPIC)
 STAY = 600.0  # seconds after the last message, should nobody interrupt
 
 
@@ -48,7 +47,7 @@ def main() -> None:
 
 def advertise(node: Node, bag: Path) -> dict[str, Publisher]:
     """A reliable publisher for each topic of the bag that the node listens to."""
-    kinds = {topic: kind for topic, kind, _, _ in read_messages(bag, TOPICS)}
+    kinds = {topic: kind for topic, kind, _, _ in read_messages(bag, INPUT_TOPICS)}
     qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
     return {topic: node.create_publisher(message_class(kind), topic, qos) for topic, kind in kinds.items()}
 
@@ -68,7 +67,7 @@ def play(bag: Path, publishers: dict[str, Publisher], rate: float) -> None:
     start = time.monotonic()
     first: int | None = None
     count = 0
-    for topic, _, time_ns, raw in read_messages(bag, TOPICS):
+    for topic, _, time_ns, raw in read_messages(bag, INPUT_TOPICS):
         first = time_ns if first is None else first
         time.sleep(max(0.0, start + (time_ns - first) * 1e-9 / rate - time.monotonic()))
         if not rclpy.ok():
