@@ -13,7 +13,7 @@ setup:  ## make or update .venv: Python libraries, ROS 2 as wheels, the messages
 	@scripts/setup
 
 demo: setup  ## camera bag -> node -> out/demo; INPUT= for your own images
-	$(VENV)/bin/lotus2 demo $(if $(INPUT),--input "$(INPUT)") $(if $(FOV),--fov "$(FOV)") $(ARGS)
+	$(VENV)/bin/lotus2 demo $(if $(INPUT),--input $(INPUT)) $(if $(FOV),--fov "$(FOV)") $(ARGS)
 
 test: setup  ## run the tests
 	$(VENV)/bin/python -m pytest $(ARGS)

@@ -114,13 +114,12 @@ class References:
 
 def subscribe(node: LifecycleNode, config: Config, pairing: Pairing, references: References) -> list:
     """All subscriptions of an active node. Sensor-data QoS, so that any publisher matches; overridable."""
-    newest = _sensor_data(1)
     compressed = config.input.image_transport == "compressed"
     image_topic, image_type = ("image/compressed", CompressedImage) if compressed else ("image", Image)
     wanted = [
         (CameraInfo, "camera_info", pairing.info, _sensor_data(REMEMBERED_INFOS)),
-        (image_type, image_topic, pairing.image, newest),
-        (Image, "reference/depth", references.depth, newest),
+        (image_type, image_topic, pairing.image, _sensor_data(1)),
+        (Image, "reference/depth", references.depth, _sensor_data(1)),
     ]
     options = QoSOverridingOptions.with_default_policies()
     return [
@@ -130,4 +129,5 @@ def subscribe(node: LifecycleNode, config: Config, pairing: Pairing, references:
 
 
 def _sensor_data(depth: int) -> QoSProfile:
+    # A new one for each topic: rclpy writes a topic's overrides into the profile that it is given.
     return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT)

@@ -37,8 +37,6 @@ class Outputs:
 
     def __init__(self, node: LifecycleNode) -> None:
         self._node = node
-        # Reliable, so that every subscriber matches; depth 1, because only the newest frame is worth sending.
-        self._qos = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.RELIABLE)
         self._publishers: dict[tuple[str, str], LifecyclePublisher] = {
             (stage, topic): self._create(kind, prefix + topic)
             for stage, prefix in PREFIXES.items()
@@ -47,8 +45,11 @@ class Outputs:
         self.report = self._create(FrameReport, "~/report")
 
     def _create(self, kind: type, topic: str) -> LifecyclePublisher:
+        # Reliable, so that every subscriber matches; depth 1, because only the newest frame is worth sending. A profile
+        # for each topic: rclpy writes a topic's overrides into the one that it is given.
+        qos = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.RELIABLE)
         options = QoSOverridingOptions.with_default_policies()
-        return self._node.create_lifecycle_publisher(kind, topic, self._qos, qos_overriding_options=options)
+        return self._node.create_lifecycle_publisher(kind, topic, qos, qos_overriding_options=options)
 
     def destroy(self) -> None:
         for publisher in (*self._publishers.values(), self.report):

@@ -248,9 +248,10 @@ def test_parameters_are_described_and_refused_with_a_reason(start, client):
     client.until(lambda: client.state() == "active", "active node")
     qos = {
         topic: client.node.get_publishers_info_by_topic(f"/perception/{topic}")[0].qos_profile.reliability
-        for topic in ("points", "depth/image")
+        for topic in ("depth/image", "points", "disparity/image")
     }
-    assert qos == {"points": ReliabilityPolicy.BEST_EFFORT, "depth/image": ReliabilityPolicy.RELIABLE}
+    best_effort, reliable = ReliabilityPolicy.BEST_EFFORT, ReliabilityPolicy.RELIABLE
+    assert qos == {"depth/image": reliable, "points": best_effort, "disparity/image": reliable}
     answer = client.call(DescribeParameters, "describe_parameters", DescribeParameters.Request(names=["sharp.steps"]))
     described = answer.descriptors[0]
     assert "Euler steps" in described.description and described.integer_range[0].to_value == 50
