@@ -37,5 +37,5 @@ def test_unknown_commands_and_bad_input_exit_with_2(capsys, tmp_path):
 
 
 def test_the_node_refuses_invalid_parameters(capsys):
-    assert cli.main(["node", "--ros-args", "-p", "sharp.steps:=99"]) == 2
-    assert "sharp.steps: expected 1 to 50, got 99" in capsys.readouterr().err
+    assert cli.main(["node", "--ros-args", "-p", "model.device:=tpu"]) == 2
+    assert "model.device: expected one of auto, cpu, cuda, got 'tpu'" in capsys.readouterr().err

@@ -34,20 +34,22 @@ class Health:
         self._lock = threading.Lock()
         self._warned: dict[str, float] = {}
         self._rejections: Counter[str] = Counter()
-        self._unpaired = 0
         self._counts: Counter[str] = Counter()
         self._totals: deque[float] = deque(maxlen=WINDOW)
         self._previous: dict[str, int] = {}
         self._since = time.monotonic()
         self._scale = "no frame yet"
 
+    def image_received(self) -> None:
+        with self._lock:
+            self._counts["received"] += 1
+
     def reject(self, reason: str, text: str, frame: bool = True) -> None:
         """Count a dropped message and say so once per warning period and reason. ``frame``: it was an image."""
         now = time.monotonic()
         with self._lock:
             self._rejections[reason] += 1
-            self._unpaired += frame and reason == "camera_info_missing"
-            self._counts["frames rejected"] += frame
+            self._counts["rejected"] += frame
             quiet = now - self._warned.get(reason, -float("inf")) < self._warn_period()
             if not quiet:
                 self._warned[reason] = now
@@ -63,10 +65,6 @@ class Health:
                 self._totals.append(latency["total"])
 
     @property
-    def received(self) -> int:
-        return sum(self._mailboxes.received.values()) + self._unpaired
-
-    @property
     def dropped(self) -> int:
         return sum(self._mailboxes.dropped.values())
 
@@ -74,13 +72,13 @@ class Health:
         """What was done with one frame, with the counters; ``latency`` in seconds."""
         with self._lock:
             reasons = dict(self._rejections)
-            counts = dict(self._counts)
+            counts = self._counts.copy()
         report = frame_report(geometry, self._estimator, latency, header)
-        report.frames_received = self.received
-        report.frames_processed = counts.get("core", 0)
-        report.frames_sharpened = counts.get("sharpener", 0)
+        report.frames_received = counts["received"]
+        report.frames_processed = counts["core"]
+        report.frames_sharpened = counts["sharpener"]
         report.frames_dropped = self.dropped
-        report.frames_rejected = counts.get("frames rejected", 0)
+        report.frames_rejected = counts["rejected"]
         report.rejection_reasons = list(reasons)
         report.rejection_counts = list(reasons.values())
         return report
@@ -90,7 +88,11 @@ class Health:
         model, device = self._estimator.model, self._estimator.device
         with self._lock:
             elapsed, self._since = time.monotonic() - self._since, time.monotonic()
-            now = {"in": self.received, "out": self._counts["core"], "rejected": sum(self._rejections.values())}
+            now = {
+                "in": self._counts["received"],
+                "out": self._counts["core"],
+                "rejected": sum(self._rejections.values()),
+            }
             delta = {key: value - self._previous.get(key, 0) for key, value in now.items()}
             self._previous = now
             values = {

@@ -15,6 +15,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from lotus2_ros.config import Config
 from lotus2_ros.geometry.scale import Reference
+from lotus2_ros.ros.diagnostics import Health
 from lotus2_ros.ros.messages import MessageError, depth_to_tensor, stamp_seconds
 
 REMEMBERED_INFOS = 30
@@ -33,16 +34,15 @@ class Frame:
 class Pairing:
     """Pairs images with camera_info by stamp, in whichever order the two arrive."""
 
-    def __init__(
-        self, config: Callable[[], Config], deliver: Callable[[Frame], None], reject: Callable[..., None]
-    ) -> None:
+    def __init__(self, config: Callable[[], Config], deliver: Callable[[Frame], None], health: Health) -> None:
         self._config = config
         self._deliver = deliver
-        self._reject = reject
+        self._health = health
         self._infos: OrderedDict[float, CameraInfo] = OrderedDict()
         self._waiting: Frame | None = None
 
     def image(self, message: Image | CompressedImage) -> None:
+        self._health.image_received()
         frame = Frame(message, self._info_of(message), time.perf_counter())
         if frame.info is not None:
             self._deliver(frame)
@@ -84,14 +84,14 @@ class Pairing:
                 f"expected a camera_info within {self._config().input.sync_slop:g} s of the image's stamp {stamp:.6f}, "
                 f"the nearest is {nearest:+.6f} s off; see input.sync_slop"
             )
-        self._reject("camera_info_missing", text)
+        self._health.reject("camera_info_missing", text)
 
 
 class References:
     """The newest references by stamp. Filled by the node's thread, read by the model's."""
 
-    def __init__(self, reject: Callable[..., None]) -> None:
-        self._reject = reject
+    def __init__(self, health: Health) -> None:
+        self._health = health
         self._newest: deque[Reference] = deque(maxlen=REMEMBERED_REFERENCES)
         self._lock = threading.Lock()
 
@@ -100,7 +100,7 @@ class References:
             reference = Reference(depth_to_tensor(message), stamp_seconds(message.header))
         except MessageError as error:
             reason = "reference_" + error.reason.removeprefix("image_")
-            self._reject(reason, f"reference/depth: {error}", frame=False)
+            self._health.reject(reason, f"reference/depth: {error}", frame=False)
             return
         with self._lock:
             self._newest.append(reference)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import Field
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
@@ -21,12 +22,11 @@ def declare(node: Node) -> Config:
     """
     values = {}
     for name, item in walk():
-        # rclpy's own range check says only "out of range"; the configuration's says what was expected and what came.
-        override = node._parameter_overrides.get(name)
-        if override is not None:
-            Config().updated({name: _plain(override)})
         default = list(item.default) if isinstance(item.default, tuple) else item.default
-        values[name] = _plain(node.declare_parameter(name, default, describe(item)))
+        try:
+            values[name] = _plain(node.declare_parameter(name, default, describe(item)))
+        except (InvalidParameterTypeException, InvalidParameterValueException) as error:
+            raise ConfigError(str(error)) from None
     return Config().updated(values)
 
 

@@ -52,12 +52,12 @@ class Pipeline:
         self._config = config
         mailboxes: Mailboxes[Frame] = Mailboxes()
         self._health = Health(node, estimator, mailboxes, lambda: config().node.warn_period)
-        self._references = References(self._health.reject)
+        self._references = References(self._health)
         self._aligner = Aligner()
         self._camera: tuple[object, Camera] | None = None
         self._worker = Worker(mailboxes, self._predict, self._sharpen, lambda: config().sharp.period, failed)
         self._worker.start()
-        pairing = Pairing(config, lambda frame: mailboxes.put(CAMERA, frame), self._health.reject)
+        pairing = Pairing(config, lambda frame: mailboxes.put(CAMERA, frame), self._health)
         self._subscriptions = subscribe(node, config(), pairing, self._references)
         # By the steady clock: diagnostics go on while a simulated clock is paused.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
