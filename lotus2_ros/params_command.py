@@ -74,5 +74,3 @@ def default_of(item: Field) -> str:
     assert item.default is not MISSING
     value = list(item.default) if isinstance(item.default, tuple) else item.default
     return yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
-
-

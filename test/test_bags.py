@@ -228,12 +228,12 @@ def test_broken_bags_are_one_clear_line(tmp_path: Path, name: str, share: float)
 
 
 def test_bad_inputs_are_one_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no such file or folder: .*nowhere"):
+    with pytest.raises(FileNotFoundError, match=r"no such file or folder: .*nowhere"):
         open_recording([tmp_path / "nowhere"])
     with pytest.raises(InputError, match="expected images, a bag or an RGB-D frame in this folder, found none"):
         open_recording([tmp_path])
     (tmp_path / "text.txt").write_text("hello")
-    with pytest.raises(InputError, match="text.txt: expected images, a folder, a video or a bag"):
+    with pytest.raises(InputError, match=r"text.txt: expected images, a folder, a video or a bag"):
         open_recording([tmp_path / "text.txt"])
     with pytest.raises(InputError, match="is not a bag"):
         open_recording([tmp_path / "text.txt"], topic="/image")

@@ -16,7 +16,7 @@ def arguments(*argv: str) -> argparse.Namespace:
 
 
 class Oracle:
-    """Knows the answer up to an affine change of the disparity; its sharpener takes two steps and spoils the normals."""
+    """Knows the answer up to an affine change of disparity; its sharpener takes two steps and spoils the normals."""
 
     def __init__(self, view: scenes.View) -> None:
         self.view = view
