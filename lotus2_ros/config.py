@@ -96,7 +96,7 @@ class SharpConfig:
     period: float = parameter(
         1.0, "Seconds between the starts of two sharpened frames", low=0.0, high=3600.0, live=True
     )
-    steps: int = parameter(10, "Euler steps of the sharpener", low=1, high=50, live=True)
+    steps: int = parameter(0, "Euler steps of the sharpener; 0: the model's own", low=0, high=50, live=True)
 
 
 @dataclass(frozen=True)

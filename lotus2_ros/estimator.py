@@ -109,7 +109,7 @@ class Estimator:
         """
         latency: dict[str, float] = {}
         latents = dict(coarse.latents)
-        steps = self.config.sharp.steps if steps is None else steps
+        steps = steps or self.config.sharp.steps or self.model.sharpener_steps
         for task, latent in coarse.latents.items():
             if not self.model.has_sharpener(task):
                 continue

@@ -27,7 +27,7 @@ def test_values_and_updated_are_inverse():
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("sharp.steps", 0, "expected 1 to 50, got 0"),
+        ("sharp.steps", -1, "expected 0 to 50, got -1"),
         ("sharp.steps", 2.0, "expected int, got 2.0"),
         ("sharp.period", math.nan, "expected 0.0 to 3600.0, got nan"),
         ("sharp.enabled", 1, "expected bool"),

@@ -291,7 +291,7 @@ def test_invalid_parameters_end_the_start_with_one_line(start):
     node = start({"sharp.steps": 99})
     assert node.process.wait(60) == 2
     (line,) = node.output().splitlines()
-    assert line.startswith("perception: ") and "sharp.steps out of range. Min: 1, Max: 50, value: 99" in line
+    assert line.startswith("perception: ") and "sharp.steps out of range. Min: 0, Max: 50, value: 99" in line
 
 
 FAILING = """
