@@ -1,17 +1,12 @@
 """The running node, seen from another process."""
 
 import math
-import time
 
 import numpy as np
 import pytest
 import torch
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from lifecycle_msgs.msg import Transition
 from lotus2_ros.msg import FrameReport
-from rcl_interfaces.srv import DescribeParameters, SetParameters
-from rclpy.parameter import Parameter
-from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 
@@ -238,82 +233,6 @@ def test_sharp_frames_keep_the_stamp_of_their_image(start, client, depth):
     assert np.abs(difference).max() > 1e-4
 
 
-def set_parameter(client, name, value):
-    request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
-    return client.call(SetParameters, "set_parameters", request).results[0]
-
-
-def test_parameters_are_described_and_refused_with_a_reason(start, client):
-    start({"qos_overrides./perception/points.publisher.reliability": "best_effort"})
-    client.until(lambda: client.state() == "active", "active node")
-    qos = {
-        topic: client.node.get_publishers_info_by_topic(f"/perception/{topic}")[0].qos_profile.reliability
-        for topic in ("depth/image", "points", "disparity/image")
-    }
-    best_effort, reliable = ReliabilityPolicy.BEST_EFFORT, ReliabilityPolicy.RELIABLE
-    assert qos == {"depth/image": reliable, "points": best_effort, "disparity/image": reliable}
-    answer = client.call(DescribeParameters, "describe_parameters", DescribeParameters.Request(names=["sharp.steps"]))
-    described = answer.descriptors[0]
-    assert "Euler steps" in described.description and described.integer_range[0].to_value == 50
-    assert set_parameter(client, "sharp.period", 2.5).successful
-    for name, value, reason in (
-        ("sharp.steps", 99, "99"),
-        ("model.posterior", "median", "expected one of mode, sample, got 'median'"),
-        ("model.device", "cpu", "only while the node is unconfigured"),
-    ):
-        result = set_parameter(client, name, value)
-        assert not result.successful and reason in result.reason
-
-
-def test_lifecycle_by_hand(start, client, tmp_path):
-    node = start({"node.autostart": "false", "model.path": tmp_path / "nowhere"})
-    assert client.state() == "unconfigured"
-    assert not client.change_state(Transition.TRANSITION_CONFIGURE)
-    assert client.state() == "unconfigured" and f"{tmp_path / 'nowhere'}: no such folder" in node.output()
-
-
-def test_lifecycle_all_the_way_round_twice(start, client, random_bundle):
-    node = start({"node.autostart": "false", "model.path": "nowhere"})
-    assert set_parameter(client, "model.path", str(random_bundle)).successful
-    client.node.create_subscription(FrameReport, "/perception/report", client.received["report"].append, 10)
-    for turn in range(2):
-        for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
-            assert client.change_state(transition)
-        client.received["report"].clear()
-        client.subscribe(Image, "disparity/image")
-        client.repeat(lambda turn=turn: client.send_frame(IMAGE, turn), lambda: client.received["report"], "report")
-        for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP):
-            assert client.change_state(transition)
-    assert node.stop() == 0
-
-
-def test_invalid_parameters_end_the_start_with_one_line(start):
-    node = start({"sharp.steps": 99})
-    assert node.process.wait(60) == 2
-    (line,) = node.output().splitlines()
-    assert line.startswith("perception: ") and "sharp.steps out of range. Min: 0, Max: 50, value: 99" in line
-
-
-FAILING = """
-import sys
-from lotus2_ros.estimator import Estimator
-from lotus2_ros.ros.node import main
-def predict(self, *args, **kwargs):
-    raise RuntimeError("CUDA out of memory")
-Estimator.predict = predict
-sys.exit(main())
-"""
-
-
-def test_a_failure_of_the_model_drives_the_node_to_its_error_state(start, client):
-    node = start(command=("-c", FAILING))
-    client.subscribe(Image, "disparity/image")
-    text = "in error state: RuntimeError: CUDA out of memory"
-    client.repeat(lambda: client.send_frame(IMAGE, 1), lambda: text in node.output(), "error")
-    assert client.state() == "unconfigured"  # freed, and ready to be configured anew
-    assert client.change_state(Transition.TRANSITION_CONFIGURE)
-
-
 def test_frames_are_dropped_and_counted_when_they_come_too_fast(start, client):
     start()
     client.subscribe(Image, "disparity/image")
@@ -327,11 +246,3 @@ def test_frames_are_dropped_and_counted_when_they_come_too_fast(start, client):
     names = "received", "processed", "dropped", "rejected"
     received, *answered = (getattr(report, f"frames_{n}") - getattr(before, f"frames_{n}") for n in names)
     assert 2 <= received <= 41 and received == sum(answered)
-
-
-def test_it_ends_on_sigint_without_a_traceback(start, client):
-    node = start()
-    client.until(lambda: client.state() == "active", "active node")
-    begun = time.monotonic()
-    assert node.stop() == 0 and time.monotonic() - begun < 10
-    assert "Traceback" not in node.output()
