@@ -52,8 +52,8 @@ class TrainingConfig:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     vae: StageConfig = field(default_factory=lambda: StageConfig(steps=1400, batch=18, learning_rate=2e-3))
     core_small: StageConfig = field(default_factory=lambda: StageConfig(steps=2000, batch=16, learning_rate=1e-3))
-    core: StageConfig = field(default_factory=lambda: StageConfig(steps=1500, batch=8, learning_rate=1e-3))
-    sharpener: StageConfig = field(default_factory=lambda: StageConfig(steps=400, batch=8, learning_rate=5e-4))
+    core: StageConfig = field(default_factory=lambda: StageConfig(steps=1300, batch=8, learning_rate=1e-3))
+    sharpener: StageConfig = field(default_factory=lambda: StageConfig(steps=700, batch=8, learning_rate=5e-4))
     vae_crop: int = 64
     vae_noise: float = 0.05  # on the latent, so that near latents decode to near images
     seed: int = 0

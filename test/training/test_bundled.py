@@ -27,9 +27,9 @@ def scores() -> Scores:
     rows = []
     for kind in scenes.KINDS:
         rows.append(Scores())
-        for seed in range(100, 106):
+        for seed in range(100, 103):
             view = scenes.view(seed, 160, 120, kind)
-            measure(estimator, view.image, view.depth, view.normals, None, rows[-1])
+            measure(estimator, view.image, view.depth, view.normals, 4, rows[-1])
     return pool(rows)
 
 
@@ -38,13 +38,13 @@ def mean(values: list[float]) -> float:
 
 
 def test_depth_is_far_better_than_the_image_row(scores):
-    assert mean(scores.core) <= 0.7 * mean(scores.row)
+    assert mean(scores.core) <= 0.65 * mean(scores.row)
 
 
-def test_normals_are_right_to_some_degree(scores):
-    assert mean(scores.angle) < 37
+def test_normals_are_far_better_than_chance(scores):
+    assert mean(scores.angle) < 32
 
 
 def test_the_sharpener_does_little_harm(scores):
-    assert mean(scores.sharp) < mean(scores.core) + 0.05
-    assert mean(scores.sharp_angle) < mean(scores.angle) + 5
+    assert mean(scores.sharp) < mean(scores.core) + 0.02
+    assert mean(scores.sharp_angle) < mean(scores.angle) + 1
