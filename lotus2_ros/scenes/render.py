@@ -15,8 +15,8 @@ from lotus2_ros.scenes import textures
 from lotus2_ros.scenes.world import Light, Pose, World
 
 OCCLUSION_RAYS = 4
-# Corners are darkened from a coarser grid of rays: they are smooth, and this is most of the cost of a large image.
-OCCLUSION_SIDE = 160
+# What varies slowly, darkness in corners and exposure, is found on a grid of about this many pixels.
+SMOOTH_SIDE = 160
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Renderer:
 
     def _openness(self, depth: Tensor, rays: Tensor, normals: Tensor, eye: Tensor) -> Tensor:
         """(H, W) in [0, 1]: the share of short rays into the open, which is small in corners (ambient occlusion)."""
-        stride = max(1, max(depth.shape) // OCCLUSION_SIDE)
+        stride = max(1, max(depth.shape) // SMOOTH_SIDE)
         depth_, rays_, normals_ = (t[::stride, ::stride] for t in (depth, rays, normals))
         seen = torch.isfinite(depth_)
         up = normals_[seen]
@@ -133,13 +133,16 @@ class Renderer:
     ) -> Tensor:
         toward = torch.from_numpy(light.position).float() - points
         distance = toward.norm(dim=-1, keepdim=True)
-        facing = ((toward / distance) * normals).sum(-1)
+        direction = toward / distance
+        facing = (direction * normals).sum(-1)
         lit = facing > 0
         lit[lit.clone()] = ~self._blocked((points + 2e-3 * normals)[lit], toward[lit])
-        half = F.normalize(toward / distance - rays, dim=-1)
-        shine = gloss * (half * normals).sum(-1).clamp_min(0) ** 40
-        strength = torch.where(lit, 1.0, 0.0)[:, None] * 2 / (1 + (distance / light.reach) ** 2)
-        return strength * torch.from_numpy(light.color).float() * (albedo * facing[:, None] + 0.5 * shine[:, None])
+        reflected = albedo * facing[:, None]
+        shiny = lit & (gloss > 0)
+        half = F.normalize(direction[shiny] - rays[shiny], dim=-1)
+        reflected[shiny] += 0.5 * (gloss[shiny] * (half * normals[shiny]).sum(-1).clamp_min(0) ** 40)[:, None]
+        strength = torch.where(lit, 2.0, 0.0)[:, None] / (1 + (distance / light.reach) ** 2)
+        return strength * torch.from_numpy(light.color).float() * reflected
 
     def _albedo(self, points: Tensor, normals: Tensor, part: Tensor, footprint: Tensor) -> Tensor:
         """The surface's pattern, projected along the axis of the part's frame that the surface faces most."""
@@ -173,11 +176,8 @@ class Renderer:
 
 def _expose(radiance: Tensor, rng: np.random.Generator) -> Tensor:
     """A camera's automatic exposure, white balance, gamma and noise: uint8."""
-    level = (
-        radiance.mean(-1).flatten().quantile(0.8)
-        if radiance.numel() < 1_000_000
-        else radiance[::4, ::4].mean(-1).quantile(0.8)
-    )
+    stride = max(1, max(radiance.shape) // SMOOTH_SIDE)
+    level = radiance[::stride, ::stride].mean(-1).quantile(0.8)
     gain = rng.uniform(0.45, 0.85) / level.clamp_min(1e-4)
     balance = torch.from_numpy(rng.normal(1, 0.05, 3)).float()
     exposed = 1 - torch.exp(-1.3 * radiance * gain * balance)

@@ -1,3 +1,4 @@
+import argparse
 from dataclasses import replace
 
 import pytest
@@ -5,7 +6,7 @@ import torch
 
 from lotus2_ros.model.lotus2 import CORE
 from lotus2_ros.training import data, loop, stages
-from lotus2_ros.training.command import train
+from lotus2_ros.training.command import add_arguments, configure, train
 from lotus2_ros.training.config import DataConfig, NetworkConfig, StageConfig, TrainingConfig
 
 STAGE = StageConfig(steps=40, batch=1, learning_rate=0.05, warm_up=5)
@@ -146,3 +147,14 @@ def test_a_whole_run_writes_a_bundle_that_loads(tmp_path):
     with torch.inference_mode():
         assert model.core(model.encode(torch.zeros(1, 3, 32, 40)), "normals").isfinite().all()
     assert f"{CORE}_normals" in model.adapters
+
+
+def test_the_command_line_changes_what_it_names_only():
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    assert configure(parser.parse_args(["--output", "x"])) == TrainingConfig()
+    changed = configure(parser.parse_args(["--output", "x", "--core-small-steps", "7", "--shards", "2", "--seed", "3"]))
+    assert (changed.core_small.steps, changed.data.shards, changed.seed) == (7, 2, 3)
+    assert changed.core == TrainingConfig().core
+    with pytest.raises(ValueError, match="at least one shard, got 0"):
+        configure(parser.parse_args(["--output", "x", "--shards", "0"]))
