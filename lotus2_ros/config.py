@@ -110,7 +110,7 @@ class ScaleConfig:
         live=True,
     )
     max_age: float = parameter(
-        1.0, "Seconds a fit to a reference stays in use after the reference's stamp", low=0.0, high=3600.0, live=True
+        2.0, "Seconds a fit to a reference stays in use after the reference's stamp", low=0.0, high=3600.0, live=True
     )  # fmt: skip
     reference_slop: float = parameter(
         0.1,

@@ -104,8 +104,8 @@ class Estimator:
     def sharpen(self, coarse: Geometry, steps: int | None = None) -> Iterator[Geometry | None]:
         """Run the detail sharpener on a coarse geometry: yields None after every Euler step, then the sharp geometry.
 
-        Tasks without a sharpener stay as they are. The scale is fitted anew where the coarse frame had a reference of
-        its own; otherwise the coarse one stays, which is the fit nearest in time.
+        Tasks without a sharpener stay as they are. The sharp disparity is fitted anew, to the frame's own reference or
+        else to the coarse depth: an affine-invariant disparity has a scale and a shift of its own.
         """
         latency: dict[str, float] = {}
         latents = dict(coarse.latents)
@@ -123,9 +123,11 @@ class Estimator:
         with self._timed(latency, "decode"):
             disparity, normals = self._decode(latents, coarse.image.shape[:2])
         scale = coarse.scale
-        if disparity is not None and coarse.reference is not None and scale.metric:
+        if disparity is not None and coarse.depth is not None:
+            own = coarse.reference if scale.metric else None
             with self._timed(latency, "align"), suppress(AlignmentError):
-                scale = replace(fit_to_reference(disparity, coarse.reference), age=scale.age)
+                fit = fit_to_reference(disparity, own or Reference(coarse.depth))
+                scale = replace(scale, scale=fit.scale, shift=fit.shift)
         sharpened = replace(coarse, stage="sharpener", disparity=disparity, normals=normals)
         yield replace(sharpened, scale=scale, latents=latents, latency=latency)
 

@@ -93,9 +93,18 @@ def test_the_sharpener_yields_between_its_steps_and_keeps_the_frame(estimator):
     *steps, sharp = estimator.sharpen(coarse, steps=3)
     assert steps == [None] * 6  # three for each task
     assert sharp.stage == "sharpener" and coarse.stage == "core"
-    assert sharp.camera is coarse.camera and sharp.scale == coarse.scale
+    assert sharp.camera is coarse.camera and sharp.scale.source == coarse.scale.source
     assert not torch.equal(sharp.disparity, coarse.disparity) and not torch.equal(sharp.normals, coarse.normals)
     assert sharp.depth is not coarse.depth  # not a copy of the coarse one's cached depth
+
+
+def test_a_sharp_frame_is_brought_to_the_scale_of_its_coarse_one(estimator, monkeypatch):
+    """A sharpener that changes nothing but the scale and shift of the disparity leaves the depth as it was."""
+    coarse = estimator.predict(IMAGE, CAMERA)
+    monkeypatch.setattr(estimator, "_decode", lambda latents, size: (0.5 * coarse.disparity + 0.3, coarse.normals))
+    *_, sharp = estimator.sharpen(coarse, steps=1)
+    torch.testing.assert_close(sharp.depth, coarse.depth, rtol=1e-3, atol=0)
+    assert not sharp.scale.metric
 
 
 def test_a_sharp_frame_is_fitted_to_its_own_reference(estimator):
