@@ -13,7 +13,7 @@ COMMANDS = {
     "infer": ("lotus2_ros.infer", "disparity, normals and points of image files"),
     "bag": ("lotus2_ros.bag_command", "run the model over a recorded bag and write another"),
     "node": ("lotus2_ros.node_command", "run the ROS 2 node; ROS arguments follow --ros-args"),
-    "params": ("lotus2_ros.params_command", "write config/perception.yaml and the README's table of parameters"),
+    "params": ("lotus2_ros.params_command", "write config/perception.yaml and the README's tables"),
     "train": ("lotus2_ros.training.command", "train the small bundled model from nothing"),
     "evaluate": ("lotus2_ros.evaluation.command", "measure a model against exact or recorded depth"),
 }

@@ -1,4 +1,4 @@
-"""``lotus2 params``: what is generated from ``config.py``, namely config/perception.yaml and the README's table."""
+"""``lotus2 params``: what is generated from the code, namely config/perception.yaml and two tables of the README."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ import yaml
 
 from lotus2_ros.config import walk
 
-BEGIN, END = "<!-- parameters: begin -->", "<!-- parameters: end -->"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", type=Path, default=Path(), help="source tree to write into (default: here)")
@@ -24,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
     readme = args.root / "README.md"
     if not readme.is_file():
         raise FileNotFoundError(f"{readme}: expected the source tree of lotus2_ros in {args.root.resolve()}")
-    readme.write_text(with_table(readme.read_text()))
+    readme.write_text(with_tables(readme.read_text()))
     (args.root / "config" / "perception.yaml").write_text(parameter_file())
     return 0
 
@@ -47,16 +45,31 @@ def parameter_file() -> str:
     return "\n".join(lines) + "\n"
 
 
-def with_table(readme: str) -> str:
-    """The README with its table of parameters made anew between the two markers."""
-    if readme.count(BEGIN) != 1 or readme.count(END) != 1:
-        raise ValueError(f"expected the markers {BEGIN} and {END} once each in README.md")
-    head, rest = readme.split(BEGIN)
-    _, tail = rest.split(END)
+def with_tables(readme: str) -> str:
+    """The README with its tables made anew, each between its two markers."""
+    for name, rows in (("parameters", parameter_rows()), ("topics", topic_rows())):
+        begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+        if readme.count(begin) != 1 or readme.count(end) != 1:
+            raise ValueError(f"expected the markers {begin} and {end} once each in README.md")
+        head, rest = readme.split(begin)
+        _, tail = rest.split(end)
+        readme = head + begin + "\n" + "\n".join(rows) + "\n" + end + tail
+    return readme
+
+
+def parameter_rows() -> list[str]:
     rows = ["| parameter | default | |", "|---|---|---|"]
-    for name, item in walk():
-        rows.append(f"| `{name}` | `{default_of(item)}` | {describe(item.metadata)} |")
-    return head + BEGIN + "\n" + "\n".join(rows) + "\n" + END + tail
+    return rows + [f"| `{name}` | `{default_of(item)}` | {describe(item.metadata)} |" for name, item in walk()]
+
+
+def topic_rows() -> list[str]:
+    from lotus2_ros.ros.outputs import TOPICS  # needs ROS, unlike the rest of this file
+
+    rows = ["| out, below `/perception` | type | |", "|---|---|---|"]
+    rows += [f"| `{name}` | sensor_msgs/{topic.kind.__name__} | {topic.help} |" for name, topic in TOPICS.items()]
+    rows.append("| `sharp/...` | the same names | from the sharpener, with the stamp of their image |")
+    rows.append("| `report` | [lotus2_ros/FrameReport](msg/FrameReport.msg) | every frame: scale, latencies, drops |")
+    return [*rows, "| `/diagnostics` | diagnostic_msgs/DiagnosticArray | once a second |"]
 
 
 def describe(meta: Mapping) -> str:

@@ -111,7 +111,7 @@ def test_rviz_shows_topics_of_the_node() -> None:
     kinds = {
         prefix.replace("~", "/perception") + topic: kind.__name__
         for prefix in outputs.PREFIXES.values()
-        for topic, (kind, _) in outputs.TOPICS.items()
+        for topic, (kind, _, _) in outputs.TOPICS.items()
     }
     displays = yaml.safe_load((ROOT / "config" / "perception.rviz").read_text())["Visualization Manager"]["Displays"]
     shown = {display["Topic"]["Value"]: display["Class"] for display in displays if "Topic" in display}

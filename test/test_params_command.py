@@ -5,9 +5,10 @@ import yaml
 
 from lotus2_ros import cli
 from lotus2_ros.config import Config, walk
-from lotus2_ros.params_command import parameter_file, with_table
+from lotus2_ros.params_command import parameter_file, with_tables
 
 ROOT = Path(__file__).parents[1]
+MARKERS = "".join(f"<!-- {name}: begin -->\nSTALE\n<!-- {name}: end -->\n" for name in ("topics", "parameters"))
 
 
 @pytest.mark.skipif(not (ROOT / "README.md").is_file(), reason="not in the source tree")
@@ -15,7 +16,7 @@ def test_what_is_generated_is_not_stale():
     """`lotus2 params` was run after the last change of config.py."""
     assert (ROOT / "config" / "perception.yaml").read_text() == parameter_file()
     readme = (ROOT / "README.md").read_text()
-    assert readme == with_table(readme)
+    assert readme == with_tables(readme)
 
 
 def test_the_parameter_file_holds_every_default():
@@ -26,15 +27,16 @@ def test_the_parameter_file_holds_every_default():
 
 
 def test_the_table_replaces_only_what_is_between_its_markers():
-    readme = "# head\n<!-- parameters: begin -->\nSTALE\n<!-- parameters: end -->\ntail\n"
-    once = with_table(readme)
+    readme = f"# head\n{MARKERS}tail\n"
+    once = with_tables(readme)
     assert once.startswith("# head\n") and once.endswith("\ntail\n") and "STALE" not in once
-    assert "| `sharp.period` | `1.0` |" in once and with_table(once) == once
+    assert "| `points` | sensor_msgs/PointCloud2 |" in once
+    assert "| `sharp.period` | `1.0` |" in once and with_tables(once) == once
 
 
 def test_both_files_are_rewritten(tmp_path):
     (tmp_path / "config").mkdir()
-    (tmp_path / "README.md").write_text("<!-- parameters: begin -->\n<!-- parameters: end -->\n")
+    (tmp_path / "README.md").write_text(MARKERS)
     assert cli.main(["params", "--root", str(tmp_path)]) == 0
     assert "sharp.steps" in (tmp_path / "README.md").read_text()
     assert (tmp_path / "config" / "perception.yaml").read_text() == parameter_file()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from typing import NamedTuple
 
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
@@ -18,16 +19,25 @@ from lotus2_ros.geometry.normals import normals_to_color
 from lotus2_ros.msg import FrameReport
 from lotus2_ros.ros.messages import tensor_to_image, tensors_to_cloud
 
-# Topic below ~/ or ~/sharp/: (message type, task it needs).
+
+class Topic(NamedTuple):
+    """What is published: the message type, the task that it needs, and a description."""
+
+    kind: type
+    task: str
+    help: str
+
+
+# Below ~/ for the core predictor's results, below ~/sharp/ for the sharpener's.
 TOPICS = {
-    "depth/image": (Image, "depth"),
-    "depth/camera_info": (CameraInfo, "depth"),
-    "points": (PointCloud2, "depth"),
-    "relative/depth/image": (Image, "depth"),
-    "relative/points": (PointCloud2, "depth"),
-    "disparity/image": (Image, "depth"),
-    "normals/image": (Image, "normals"),
-    "normals/color": (Image, "normals"),
+    "depth/image": Topic(Image, "depth", "32FC1, metres along z; only while the scale is metric"),
+    "depth/camera_info": Topic(CameraInfo, "depth", "of the depth image"),
+    "points": Topic(PointCloud2, "depth", "organized, x y z rgb, metres; only while the scale is metric"),
+    "relative/depth/image": Topic(Image, "depth", "32FC1, up to a factor and a guessed shift; while nothing is metric"),
+    "relative/points": Topic(PointCloud2, "depth", "the same as a cloud"),
+    "disparity/image": Topic(Image, "depth", "32FC1 in [0, 1], 1 = near: what the model says, affine-invariant"),
+    "normals/image": Topic(Image, "normals", "32FC3, unit vectors in the optical frame, toward the camera"),
+    "normals/color": Topic(Image, "normals", "rgb8, a picture of them"),
 }
 PREFIXES = {"core": "~/", "sharpener": "~/sharp/"}
 
@@ -40,7 +50,7 @@ class Outputs:
         self._publishers: dict[tuple[str, str], LifecyclePublisher] = {
             (stage, topic): self._create(kind, prefix + topic)
             for stage, prefix in PREFIXES.items()
-            for topic, (kind, _) in TOPICS.items()
+            for topic, (kind, _, _) in TOPICS.items()
         }
         self.report = self._create(FrameReport, "~/report")
 
@@ -57,7 +67,7 @@ class Outputs:
 
     def tasks(self, stage: str) -> set[str]:
         """The tasks that someone subscribes to a result of, at this stage."""
-        return {task for topic, (_, task) in TOPICS.items() if self._wanted(stage, topic)}
+        return {task for topic, (_, task, _) in TOPICS.items() if self._wanted(stage, topic)}
 
     def publish(self, geometry: Geometry, info: CameraInfo | None, header: Header, cloud: CloudConfig) -> None:
         """Send what is subscribed to, with the stamp and frame of the input image: ``header``."""
