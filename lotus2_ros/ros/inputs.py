@@ -116,10 +116,11 @@ def subscribe(node: LifecycleNode, config: Config, pairing: Pairing, references:
     """All subscriptions of an active node. Sensor-data QoS, so that any publisher matches; overridable."""
     compressed = config.input.image_transport == "compressed"
     image_topic, image_type = ("image/compressed", CompressedImage) if compressed else ("image", Image)
+    # The executor serves those that are ready in this order: what belongs to an image is known before it.
     wanted = [
+        (Image, "reference/depth", references.depth, _sensor_data(1)),
         (CameraInfo, "camera_info", pairing.info, _sensor_data(REMEMBERED_INFOS)),
         (image_type, image_topic, pairing.image, _sensor_data(1)),
-        (Image, "reference/depth", references.depth, _sensor_data(1)),
     ]
     options = QoSOverridingOptions.with_default_policies()
     return [

@@ -39,6 +39,7 @@ TOPICS = {
     "normals/image": Topic(Image, "normals", "32FC3, unit vectors in the optical frame, toward the camera"),
     "normals/color": Topic(Image, "normals", "rgb8, a picture of them"),
 }
+REMEMBERED_REPORTS = 10
 PREFIXES = {"core": "~/", "sharpener": "~/sharp/"}
 
 
@@ -52,12 +53,13 @@ class Outputs:
             for stage, prefix in PREFIXES.items()
             for topic, (kind, _, _) in TOPICS.items()
         }
-        self.report = self._create(FrameReport, "~/report")
+        # Reports are small, and a frame's should not be lost because the next one's came soon after.
+        self.report = self._create(FrameReport, "~/report", depth=REMEMBERED_REPORTS)
 
-    def _create(self, kind: type, topic: str) -> LifecyclePublisher:
+    def _create(self, kind: type, topic: str, depth: int = 1) -> LifecyclePublisher:
         # Reliable, so that every subscriber matches; depth 1, because only the newest frame is worth sending. A profile
         # for each topic: rclpy writes a topic's overrides into the one that it is given.
-        qos = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.RELIABLE)
+        qos = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=ReliabilityPolicy.RELIABLE)
         options = QoSOverridingOptions.with_default_policies()
         return self._node.create_lifecycle_publisher(kind, topic, qos, qos_overriding_options=options)
 
