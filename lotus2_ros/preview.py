@@ -52,7 +52,7 @@ def save_preview(path: Path | str, rows: Sequence[Row]) -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(rows), len(columns), squeeze=False)
     for row, line in zip(rows, axes, strict=True):
-        line[0].set_ylabel(row.title, fontsize=11)
+        line[0].set_ylabel(row.title, fontsize=min(11, 24 * height / width))  # no longer than a wide image is high
         for axis, (_, picture) in zip(line, columns, strict=True):
             show(axis, picture(row))
     for axis, (title, _) in zip(axes[0], columns, strict=True):
@@ -73,13 +73,16 @@ def show(axis: Axes, picture: Tensor | None) -> None:
 
 
 def depth_range(depth: Tensor) -> tuple[float, float]:
-    """The 2nd and 98th percentile of what is finite: one far pixel must not turn all others into one colour."""
+    """The 2nd and 98th percentile of what is finite, the latter at most 6 times the median: a far horizon must not turn
+    all the rest into one colour.
+    """
     finite = depth[torch.isfinite(depth)]
     if not finite.numel():
         return 0.0, 1.0
     # quantile() takes at most 2^24 elements, and every few pixels say the same.
-    near, far = torch.quantile(finite[:: finite.numel() // 10**6 + 1].float(), torch.tensor([0.02, 0.98])).tolist()
-    return near, max(far, near * 1.001)
+    sample = finite[:: finite.numel() // 10**6 + 1].float()
+    near, median, far = torch.quantile(sample, torch.tensor([0.02, 0.5, 0.98], device=sample.device)).tolist()
+    return near, max(min(far, 6 * median), near * 1.001)
 
 
 def colored(values: Tensor | None, low: float, high: float, colormap: str) -> Tensor | None:
