@@ -44,7 +44,7 @@ class PerceptionNode(LifecycleNode):
         start = time.perf_counter()
         try:
             self._estimator = load_estimator(self._config)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, RuntimeError) as error:  # the last is torch's, of a GPU that is too small
             self.get_logger().error(f"cannot configure: {error}")
             return TransitionCallbackReturn.FAILURE
         self._outputs = Outputs(self)
@@ -79,8 +79,9 @@ class PerceptionNode(LifecycleNode):
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """After the model's thread failed: say why and free everything; the node can then be configured anew."""
-        self.get_logger().error(f"in error state: {type(self._failure).__name__}: {self._failure}")
-        self._failure = None
+        failure, self._failure = self._failure, None
+        reason = "a transition failed" if failure is None else f"{type(failure).__name__}: {failure}"
+        self.get_logger().error(f"in error state: {reason}")
         self._free()
         return TransitionCallbackReturn.SUCCESS
 
@@ -95,8 +96,11 @@ class PerceptionNode(LifecycleNode):
 
     def _stop(self) -> None:
         pipeline, self._pipeline = self._pipeline, None
-        if pipeline is not None:
-            pipeline.stop()
+        try:
+            if pipeline is not None:
+                pipeline.stop()
+        except TimeoutError as error:
+            self._failure = error
 
     def _free(self) -> None:
         if self._outputs is not None:
