@@ -18,10 +18,11 @@ pytest.importorskip("rclpy")
 from lotus2_ros import cli
 from lotus2_ros.bags import open_recording, read_messages
 from lotus2_ros.bags.frames import header, image_message
-from lotus2_ros.demo.results import cloud_tensors, depth_error, float_image
+from lotus2_ros.demo.results import cloud_tensors, error_where_known, float_image
 from lotus2_ros.demo.scene import REFERENCE_PERIOD, REFERENCE_STRIDE, TRUTH_TOPIC, write_scene_bag
 from lotus2_ros.demo.session import Session, SessionError
 from lotus2_ros.demo.table import latency_lines
+from lotus2_ros.evaluation.metrics import DepthError
 from lotus2_ros.model.bundle import save_bundle
 from lotus2_ros.model.lotus2 import Lotus2
 
@@ -147,11 +148,11 @@ def test_the_scene_bag_has_a_sparse_reference_and_exact_truth(tmp_path: Path) ->
 def test_depth_error() -> None:
     truth = torch.tensor([[1.0, 2.0, 4.0, torch.nan]])
     depth = torch.tensor([[1.1, 2.0, 6.0, 1.0]])
-    absrel, delta1 = depth_error(depth, truth, is_metric=True)
-    assert absrel == pytest.approx((0.1 + 0 + 0.5) / 3) and delta1 == pytest.approx(2 / 3)
+    error = error_where_known(depth, truth, is_metric=True)
+    assert error.abs_rel == pytest.approx((0.1 + 0 + 0.5) / 3) and error.delta1 == pytest.approx(2 / 3)
     # Relative depth is right up to a factor; metric depth is not.
-    assert depth_error(3 * truth, truth, is_metric=False) == pytest.approx((0.0, 1.0))
-    assert depth_error(3 * truth, truth, is_metric=True) == pytest.approx((2.0, 0.0))
+    assert error_where_known(3 * truth, truth, is_metric=False) == DepthError(0.0, 1.0)
+    assert error_where_known(3 * truth, truth, is_metric=True) == DepthError(2.0, 0.0)
 
 
 def test_images_and_clouds_of_the_node_are_read_back() -> None:

@@ -16,6 +16,7 @@ from lotus2_ros.bags.frames import FRAME_REPORT, stamp_ns
 from lotus2_ros.bags.writer import COMPRESSED_TOPIC, IMAGE_TOPIC, INFO_TOPIC, REFERENCE_TOPIC
 from lotus2_ros.demo.scene import TRUTH_TOPIC
 from lotus2_ros.demo.session import SessionError
+from lotus2_ros.evaluation.metrics import DepthError, depth_error
 from lotus2_ros.geometry.depth import valid_depth
 from lotus2_ros.ply import save_ply
 from lotus2_ros.preview import Row, save_preview
@@ -35,7 +36,7 @@ class Results:
     counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     stamps: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     reports: list[Any] = field(default_factory=list)
-    errors: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))  # AbsRel, delta1
+    errors: dict[str, list[DepthError]] = field(default_factory=lambda: defaultdict(list))
 
 
 def read_results(source: Path, target: Path) -> Results:
@@ -51,7 +52,7 @@ def read_results(source: Path, target: Path) -> Results:
             results.reports.append(item)
         for stage, prefix in STAGES.items():
             if name in (f"{prefix}depth/image", f"{prefix}relative/depth/image") and stamp in truth:
-                error = depth_error(float_image(item), truth[stamp], is_metric="relative" not in name)
+                error = error_where_known(float_image(item), truth[stamp], is_metric="relative" not in name)
                 results.errors[stage].append(error)
     if not results.reports:
         raise SessionError(f"the node answered none of the frames; {target.parent / 'node.log'} says why")
@@ -67,14 +68,13 @@ def read_truth(source: Path) -> tuple[str, dict[int, Tensor]]:
     return "", {}
 
 
-def depth_error(depth: Tensor, truth: Tensor, is_metric: bool) -> tuple[float, float]:
-    """AbsRel and delta1 (share within factor 1.25) where both are known; relative depth is scaled by the median."""
+def error_where_known(depth: Tensor, truth: Tensor, is_metric: bool) -> DepthError:
+    """Error of a depth image where both are known; relative depth is scaled by the median."""
     both = valid_depth(depth) & valid_depth(truth)
     depth, truth = depth[both], truth[both]
     if not is_metric:
         depth = depth * (truth / depth).median()
-    ratio = torch.maximum(depth / truth, truth / depth)
-    return float(((depth - truth).abs() / truth).mean()), float((ratio < 1.25).float().mean())
+    return depth_error(depth, truth)
 
 
 def float_image(item: Any) -> Tensor:

@@ -33,7 +33,7 @@ def summary(results: Results, played: int) -> list[str]:
     lines += [f"          {count} x {note}" for note, count in notes.items()]
     against = "the reference depth" if results.truth == REFERENCE_TOPIC else "exact depth"
     for stage, errors in results.errors.items():
-        absrel, delta1 = (median(values) for values in zip(*errors, strict=True))
+        absrel, delta1 = median(e.abs_rel for e in errors), median(e.delta1 for e in errors)
         figures = f"AbsRel {absrel:.3f}, delta1 {delta1:.3f}"
         lines.append(f"depth     {stage}: {figures} against {against}, median of {len(errors)} frames")
     return lines

@@ -19,6 +19,12 @@ class DepthError:
     delta1: float
 
 
+def depth_error(depth: Tensor, truth: Tensor) -> DepthError:
+    """Error of `depth` against `truth`, both of one shape, in one unit and valid everywhere."""
+    ratio = torch.maximum(depth / truth, truth / depth)
+    return DepthError(float(((depth - truth).abs() / truth).mean()), float((ratio < 1.25).double().mean()))
+
+
 def affine_invariant_depth_error(
     disparity: Tensor, depth: Tensor, depth_range: tuple[float, float] = (1e-3, 80.0)
 ) -> DepthError:
@@ -40,8 +46,7 @@ def affine_invariant_depth_error(
     # By the pseudo-inverse, because a constant disparity has no unique scale.
     scale, shift = torch.linalg.pinv(design) @ (1 / truth)
     fitted = (1 / (scale * predicted + shift).clamp_min(MINIMUM_DISPARITY)).clamp(low, high)
-    ratio = torch.maximum(fitted / truth, truth / fitted)
-    return DepthError(float(((fitted - truth).abs() / truth).mean()), float((ratio < 1.25).double().mean()))
+    return depth_error(fitted, truth)
 
 
 def angular_errors(normals: Tensor, truth: Tensor) -> Tensor:
