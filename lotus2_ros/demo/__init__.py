@@ -56,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
         parameters.append(f"model.path:={args.model}")
     if next(read_messages(source, [COMPRESSED_TOPIC]), None) is not None:
         parameters.append("input.image_transport:=compressed")
+    print(f"playing at {rate:g} x the speed of the recording")
     try:
         record_node(source, target, frames=frames, rate=rate, parameters=parameters, logs=args.output)
         results = read_results(source, target)
