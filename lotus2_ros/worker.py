@@ -24,13 +24,11 @@ class Mailboxes(Generic[Frame]):
         self._frames: dict[str, Frame] = {}
         self._turn: deque[str] = deque()
         self._closed = False
-        self.received: dict[str, int] = {}
         self.dropped: dict[str, int] = {}
 
     def put(self, camera: str, frame: Frame) -> None:
         """Leave a frame; one that still waits in this camera's mailbox is dropped and counted."""
         with self._changed:
-            self.received[camera] = self.received.get(camera, 0) + 1
             self.dropped.setdefault(camera, 0)
             if camera in self._frames:
                 self.dropped[camera] += 1

@@ -72,22 +72,33 @@ def open_rgbd(folder: Path) -> Recording:
     (3x4) and ``depth_scale``: a depth PNG holds uint16 units of 1 / depth_scale metres, 0 = none; an ``.npy`` metres.
     """
     calibration = read_calibration(folder / "intrinsics.json")
-    images = sorted(f for f in folder.iterdir() if f.stem in ("rgb", "left") and is_image(f))
-    if not images:
-        raise InputError(f"{folder}: expected rgb.* or left.* beside intrinsics.json")
-    depths = sorted(f for f in folder.iterdir() if f.stem.startswith("depth") and f.suffix in (".npy", ".png"))
+    image_file, depth_file = find_image(folder), find_depth(folder)
 
     def frames() -> Iterator[Frame]:
-        rgb = read_rgb(images[-1])
+        rgb = read_rgb(image_file)
         head = header(START_NS, FRAME_ID)
         intrinsics = (float(calibration[key]) for key in ("fx", "fy", "cx", "cy"))
         camera = Camera.from_intrinsics(rgb.shape[1], rgb.shape[0], *intrinsics)
         info = camera_info_message(camera, head, calibration.get("distortion") or None, calibration.get("P"))
-        depth = read_depth(depths[0], calibration.get("depth_scale")) if depths else None
+        depth = read_depth(depth_file, calibration.get("depth_scale")) if depth_file else None
         reference = None if depth is None else image_message(depth, "32FC1", head)
         yield Frame(START_NS, image_message(rgb, "rgb8", head), info, reference)
 
     return Recording(str(folder), "intrinsics.json", frames)
+
+
+def find_image(folder: Path) -> Path:
+    """The image of an RGB-D frame."""
+    images = sorted(f for f in folder.iterdir() if f.stem in ("rgb", "left") and is_image(f))
+    if not images:
+        raise InputError(f"{folder}: expected rgb.* or left.* beside intrinsics.json")
+    return images[-1]
+
+
+def find_depth(folder: Path) -> Path | None:
+    """The depth of an RGB-D frame, if it has one."""
+    depths = sorted(f for f in folder.iterdir() if f.stem.startswith("depth") and f.suffix in (".npy", ".png"))
+    return depths[0] if depths else None
 
 
 def read_calibration(path: Path) -> dict:

@@ -1,4 +1,5 @@
 import json
+import re
 
 import cv2
 import numpy as np
@@ -6,6 +7,8 @@ import pytest
 import torch
 
 from lotus2_ros.evaluation.frames import read_frames
+
+INTRINSICS = {"fx": 8.0, "fy": 9.0, "cx": 4.0, "cy": 3.0}
 
 
 def write_frame(folder, height=6, width=9, scale=1000.0):
@@ -16,7 +19,7 @@ def write_frame(folder, height=6, width=9, scale=1000.0):
     depth[0, 0] = 0
     cv2.imwrite(str(folder / "rgb.png"), image)
     cv2.imwrite(str(folder / "depth.png"), depth)
-    (folder / "intrinsics.json").write_text(json.dumps({"depth_scale": scale}))
+    (folder / "intrinsics.json").write_text(json.dumps({**INTRINSICS, "depth_scale": scale}))
 
 
 def test_frames_of_a_folder_of_folders_come_in_metres_and_rgb(tmp_path):
@@ -26,7 +29,7 @@ def test_frames_of_a_folder_of_folders_come_in_metres_and_rgb(tmp_path):
     first, second = read_frames(tmp_path)
     assert (first.name, second.name) == ("a", "b")
     assert first.image[3, 4].tolist() == [200, 0, 0]
-    assert first.depth[3, 4] == 2.5 and first.depth[0, 0] == 0 and second.depth[3, 4] == 0.5
+    assert first.depth[3, 4] == 2.5 and torch.isnan(first.depth[0, 0]) and second.depth[3, 4] == 0.5
 
 
 def test_depth_in_metres_from_npy(tmp_path):
@@ -40,16 +43,17 @@ def test_depth_in_metres_from_npy(tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda f: (f / "rgb.png").unlink(), "expected an image among"),
-        (lambda f: (f / "intrinsics.json").write_text("{}"), "expected depth_scale"),
-        (lambda f: (f / "depth.png").write_bytes(b"no"), "expected a 16-bit grey PNG"),
+        (lambda f: (f / "rgb.png").unlink(), "expected rgb.* or left.*"),
+        (lambda f: (f / "intrinsics.json").write_text("{}"), "missing fx"),
+        (lambda f: (f / "intrinsics.json").write_text(json.dumps(INTRINSICS)), "depth_scale in intrinsics.json"),
+        (lambda f: (f / "depth.png").write_bytes(b"no"), "expected a uint16 PNG"),
         (lambda f: np.save(f / "depth.npy", np.ones((3, 3))) or (f / "depth.png").unlink(), "of the depth's size"),
     ],
 )
 def test_a_spoilt_frame_is_refused_by_name(tmp_path, spoil, message):
     write_frame(tmp_path / "a")
     spoil(tmp_path / "a")
-    with pytest.raises((ValueError, FileNotFoundError), match=f"{tmp_path}.*{message}"):
+    with pytest.raises((ValueError, FileNotFoundError), match=f"{tmp_path}.*{re.escape(message)}"):
         list(read_frames(tmp_path))
 
 
