@@ -1,0 +1,151 @@
+"""Weights and activations in eight or four bits: how they are rounded, and how rounded ones are multiplied.
+
+float8 (e4m3) and int8 scale each row, a weight's output channel or a token, by its largest value. nf4 rounds weights to
+the 16 quantiles of a normal distribution (QLoRA, arXiv 2305.14314), in blocks along the input.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+LARGEST = {torch.float8_e4m3fn: 448.0, torch.int8: 127.0}
+# A row of zeros has no scale of its own; any positive one gives zeros.
+SMALLEST_SCALE = torch.finfo(torch.float32).tiny
+
+NF4_BLOCK = 64
+# QLoRA, appendix E.
+NF4_LEVELS = (
+    -1.0,
+    -0.6961928009986877,
+    -0.5250730514526367,
+    -0.39491748809814453,
+    -0.28444138169288635,
+    -0.18477343022823334,
+    -0.09105003625154495,
+    0.0,
+    0.07958029955625534,
+    0.16093020141124725,
+    0.24611230194568634,
+    0.33791524171829224,
+    0.44070982933044434,
+    0.5626170039176941,
+    0.7229568362236023,
+    1.0,
+)
+
+
+def quantize_rows(values: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """values (M, K) -> codes (M, K) in float8_e4m3fn or int8, scale (M, 1) float32; values ≈ codes * scale."""
+    scale = (values.abs().amax(-1, keepdim=True).float() / LARGEST[dtype]).clamp_min(SMALLEST_SCALE)
+    scaled = values / scale
+    return (scaled.round() if dtype is torch.int8 else scaled).to(dtype), scale
+
+
+def multiply_quantized(
+    codes: Tensor, scale: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None, dtype: torch.dtype
+) -> Tensor:
+    """`(codes * scale) @ (weight * weight_scale)^T + bias`: (M, K), (M, 1), (N, K), (N,), (N,) -> (M, N) in `dtype`.
+
+    On the card's or processor's own eight-bit units where they can, else on the same rounded values in floating point.
+    """
+    rows, columns = weight.shape
+    multiple = 16 if weight.dtype is torch.float8_e4m3fn else 8
+    # The CPU takes any size.
+    fits = weight.device.type == "cpu" or (rows % multiple == 0 and columns % multiple == 0)
+    if not (fits and has_product(weight.dtype, weight.device)):
+        # Both formats are exact in bfloat16, while sums of their products overflow float16.
+        exact = torch.float32 if dtype is torch.float32 else torch.bfloat16
+        product = F.linear(codes.to(exact), weight.to(exact))
+    elif weight.dtype is torch.float8_e4m3fn:
+        return _float8_product(codes, scale, weight, weight_scale, bias).to(dtype)
+    else:
+        product = _int8_product(codes, weight)
+    # In place: fresh memory costs more than the arithmetic.
+    result = (product * scale).mul_(weight_scale)
+    return (result if bias is None else result.add_(bias)).to(dtype)
+
+
+@torch.compiler.assume_constant_result
+def has_product(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether this torch multiplies codes of this dtype on this device; a constant to a compiler."""
+    return _try_product(dtype, device)
+
+
+@functools.cache
+def _try_product(dtype: torch.dtype, device: torch.device) -> bool:
+    """Found by trying, once: which cards can differs between versions of torch, and processors may be inexact.
+
+    Those before VNNI may saturate the sum of two products.
+    """
+    if device.type == "meta" or (dtype is torch.float8_e4m3fn and device.type == "cpu"):
+        return False
+    size, largest = 32, LARGEST[dtype]
+    codes = torch.full((size, size), largest, device=device).to(dtype)
+    ones = torch.ones(size, 1, device=device)
+    try:
+        if dtype is torch.int8:
+            product = _int8_product(codes, codes)
+        else:
+            product = _float8_product(codes, ones / largest, codes, ones[:, 0] / largest, None)
+            largest = 1.0
+    except (RuntimeError, NotImplementedError, ValueError):
+        return False
+    return bool((product == size * largest**2).all())
+
+
+def _float8_product(codes: Tensor, scale: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None) -> Tensor:
+    """-> (M, N) bfloat16, the only dtype that all cards' kernels for row-wise scales give."""
+    return torch._scaled_mm(
+        codes,
+        weight.t(),
+        scale_a=scale,
+        scale_b=weight_scale.unsqueeze(0),
+        bias=None if bias is None else bias.to(torch.bfloat16),
+        out_dtype=torch.bfloat16,
+        use_fast_accum=True,
+    )
+
+
+def _int8_product(codes: Tensor, weight: Tensor) -> Tensor:
+    """-> (M, N) int32."""
+    rows = codes.shape[0]
+    if codes.is_cuda and rows <= 16:  # cuBLAS wants more
+        codes = F.pad(codes, (0, 0, 0, 17 - rows))
+    return torch._int_mm(codes, weight.t()).narrow(0, 0, rows)
+
+
+def nf4_block(columns: int) -> int:
+    """How many inputs share a scale."""
+    return math.gcd(NF4_BLOCK, columns)
+
+
+def nf4_table() -> Tensor:
+    """(256, 2) float32: the two values of each byte, the first one in its upper half."""
+    levels = torch.tensor(NF4_LEVELS, device="cpu")
+    return torch.cartesian_prod(levels, levels)
+
+
+def quantize_nf4(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """weight (N, K) -> codes (N, ceil(K / 2)) uint8, two in a byte, and scale (N, K / block) bfloat16."""
+    rows, columns = weight.shape
+    blocks = weight.float().reshape(rows, -1, nf4_block(columns))
+    scale = blocks.abs().amax(-1).to(torch.bfloat16)
+    # The nearest level under the scale as it is stored.
+    levels = torch.tensor(NF4_LEVELS, device=weight.device)
+    middles = (levels[1:] + levels[:-1]) / 2
+    scaled = blocks / scale.float().clamp_min(SMALLEST_SCALE)[..., None]
+    codes = torch.bucketize(scaled, middles, out_int32=True).reshape(rows, columns).to(torch.uint8)
+    codes = F.pad(codes, (0, columns % 2))
+    return codes[:, ::2] << 4 | codes[:, 1::2], scale
+
+
+def dequantize_nf4(codes: Tensor, scale: Tensor, table: Tensor, columns: int, dtype: torch.dtype) -> Tensor:
+    """-> weight (N, columns) in `dtype`."""
+    values = F.embedding(codes.int(), table.to(dtype)).flatten(1)[:, :columns]
+    blocks = values.reshape(*scale.shape, -1) * scale.to(dtype)[..., None]
+    return blocks.flatten(1)
