@@ -11,7 +11,7 @@ import torch
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from lotus2_ros.model.lotus2 import Lotus2
+    from lotus2_ros.model.adapted import AdaptedLotus2
 
 ROOT = Path(__file__).parents[1]
 
@@ -59,16 +59,16 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-def build_bare() -> Lotus2:
-    from lotus2_ros.model.lotus2 import Lotus2  # takes seconds, and most tests have no use for it
+def build_bare() -> AdaptedLotus2:
+    from lotus2_ros.model.adapted import AdaptedLotus2  # takes seconds, and most tests have no use for it
 
     torch.manual_seed(0)
-    return Lotus2.from_config(
+    return AdaptedLotus2.from_config(
         VAE, TRANSFORMER, SCHEDULER, prompt_tokens=2, tasks=("depth", "normals"), process_resolution=64
     )
 
 
-def build_small() -> Lotus2:
+def build_small() -> AdaptedLotus2:
     from lotus2_ros.model.lotus2 import CORE, SHARPENER
 
     model = build_bare()
@@ -81,13 +81,13 @@ def build_small() -> Lotus2:
 
 
 @pytest.fixture
-def bare() -> Lotus2:
+def bare() -> AdaptedLotus2:
     """A small random model without adapters, in training mode."""
     return build_bare()
 
 
 @pytest.fixture
-def small() -> Lotus2:
+def small() -> AdaptedLotus2:
     """The base as the core predictor of depth, three adapters, every weight random; in evaluation mode."""
     return build_small()
 

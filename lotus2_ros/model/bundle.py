@@ -1,20 +1,23 @@
-"""A bundle: one folder with all that a model needs at run time, `bundle.json` and `model.safetensors`.
+"""A bundle: one folder with all that a model needs, `bundle.json` and safetensors. No text encoder, no pickle.
 
-No text encoder, no pickle. The weights are named as in `Lotus2.state_dict()`, without PEFT's wrapping, and may be
-stored in a smaller dtype than they run in.
+Here the form that can be trained on, all in `model.safetensors`: the weights are named as in
+`AdaptedLotus2.state_dict()`, without PEFT's wrapping, and may be stored in a smaller dtype than they run in. The form
+that only runs is in `folded_bundle.py`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
 
-from lotus2_ros.model.lotus2 import CORE, SHARPENER, Lotus2, adapter_name
+from lotus2_ros.model.adapted import AdaptedLotus2
+from lotus2_ros.model.lotus2 import CORE, SHARPENER, adapter_name
 from lotus2_ros.model.weights import CheckpointError, assign_weights, check_weights, read_weights, stored_state
 
 FORMAT = 1
@@ -23,14 +26,12 @@ MANIFEST, WEIGHTS = "bundle.json", "model.safetensors"
 METADATA = ("name", "licence", "sources", "card")
 
 
-def save_bundle(model: Lotus2, folder: str | Path, *, metadata: Mapping[str, Any], dtype: torch.dtype) -> None:
+def save_bundle(model: AdaptedLotus2, folder: str | Path, *, metadata: Mapping[str, Any], dtype: torch.dtype) -> None:
     """Write a model as a bundle, its weights in `dtype`.
 
     metadata: `name` and `licence`; optionally `sources`, {file: sha256} of what it was made from, and `card`, free.
     """
-    unknown = set(metadata) - set(METADATA)
-    if unknown or not {"name", "licence"} <= set(metadata):
-        raise ValueError(f"expected metadata name, licence and optionally sources, card; got {', '.join(metadata)}")
+    check_metadata(metadata)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     number_format = str(dtype).removeprefix("torch.")
@@ -71,20 +72,14 @@ def load_bundle(
     dtype: torch.dtype,
     tasks: Sequence[str] | None = None,
     conditioning: str | None = None,
-) -> Lotus2:
+) -> AdaptedLotus2:
     """The bundle's model, ready to run. `tasks`: a part of the bundle's; `conditioning`: the bundle's own if None."""
     folder = Path(folder)
     path = folder / MANIFEST
     manifest = read_manifest(path)
-    try:
+    with naming(path):
         wanted = choose_tasks(manifest["tasks"], tasks, folder)
         model = _build(manifest, wanted, conditioning or manifest["conditioning"])
-    except KeyError as error:
-        raise CheckpointError(f"{path}: missing key {error.args[0]}") from None
-    except CheckpointError:
-        raise
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: {error}") from None
     left_out = [task for task in manifest["tasks"] if task not in wanted]
     path = folder / WEIGHTS
     tensors = {name: tensor for name, tensor in read_weights(path).items() if not _belongs_to(name, left_out)}
@@ -93,10 +88,10 @@ def load_bundle(
     return model.eval().requires_grad_(False)
 
 
-def _build(manifest: Mapping[str, Any], tasks: Sequence[str], conditioning: str) -> Lotus2:
+def _build(manifest: Mapping[str, Any], tasks: Sequence[str], conditioning: str) -> AdaptedLotus2:
     """The manifest's model for these tasks, without memory for its weights."""
     with torch.device("meta"):
-        model = Lotus2.from_config(
+        model = AdaptedLotus2.from_config(
             *(manifest["components"][part] for part in ("vae", "transformer", "scheduler")),
             prompt_tokens=manifest["prompt_tokens"],
             tasks=tasks,
@@ -114,14 +109,33 @@ def _build(manifest: Mapping[str, Any], tasks: Sequence[str], conditioning: str)
     return model
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
+def check_metadata(metadata: Mapping[str, Any]) -> None:
+    unknown = set(metadata) - set(METADATA)
+    if unknown or not {"name", "licence"} <= set(metadata):
+        raise ValueError(f"expected metadata name, licence and optionally sources, card; got {', '.join(metadata)}")
+
+
+def read_manifest(path: Path, formats: Sequence[int] = (FORMAT,)) -> dict[str, Any]:
     manifest = read_json(path)
-    if manifest.get("format") != FORMAT or manifest.get("family") != FAMILY:
+    if manifest.get("format") not in formats or manifest.get("family") != FAMILY:
         raise CheckpointError(
-            f"{path}: expected format {FORMAT} of family {FAMILY}, "
+            f"{path}: expected format {' or '.join(map(str, formats))} of family {FAMILY}, "
             f"got format {manifest.get('format')} of family {manifest.get('family')}"
         )
     return manifest
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of a manifest with its path in front."""
+    try:
+        yield
+    except KeyError as error:
+        raise CheckpointError(f"{path}: missing key {error.args[0]}") from None
+    except CheckpointError:
+        raise
+    except (AttributeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: {error}") from None
 
 
 def read_json(path: Path) -> dict[str, Any]:

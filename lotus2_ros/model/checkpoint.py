@@ -7,9 +7,13 @@ from pathlib import Path
 
 import torch
 
-from lotus2_ros.model.bundle import MANIFEST, load_bundle
-from lotus2_ros.model.lotus2 import Lotus2
+from lotus2_ros.model import bundle, folded_bundle
+from lotus2_ros.model.bundle import MANIFEST, load_bundle, read_manifest
+from lotus2_ros.model.fold import fold
+from lotus2_ros.model.folded import FoldedLotus2
+from lotus2_ros.model.folded_bundle import load_folded_bundle
 from lotus2_ros.model.precision import resolve_device, resolve_dtype
+from lotus2_ros.model.source import Source
 from lotus2_ros.model.weights import CheckpointError
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
@@ -22,11 +26,12 @@ def load(
     dtype: str | torch.dtype = "auto",
     tasks: Sequence[str] | None = None,
     conditioning: str | None = None,
-) -> Lotus2:
+) -> FoldedLotus2:
     """A model ready to run, from a bundle or a folder in the released layout; the bundled one without a path.
 
-    tasks: what to load, all there is by default. conditioning: the dtype in which timestep and guidance are rounded, by
-    default the one the model was made with. Raises CheckpointError, one line, on a missing, broken or foreign file.
+    What is not folded yet is folded on the way. tasks: what to load, all there is by default. conditioning: the dtype
+    in which timestep and guidance are rounded, by default the one the model was made with. Raises CheckpointError, one
+    line, on a missing, broken or foreign file.
     """
     folder = Path(path) if path else BUNDLED
     device = resolve_device(device)
@@ -34,11 +39,22 @@ def load(
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such folder; expected a bundle or a folder in the released layout")
     if (folder / MANIFEST).is_file():
-        return load_bundle(folder, device=device, dtype=dtype, tasks=tasks, conditioning=conditioning)
+        manifest = read_manifest(folder / MANIFEST, (bundle.FORMAT, folded_bundle.FORMAT))
+        if manifest["format"] == folded_bundle.FORMAT:
+            return load_folded_bundle(
+                folder, manifest, device=device, dtype=dtype, tasks=tasks, conditioning=conditioning
+            )
+        model = load_bundle(
+            folder, device=torch.device("cpu"), dtype=torch.float32, tasks=tasks, conditioning=conditioning
+        )
+        return fold(Source.of(model), "float32", device=device, dtype=dtype)
     if (folder / "transformer").is_dir() and (folder / "vae").is_dir():
         from lotus2_ros.model.released import load_released  # text encoders: a bundle needs none
 
-        return load_released(folder, device=device, dtype=dtype, tasks=tasks, conditioning=conditioning)
+        released = load_released(
+            folder, device=torch.device("cpu"), dtype=torch.float32, tasks=tasks, conditioning=conditioning
+        )
+        return fold(Source.of(released), "float32", device=device, dtype=dtype)
     raise CheckpointError(
         f"{folder}: neither a bundle ({MANIFEST}) "
         "nor the released layout (transformer/, vae/, ..., lotus-2_*.safetensors)"

@@ -23,6 +23,17 @@ GUIDANCE = 3.5
 REMEMBERED = 64
 
 
+def round_timestep(timestep: Tensor, rounding: str) -> Tensor:
+    """A timestep on the model's own scale as its embedding gets to see it, float32."""
+    steps = timestep.to(torch.float32).to(dtype_named(rounding))
+    return ((steps / 1000) * 1000).float()
+
+
+def guidance_seen(rounding: str, device: torch.device | str = "cpu") -> Tensor:
+    """The guidance (1,) as its embedding gets to see it, float32."""
+    return (torch.tensor([GUIDANCE], dtype=dtype_named(rounding), device=device) * 1000).float()
+
+
 @dataclass(frozen=True)
 class Conditioning:
     """What a pass needs besides its tokens; constant for one timestep and one latent size.
@@ -68,14 +79,11 @@ class Conditioner(nn.Module):
         )
 
     def _modulation(self, transformer: FluxTransformer2DModel, timestep: float | Tensor) -> Tensor:
-        device, rounding = self.pooled.device, dtype_named(self.rounding)
-        steps = torch.as_tensor(timestep, dtype=torch.float32, device=device).reshape(-1).to(rounding)
-        # Rounded, and in float32 from here to the sinusoids.
-        seen = ((steps / 1000) * 1000).float()
+        device = self.pooled.device
+        seen = round_timestep(torch.as_tensor(timestep, device=device).reshape(-1), self.rounding)
         if not transformer.config.guidance_embeds:
             return transformer.time_text_embed(seen, self.pooled)
-        guidance = (torch.tensor([GUIDANCE], dtype=rounding, device=device) * 1000).float()
-        return transformer.time_text_embed(seen, guidance, self.pooled)
+        return transformer.time_text_embed(seen, guidance_seen(self.rounding, device), self.pooled)
 
     def _rotary(self, transformer: FluxTransformer2DModel, rows: int, columns: int) -> tuple[Tensor, Tensor]:
         """Positions are zeros for the prompt, (0, row, column) for the packed latent, row by row."""

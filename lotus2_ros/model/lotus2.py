@@ -1,32 +1,23 @@
 """Lotus-2: one FLUX transformer that turns the latent of an image into the latent of its disparity or normals.
 
 The core predictor does it in one deterministic pass; the detail sharpener refines the result in a few Euler steps of a
-rectified flow (arXiv 2512.01030). Both are LoRA adapters on one base, for each task; where a bundle has no adapter for
-a core predictor, the base itself is that predictor.
+rectified flow (arXiv 2512.01030). What is common to the form that is trained and released (`adapted.py`) and to the one
+that runs (`folded.py`) is here: the VAE, the local continuity module, the sharpener's loop.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
-from peft import LoraConfig
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
 from torch import Tensor, nn
 
-from lotus2_ros.model import flux
-from lotus2_ros.model.conditioning import Conditioner
 from lotus2_ros.model.continuity import LocalContinuity
 
 CORE, SHARPENER = "core_predictor", "detail_sharpener"
-# The released adapters' layers: attention and feed-forward of the double blocks, queries, keys, values of the single.
-LORA_TARGETS = (
-    r"transformer_blocks\.\d+\.(attn\.(to_[qkv]|to_out\.0|add_[qkv]_proj|to_add_out)|ff(_context)?\.net\.(0\.proj|2))"
-    r"|single_transformer_blocks\.\d+\.attn\.to_[qkv]"
-)
 CORE_TIMESTEP = 1.0
 
 
@@ -34,23 +25,29 @@ def adapter_name(stage: str, task: str) -> str:
     return f"{stage}_{task}"
 
 
+def call(key: tuple, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    """The plain way to run one of the network's functions; `Lotus2.launch` may be another."""
+    return function(*tensors)
+
+
 class Lotus2(nn.Module):
-    """The network and what belongs to it.
+    """The network and what belongs to it, but for its transformer, which a subclass brings.
 
     `tasks` it can do; `multiple`: sides of an image must be multiples of it; `process_resolution`: the longer side it
     is meant for, at most; `antialias`: whether images are low-pass filtered when they are brought down to it;
-    `sharpener_steps` by default; `metadata`: name, licence and whatever else its bundle tells.
+    `sharpener_steps` by default; `conditioning`: the dtype in which timestep and guidance are rounded; `metadata`:
+    name, licence and whatever else its bundle tells.
+
+    `launch(key, function, *tensors)` runs the encoder, a pass of the transformer or the decoder. Key and shapes say
+    all that the function's work depends on, so that it may be recorded once and replayed.
     """
 
     def __init__(
         self,
         vae: AutoencoderKL,
-        transformer: FluxTransformer2DModel,
         scheduler: FlowMatchEulerDiscreteScheduler,
         *,
         tasks: Sequence[str],
-        prompt_embeds: Tensor,
-        pooled: Tensor,
         process_resolution: int,
         antialias: bool = False,
         sharpener_steps: int = 10,
@@ -58,110 +55,59 @@ class Lotus2(nn.Module):
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        channels = vae.config.latent_channels
-        if transformer.config.in_channels != 4 * channels:
-            raise ValueError(
-                f"the transformer takes {transformer.config.in_channels} channels, "
-                f"but {channels} latent channels packed 2x2 are {4 * channels}"
-            )
-        self.vae, self.transformer, self.scheduler = vae, transformer, scheduler
-        self.continuity = nn.ModuleDict({task: LocalContinuity(channels) for task in tasks})
-        self.conditioner = Conditioner(prompt_embeds, pooled, conditioning)
+        self.vae, self.scheduler = vae, scheduler
+        self.continuity = nn.ModuleDict({task: LocalContinuity(vae.config.latent_channels) for task in tasks})
         self.tasks = tuple(tasks)
         self.vae_factor = 2 ** (len(vae.config.block_out_channels) - 1)
         self.multiple = 2 * self.vae_factor
         self.process_resolution = process_resolution
         self.antialias = antialias
         self.sharpener_steps = sharpener_steps
+        self.conditioning = conditioning
         self.metadata = dict(metadata or {})
-        self.adapters: dict[str, LoraConfig] = {}
-        self._active: str | None = None
+        self.launch: Callable[..., Tensor] = call
 
-    @classmethod
-    def from_config(
-        cls,
-        vae_config: Mapping[str, Any],
-        transformer_config: Mapping[str, Any],
-        scheduler_config: Mapping[str, Any],
-        *,
-        prompt_tokens: int,
-        **settings: Any,
-    ) -> Lotus2:
-        """A model with random weights; `settings` as for the constructor.
-
-        Its prompt is constant: one-hot tokens, so that each is a learnable column of the context embedder, and a zero
-        pooled vector, which leaves that embedder's bias.
-        """
-        transformer = FluxTransformer2DModel(**transformer_config)
-        return cls(
-            AutoencoderKL(**vae_config),
-            transformer,
-            FlowMatchEulerDiscreteScheduler(**scheduler_config),
-            prompt_embeds=torch.eye(prompt_tokens, transformer.config.joint_attention_dim)[None],
-            pooled=torch.zeros(1, transformer.config.pooled_projection_dim),
-            **settings,
-        )
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The constructor's keyword arguments that made this model."""
+        names = ("tasks", "process_resolution", "antialias", "sharpener_steps", "conditioning", "metadata")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def name(self) -> str:
         return str(self.metadata.get("name", "lotus-2"))
 
     @property
-    def conditioning(self) -> str:
-        """The dtype in which timestep and guidance are rounded."""
-        return self.conditioner.rounding
-
-    @property
     def dtype(self) -> torch.dtype:
-        return self.transformer.x_embedder.weight.dtype
+        """What the transformer computes in."""
+        raise NotImplementedError
 
     @property
     def device(self) -> torch.device:
-        return self.transformer.x_embedder.weight.device
+        return next(self.continuity.parameters()).device
 
-    def dtype_of(self, dtype: torch.dtype) -> Callable[[str], torch.dtype]:
-        """The dtype of each parameter, by name, when the model computes in `dtype`.
+    @property
+    def precision(self) -> str:
+        """What the transformer's weights are held in."""
+        return str(self.dtype).removeprefix("torch.")
+
+    def dtype_of(self, dtype: torch.dtype) -> Callable[[str], torch.dtype | None]:
+        """The dtype of each parameter, by name, when the model computes in `dtype`; None: as it is stored.
 
         FLUX's VAE overflows float16, which its config says with `force_upcast`.
         """
         vae = torch.float32 if dtype == torch.float16 and self.vae.config.force_upcast else dtype
         return lambda parameter: vae if parameter.startswith("vae.") else dtype
 
-    # Adapters
-
-    def add_adapter(
-        self, stage: str, task: str, rank: int, alpha: float | None = None, targets: str | Sequence[str] = LORA_TARGETS
-    ) -> None:
-        """A new LoRA, which changes nothing until it is trained or loaded. PEFT freezes the base when it is added."""
-        name = adapter_name(stage, task)
-        targets = targets if isinstance(targets, str) else sorted(targets)
-        config = LoraConfig(r=rank, lora_alpha=rank if alpha is None else alpha, target_modules=targets)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are what is wanted
-            self.transformer.add_adapter(config, name)
-        self.transformer.enable_adapters()
-        self.adapters[name], self._active = config, name
-
     def has_sharpener(self, task: str) -> bool:
-        return adapter_name(SHARPENER, task) in self.adapters
+        raise NotImplementedError
 
-    def select(self, stage: str, task: str) -> None:
-        """Make the transformer the one of this stage and task."""
+    def require(self, stage: str, task: str) -> None:
+        """Raise ValueError unless the model has this stage for this task."""
         if task not in self.tasks:
             raise ValueError(f"{self.name} has no task {task!r}; it has {', '.join(self.tasks)}")
-        name: str | None = adapter_name(stage, task)
-        if name not in self.adapters:
-            if stage != CORE:
-                raise ValueError(f"{self.name} has no {stage} for {task}")
-            name = None
-        if name == self._active:
-            return
-        if name is None:
-            self.transformer.disable_adapters()
-        else:
-            self.transformer.enable_adapters()
-            self.transformer.set_adapter(name)
-        self._active = name
+        if stage == SHARPENER and not self.has_sharpener(task):
+            raise ValueError(f"{self.name} has no {stage} for {task}")
 
     # Image <-> latent
 
@@ -174,12 +120,20 @@ class Lotus2(nn.Module):
             raise ValueError(f"expected an image of shape (B, 3, H, W), got {tuple(image.shape)}")
         if any(side == 0 or side % self.multiple for side in image.shape[2:]):
             raise ValueError(f"expected sides that are multiples of {self.multiple}, got {tuple(image.shape[2:])}")
+        if generator is None:
+            return self.launch(("encode",), self._encode, image)
+        return self._encode(image, generator)
+
+    def _encode(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
         posterior = self.vae.encode(image.to(self.vae.dtype)).latent_dist
         latent = posterior.mode() if generator is None else posterior.sample(generator)
         return ((latent - (self.vae.config.shift_factor or 0.0)) * self.vae.config.scaling_factor).to(self.dtype)
 
     def decode(self, latent: Tensor) -> Tensor:
         """latent (B, C, h, w) -> annotation (B, 3, h*f, w*f), float32 in [0, 1]."""
+        return self.launch(("decode",), self._decode, latent)
+
+    def _decode(self, latent: Tensor) -> Tensor:
         latent = latent / self.vae.config.scaling_factor + (self.vae.config.shift_factor or 0.0)
         decoded = self.vae.decode(latent.to(self.vae.dtype)).sample
         # float32 before the clamp: bfloat16 has about 384 values in [0, 1].
@@ -189,17 +143,21 @@ class Lotus2(nn.Module):
 
     def core(self, latent: Tensor, task: str) -> Tensor:
         """The core predictor: image latent (B, C, h, w) -> annotation latent, same shape, in one pass."""
-        self.select(CORE, task)
-        return self.continuity[task](self._transform(latent, CORE_TIMESTEP))
+        self.require(CORE, task)
+        return self.continuity[task](self._transform(latent, CORE, task, CORE_TIMESTEP))
+
+    def cores(self, latent: Tensor, tasks: Sequence[str]) -> dict[str, Tensor]:
+        """The core predictor of several tasks on one image: latent (1, C, h, w) -> annotation latents by task."""
+        return {task: self.core(latent, task) for task in tasks}
 
     def velocity(self, latent: Tensor, task: str, sigma: float | Tensor) -> Tensor:
         """The detail sharpener's d latent / d sigma at sigma, a number or (B,), between 1 (coarse) and 0 (sharp)."""
-        self.select(SHARPENER, task)
-        return self._transform(latent, sigma * self.scheduler.config.num_train_timesteps)
+        self.require(SHARPENER, task)
+        return self._transform(latent, SHARPENER, task, sigma * self.scheduler.config.num_train_timesteps)
 
     def sharpen(self, latent: Tensor, task: str, steps: int | None = None) -> Iterator[Tensor | None]:
         """Euler steps from the core predictor's latent: yields None after each but the last, then the sharp latent."""
-        self.select(SHARPENER, task)  # a missing sharpener is told here rather than in the middle of a step
+        self.require(SHARPENER, task)  # told here rather than in the middle of a step
         height, width = latent.shape[2:]
         sigmas = self.sigmas(self.sharpener_steps if steps is None else steps, height * width // 4)
         sharp = latent.float()
@@ -219,10 +177,9 @@ class Lotus2(nn.Module):
         scheduler.set_timesteps(sigmas=[(steps - i) / steps for i in range(steps)], mu=shift)
         return scheduler.sigmas.tolist()
 
-    def _transform(self, latent: Tensor, timestep: float | Tensor) -> Tensor:
-        height, width = latent.shape[2:]
-        conditioning = self.conditioner(self.transformer, timestep, height // 2, width // 2)
-        return flux.unpack(flux.transform(self.transformer, flux.pack(latent), conditioning), height, width)
+    def _transform(self, latent: Tensor, stage: str, task: str, timestep: float | Tensor) -> Tensor:
+        """One pass of the transformer of that stage and task, at a timestep (a number or (B,)) on its own scale."""
+        raise NotImplementedError
 
 
 class ImageSizeError(ValueError):

@@ -10,7 +10,8 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional as F
 
-from lotus2_ros.model.lotus2 import CORE, LORA_TARGETS, SHARPENER, Lotus2
+from lotus2_ros.model.adapted import LORA_TARGETS, AdaptedLotus2
+from lotus2_ros.model.lotus2 import CORE, SHARPENER
 from lotus2_ros.training import data, loop
 from lotus2_ros.training.config import NetworkConfig, TrainingConfig
 
@@ -21,10 +22,10 @@ CORE_TARGETS = LORA_TARGETS + r"|single_transformer_blocks\.\d+\.(proj_mlp|proj_
 Views = Mapping[data.Bucket, Mapping[str, Tensor]]
 
 
-def build(network: NetworkConfig) -> Lotus2:
+def build(network: NetworkConfig) -> AdaptedLotus2:
     """The untrained model: the base is the depth core, the normals core and the sharpeners are adapters on it."""
     depth = len(network.vae_widths)
-    model = Lotus2.from_config(
+    model = AdaptedLotus2.from_config(
         {
             "block_out_channels": network.vae_widths,
             "down_block_types": ("DownEncoderBlock2D",) * depth,
@@ -64,7 +65,7 @@ def build(network: NetworkConfig) -> Lotus2:
     return model
 
 
-def parameters_of(model: Lotus2, stage: str) -> dict[str, Tensor]:
+def parameters_of(model: AdaptedLotus2, stage: str) -> dict[str, Tensor]:
     """What a stage trains. The core: base, adapters and continuity modules together; the sharpener: its adapters."""
 
     def belongs(name: str) -> bool:
@@ -75,7 +76,7 @@ def parameters_of(model: Lotus2, stage: str) -> dict[str, Tensor]:
     return {name: parameter for name, parameter in model.named_parameters() if belongs(name)}
 
 
-def train_vae(model: Lotus2, views: Views, config: TrainingConfig, folder: Path) -> None:
+def train_vae(model: AdaptedLotus2, views: Views, config: TrainingConfig, folder: Path) -> None:
     """Images, disparities and normals through one autoencoder, on crops: L1 + .5 gradient + .5 MSE."""
     vae = model.vae.to(memory_format=torch.channels_last)
 
@@ -96,7 +97,7 @@ def train_vae(model: Lotus2, views: Views, config: TrainingConfig, folder: Path)
     _measure_latents(vae, views, config)
 
 
-def train_core(model: Lotus2, views: Views, config: TrainingConfig, folder: Path) -> None:
+def train_core(model: AdaptedLotus2, views: Views, config: TrainingConfig, folder: Path) -> None:
     """Clean-data prediction in one step at t = 1, then local continuity: MSE on latents (arXiv 2512.01030, eq. 13-15).
 
     First on small images, where a step costs a quarter and the layout of scenes is learnt, then on whole ones.
@@ -119,7 +120,7 @@ def train_core(model: Lotus2, views: Views, config: TrainingConfig, folder: Path
         loop.train(name, parameters, loss_at(size, stage.batch), stage, folder, config.seed, config.checkpoint_every)
 
 
-def train_sharpener(model: Lotus2, views: Views, config: TrainingConfig, folder: Path) -> None:
+def train_sharpener(model: AdaptedLotus2, views: Views, config: TrainingConfig, folder: Path) -> None:
     """Rectified flow from the core's own predictions (sigma = 1) to the truth (0): MSE on the velocity (eq. 16-17)."""
     parameters = parameters_of(model, "sharpener")
     model.requires_grad_(False)
@@ -141,7 +142,7 @@ def train_sharpener(model: Lotus2, views: Views, config: TrainingConfig, folder:
 
 @torch.no_grad()
 def _batch(
-    model: Lotus2, views: Views, task: str, batch: int, size: float, generator: torch.Generator
+    model: AdaptedLotus2, views: Views, task: str, batch: int, size: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Latents of images and of their annotation, of one bucket at `size` times its size, half of them mirrored."""
     bucket = _choose_bucket({bucket: len(fields["image"]) for bucket, fields in views.items()}, generator)

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lotus2_ros.model import checkpoint
-from lotus2_ros.model.bundle import MANIFEST, WEIGHTS, save_bundle
+from lotus2_ros.model.bundle import MANIFEST, WEIGHTS, load_bundle, save_bundle
 from lotus2_ros.model.lotus2 import Lotus2
 from lotus2_ros.model.weights import CheckpointError
 
@@ -77,7 +77,7 @@ def test_in_float16_the_vae_stays_in_float32(bundle: Path, image: torch.Tensor) 
 
 def test_one_task_of_two(small: Lotus2, bundle: Path, image: torch.Tensor) -> None:
     loaded = checkpoint.load(bundle, device="cpu", tasks=("normals",))
-    assert sorted(loaded.adapters) == ["core_predictor_normals", "detail_sharpener_normals"]
+    assert sorted(loaded.plan.adapters) == ["core_predictor_normals", "detail_sharpener_normals"]
     assert torch.allclose(results(loaded, image)[0], results(small, image)[1], atol=1e-5)
     with pytest.raises(CheckpointError, match="has no task 'flow'; it has depth, normals"):
         checkpoint.load(bundle, device="cpu", tasks=("flow",))
@@ -89,7 +89,7 @@ def test_conditioning_is_the_bundles_own_unless_asked_for(bundle: Path) -> None:
 
 
 def test_a_loaded_model_may_be_saved_over_its_own_files(bundle: Path, image: torch.Tensor) -> None:
-    loaded = checkpoint.load(bundle, device="cpu", dtype="float32")
+    loaded = load_bundle(bundle, device=torch.device("cpu"), dtype=torch.float32)
     before = results(loaded, image)
     save_bundle(loaded, bundle, metadata=loaded.metadata, dtype=torch.float16)
     assert all(torch.equal(a, b) for a, b in zip(before, results(loaded, image), strict=True))
@@ -121,7 +121,7 @@ def test_weights_must_fit(bundle: Path, change: Change, message: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m: m.update(format=2), "expected format 1 of family lotus-2, got format 2 of family lotus-2"),
+        (lambda m: m.update(format=3), "expected format 1 or 2 of family lotus-2, got format 3 of family lotus-2"),
         (lambda m: m.update(family="other"), "got format 1 of family other"),
         (lambda m: m.pop("components"), "missing key components"),
         (lambda m: m["components"]["vae"].update(colour="red"), "colour"),

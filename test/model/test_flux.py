@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lotus2_ros.model import flux
-from lotus2_ros.model.lotus2 import CORE, SHARPENER, Lotus2
+from lotus2_ros.model.adapted import AdaptedLotus2
+from lotus2_ros.model.lotus2 import CORE, SHARPENER
 
 
 @given(st.integers(1, 3), st.integers(1, 4), st.integers(1, 5), st.integers(1, 5))
@@ -25,7 +26,7 @@ def test_tokens_go_row_by_row_and_their_values_channel_by_channel() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("stage", [CORE, SHARPENER])
-def test_a_pass_is_bit_exactly_that_of_diffusers(small: Lotus2, dtype: torch.dtype, stage: str) -> None:
+def test_a_pass_is_bit_exactly_that_of_diffusers(small: AdaptedLotus2, dtype: torch.dtype, stage: str) -> None:
     small.conditioner.rounding = str(dtype).removeprefix("torch.")
     small.to(dtype)
     small.select(stage, "normals")

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lotus2_ros.model.lotus2 import CORE, LORA_TARGETS, SHARPENER, Lotus2, process_size
+from lotus2_ros.model.adapted import LORA_TARGETS, AdaptedLotus2
+from lotus2_ros.model.lotus2 import CORE, SHARPENER, process_size
 
 
 @pytest.mark.parametrize(
@@ -48,24 +49,24 @@ def test_an_image_that_is_too_small_is_refused(height: int, width: int, resoluti
         (4096, [1, 0.96601, 0.92665, 0.88051, 0.8257, 0.75951, 0.67799, 0.5751, 0.4412, 0.25976, 0]),
     ],
 )
-def test_sigmas_shift_with_the_number_of_tokens(small: Lotus2, tokens: int, expected: list[float]) -> None:
+def test_sigmas_shift_with_the_number_of_tokens(small: AdaptedLotus2, tokens: int, expected: list[float]) -> None:
     assert small.sigmas(10, tokens) == pytest.approx(expected, abs=6e-6)
 
 
-def test_one_step_goes_all_the_way(small: Lotus2) -> None:
+def test_one_step_goes_all_the_way(small: AdaptedLotus2) -> None:
     assert small.sigmas(1, 1200) == [1.0, 0.0]
     latent = torch.randn(1, 4, 6, 10)
     (sharp,) = small.sharpen(latent, "depth", 1)
     assert torch.allclose(sharp, latent - small.velocity(latent, "depth", 1.0))
 
 
-def test_the_sharpener_yields_none_until_the_last_step(small: Lotus2) -> None:
+def test_the_sharpener_yields_none_until_the_last_step(small: AdaptedLotus2) -> None:
     *waiting, sharp = small.sharpen(torch.randn(1, 4, 6, 10), "depth", 4)
     assert waiting == [None, None, None]
     assert sharp.shape == (1, 4, 6, 10)
 
 
-def test_jobs_may_be_interleaved_with_each_other_and_with_the_core(small: Lotus2) -> None:
+def test_jobs_may_be_interleaved_with_each_other_and_with_the_core(small: AdaptedLotus2) -> None:
     latents = {"depth": torch.randn(1, 4, 6, 10), "normals": torch.randn(1, 4, 10, 6)}
     alone = {task: list(small.sharpen(latent, task, 3))[-1] for task, latent in latents.items()}
     core = small.core(latents["depth"], "depth")
@@ -76,14 +77,16 @@ def test_jobs_may_be_interleaved_with_each_other_and_with_the_core(small: Lotus2
     assert all(torch.equal(results[task], alone[task]) for task in latents)
 
 
-def test_the_vae_decides_the_multiple(small: Lotus2, image: torch.Tensor) -> None:
+def test_the_vae_decides_the_multiple(small: AdaptedLotus2, image: torch.Tensor) -> None:
     assert (small.vae_factor, small.multiple) == (4, 8)
     latent = small.encode(image)
     assert latent.shape == (1, 4, 6, 10)
     assert small.decode(latent).shape == image.shape
 
 
-def test_mode_is_deterministic_and_a_seeded_sample_is_mean_plus_noise(small: Lotus2, image: torch.Tensor) -> None:
+def test_mode_is_deterministic_and_a_seeded_sample_is_mean_plus_noise(
+    small: AdaptedLotus2, image: torch.Tensor
+) -> None:
     mode = small.encode(image)
     assert torch.equal(mode, small.encode(image))
     posterior = small.vae.encode(image).latent_dist
@@ -94,7 +97,7 @@ def test_mode_is_deterministic_and_a_seeded_sample_is_mean_plus_noise(small: Lot
     assert not torch.allclose(mode, sample)
 
 
-def test_decode_clamps_after_the_upcast(small: Lotus2) -> None:
+def test_decode_clamps_after_the_upcast(small: AdaptedLotus2) -> None:
     latent = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     decoded = small.to(torch.bfloat16).decode(latent.bfloat16())
     assert decoded.dtype == torch.float32
@@ -102,13 +105,13 @@ def test_decode_clamps_after_the_upcast(small: Lotus2) -> None:
     assert not torch.equal(decoded, decoded.bfloat16().float())
 
 
-def test_each_stage_and_task_has_weights_of_its_own(small: Lotus2) -> None:
+def test_each_stage_and_task_has_weights_of_its_own(small: AdaptedLotus2) -> None:
     latent = torch.randn(1, 4, 6, 10)
     results = [small.core(latent, task) for task in small.tasks] + [small.velocity(latent, t, 0.5) for t in small.tasks]
     assert all(not torch.allclose(a, b) for i, a in enumerate(results) for b in results[:i])
 
 
-def test_without_an_adapter_the_base_is_the_core_predictor(bare: Lotus2) -> None:
+def test_without_an_adapter_the_base_is_the_core_predictor(bare: AdaptedLotus2) -> None:
     latent = torch.randn(1, 4, 6, 10)
     base = bare.core(latent, "depth")
     bare.add_adapter(CORE, "normals", rank=4)
@@ -120,7 +123,7 @@ def test_without_an_adapter_the_base_is_the_core_predictor(bare: Lotus2) -> None
     assert torch.equal(bare.core(latent, "depth"), base)
 
 
-def test_the_default_targets_are_those_of_the_released_adapters(bare: Lotus2) -> None:
+def test_the_default_targets_are_those_of_the_released_adapters(bare: AdaptedLotus2) -> None:
     bare.add_adapter(CORE, "depth", rank=1)
     adapted = {name.split(".lora_A")[0] for name, _ in bare.named_parameters() if "lora_A" in name}
     assert len(adapted) == 2 * 12 + 2 * 3  # of the released model's 19 and 38 blocks: 342
@@ -128,7 +131,7 @@ def test_the_default_targets_are_those_of_the_released_adapters(bare: Lotus2) ->
     assert bare.adapters["core_predictor_depth"].target_modules == LORA_TARGETS
 
 
-def test_both_stages_are_trainable(bare: Lotus2, image: torch.Tensor) -> None:
+def test_both_stages_are_trainable(bare: AdaptedLotus2, image: torch.Tensor) -> None:
     latent = bare.encode(image)
     bare.core(latent, "depth").square().mean().backward()
     embedder = bare.transformer.context_embedder.weight.grad
@@ -139,7 +142,7 @@ def test_both_stages_are_trainable(bare: Lotus2, image: torch.Tensor) -> None:
     assert len(trained) == 2 * 12 + 2 * 3
 
 
-def test_a_batch_may_have_a_sigma_each(small: Lotus2) -> None:
+def test_a_batch_may_have_a_sigma_each(small: AdaptedLotus2) -> None:
     latents = torch.randn(2, 4, 6, 10)
     together = small.velocity(latents, "depth", torch.tensor([0.2, 0.9]))
     apart = [small.velocity(latents[i : i + 1], "depth", sigma) for i, sigma in enumerate((0.2, 0.9))]
@@ -147,7 +150,7 @@ def test_a_batch_may_have_a_sigma_each(small: Lotus2) -> None:
 
 
 @torch.no_grad()
-def test_remembered_conditioning_does_not_outlive_the_weights(small: Lotus2) -> None:
+def test_remembered_conditioning_does_not_outlive_the_weights(small: AdaptedLotus2) -> None:
     latent = torch.randn(1, 4, 6, 10)
     before = small.core(latent, "depth")
     small.train()
@@ -158,12 +161,12 @@ def test_remembered_conditioning_does_not_outlive_the_weights(small: Lotus2) -> 
     assert torch.equal(trained, small.eval().core(latent, "depth"))
 
 
-def test_the_continuity_module_starts_as_identity(bare: Lotus2) -> None:
+def test_the_continuity_module_starts_as_identity(bare: AdaptedLotus2) -> None:
     latent = torch.randn(1, 4, 6, 10)
     assert torch.equal(bare.continuity["depth"](latent), latent)
 
 
-def test_what_a_model_cannot_do_is_said(bare: Lotus2) -> None:
+def test_what_a_model_cannot_do_is_said(bare: AdaptedLotus2) -> None:
     latent = torch.randn(1, 4, 6, 10)
     with pytest.raises(ValueError, match="no task 'flow'; it has depth, normals"):
         bare.core(latent, "flow")
