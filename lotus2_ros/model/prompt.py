@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
+from transformers.utils import logging
 
+from lotus2_ros.model.bundle import read_json
+from lotus2_ros.model.shards import open_weights, weight_file
 from lotus2_ros.model.weights import CheckpointError
 
 # No attention mask is used: all of them are live, though all but the first are padding.
@@ -16,24 +21,33 @@ T5_TOKENS = 512
 
 
 @torch.inference_mode()
-def embed_empty_prompt(folder: Path, *, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """(prompt_embeds (1, 512, D) from T5, pooled (1, P) from CLIP at its first end-of-text token)."""
-    # T5 overflows float16.
-    dtype = torch.bfloat16 if dtype == torch.bfloat16 else torch.float32
-    clip_ids = _tokenize(CLIPTokenizer, folder / "tokenizer")
-    t5_ids = _tokenize(T5TokenizerFast, folder / "tokenizer_2", T5_TOKENS)
-    clip = _encoder(CLIPTextModel, folder / "text_encoder", dtype).to(device)
-    pooled = clip(clip_ids.to(device)).pooler_output
-    t5 = _encoder(T5EncoderModel, folder / "text_encoder_2", dtype).to(device)
-    return t5(t5_ids.to(device)).last_hidden_state.clone(), pooled.clone()
+def embed_empty_prompt(folder: Path, *, device: torch.device) -> tuple[Tensor, Tensor]:
+    """(prompt_embeds (1, 512, D) from T5, pooled (1, P) from CLIP at its first end-of-text token), on the CPU.
+
+    In the dtype of the encoders' files, which stay memory-mapped; one encoder after the other.
+    """
+    clip_ids = _tokenize(CLIPTokenizer, folder / "tokenizer").to(device)
+    t5_ids = _tokenize(T5TokenizerFast, folder / "tokenizer_2", T5_TOKENS).to(device)
+    pooled = _encoder(CLIPTextModel, folder / "text_encoder").to(device)(clip_ids).pooler_output
+    prompt_embeds = _encoder(T5EncoderModel, folder / "text_encoder_2").to(device)(t5_ids).last_hidden_state
+    for tensor, component in ((pooled, "text_encoder"), (prompt_embeds, "text_encoder_2")):
+        if not bool(tensor.isfinite().all()):
+            raise CheckpointError(f"{folder / component}: its embedding of the empty prompt has NaN or infinite values")
+    return prompt_embeds.cpu().clone(), pooled.cpu().clone()
+
+
+def check_encoders(folder: Path) -> None:
+    """Raise CheckpointError unless all files are there and the encoders' weights are complete."""
+    for kind, component in ((CLIPTokenizer, "tokenizer"), (T5TokenizerFast, "tokenizer_2")):
+        _check_vocabulary(kind, folder / component)
+    for component in ("text_encoder", "text_encoder_2"):
+        _expect_folder(folder / component)
+        read_json(folder / component / "config.json")
+        open_weights(weight_file(folder / component, "model"))
 
 
 def _tokenize(kind: Any, folder: Path, length: int | None = None) -> Tensor:
-    _expect_folder(folder)
-    # Without any of them the library makes up an empty vocabulary.
-    files = sorted(set(kind.vocab_files_names.values()))
-    if not any((folder / file).is_file() for file in files):
-        raise CheckpointError(f"{folder}: expected one of {', '.join(files)}, found none")
+    _check_vocabulary(kind, folder)
     try:
         tokenizer = kind.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
@@ -43,18 +57,46 @@ def _tokenize(kind: Any, folder: Path, length: int | None = None) -> Tensor:
     ).input_ids
 
 
-def _encoder(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
+def _check_vocabulary(kind: Any, folder: Path) -> None:
+    _expect_folder(folder)
+    # Without any of them the library makes up an empty vocabulary.
+    files = sorted(set(kind.vocab_files_names.values()))
+    if not any((folder / file).is_file() for file in files):
+        raise CheckpointError(f"{folder}: expected one of {', '.join(files)}, found none")
+
+
+def _encoder(kind: Any, folder: Path) -> Any:
     _expect_folder(folder)
     try:
-        encoder, report = kind.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, dtype=dtype, output_loading_info=True
-        )
+        with _quiet():
+            encoder, report = kind.from_pretrained(
+                folder,
+                local_files_only=True,
+                use_safetensors=True,
+                dtype="auto",
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are in the report
+            )
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{folder}: {_first_line(error)}") from None
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if report[problem]:
-            raise CheckpointError(f"{folder}: {problem.replace('_', ' ')} {sorted(report[problem])[0]}")
-    return encoder.eval()
+            raise CheckpointError(f"{folder}: {problem.replace('_', ' ')}: {sorted(map(str, report[problem]))[0]}")
+    # T5 overflows float16.
+    return (encoder.float() if encoder.dtype == torch.float16 else encoder).eval()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The library neither shows a bar, mapping files takes no time, nor prints a table of what we report ourselves."""
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        logging.enable_progress_bar()
 
 
 def _expect_folder(folder: Path) -> None:

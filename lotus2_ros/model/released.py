@@ -1,10 +1,10 @@
-"""The released layout: FLUX.1-dev as a diffusers folder, with the six `lotus-2_*` files beside its subfolders."""
+"""The released layout: FLUX.1-dev as a diffusers folder, and the six `lotus-2_*` files, beside it or elsewhere."""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,29 @@ import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 from torch import Tensor
 
+from lotus2_ros.model.adapted import AdaptedLotus2
 from lotus2_ros.model.bundle import choose_tasks, plain_config, read_json
-from lotus2_ros.model.lotus2 import CORE, SHARPENER, Lotus2
-from lotus2_ros.model.prompt import embed_empty_prompt
-from lotus2_ros.model.weights import CheckpointError, assign_weights, check_weights, read_weights, stored_state
+from lotus2_ros.model.lotus2 import CORE, SHARPENER
+from lotus2_ros.model.prompt import T5_TOKENS, check_encoders, embed_empty_prompt
+from lotus2_ros.model.shards import open_weights, weight_file
+from lotus2_ros.model.source import Source
+from lotus2_ros.model.weights import (
+    CheckpointError,
+    WeightFile,
+    assign_weights,
+    check_keys,
+    check_weights,
+    stored_state,
+)
+
+# What is needed of FLUX.1-dev, and of Lotus-2 for a task.
+FLUX_FILES = (
+    "scheduler/*.json",
+    *(f"{name}/*" for name in ("tokenizer", "tokenizer_2")),
+    *(f"{name}/*.{kind}" for name in ("text_encoder", "text_encoder_2") for kind in ("json", "safetensors")),
+    *(f"{name}/*.{kind}" for name in ("transformer", "vae") for kind in ("json", "safetensors")),
+)
+LOTUS2_FILES = "lotus-2_*_{}.safetensors"
 
 # Our names of tasks and modules -> those in the file names.
 FILE_NAMES = {"depth": "depth", "normals": "normal", "continuity": "lcm", CORE: CORE, SHARPENER: SHARPENER}
@@ -24,6 +43,55 @@ TASKS = ("depth", "normals")
 PROCESS_RESOLUTION = 1024
 CONDITIONING = "bfloat16"
 SHARPENER_TRAIN_TIMESTEPS = 10
+EMBEDDINGS = ("conditioner.prompt_embeds", "conditioner.pooled")
+
+
+def open_released(
+    flux: Path,
+    lotus2: Path,
+    *,
+    tasks: Sequence[str] | None = None,
+    conditioning: str | None = None,
+    device: torch.device | None = None,
+) -> Source:
+    """The released model, to be read tensor by tensor: FLUX's diffusers folder, and the one with the Lotus-2 files.
+
+    Every file's header is checked here, before any tensor is read. `device`: where the text encoders run, by default
+    the CPU. Raises CheckpointError that names file and key.
+    """
+    tasks = choose_tasks(TASKS, tasks, lotus2)
+    scheduler_file = flux / "scheduler" / "scheduler_config.json"
+    scheduler_config = plain_config(read_json(scheduler_file)) | {"num_train_timesteps": SHARPENER_TRAIN_TIMESTEPS}
+    with torch.device("meta"):
+        transformer = _component(FluxTransformer2DModel, flux / "transformer")
+        model = AdaptedLotus2(
+            _component(AutoencoderKL, flux / "vae"),
+            transformer,
+            _build(FlowMatchEulerDiscreteScheduler, scheduler_config, scheduler_file),
+            tasks=tasks,
+            prompt_embeds=torch.empty(1, T5_TOKENS, transformer.config.joint_attention_dim),
+            pooled=torch.empty(1, transformer.config.pooled_projection_dim),
+            process_resolution=PROCESS_RESOLUTION,
+            conditioning=conditioning or CONDITIONING,
+            metadata={"name": lotus2.resolve().name},
+        )
+        for task in tasks:
+            for stage in (CORE, SHARPENER):
+                model.add_adapter(stage, task, adapter_rank(WeightFile(lotus2_file(lotus2, stage, task))))
+    places = _locate_all(model, flux, lotus2)
+    check_encoders(flux)
+
+    def read(name: str) -> Tensor:
+        file, key = places[name]
+        return file.read(key)
+
+    def embed_prompt() -> tuple[Tensor, Tensor]:
+        prompt_embeds, pooled = embed_empty_prompt(flux, device=device or torch.device("cpu"))
+        _check_embedding(flux / "text_encoder_2", prompt_embeds, model.conditioner.prompt_embeds)
+        _check_embedding(flux / "text_encoder", pooled, model.conditioner.pooled)
+        return prompt_embeds, pooled
+
+    return Source(model.requires_grad_(False), read, embed_prompt)
 
 
 def load_released(
@@ -33,80 +101,69 @@ def load_released(
     dtype: torch.dtype,
     tasks: Sequence[str] | None = None,
     conditioning: str | None = None,
-) -> Lotus2:
-    """The released model, its adapters side by side on one base, ready to run."""
-    tasks = choose_tasks(TASKS, tasks, folder)
-    scheduler_file = folder / "scheduler" / "scheduler_config.json"
-    scheduler_config = plain_config(read_json(scheduler_file)) | {"num_train_timesteps": SHARPENER_TRAIN_TIMESTEPS}
-    scheduler = _build(FlowMatchEulerDiscreteScheduler, scheduler_config, scheduler_file)
-    files = {lotus2_file(folder, stage, task) for stage in (CORE, SHARPENER, "continuity") for task in tasks}
-    weights = {file: read_weights(file) for file in sorted(files)}
-    weights |= {file: _read_shards(file) for file in (weight_file(folder / "vae"), weight_file(folder / "transformer"))}
-    prompt_embeds, pooled = embed_empty_prompt(folder, device=device, dtype=dtype)
-    with torch.device("meta"):
-        model = Lotus2(
-            _component(AutoencoderKL, folder / "vae"),
-            _component(FluxTransformer2DModel, folder / "transformer"),
-            scheduler,
-            tasks=tasks,
-            prompt_embeds=prompt_embeds,
-            pooled=pooled,
-            process_resolution=PROCESS_RESOLUTION,
-            conditioning=conditioning or CONDITIONING,
-            metadata={"name": folder.resolve().name},
-        )
-        for task in tasks:
-            for stage in (CORE, SHARPENER):
-                file = lotus2_file(folder, stage, task)
-                model.add_adapter(stage, task, adapter_rank(file, weights[file]))
-    state = {"conditioner.prompt_embeds": prompt_embeds, "conditioner.pooled": pooled}
-    expected: dict[Path, dict[str, str]] = defaultdict(dict)
-    for name in stored_state(model).keys() - state.keys():
-        file, key = locate(folder, name)
-        expected[file][key] = name
-    shapes = stored_state(model)
-    for file, names in expected.items():
-        check_weights(file, weights[file], {key: shapes[name] for key, name in names.items()})
-        state |= {name: weights[file][key] for key, name in names.items()}
-    assign_weights(model, state, device, model.dtype_of(dtype))
-    return model.eval().requires_grad_(False)
+) -> AdaptedLotus2:
+    """The released model with all files in one folder, its adapters side by side on one base, in memory."""
+    source = open_released(folder, folder, tasks=tasks, conditioning=conditioning, device=device)
+    state = dict(zip(EMBEDDINGS, source.embed_prompt(), strict=True))
+    state |= {name: source.read(name) for name in stored_state(source.model) if name not in EMBEDDINGS}
+    assign_weights(source.model, state, device, source.model.dtype_of(dtype))
+    return source.model.eval().requires_grad_(False)
+
+
+def released_files(flux: Path, lotus2: Path, tasks: Sequence[str]) -> Iterator[tuple[Path, str]]:
+    """The folder and the name in it of each file that belongs to the model, in a fixed order."""
+    patterns = [(flux, pattern) for pattern in FLUX_FILES]
+    patterns += [(lotus2, LOTUS2_FILES.format(FILE_NAMES[task])) for task in tasks]
+    for folder, pattern in patterns:
+        yield from ((folder, str(file.relative_to(folder))) for file in sorted(folder.glob(pattern)) if file.is_file())
 
 
 def lotus2_file(folder: Path, part: str, task: str) -> Path:
     return folder / f"lotus-2_{FILE_NAMES[part]}_{FILE_NAMES[task]}.safetensors"
 
 
-def locate(folder: Path, name: str) -> tuple[Path, str]:
-    """In which file, and under which key there, a parameter is released."""
+def locate(flux: Path, lotus2: Path, name: str) -> tuple[Path, str]:
+    """In which file, or by which index of shards, and under which key there, a parameter is released."""
     if match := re.fullmatch(r"continuity\.(\w+)\.layers\.(.+)", name):
-        return lotus2_file(folder, "continuity", match[1]), f"lcm.{match[2]}"
+        return lotus2_file(lotus2, "continuity", match[1]), f"lcm.{match[2]}"
     if match := re.fullmatch(rf"(.+\.lora_[AB])\.({CORE}|{SHARPENER})_(\w+)(\.weight)", name):
-        return lotus2_file(folder, match[2], match[3]), match[1] + match[4]
+        return lotus2_file(lotus2, match[2], match[3]), match[1] + match[4]
     component, key = name.split(".", 1)
-    return weight_file(folder / component), key
+    return weight_file(flux / component), key
 
 
-def weight_file(component: Path) -> Path:
-    """A diffusers component's weights, or the index of its shards."""
-    index = component / "diffusion_pytorch_model.safetensors.index.json"
-    return index if index.is_file() else component / "diffusion_pytorch_model.safetensors"
-
-
-def adapter_rank(file: Path, tensors: dict[str, Tensor]) -> int:
+def adapter_rank(file: WeightFile) -> int:
     """The rank of a LoRA file; its alpha is the same number and is not stored."""
-    ranks = {tensor.shape[0] for key, tensor in tensors.items() if key.endswith(".lora_A.weight")}
+    ranks = {tensor.shape[0] for key, tensor in file.header.items() if key.endswith(".lora_A.weight")}
     if len(ranks) != 1:
-        raise CheckpointError(f"{file}: expected LoRA weights of one rank, got ranks {sorted(ranks)}")
+        raise CheckpointError(f"{file.path}: expected LoRA weights of one rank, got ranks {sorted(ranks)}")
     return ranks.pop()
 
 
-def _read_shards(file: Path) -> dict[str, Tensor]:
-    if file.suffix != ".json":
-        return read_weights(file)
-    tensors: dict[str, Tensor] = {}
-    for shard in sorted(set(read_json(file).get("weight_map", {}).values())):
-        tensors |= read_weights(file.parent / shard)
-    return tensors
+def _locate_all(model: AdaptedLotus2, flux: Path, lotus2: Path) -> Mapping[str, tuple[WeightFile, str]]:
+    """File and key of each weight, all of them checked against the model."""
+    shapes = stored_state(model)
+    expected: dict[Path, dict[str, str]] = defaultdict(dict)
+    for name in shapes.keys() - set(EMBEDDINGS):
+        file, key = locate(flux, lotus2, name)
+        expected[file][key] = name
+    places: dict[str, tuple[WeightFile, str]] = {}
+    for file, names in sorted(expected.items()):
+        homes = open_weights(file)
+        check_keys(file, homes, names)
+        for home in set(homes.values()):
+            inside = {key: shapes[name] for key, name in names.items() if homes[key] is home}
+            check_weights(home.path, home.header, inside)
+        places |= {name: (homes[key], key) for key, name in names.items()}
+    return places
+
+
+def _check_embedding(folder: Path, embedding: Tensor, expected: Tensor) -> None:
+    if embedding.shape != expected.shape:
+        raise CheckpointError(
+            f"{folder}: embeds the prompt with shape {tuple(embedding.shape)}, "
+            f"the transformer takes {tuple(expected.shape)}"
+        )
 
 
 def _component(kind: Callable[..., Any], folder: Path) -> Any:

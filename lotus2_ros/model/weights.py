@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 
@@ -16,18 +16,38 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be used; the message names the file and, where there is one, the key."""
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, memory-mapped, or of a torch zip file, told apart by content, not by name."""
+class WeightFile:
+    """A safetensors file or a torch zip file, told apart by content, not by name, whose tensors are read one by one.
+
+    `header` has their shapes and dtypes, on the meta device. Raises CheckpointError unless the file is complete.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.header = {key: tensor.to("meta") for key, tensor in read_weights(path).items()}
+
+    def read(self, key: str) -> Tensor:
+        """One tensor, memory-mapped on its own: the pages that were touched are given back when it is dropped."""
+        tensor = read_weights(self.path, key)[key]
+        if tensor.numel() and not all(math.isfinite(extreme) for extreme in tensor.aminmax()):
+            raise CheckpointError(f"{self.path}: {key} has NaN or infinite values")
+        return tensor
+
+
+def read_weights(path: Path, *keys: str) -> dict[str, Tensor]:
+    """The tensors of a weight file, or some of them; those of a safetensors file are memory-mapped."""
     if not path.is_file():
         raise CheckpointError(f"{path}: file not found")
     with path.open("rb") as file:
         zipped = file.read(2) == b"PK"
         try:
             if not zipped:
-                return load_file(path)
+                with safe_open(path, framework="pt") as weights:
+                    return {key: weights.get_tensor(key) for key in keys or weights.keys()}
             file.seek(0)
             # The open file, because torch.load goes by the name and takes *.safetensors for what it says.
-            return torch.load(file, map_location="cpu", weights_only=True)
+            tensors = torch.load(file, map_location="cpu", weights_only=True)
+            return {key: tensors[key] for key in keys} if keys else tensors
         except (SafetensorError, RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
             raise CheckpointError(f"{path}: truncated or not a weight file ({str(error).splitlines()[0]})") from None
 
@@ -43,11 +63,7 @@ def stored_state(model: nn.Module) -> dict[str, Tensor]:
 
 def check_weights(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
     """Raise CheckpointError unless a file's tensors have exactly the expected keys and shapes."""
-    missing, unexpected = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
-    for keys, problem in ((missing, "missing key"), (unexpected, "unexpected key")):
-        if keys:
-            more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
-            raise CheckpointError(f"{path}: {problem} {keys[0]}{more}")
+    check_keys(path, tensors, expected)
     for key, tensor in expected.items():
         if tensors[key].shape != tensor.shape:
             raise CheckpointError(
@@ -55,8 +71,17 @@ def check_weights(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[s
             )
 
 
+def check_keys(path: Path, keys: Iterable[str], expected: Iterable[str]) -> None:
+    """Raise CheckpointError unless a file has exactly the expected keys."""
+    missing, unexpected = sorted(set(expected) - set(keys)), sorted(set(keys) - set(expected))
+    for names, problem in ((missing, "missing key"), (unexpected, "unexpected key")):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise CheckpointError(f"{path}: {problem} {names[0]}{more}")
+
+
 def assign_weights(
-    model: nn.Module, state: Mapping[str, Tensor], device: torch.device, dtype_of: Callable[[str], torch.dtype]
+    model: nn.Module, state: Mapping[str, Tensor], device: torch.device, dtype_of: Callable[[str], torch.dtype | None]
 ) -> None:
     """Put a complete `stored_state` into a model built on the meta device, one tensor at a time."""
     model.load_state_dict(
