@@ -85,7 +85,8 @@ class FloatLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # A compiler sees the plain product and packs by itself; packed ones have no gradient.
-        if not torch.compiler.is_compiling() and self._packed is not None and self._takes_packed(x):
+        plain = torch.compiler.is_compiling() or x.requires_grad or x.dtype is not torch.float32
+        if not plain and self._packed is not None:
             return torch.ops.mkldnn._linear_pointwise(x, self._packed, self.bias, "none", [], "")
         return F.linear(x, self.weight, self.bias)
 
@@ -104,10 +105,6 @@ class FloatLinear(nn.Module):
             and hasattr(torch.ops.mkldnn, "_linear_pointwise")
         ):
             self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), None)
-
-    @staticmethod
-    def _takes_packed(x: Tensor) -> bool:
-        return x.dtype is torch.float32 and x.numel() > 0 and not x.requires_grad
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
         self._packed = None
