@@ -21,7 +21,7 @@ from sensor_msgs.msg import CompressedImage, PointField
 from std_msgs.msg import Header
 
 from lotus2_ros.geometry.camera import Camera
-from lotus2_ros.ros.messages import image_to_tensor, tensor_to_image, tensors_to_cloud
+from lotus2_ros.ros.messages import image_to_tensor, pack_cloud, tensor_to_cloud, tensor_to_image
 
 WIDTH, HEIGHT = 640, 480
 WARM_UP, RUNS = 5, 50
@@ -61,7 +61,7 @@ def outputs(image: torch.Tensor) -> dict[str, Callable[[], object]]:
     parts: dict[str, Callable[[], object]] = {
         "depth to Image": lambda: tensor_to_image(depth, "32FC1", Header()),
         "normals to Image": lambda: tensor_to_image(normals, "32FC3", Header()),
-        "depth to XYZRGB cloud": lambda: tensors_to_cloud(camera.unproject(depth), image, None, Header()),
+        "depth to XYZRGB cloud": lambda: tensor_to_cloud(pack_cloud(camera.unproject(depth), image, None), Header()),
     }
     steps = list(parts.values())
     return {**parts, "depth + normals + cloud": lambda: [step() for step in steps]}
@@ -95,9 +95,8 @@ def main() -> None:
     print(f"{'':34}{'ms':>8}")
     for name, run in {**inputs(image), **outputs(image), **peer(image)}.items():
         print(f"{name:34}{milliseconds(run):8.2f}")
-    cloud = tensors_to_cloud(
-        Camera.from_fov(WIDTH, HEIGHT, 60.0).unproject(torch.ones(HEIGHT, WIDTH)), image, None, Header()
-    )
+    points = Camera.from_fov(WIDTH, HEIGHT, 60.0).unproject(torch.ones(HEIGHT, WIDTH))
+    cloud = tensor_to_cloud(pack_cloud(points, image, None), Header())
     print(f"{'for comparison: serialize the cloud':34}{milliseconds(lambda: serialize_message(cloud)):8.2f}")
 
 

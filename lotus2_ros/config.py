@@ -7,11 +7,15 @@ command line options.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any, cast
 
 TASKS = ("depth", "normals")
+NONE = "none"  # in place of an empty list, which ROS does not take
+# Choices that stand for any string of a form.
+FORMS = {"WIDTHxHEIGHT": re.compile(r"[1-9]\d{1,3}x[1-9]\d{1,3}")}
 
 
 class ConfigError(ValueError):
@@ -47,7 +51,11 @@ class ModelConfig:
     )
     tasks: tuple[str, ...] = parameter(TASKS, "What to predict", choices=TASKS)
     process_resolution: int = parameter(
-        0, "Longer side of the image the model sees, pixels; 0: the model's own", low=0, high=4096, live=True
+        0,
+        "Longer side of the image the model sees, pixels; 0: the model's own; in the node, what the GPU keeps up with",
+        low=0,
+        high=4096,
+        live=True,
     )
     posterior: str = parameter(
         "mode",
@@ -62,6 +70,16 @@ class ModelConfig:
         choices=("bfloat16", "float32"),
     )
     threads: int = parameter(0, "CPU threads of the model; 0: torch's own choice", low=0, high=256)
+    compile: str = parameter(
+        "auto",
+        "Compile the model's blocks and, on cuda, record its work as CUDA graphs; auto: on cuda",
+        choices=("auto", "on", "off"),
+    )
+    warm_up: tuple[str, ...] = parameter(
+        ("640x480",),
+        "Sizes of images that the model is run on once before the node is configured, so that no frame waits for it",
+        choices=(NONE, "WIDTHxHEIGHT"),
+    )
 
 
 @dataclass(frozen=True)
@@ -97,6 +115,14 @@ class SharpConfig:
         1.0, "Seconds between the starts of two sharpened frames", low=0.0, high=3600.0, live=True
     )
     steps: int = parameter(0, "Euler steps of the sharpener; 0: the model's own", low=0, high=50, live=True)
+    share: float = parameter(
+        0.25,
+        "Share of the model's time that a sharpened frame under way gets at least, however fast images come; a step "
+        "after every frame is the most",
+        low=0.0,
+        high=1.0,
+        live=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -193,7 +219,7 @@ def check(name: str, item: Field, value: Any) -> Any:
     if kind is tuple:
         if isinstance(value, str) or not all(isinstance(v, str) for v in value):
             raise ConfigError(f"{name}: expected a list of strings, got {value!r}")
-        wrong = [v for v in value if v not in meta["choices"]]
+        wrong = [v for v in value if not any(_is_choice(v, choice) for choice in meta["choices"])]
         if wrong or not value or len(set(value)) != len(value):
             raise ConfigError(f"{name}: expected different ones of {', '.join(meta['choices'])}, got {list(value)!r}")
         return tuple(value)
@@ -208,3 +234,7 @@ def check(name: str, item: Field, value: Any) -> Any:
     if (low is not None and not low <= value) or (high is not None and not value <= high):
         raise ConfigError(f"{name}: expected {low} to {high}, got {value!r}")
     return value
+
+
+def _is_choice(value: str, choice: str) -> bool:
+    return bool(FORMS[choice].fullmatch(value)) if choice in FORMS else value == choice

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import combinations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from lotus2_ros.config import Config
+from lotus2_ros.device import Stopwatch, finish, upload
 from lotus2_ros.geometry.alignment import AlignmentError
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.depth import disparity_to_depth
@@ -32,9 +33,14 @@ class Geometry:
     scale: Scale
     disparity: Tensor | None  # (H, W) float32 in [0, 1], affine-invariant, 1 = near
     normals: Tensor | None  # (H, W, 3) float32, unit, optical frame, toward the camera
-    latency: dict[str, float]  # seconds per stage, in order
+    stopwatch: Stopwatch = field(repr=False)  # of what was done for it
     latents: dict[str, Tensor] = field(repr=False, default_factory=dict)  # clean annotation latents by task
     reference: Reference | None = field(repr=False, default=None)
+
+    @property
+    def latency(self) -> dict[str, float]:
+        """Seconds per stage, in order. Waits until the model's device is done with them."""
+        return self.stopwatch.read()
 
     @cached_property
     def depth(self) -> Tensor | None:
@@ -57,7 +63,9 @@ class Estimator:
     def __init__(self, model: Lotus2, config: Config) -> None:
         self.model = model
         self.config = config
-        self.device = next(model.parameters()).device
+        self.device = model.device
+        self.process_resolution = model.process_resolution  # where the configuration says 0
+        self._seen: set[tuple[int, int]] = set()
 
     @torch.inference_mode()
     def predict(
@@ -74,7 +82,7 @@ class Estimator:
 
         ``camera`` is only needed for points; ``tasks`` defaults to the model's; ``aligner`` carries the scale from
         frame to frame of one camera, without it the image stands alone. Raises ValueError on an image that is not of
-        that shape or too small for the model.
+        that shape or too small for the model. On a GPU it returns as soon as all is asked of it, before it is done.
         """
         if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"expected an image (H, W, 3) of uint8, got {tuple(image.shape)} of {image.dtype}")
@@ -84,21 +92,22 @@ class Estimator:
                 f"got {camera.width} x {camera.height}"
             )
         tasks = self.model.tasks if tasks is None else tuple(tasks)
-        latency: dict[str, float] = {}
-        with self._timed(latency, "resize"):
-            image = image.to(self.device)
+        stopwatch = Stopwatch(self.device)
+        with stopwatch("resize"):
+            image = upload(image, self.device)
             pixels = self._process_image(image)
-        with self._timed(latency, "encode"):
+        with stopwatch("encode"):
             latent = self.model.encode(pixels, self._posterior())
-        with self._timed(latency, "core"):
-            latents = {task: self.model.core(latent, task) for task in tasks}
-        with self._timed(latency, "decode"):
+        with stopwatch("core"):
+            latents = self.model.cores(latent, tasks)
+        with stopwatch("decode"):
             disparity, normals = self._decode(latents, image.shape[:2])
         scale = relative_scale(self.config.scale)
         if disparity is not None:
-            with self._timed(latency, "align"):
+            with stopwatch("align"):
                 scale = (aligner or Aligner()).align(disparity, reference, stamp, self.config.scale)
-        return Geometry(image, camera, "core", scale, disparity, normals, latency, latents, reference)
+        self._seen.add(self._process_size(*image.shape[:2]))
+        return Geometry(image, camera, "core", scale, disparity, normals, stopwatch, latents, reference)
 
     @torch.inference_mode()
     def sharpen(self, coarse: Geometry, steps: int | None = None) -> Iterator[Geometry | None]:
@@ -107,7 +116,7 @@ class Estimator:
         Tasks without a sharpener stay as they are. The sharp disparity is fitted anew, to the frame's own reference or
         else to the coarse depth: an affine-invariant disparity has a scale and a shift of its own.
         """
-        latency: dict[str, float] = {}
+        stopwatch = Stopwatch(self.device)
         latents = dict(coarse.latents)
         steps = steps or self.config.sharp.steps or self.model.sharpener_steps
         for task, latent in coarse.latents.items():
@@ -116,27 +125,57 @@ class Estimator:
             job = self.model.sharpen(latent, task, steps)
             sharp = None
             while sharp is None:
-                with self._timed(latency, "sharpen"):
+                with stopwatch("sharpen"):
                     sharp = next(job)
+                finish(self.device)  # a frame that comes now must not wait behind a queue of steps
                 yield None
             latents[task] = sharp
-        with self._timed(latency, "decode"):
+        with stopwatch("decode"):
             disparity, normals = self._decode(latents, coarse.image.shape[:2])
         scale = coarse.scale
         if disparity is not None and coarse.depth is not None:
             own = coarse.reference if scale.metric else None
-            with self._timed(latency, "align"), suppress(AlignmentError):
+            with stopwatch("align"), suppress(AlignmentError):
                 fit = fit_to_reference(disparity, own or Reference(coarse.depth))
                 scale = replace(scale, scale=fit.scale, shift=fit.shift)
         sharpened = replace(coarse, stage="sharpener", disparity=disparity, normals=normals)
-        yield replace(sharpened, scale=scale, latents=latents, latency=latency)
+        yield replace(sharpened, scale=scale, latents=latents, stopwatch=stopwatch)
+
+    def is_new(self, height: int, width: int) -> bool:
+        """Whether no image of this size, or one that the model sees at the same, was predicted so far."""
+        return self._process_size(height, width) not in self._seen
+
+    def warm_up(self, height: int, width: int) -> list[tuple[str, Callable[[], None]]]:
+        """What is to be run once, so that no frame of this size waits for it: what it is, and a function that does it.
+
+        A GPU compiles and records the model's work when it is first asked for it, anew for each choice of tasks.
+        """
+        tasks = self.model.tasks
+        on_gpu = self.device.type == "cuda"
+        choices = [chosen for n in range(1, len(tasks) + 1) for chosen in combinations(tasks, n)] if on_gpu else [tasks]
+        image = torch.randint(0, 256, (height, width, 3), dtype=torch.uint8)
+        steps = [(f"core predictor of {' and '.join(c)}", partial(self._rehearse, image, c, False)) for c in choices]
+        if any(map(self.model.has_sharpener, tasks)):
+            steps.append(("detail sharpener", partial(self._rehearse, image, tasks, True)))
+        return [(f"{width}x{height} {what}", run) for what, run in steps]
+
+    def _rehearse(self, image: Tensor, tasks: Sequence[str], sharpen: bool) -> None:
+        # Twice on a GPU: what the first run recorded is played by the second.
+        for _ in range(2 if self.device.type == "cuda" else 1):
+            geometry = self.predict(image, tasks=tasks)
+            if sharpen:
+                list(self.sharpen(geometry, steps=1))
+            finish(self.device)
 
     def _process_image(self, image: Tensor) -> Tensor:
         """(H, W, 3) uint8 -> (1, 3, h, w) float32 in [-1, 1] at the size the model works at."""
-        resolution = self.config.model.process_resolution or self.model.process_resolution
-        size = process_size(image.shape[0], image.shape[1], resolution, self.model.multiple)
+        size = self._process_size(image.shape[0], image.shape[1])
         pixels = image.permute(2, 0, 1)[None].float() / 127.5 - 1
         return F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=self.model.antialias)
+
+    def _process_size(self, height: int, width: int) -> tuple[int, int]:
+        resolution = self.config.model.process_resolution or self.process_resolution
+        return process_size(height, width, resolution, self.model.multiple)
 
     def _posterior(self) -> torch.Generator | None:
         """None for the mode; a generator, seeded anew for each image, for a sample."""
@@ -147,23 +186,15 @@ class Estimator:
     def _decode(self, latents: dict[str, Tensor], size: Sequence[int]) -> tuple[Tensor | None, Tensor | None]:
         """Disparity (H, W) and normals (H, W, 3) of the tasks at hand, at the image's ``size``."""
         disparity = normals = None
-        for task, latent in latents.items():
-            decoded = self.model.decode(latent)
-            pixels = F.interpolate(decoded, tuple(size), mode="bilinear", align_corners=False)[0]
+        decoded = self.model.decode(torch.cat(list(latents.values())))
+        pixels = F.interpolate(decoded, tuple(size), mode="bilinear", align_corners=False)
+        for task, picture in zip(latents, pixels, strict=True):
             if task == "depth":
-                disparity = pixels.mean(dim=0)
+                disparity = picture.mean(dim=0)
             else:
                 # Length 1 only after resizing: means of unit vectors are shorter.
-                normals = normalize(MODEL_TO_OPTICAL * (2 * pixels.permute(1, 2, 0) - 1))
+                normals = normalize(MODEL_TO_OPTICAL * (2 * picture.permute(1, 2, 0) - 1))
         return disparity, normals
-
-    @contextmanager
-    def _timed(self, latency: dict[str, float], stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        latency[stage] = latency.get(stage, 0.0) + time.perf_counter() - start
 
 
 def load_estimator(config: Config) -> Estimator:

@@ -1,7 +1,7 @@
-"""Mailboxes that keep only the newest frame, and the one thread that owns the model.
+"""Mailboxes that keep only the newest frame, the one thread that owns the model, and the one that sends its results.
 
-One thread, because compiled models and CUDA graphs assert when another thread uses them, and because a robot wants the
-newest frame rather than a queue of old ones.
+One thread for the model, because CUDA graphs cannot be recorded or replayed by two at once, and because a robot wants
+the newest frame rather than a queue of old ones.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 
 Frame = TypeVar("Frame")
 Result = TypeVar("Result")
+Item = TypeVar("Item")
 
 
 class Mailboxes(Generic[Frame]):
@@ -54,10 +55,13 @@ class Worker(Generic[Frame, Result]):
     """The thread that predicts every frame it can and sharpens the newest result in between.
 
     ``predict`` turns a frame into a result to sharpen, or None if nothing is to be sharpened. ``sharpen`` turns that
-    into an iterator that yields after every Euler step: between two steps a waiting frame goes first, so that it waits
-    for one step at the most. ``period`` gives the seconds between the starts of two sharpened frames, by the steady
-    clock: while a simulated clock is paused no frames come, so nothing is sharpened. ``failed`` is called, in this
-    thread, with the exception that ended it.
+    into an iterator that yields after every Euler step. Between two steps a waiting frame goes first, so that it waits
+    for one step at the most. While frames wait without end, a step is run after one of them only where the sharpener
+    has had less than ``share`` (0 to 1) of the model's time since it started on its frame; so it never starves.
+
+    ``period`` gives the seconds between the starts of two sharpened frames, by the steady ``clock``: while a simulated
+    one is paused no frames come, so nothing is sharpened. ``failed`` is called, in this thread, with the exception that
+    ended it.
     """
 
     def __init__(
@@ -66,13 +70,17 @@ class Worker(Generic[Frame, Result]):
         predict: Callable[[Frame], Result | None],
         sharpen: Callable[[Result], Iterator[None]],
         period: Callable[[], float],
+        share: Callable[[], float],
         failed: Callable[[Exception], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._mailboxes = mailboxes
         self._predict = predict
         self._sharpen = sharpen
         self._period = period
+        self._share = share
         self._failed = failed
+        self._clock = clock
         self._running = True
         self._thread = threading.Thread(target=self._guarded, name="model", daemon=True)
 
@@ -96,14 +104,81 @@ class Worker(Generic[Frame, Result]):
         pending: Result | None = None
         job: Iterator[None] | None = None
         started = -float("inf")
+        predicting = stepping = 0.0  # seconds spent on either since the job started
         while self._running:
-            due_in = max(0.0, started + self._period() - time.monotonic())
+            due_in = max(0.0, started + self._period() - self._clock())
             # With a job at hand only look; with a result that waits for its turn wait until then; else for a frame.
             frame = self._mailboxes.take(timeout=0 if job else due_in if pending is not None else None)
+            begun = self._clock()
             if frame is not None:
                 result = self._predict(frame)
                 pending = result if result is not None else pending
-            if job is None and pending is not None and time.monotonic() >= started + self._period():
-                job, pending, started = self._sharpen(pending), None, time.monotonic()
-            if job is not None and next(job, self) is self:
-                job = None
+            predicted = self._clock()
+            if job is None and pending is not None and predicted >= started + self._period():
+                job, pending, started = self._sharpen(pending), None, predicted
+                predicting = stepping = 0.0
+            predicting += predicted - begun
+            starving = stepping < self._share() * (predicting + stepping)
+            if job is not None and (frame is None or starving):
+                job = None if next(job, self) is self else job
+                stepping += self._clock() - predicted
+
+
+class Sender(Generic[Item]):
+    """A thread that sends what the model's thread hands it, one item after the other, while the model goes on.
+
+    ``send`` does one item. Nothing is queued: :meth:`hand` blocks while the item before is still being sent. A queue
+    would not send more, only later, and frames that the model cannot follow belong in the mailbox, where the newest
+    replaces them before any work went into them. ``failed`` is called, in this thread, with the exception that ended
+    it; items handed over after that are dropped.
+    """
+
+    def __init__(self, send: Callable[[Item], None], failed: Callable[[Exception], None]) -> None:
+        self._send = send
+        self._failed = failed
+        self._changed = threading.Condition()
+        self._item: Item | None = None
+        self._closed = False
+        self._thread = threading.Thread(target=self._guarded, name="sender", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def hand(self, item: Item) -> None:
+        """Give an item to the thread, once it is done with the one before."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._item is None or self._closed)
+            if not self._closed:
+                self._item = item
+                self._changed.notify_all()
+
+    def stop(self, timeout: float) -> bool:
+        """Send what was handed over and end the thread; False if that took longer than ``timeout`` seconds."""
+        self._close()
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _guarded(self) -> None:
+        try:
+            self._run()
+        except Exception as error:  # the thread's last act: hand whatever happened to the owner
+            self._close()  # a model's thread that waits to hand over must not wait for ever
+            self._failed(error)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._item is not None or self._closed)
+                item = self._item
+            if item is None:
+                return
+            self._send(item)
+            with self._changed:
+                self._item = None
+                self._changed.notify_all()
+            del item  # it holds memory of the GPU

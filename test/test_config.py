@@ -35,12 +35,22 @@ def test_values_and_updated_are_inverse():
         ("model.tasks", [], "expected different ones of depth, normals"),
         ("model.tasks", ["depth", "depth"], "expected different ones"),
         ("model.tasks", "depth", "expected a list of strings"),
+        ("model.warm_up", [], r"warm_up: expected different ones of none, WIDTHxHEIGHT, got \[\]"),
+        ("model.warm_up", ["640x480", "0x480"], "got .*'0x480'"),
+        ("model.warm_up", ["WIDTHxHEIGHT"], "none, WIDTHxHEIGHT, got"),
+        ("model.warm_up", ["640x480x3"], "none, WIDTHxHEIGHT, got"),
+        ("sharp.share", 1.01, "expected 0.0 to 1.0, got 1.01"),
         ("sharp.speed", 1, "unknown parameter 'sharp.speed'"),
     ],
 )
 def test_wrong_values_say_what_was_expected_and_what_came(name, value, message):
     with pytest.raises(ConfigError, match=message):
         Config().updated({name: value})
+
+
+@pytest.mark.parametrize("sizes", [["none"], ["640x480"], ["1280x720", "640x480"]])
+def test_sizes_of_images_are_taken(sizes):
+    assert Config().updated({"model.warm_up": sizes}).model.warm_up == tuple(sizes)
 
 
 def test_a_wrong_value_in_the_constructor_is_refused_too():

@@ -161,11 +161,11 @@ def test_images_and_clouds_of_the_node_are_read_back() -> None:
     assert torch.equal(float_image(image_message(values[..., 0].numpy(), "32FC1", header(1, "eye"))), values[..., 0])
     from std_msgs.msg import Header
 
-    from lotus2_ros.ros.messages import tensors_to_cloud
+    from lotus2_ros.ros.messages import pack_cloud, tensor_to_cloud
 
     image = torch.randint(0, 255, (2, 4, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     for normals in (None, values):
-        points, colors = cloud_tensors(tensors_to_cloud(values, image, normals, Header()))
+        points, colors = cloud_tensors(tensor_to_cloud(pack_cloud(values, image, normals), Header()))
         assert torch.equal(points, values) and torch.equal(colors, image)
 
 

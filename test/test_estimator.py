@@ -18,7 +18,7 @@ def estimator(small) -> Estimator:
 
 def decoding(estimator, monkeypatch, picture):
     """Let the VAE decode every latent to ``picture`` (3, h, w) in [0, 1]."""
-    monkeypatch.setattr(estimator.model, "decode", lambda latent: picture[None])
+    monkeypatch.setattr(estimator.model, "decode", lambda latents: picture.expand(len(latents), *picture.shape))
     return estimator.predict(IMAGE, CAMERA)
 
 

@@ -1,9 +1,10 @@
 import threading
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lotus2_ros.worker import Mailboxes, Worker
+from lotus2_ros.worker import Mailboxes, Sender, Worker
 
 TIMEOUT = 10.0  # seconds; only ever reached when a test fails
 
@@ -54,7 +55,7 @@ class Script:
         self.boxes, self.log, self.done = Mailboxes(), [], threading.Event()
         self.steps, self.arrivals = steps, arrivals
         self.error = None
-        self.worker = Worker(self.boxes, self.predict, self.sharpen, lambda: period, self.failed)
+        self.worker = Worker(self.boxes, self.predict, self.sharpen, lambda: period, lambda: 0.0, self.failed)
 
     def predict(self, frame):
         self.log.append(f"predict {frame}")
@@ -97,7 +98,7 @@ def test_the_newest_coarse_result_is_sharpened_next():
 def test_an_exception_ends_the_thread_and_reaches_the_owner():
     script = Script(steps=1, arrivals={})
     script.sharpen = None
-    script.worker = Worker(script.boxes, lambda frame: 1 / 0, script.sharpen, lambda: 0.0, script.failed)
+    script.worker = Worker(script.boxes, lambda frame: 1 / 0, script.sharpen, lambda: 0.0, lambda: 0.0, script.failed)
     assert script.run("a") == []
     assert isinstance(script.error, ZeroDivisionError)
 
@@ -114,10 +115,130 @@ def test_the_sharpener_waits_for_its_period():
             third.set()
         return result
 
-    script.worker = Worker(script.boxes, counting, script.sharpen, lambda: 3600.0, script.failed)
+    script.worker = Worker(script.boxes, counting, script.sharpen, lambda: 3600.0, lambda: 0.0, script.failed)
     script.boxes.put("camera", "a")
     script.worker.start()
     assert script.done.wait(TIMEOUT)
     script.boxes.put("camera", "c")
     assert third.wait(TIMEOUT) and script.worker.stop(TIMEOUT)
     assert [line for line in script.log if line.startswith("step")] == ["step 0 of a"]
+
+
+class Saturated:
+    """A camera and a sharpener that never ends, in a time that passes only while the worker computes.
+
+    A frame takes ``frame`` seconds and an Euler step ``step``; ``count`` images come every ``interval`` seconds.
+    """
+
+    def __init__(self, *, frame, step, interval, share, count=60):
+        self.frame, self.step, self.interval, self.count = frame, step, interval, count
+        self.now, self.arrived, self.waits, self.log = 0.0, 0, [], []
+        self.boxes, self.done = Mailboxes(), threading.Event()
+        worker = Worker(
+            self.boxes, self.predict, self.sharpen, lambda: 0.0, lambda: share, lambda error: None, lambda: self.now
+        )
+        self.spend(0.0)
+        worker.start()
+        assert self.done.wait(TIMEOUT) and worker.stop(TIMEOUT)
+
+    def spend(self, seconds):
+        self.now += seconds
+        while self.arrived < self.count and self.arrived * self.interval <= self.now:
+            self.boxes.put("camera", self.arrived * self.interval)
+            self.arrived += 1
+
+    def predict(self, arrival):
+        self.waits.append(self.now - arrival)
+        self.spend(self.frame)
+        self.log.append("frame")
+        return arrival
+
+    def sharpen(self, arrival):
+        while self.arrived < self.count:
+            self.spend(self.step)
+            self.log.append("step")
+            yield
+        self.done.set()
+
+    @property
+    def steps_between_frames(self):
+        return "".join("s" if entry == "step" else " " for entry in self.log).split(" ")[1:-1]
+
+
+SECONDS = st.floats(0.01, 0.2)
+
+
+@given(frame=SECONDS, step=SECONDS, share=st.sampled_from([0.0, 0.01, 0.1, 0.25, 0.5, 0.9, 1.0]))
+def test_the_sharpener_gets_its_share_of_a_model_that_is_never_idle(frame, step, share):
+    run = Saturated(frame=frame, step=step, interval=frame / 2, share=share, count=400)
+    assert max(map(len, run.steps_between_frames)) <= 1  # each frame waits for one step at the most
+    spent = run.log.count("step") * step, run.log.count("frame") * frame
+    # A step after every frame is the most there is.
+    expected = min(share, step / (step + frame))
+    assert spent[0] / sum(spent) == pytest.approx(expected, abs=2 * (step + frame) / sum(spent))
+
+
+@given(frame=SECONDS, step=SECONDS, slack=st.floats(0.0, 0.5), share=st.floats(0.0, 1.0))
+def test_a_frame_is_done_within_its_own_time_and_one_step(frame, step, slack, share):
+    """At any rate that leaves room for a step between two frames; 1e-9: sums of floats."""
+    run = Saturated(frame=frame, step=step, interval=frame + step + slack, share=share)
+    assert len(run.waits) == run.count and max(run.waits) <= step + 1e-9
+    assert run.log.count("step") >= run.count - 2
+
+
+@pytest.mark.parametrize(("share", "between"), [(0.0, ""), (1.0, "s")])
+def test_the_two_ends_of_the_share(share, between):
+    run = Saturated(frame=0.03, step=0.03, interval=0.01, share=share)
+    assert set(run.steps_between_frames) == {between}
+
+
+class Slow:
+    """A sender whose items are sent only when the test says so."""
+
+    def __init__(self):
+        self.sent, self.errors = [], []
+        self.begun, self.go_on = threading.Semaphore(0), threading.Semaphore(0)
+        self.sender = Sender(self.send, self.errors.append)
+        self.sender.start()
+
+    def send(self, item):
+        self.begun.release()
+        assert self.go_on.acquire(timeout=TIMEOUT)
+        self.sent.append(1 // item)
+
+    def hand(self, item):
+        """From a thread of its own, that ends when the item was taken over."""
+        thread = threading.Thread(target=self.sender.hand, args=(item,))
+        thread.start()
+        return thread
+
+
+def test_an_item_is_taken_over_only_when_the_one_before_was_sent():
+    slow = Slow()
+    slow.sender.hand(1)  # at once
+    second = slow.hand(-1)
+    assert slow.begun.acquire(timeout=TIMEOUT) and second.is_alive() and not slow.sent
+    slow.go_on.release()
+    second.join(TIMEOUT)
+    assert not second.is_alive() and slow.sent == [1]
+    slow.go_on.release()
+    assert slow.sender.stop(TIMEOUT) and slow.sent == [1, -1]  # what was handed over is still sent
+
+
+def test_a_sender_that_does_not_come_back_is_told_of():
+    slow = Slow()
+    slow.sender.hand(1)
+    assert slow.begun.acquire(timeout=TIMEOUT) and not slow.sender.stop(0)
+    slow.go_on.release()
+    assert slow.sender.stop(TIMEOUT)
+
+
+def test_a_failure_to_send_reaches_the_owner_and_blocks_nobody():
+    slow = Slow()
+    slow.sender.hand(0)
+    waiting = slow.hand(1)
+    slow.go_on.release()
+    waiting.join(TIMEOUT)
+    assert not waiting.is_alive() and slow.sender.stop(TIMEOUT)
+    assert [type(error) for error in slow.errors] == [ZeroDivisionError] and not slow.sent
+    slow.sender.hand(1)  # dropped

@@ -22,7 +22,7 @@ PERIOD = 1.0  # seconds between two diagnostics
 
 
 class Health:
-    """What happened since activation. Written by the node's and by the model's thread."""
+    """What happened since activation. Written by the node's, the model's and the sender's thread."""
 
     def __init__(
         self, node: Node, estimator: Estimator, mailboxes: Mailboxes, warn_period: Callable[[], float]
@@ -102,18 +102,22 @@ class Health:
                 "frames dropped": str(self.dropped),
                 "frames sharpened": str(self._counts["sharpener"]),
                 "model": model.name,
-                "precision": str(model.dtype).removeprefix("torch."),
+                "precision": model.precision,
                 "device": device_name(device),
                 "scale source": self._scale,
                 **{f"rejected: {reason}": str(count) for reason, count in self._rejections.items()},
             }
         if device.type == "cuda":
             values["GPU memory (MB)"] = f"{torch.cuda.memory_allocated(device) / 1e6:.0f}"
-        status = DiagnosticStatus(name=f"{self._node.get_fully_qualified_name()}: perception", hardware_id="camera")
-        status.level, status.message = _level(delta)
-        status.values = [KeyValue(key=key, value=value) for key, value in values.items()]
-        stamp = self._node.get_clock().now().to_msg()
-        return DiagnosticArray(header=Header(stamp=stamp), status=[status])
+        return diagnostic_array(self._node, *_level(delta), values)
+
+
+def diagnostic_array(node: Node, level: bytes, message: str, values: Mapping[str, str]) -> DiagnosticArray:
+    """The node's one status, of this moment."""
+    status = DiagnosticStatus(name=f"{node.get_fully_qualified_name()}: perception", hardware_id="camera")
+    status.level, status.message = level, message
+    status.values = [KeyValue(key=key, value=value) for key, value in values.items()]
+    return DiagnosticArray(header=Header(stamp=node.get_clock().now().to_msg()), status=[status])
 
 
 def device_name(device: torch.device) -> str:
@@ -144,7 +148,7 @@ def frame_report(geometry: Geometry, estimator: Estimator, latency: Mapping[str,
         header=header,
         stage=geometry.stage,
         model=model.name,
-        precision=str(model.dtype).removeprefix("torch."),
+        precision=model.precision,
         device=device_name(estimator.device),
         scale_source=scale.source,
         metric=scale.metric,

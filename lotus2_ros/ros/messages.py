@@ -20,6 +20,8 @@ ALIASES = {"uyvy": "yuv422", "yuyv": "yuv422_yuy2"}
 COLOR_ENCODINGS = sorted([name for name in ENCODINGS if not name[0].isdigit()] + list(ALIASES) + ["nv12"])
 DEPTH_ENCODINGS = ("16UC1", "32FC1")
 MILLIMETRES = 1e-3
+# rgb: the three bytes in one float32, as all of ROS packs them.
+CLOUD_FIELDS = ("x", "y", "z", "rgb", "normal_x", "normal_y", "normal_z")
 
 _bridge = CvBridge()
 
@@ -82,22 +84,27 @@ def tensor_to_image(pixels: Tensor, encoding: str, header: Header) -> Image:
     return _bridge.cv2_to_imgmsg(pixels.contiguous().cpu().numpy(), encoding, header)
 
 
-def tensors_to_cloud(points: Tensor, image: Tensor, normals: Tensor | None, header: Header) -> PointCloud2:
-    """An organized cloud of points (H, W, 3) float32, NaN invalid, with image (H, W, 3) uint8 packed as ``rgb``.
+def pack_cloud(points: Tensor, image: Tensor, normals: Tensor | None) -> Tensor:
+    """The rows of an organized cloud, (H, W, 4) or with normals (H, W, 7), float32: CLOUD_FIELDS.
 
-    With normals (H, W, 3) float32 it gets the fields normal_x, normal_y and normal_z.
+    Of points (H, W, 3) float32, NaN invalid, an image (H, W, 3) uint8 and normals (H, W, 3) float32, all on one device.
     """
-    height, width = points.shape[:2]
-    names = ["x", "y", "z", "rgb"] + (["normal_x", "normal_y", "normal_z"] if normals is not None else [])
-    cloud = torch.empty(height, width, len(names), device=points.device)
+    cloud = torch.empty(*points.shape[:2], 4 if normals is None else 7, device=points.device)
     cloud[..., :3] = points
     channels = image.to(torch.int32)
     packed = channels[..., 0] << 16 | channels[..., 1] << 8 | channels[..., 2]
     cloud.view(torch.int32)[..., 3] = packed
     if normals is not None:
         cloud[..., 4:] = normals
+    return cloud
+
+
+def tensor_to_cloud(packed: Tensor, header: Header) -> PointCloud2:
+    """An organized cloud of what :func:`pack_cloud` gives."""
+    height, width, columns = packed.shape
+    names = CLOUD_FIELDS[:columns]
     fields = [PointField(name=n, offset=4 * i, datatype=PointField.FLOAT32, count=1) for i, n in enumerate(names)]
-    flat = cloud.cpu().numpy().reshape(-1).view([(name, "f4") for name in names])
+    flat = packed.cpu().numpy().reshape(-1).view([(name, "f4") for name in names])
     message = create_cloud(header, fields, flat)
     # Organized by hand: create_cloud reads the shape of a two-dimensional array as (width, height).
     message.height, message.width, message.row_step = height, width, message.point_step * width

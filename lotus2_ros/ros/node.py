@@ -7,19 +7,20 @@ import time
 
 import rclpy
 import torch
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
-from lotus2_ros.config import Config, ConfigError
+from lotus2_ros.config import NONE, Config, ConfigError
 from lotus2_ros.estimator import Estimator, load_estimator
 from lotus2_ros.ros import parameters
+from lotus2_ros.ros.diagnostics import diagnostic_array
 from lotus2_ros.ros.outputs import Outputs
 from lotus2_ros.ros.pipeline import Pipeline
 
 
 class PerceptionNode(LifecycleNode):
-    """Configure loads the model, activate subscribes and starts the model's thread, cleanup frees the GPU."""
+    """Configure loads the model and warms it up, activate starts what `Pipeline` is, cleanup frees the GPU."""
 
     def __init__(self, **node_options: object) -> None:
         super().__init__("perception", **node_options)
@@ -28,7 +29,7 @@ class PerceptionNode(LifecycleNode):
         self._outputs: Outputs | None = None
         self._pipeline: Pipeline | None = None
         self._failure: Exception | None = None
-        # The model's thread cannot change the node's state: it wakes the node's own thread to do it.
+        # The pipeline's threads cannot change the node's state: they wake the node's own thread to do it.
         self._failed = self.create_guard_condition(self.trigger_deactivate)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 1)
         self.add_on_set_parameters_callback(
@@ -40,20 +41,39 @@ class PerceptionNode(LifecycleNode):
         return self._config.node.autostart
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Load the model. FAILURE, with one clear line, when it does not load: the node stays unconfigured."""
+        """Load the model and run it once. FAILURE, with one clear line, when that fails: it stays unconfigured."""
         start = time.perf_counter()
         try:
+            self._progress("loading the model")
             self._estimator = load_estimator(self._config)
+            self._warm_up(self._estimator)
         except (ValueError, OSError, RuntimeError) as error:  # the last is torch's, of a GPU that is too small
-            self.get_logger().error(f"cannot configure: {error}")
+            # CUDA's and the compiler's have more lines, of advice and of their own innards.
+            self.get_logger().error(f"cannot configure: {str(error).partition(chr(10))[0]}")
+            self._free()
             return TransitionCallbackReturn.FAILURE
         self._outputs = Outputs(self)
         model, seconds = self._estimator.model, time.perf_counter() - start
-        self.get_logger().info(f"model {model.name} ({model.dtype}) on {self._estimator.device} after {seconds:.1f} s")
+        self.get_logger().info(
+            f"model {model.name} ({model.precision}) on {self._estimator.device}, "
+            f"images of up to {self._estimator.process_resolution} px, ready after {seconds:.1f} s"
+        )
         return TransitionCallbackReturn.SUCCESS
 
+    def _warm_up(self, estimator: Estimator) -> None:
+        sizes = [size.split("x") for size in self._config.model.warm_up if size != NONE]
+        steps = [step for width, height in sizes for step in estimator.warm_up(int(height), int(width))]
+        for number, (what, run) in enumerate(steps, start=1):
+            self._progress(f"{number} of {len(steps)}, {what}")
+            run()
+
+    def _progress(self, what: str) -> None:
+        """Say what configuring is at: it holds the node's thread, so no timer could."""
+        self.get_logger().info(f"configuring: {what}")
+        self._diagnostics.publish(diagnostic_array(self, DiagnosticStatus.OK, f"configuring: {what}", {}))
+
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Subscribe, and start the model's thread."""
+        """Subscribe, and start the pipeline's threads."""
         assert self._estimator is not None and self._outputs is not None  # configured
         result = super().on_activate(state)
         self._pipeline = Pipeline(
@@ -62,7 +82,7 @@ class PerceptionNode(LifecycleNode):
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop the model's thread after the step under way. ERROR when it is here because that thread failed."""
+        """Stop the pipeline after the step under way. ERROR when it is here because one of its threads failed."""
         self._stop()
         super().on_deactivate(state)
         return TransitionCallbackReturn.ERROR if self._failure else TransitionCallbackReturn.SUCCESS
@@ -78,7 +98,7 @@ class PerceptionNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """After the model's thread failed: say why and free everything; the node can then be configured anew."""
+        """After a thread of the pipeline failed: say why, free everything; the node can then be configured anew."""
         failure, self._failure = self._failure, None
         reason = "a transition failed" if failure is None else f"{type(failure).__name__}: {failure}"
         self.get_logger().error(f"in error state: {reason}")
@@ -91,7 +111,7 @@ class PerceptionNode(LifecycleNode):
             self._estimator.config = config
 
     def _fail(self, error: Exception) -> None:
-        self._failure = error
+        self._failure = self._failure or error  # what another thread ran into after it is a consequence
         self._failed.trigger()
 
     def _stop(self) -> None:

@@ -1,4 +1,8 @@
-"""Publishers: a topic's message is made only while someone subscribes to it."""
+"""Publishers: a topic's message is made only while someone subscribes to it.
+
+In two parts, for two threads: the model's makes the *contents* of the topics, tensors on its device; another makes
+messages of them, once they are on the host.
+"""
 
 from __future__ import annotations
 
@@ -11,34 +15,44 @@ from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
+from torch import Tensor
 
 from lotus2_ros.config import CloudConfig
 from lotus2_ros.estimator import Geometry
 from lotus2_ros.geometry.depth import limit_depth
 from lotus2_ros.geometry.normals import normals_to_color
 from lotus2_ros.msg import FrameReport
-from lotus2_ros.ros.messages import tensor_to_image, tensors_to_cloud
+from lotus2_ros.ros.messages import pack_cloud, tensor_to_cloud, tensor_to_image
 
 
 class Topic(NamedTuple):
-    """What is published: the message type, the task that it needs, and a description."""
+    """What is published: the message type, the task that it needs, a description, and the encoding of an image."""
 
     kind: type
     task: str
-    help: str
+    about: str
+    encoding: str = ""
+
+    @property
+    def help(self) -> str:
+        return f"{self.encoding}, {self.about}" if self.encoding else self.about
 
 
 # Below ~/ for the core predictor's results, below ~/sharp/ for the sharpener's.
 TOPICS = {
-    "depth/image": Topic(Image, "depth", "32FC1, metres along z; only while the scale is metric"),
+    "depth/image": Topic(Image, "depth", "metres along z; only while the scale is metric", "32FC1"),
     "depth/camera_info": Topic(CameraInfo, "depth", "of the depth image"),
     "points": Topic(PointCloud2, "depth", "organized, x y z rgb, metres; only while the scale is metric"),
-    "relative/depth/image": Topic(Image, "depth", "32FC1, up to a factor and a guessed shift; while nothing is metric"),
+    "relative/depth/image": Topic(
+        Image, "depth", "up to a factor and a guessed shift; while nothing is metric", "32FC1"
+    ),
     "relative/points": Topic(PointCloud2, "depth", "the same as a cloud"),
-    "disparity/image": Topic(Image, "depth", "32FC1 in [0, 1], 1 = near: what the model says, affine-invariant"),
-    "normals/image": Topic(Image, "normals", "32FC3, unit vectors in the optical frame, toward the camera"),
-    "normals/color": Topic(Image, "normals", "rgb8, a picture of them"),
+    "disparity/image": Topic(Image, "depth", "what the model says: 1 = near, 0 = far, affine-invariant", "32FC1"),
+    "normals/image": Topic(Image, "normals", "unit vectors in the optical frame, toward the camera", "32FC3"),
+    "normals/color": Topic(Image, "normals", "a picture of them", "rgb8"),
 }
+# By topic what its message needs: tensors, or the camera_info of the image.
+Contents = dict[str, Tensor | CameraInfo]
 REMEMBERED_REPORTS = 10
 PREFIXES = {"core": "~/", "sharpener": "~/sharp/"}
 
@@ -51,7 +65,7 @@ class Outputs:
         self._publishers: dict[tuple[str, str], LifecyclePublisher] = {
             (stage, topic): self._create(kind, prefix + topic)
             for stage, prefix in PREFIXES.items()
-            for topic, (kind, _, _) in TOPICS.items()
+            for topic, (kind, *_) in TOPICS.items()
         }
         # Reports are small, and a frame's should not be lost because the next one's came soon after.
         self.report = self._create(FrameReport, "~/report", depth=REMEMBERED_REPORTS)
@@ -69,13 +83,16 @@ class Outputs:
 
     def tasks(self, stage: str) -> set[str]:
         """The tasks that someone subscribes to a result of, at this stage."""
-        return {task for topic, (_, task, _) in TOPICS.items() if self._wanted(stage, topic)}
+        return {topic.task for name, topic in TOPICS.items() if self._wanted(stage, name)}
 
-    def publish(self, geometry: Geometry, info: CameraInfo | None, header: Header, cloud: CloudConfig) -> None:
-        """Send what is subscribed to, with the stamp and frame of the input image: ``header``."""
-        stage = geometry.stage
-        for topic, message in messages_of(geometry, info, header, cloud, lambda topic: self._wanted(stage, topic)):
-            self._publishers[stage, topic].publish(message)
+    def contents(self, geometry: Geometry, info: CameraInfo | None, cloud: CloudConfig) -> Contents:
+        """What the topics that are subscribed to say of a geometry, as :func:`contents_of` gives it."""
+        return contents_of(geometry, info, cloud, lambda topic: self._wanted(geometry.stage, topic))
+
+    def publish(self, stage: str, contents: Contents, header: Header) -> None:
+        """Send contents, with the stamp and frame of the input image: ``header``."""
+        for topic, content in contents.items():
+            self._publishers[stage, topic].publish(message_of(topic, content, header))
 
     def _wanted(self, stage: str, topic: str) -> bool:
         return self._publishers[stage, topic].get_subscription_count() > 0
@@ -85,20 +102,39 @@ def messages_of(
     geometry: Geometry, info: CameraInfo | None, header: Header, cloud: CloudConfig, wanted: Callable[[str], bool]
 ) -> Iterator[tuple[str, Image | CameraInfo | PointCloud2]]:
     """The topics of TOPICS that a geometry has something for and that are wanted, with their messages."""
+    for topic, content in contents_of(geometry, info, cloud, wanted).items():
+        yield topic, message_of(topic, content, header)
+
+
+def contents_of(
+    geometry: Geometry, info: CameraInfo | None, cloud: CloudConfig, wanted: Callable[[str], bool]
+) -> Contents:
+    """What the wanted topics say of a geometry: tensors on its device, contiguous; the camera_info as it came."""
+    contents: Contents = {}
     prefix = "" if geometry.scale.metric else "relative/"
-    for topic, image in ((prefix + "depth/image", geometry.depth), ("disparity/image", geometry.disparity)):
-        if image is not None and wanted(topic):
-            yield topic, tensor_to_image(image, "32FC1", header)
+    depth, disparity, normals = geometry.depth, geometry.disparity, geometry.normals
+    if depth is not None and wanted(prefix + "depth/image"):
+        contents[prefix + "depth/image"] = depth.contiguous()
+    if disparity is not None and wanted("disparity/image"):
+        contents["disparity/image"] = disparity.contiguous()
     if geometry.scale.metric and info is not None and wanted("depth/camera_info"):
-        sibling = deepcopy(info)
+        contents["depth/camera_info"] = info
+    if normals is not None and wanted("normals/image"):
+        contents["normals/image"] = normals.contiguous()
+    if normals is not None and wanted("normals/color"):
+        contents["normals/color"] = normals_to_color(normals).contiguous()
+    if depth is not None and geometry.camera is not None and wanted(prefix + "points"):
+        points = geometry.camera.unproject(limit_depth(depth, cloud.max_depth))
+        contents[prefix + "points"] = pack_cloud(points, geometry.image, normals if cloud.normals else None)
+    return contents
+
+
+def message_of(topic: str, content: Tensor | CameraInfo, header: Header) -> Image | CameraInfo | PointCloud2:
+    """The message of a topic's content. It has its own memory: the content's may be used anew."""
+    if not isinstance(content, Tensor):
+        sibling = deepcopy(content)
         sibling.header = header
-        yield "depth/camera_info", sibling
-    if geometry.normals is not None:
-        if wanted("normals/image"):
-            yield "normals/image", tensor_to_image(geometry.normals, "32FC3", header)
-        if wanted("normals/color"):
-            yield "normals/color", tensor_to_image(normals_to_color(geometry.normals), "rgb8", header)
-    if geometry.depth is not None and geometry.camera is not None and wanted(prefix + "points"):
-        points = geometry.camera.unproject(limit_depth(geometry.depth, cloud.max_depth))
-        normals = geometry.normals if cloud.normals else None
-        yield prefix + "points", tensors_to_cloud(points, geometry.image, normals, header)
+        return sibling
+    if TOPICS[topic].kind is PointCloud2:
+        return tensor_to_cloud(content, header)
+    return tensor_to_image(content, TOPICS[topic].encoding, header)

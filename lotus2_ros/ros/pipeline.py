@@ -1,4 +1,4 @@
-"""What runs while the node is active: subscriptions, mailbox, the model's thread, diagnostics."""
+"""What runs while the node is active: subscriptions, mailbox, the model's thread, the sender's, diagnostics."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.publisher import Publisher
 
 from lotus2_ros.config import Config
+from lotus2_ros.device import Download, copy_stream, finish
 from lotus2_ros.estimator import Estimator, Geometry
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.scale import Aligner
@@ -19,7 +20,7 @@ from lotus2_ros.ros.diagnostics import PERIOD, Health
 from lotus2_ros.ros.inputs import Frame, Pairing, References, subscribe
 from lotus2_ros.ros.messages import MessageError, camera_from_info, image_to_tensor, stamp_seconds
 from lotus2_ros.ros.outputs import Outputs
-from lotus2_ros.worker import Mailboxes, Worker
+from lotus2_ros.worker import Mailboxes, Sender, Worker
 
 CAMERA = "camera"
 STOP_TIMEOUT = 30.0  # seconds; longer than any one step of the model
@@ -33,8 +34,22 @@ class Pending:
     geometry: Geometry
 
 
+@dataclass(frozen=True)
+class Outgoing:
+    """A geometry on its way out, with what is subscribed to of it."""
+
+    frame: Frame
+    geometry: Geometry
+    before: dict[str, float]  # seconds per stage before the estimator's
+    contents: Download
+
+
 class Pipeline:
-    """From activation to deactivation. Callbacks run in the node's thread, the model in the worker's."""
+    """From activation to deactivation.
+
+    Callbacks run in the node's thread. All work on the device is asked for in the worker's; messages are made and sent
+    in the sender's, while the worker is at the next frame.
+    """
 
     def __init__(
         self,
@@ -55,7 +70,17 @@ class Pipeline:
         self._references = References(self._health)
         self._aligner = Aligner()
         self._camera: tuple[object, Camera] | None = None
-        self._worker = Worker(mailboxes, self._predict, self._sharpen, lambda: config().sharp.period, failed)
+        self._copies = copy_stream(estimator.device)
+        self._sender = Sender(self._send, failed)
+        self._worker = Worker(
+            mailboxes,
+            self._predict,
+            self._sharpen,
+            period=lambda: config().sharp.period,
+            share=lambda: config().sharp.share,
+            failed=failed,
+        )
+        self._sender.start()
         self._worker.start()
         pairing = Pairing(config, lambda frame: mailboxes.put(CAMERA, frame), self._health)
         self._subscriptions = subscribe(node, config(), pairing, self._references)
@@ -64,12 +89,17 @@ class Pipeline:
         self._timer = node.create_timer(PERIOD, self._diagnose, clock=steady)
 
     def stop(self) -> None:
-        """Unsubscribe, and end the thread after the step under way. Raises TimeoutError if that does not end."""
+        """Unsubscribe, end the model's thread after the step under way, then the sender's when all is sent.
+
+        Raises TimeoutError if one of them does not end.
+        """
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         self._node.destroy_timer(self._timer)
-        if not self._worker.stop(STOP_TIMEOUT):
-            raise TimeoutError(f"the model's thread did not end within {STOP_TIMEOUT:g} s")
+        deadline = time.monotonic() + STOP_TIMEOUT
+        for name, thread in (("model", self._worker), ("sender", self._sender)):
+            if not thread.stop(max(0.0, deadline - time.monotonic())):
+                raise TimeoutError(f"the {name}'s thread did not end within {STOP_TIMEOUT:g} s")
 
     def _diagnose(self) -> None:
         self._diagnostics.publish(self._health.diagnostics())
@@ -88,7 +118,10 @@ class Pipeline:
         stamp = stamp_seconds(frame.image.header)
         try:
             image = image_to_tensor(frame.image)
-            camera = self._camera_of(frame, *image.shape[:2])
+            height, width = image.shape[:2]
+            camera = self._camera_of(frame, height, width)
+            if self._estimator.is_new(height, width):
+                self._node.get_logger().info(f"first image of {width}x{height}: warming up")
             converted = time.perf_counter()
             reference = self._references.nearest(stamp, config.scale.reference_slop)
             geometry = self._estimator.predict(
@@ -100,8 +133,7 @@ class Pipeline:
         except ImageSizeError as error:
             self._health.reject("image_size", str(error))
             return None
-        latency = {"wait": started - frame.arrived, "convert": converted - started, **geometry.latency}
-        self._publish(frame, geometry, latency)
+        self._hand_over(frame, geometry, {"wait": started - frame.arrived, "convert": converted - started})
         refinable = any(self._estimator.model.has_sharpener(task) for task in sharp)
         return Pending(frame, geometry) if refinable else None
 
@@ -111,17 +143,15 @@ class Pipeline:
             if geometry is None:
                 yield
             else:
-                self._publish(pending.frame, geometry, geometry.latency)
+                self._hand_over(pending.frame, geometry, {})
 
-    def _publish(self, frame: Frame, geometry: Geometry, latency: dict[str, float]) -> None:
-        start = time.perf_counter()
-        header = frame.image.header
-        self._outputs.publish(geometry, frame.info, header, self._config().cloud)
-        end = time.perf_counter()
-        latency = {**latency, "publish": end - start, "total": end - frame.arrived}
-        self._health.done(geometry, latency)
-        if self._outputs.report.get_subscription_count() > 0:
-            self._outputs.report.publish(self._health.report(geometry, latency, header))
+    def _hand_over(self, frame: Frame, geometry: Geometry, before: dict[str, float]) -> None:
+        """Make what is subscribed to of a geometry, and leave the rest to the sender."""
+        with geometry.stopwatch("pack"):
+            contents = self._outputs.contents(geometry, frame.info, self._config().cloud)
+        self._sender.hand(Outgoing(frame, geometry, before, Download(contents, self._copies)))
+        # Asked for more at once, a GPU would queue it, and the frame in the mailbox would no longer be the newest.
+        finish(self._estimator.device)
 
     def _camera_of(self, frame: Frame, height: int, width: int) -> Camera:
         """The frame's camera; the last one as long as nothing changed, because its rays take a while to compute."""
@@ -129,8 +159,23 @@ class Pipeline:
         key = (height, width) if info is None else (height, width, info.height, info.width, tuple(info.k))
         if self._camera is None or self._camera[0] != key:
             if info is None:
-                camera = Camera.from_fov(width, height, self._config().input.fov)
+                assumed = Camera.from_fov(width, height, self._config().input.fov)
+                camera = Camera(width, height, assumed.K.to(self._estimator.device))
             else:
                 camera = camera_from_info(info, height, width, self._estimator.device)
             self._camera = key, camera
         return self._camera[1]
+
+    # In the sender's thread
+
+    def _send(self, outgoing: Outgoing) -> None:
+        """Publish, and account for it."""
+        frame, geometry = outgoing.frame, outgoing.geometry
+        header = frame.image.header
+        start = time.perf_counter()
+        self._outputs.publish(geometry.stage, outgoing.contents.wait(), header)
+        end = time.perf_counter()
+        latency = {**outgoing.before, **geometry.latency, "publish": end - start, "total": end - frame.arrived}
+        self._health.done(geometry, latency)
+        if self._outputs.report.get_subscription_count() > 0:
+            self._outputs.report.publish(self._health.report(geometry, latency, header))

@@ -4,6 +4,7 @@ import time
 
 import pytest
 import torch
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lotus2_ros.msg import FrameReport
 from rcl_interfaces.srv import DescribeParameters, SetParameters
@@ -83,12 +84,63 @@ sys.exit(main())
 
 
 def test_a_failure_of_the_model_drives_the_node_to_its_error_state(start, client):
-    node = start(command=("-c", FAILING))
+    node = start({"model.warm_up": "[none]"}, command=("-c", FAILING))
     client.subscribe(Image, "disparity/image")
     text = "in error state: RuntimeError: CUDA out of memory"
     client.repeat(lambda: client.send_frame(IMAGE, 1), lambda: text in node.output(), "error")
     assert client.state() == "unconfigured"  # freed, and ready to be configured anew
     assert client.change_state(Transition.TRANSITION_CONFIGURE)
+
+
+def test_a_failure_to_warm_up_is_one_clear_line(start, client):
+    node = start(command=("-c", FAILING.replace("out of memory", "out of memory\\nand advice")))
+    client.until(lambda: "cannot configure" in node.output(), "error")
+    assert client.state() == "unconfigured"
+    (line,) = (line for line in node.output().splitlines() if "cannot configure" in line)
+    assert line.endswith("cannot configure: CUDA out of memory") and "advice" not in node.output()
+
+
+BROKEN = """
+import sys
+from lotus2_ros.ros import outputs
+from lotus2_ros.ros.node import main
+def broken(topic, content, header):
+    raise RuntimeError("no message")
+outputs.message_of = broken
+sys.exit(main())
+"""
+
+
+def test_a_failure_to_publish_drives_the_node_to_its_error_state(start, client):
+    node = start(command=("-c", BROKEN))
+    client.subscribe(Image, "disparity/image")
+    text = "in error state: RuntimeError: no message"
+    client.repeat(lambda: client.send_frame(IMAGE, 1), lambda: text in node.output(), "error")
+    assert client.state() == "unconfigured"
+    for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
+        assert client.change_state(transition)
+
+
+def test_configuring_tells_how_far_it_is(start, client):
+    node = start({"node.autostart": "false", "model.warm_up": "[96x64, 64x48]"})
+    diagnostics = []
+    client.node.create_subscription(DiagnosticArray, "/diagnostics", diagnostics.append, 10)
+    steps = [
+        "configuring: loading the model",
+        "configuring: 1 of 4, 96x64 core predictor of depth and normals",
+        "configuring: 2 of 4, 96x64 detail sharpener",
+        "configuring: 3 of 4, 64x48 core predictor of depth and normals",
+        "configuring: 4 of 4, 64x48 detail sharpener",
+    ]
+
+    def configure():
+        if client.state() == "inactive":  # this was too early for the node to know of the subscription
+            assert client.change_state(Transition.TRANSITION_CLEANUP)
+        assert client.change_state(Transition.TRANSITION_CONFIGURE)
+
+    client.repeat(configure, lambda: diagnostics and diagnostics[-1].status[0].message == steps[-1], steps[-1])
+    assert [step for step in steps if step in node.output()] == steps
+    assert {array.status[0].level for array in diagnostics} == {DiagnosticStatus.OK}
 
 
 def test_it_ends_on_sigint_without_a_traceback(start, client):

@@ -15,8 +15,9 @@ from lotus2_ros.ros.messages import (
     camera_from_info,
     depth_to_tensor,
     image_to_tensor,
+    pack_cloud,
+    tensor_to_cloud,
     tensor_to_image,
-    tensors_to_cloud,
 )
 
 HEIGHT, WIDTH = 6, 8
@@ -194,7 +195,7 @@ def test_clouds_are_organized_with_packed_colour(with_normals):
     points[1, 2] = torch.nan
     image = torch.randint(0, 256, (3, 5, 3), dtype=torch.uint8)
     normals = torch.rand(3, 5, 3) if with_normals else None
-    cloud = tensors_to_cloud(points, image, normals, Header(frame_id="cam"))
+    cloud = tensor_to_cloud(pack_cloud(points, image, normals), Header(frame_id="cam"))
     assert (cloud.height, cloud.width) == (3, 5) and not cloud.is_dense
     assert cloud.row_step == 5 * cloud.point_step and len(cloud.data) == 3 * cloud.row_step
     names = [field.name for field in cloud.fields]

@@ -199,8 +199,21 @@ def test_compressed_images(start, client, disparity):
     np.testing.assert_allclose(values(client.received["disparity/image"][0]), disparity, atol=1e-5)
 
 
+COUNTING = """
+import sys
+from lotus2_ros.model.lotus2 import Lotus2
+from lotus2_ros.ros.node import main
+decode = Lotus2.decode
+def counting(self, latents):
+    print(f"decoding {len(latents)}", flush=True)
+    return decode(self, latents)
+Lotus2.decode = counting
+sys.exit(main())
+"""
+
+
 def test_only_what_is_subscribed_to_is_computed(start, client):
-    start({"sharp.period": 0.0})
+    node = start({"sharp.period": 0.0, "model.warm_up": "[none]"}, command=("-c", COUNTING))
     client.subscribe(FrameReport, "report")
     client.subscribe(Image, "normals/color")
     before = warm_up(client, "normals/color")
@@ -209,6 +222,21 @@ def test_only_what_is_subscribed_to_is_computed(start, client):
     report = client.received["report"][-1]
     assert report.frames_processed - before.frames_processed == 2 and report.frames_sharpened == 0
     assert "align" not in report.latency_names  # no depth was computed
+    decoded = [line for line in node.output().splitlines() if line.startswith("decoding")]
+    assert len(decoded) == report.frames_processed and set(decoded) == {"decoding 1"}
+
+
+def test_the_first_image_of_a_size_is_announced_once(start, client):
+    node = start({"model.warm_up": f"[{WIDTH}x{HEIGHT}]"})
+    client.subscribe(Image, "disparity/image")
+    client.subscribe(FrameReport, "report")
+    warm_up(client, "disparity/image")
+    assert "warming up" not in node.output()
+    for stamp in (2, 3):
+        client.send_frame(IMAGE[:24].repeat(1, 2, 1), stamp)
+        client.until(lambda s=stamp: any(r.header.stamp.sec == s for r in client.received["report"]), "report")
+    assert node.output().count("warming up") == 1
+    assert f"first image of {2 * WIDTH}x24: warming up" in node.output()
 
 
 def test_sharp_frames_keep_the_stamp_of_their_image(start, client, depth):

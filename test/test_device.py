@@ -1,0 +1,43 @@
+import pytest
+import torch
+
+from lotus2_ros.device import Download, Stopwatch, copy_stream, finish, upload
+
+DEVICES = [
+    "cpu",
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")),
+]
+
+
+@pytest.fixture(params=DEVICES)
+def device(request) -> torch.device:
+    return torch.device(request.param)
+
+
+def test_there_and_back(device):
+    image = torch.arange(24, dtype=torch.uint8).reshape(2, 4, 3)
+    there = upload(image, device)
+    assert there.device.type == device.type
+    contents = {"bytes": there, "floats": there.float() / 2, "other": "as it is"}
+    back = Download(contents, copy_stream(device)).wait()
+    assert list(back) == list(contents) and back["other"] == "as it is"
+    assert torch.equal(back["bytes"], image) and torch.equal(back["floats"], image.float() / 2)
+
+
+def test_a_download_is_not_changed_by_what_the_model_does_next(device):
+    """Its memory is not given to the tensors of the next frame while the copy may still be under way."""
+    stream = copy_stream(device)
+    for value in range(20):
+        download = Download({"frame": torch.full((1024, 1024), float(value), device=device)}, stream)
+        torch.full((1024, 1024), -1.0, device=device)
+        assert download.wait()["frame"].unique().tolist() == [value]
+
+
+def test_a_stage_is_the_sum_of_its_parts(device):
+    stopwatch = Stopwatch(device)
+    for stage in ("encode", "sharpen", "sharpen", "decode"):
+        with stopwatch(stage):
+            torch.ones(64, 64, device=device) @ torch.ones(64, 64, device=device)
+    finish(device)
+    seconds = stopwatch.read()
+    assert list(seconds) == ["encode", "sharpen", "decode"] and all(value > 0 for value in seconds.values())
