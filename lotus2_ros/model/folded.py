@@ -24,7 +24,7 @@ class FoldedLotus2(Lotus2):
     """A `Lotus2` for inference.
 
     configs: of diffusers' vae, transformer and scheduler. `batched`: several tasks of one image go through the
-    transformer as one batch.
+    transformer as one batch, which reads its weights once; on the CPU one after the other is faster.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class FoldedLotus2(Lotus2):
         self.configs = configs
         highest = float(scheduler.config.num_train_timesteps)
         self.transformer = FoldedFlux(configs["transformer"], plan, prompt_tokens, highest)
-        self.batched = True
+        self.batched = False
         self._tables: dict[float, Tensor] = {}
         self._rotaries: dict[tuple[int, int], Rotary] = {}
 
