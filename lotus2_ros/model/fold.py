@@ -65,15 +65,23 @@ class Folding:
                 **settings,
             )
 
-    @torch.no_grad()
-    def parts(self) -> Iterator[Part]:
-        """In the order of the network, its two ends first."""
-        yield Part("vae", {name: self._read(name) for name in self.model.state_dict() if name.startswith("vae.")})
-        yield Part("ends", self._ends())
+    @property
+    def names(self) -> list[str]:
+        """The parts in the order of the network, its two ends first."""
         flux = self.model.transformer
-        for kind, blocks in (("double_blocks", flux.double_blocks), ("single_blocks", flux.single_blocks)):
-            for i in range(len(blocks)):
-                yield Part(f"{kind}.{i}", self._fold(f"transformer.{kind}.{i}"))
+        blocks = (("double_blocks", flux.double_blocks), ("single_blocks", flux.single_blocks))
+        return ["vae", "ends", *(f"{kind}.{i}" for kind, modules in blocks for i in range(len(modules)))]
+
+    def parts(self) -> Iterator[Part]:
+        yield from map(self.part, self.names)
+
+    @torch.no_grad()
+    def part(self, name: str) -> Part:
+        """One part, read and folded now."""
+        if name == "vae":
+            keys = [key for key in self.model.state_dict() if key.startswith("vae.")]
+            return Part(name, {key: self._read(key) for key in keys})
+        return Part(name, self._ends() if name == "ends" else self._fold(f"transformer.{name}"))
 
     def store(self, part: Part) -> dict[str, Tensor]:
         """A part's tensors as the model's precision holds them. Raises CheckpointError on NaN or Inf."""
