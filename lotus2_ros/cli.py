@@ -11,6 +11,7 @@ from importlib import import_module
 COMMANDS = {
     "demo": ("lotus2_ros.demo", "play a camera bag, images or a video through the node and show what comes out"),
     "infer": ("lotus2_ros.infer", "disparity, normals and points of image files"),
+    "prepare": ("lotus2_ros.prepare.command", "make a bundle that runs from FLUX.1-dev and the released files"),
     "bag": ("lotus2_ros.bag_command", "run the model over a recorded bag and write another"),
     "node": ("lotus2_ros.node_command", "run the ROS 2 node; ROS arguments follow --ros-args"),
     "params": ("lotus2_ros.params_command", "write config/perception.yaml and the README's tables"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,13 @@ from lotus2_ros.model.weights import (
     stored_state,
 )
 
-# What is needed of FLUX.1-dev, and of Lotus-2 for a task.
+# What is needed of FLUX.1-dev.
 FLUX_FILES = (
     "scheduler/*.json",
     *(f"{name}/*" for name in ("tokenizer", "tokenizer_2")),
     *(f"{name}/*.{kind}" for name in ("text_encoder", "text_encoder_2") for kind in ("json", "safetensors")),
     *(f"{name}/*.{kind}" for name in ("transformer", "vae") for kind in ("json", "safetensors")),
 )
-LOTUS2_FILES = "lotus-2_*_{}.safetensors"
 
 # Our names of tasks and modules -> those in the file names.
 FILE_NAMES = {"depth": "depth", "normals": "normal", "continuity": "lcm", CORE: CORE, SHARPENER: SHARPENER}
@@ -110,12 +109,15 @@ def load_released(
     return source.model.eval().requires_grad_(False)
 
 
-def released_files(flux: Path, lotus2: Path, tasks: Sequence[str]) -> Iterator[tuple[Path, str]]:
-    """The folder and the name in it of each file that belongs to the model, in a fixed order."""
-    patterns = [(flux, pattern) for pattern in FLUX_FILES]
-    patterns += [(lotus2, LOTUS2_FILES.format(FILE_NAMES[task])) for task in tasks]
-    for folder, pattern in patterns:
-        yield from ((folder, str(file.relative_to(folder))) for file in sorted(folder.glob(pattern)) if file.is_file())
+def flux_files(folder: Path) -> list[str]:
+    """What there is of FLUX_FILES, in a fixed order."""
+    found = (file for pattern in FLUX_FILES for file in sorted(folder.glob(pattern)))
+    return [str(file.relative_to(folder)) for file in found if file.is_file()]
+
+
+def lotus2_files(tasks: Sequence[str]) -> list[str]:
+    """What is needed of Lotus-2 for some tasks."""
+    return [lotus2_file(Path(), part, task).name for task in tasks for part in (CORE, SHARPENER, "continuity")]
 
 
 def lotus2_file(folder: Path, part: str, task: str) -> Path:

@@ -1,0 +1,72 @@
+"""`lotus2 prepare`: from FLUX.1-dev and the released Lotus-2 files to a bundle that runs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from lotus2_ros.config import Config, walk
+from lotus2_ros.model.linear import PRECISIONS
+from lotus2_ros.model.precision import resolve_device
+from lotus2_ros.model.released import FLUX_FILES, flux_files, lotus2_files, open_released
+from lotus2_ros.prepare.convert import LICENCE, convert
+from lotus2_ros.prepare.hub import FLUX, LOTUS2, locate
+from lotus2_ros.prepare.work import check_output
+
+# Option -> parameter, whose default and choices it takes.
+OPTIONS = {"--tasks": "model.tasks", "--conditioning": "model.conditioning", "--device": "model.device"}
+HELP = {
+    "--tasks": "What the bundle can predict",
+    "--conditioning": "Rounding of guidance and timesteps; it cannot be changed later",
+    "--device": "Where it is prepared; auto: cuda if there is a GPU",
+}
+GIGABYTE = 1e9
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    place = "folder, or owner/name[@revision] on the Hugging Face hub (%(default)s)"
+    parser.add_argument("--flux", default=FLUX, metavar="F", help=f"FLUX.1-dev in diffusers' layout: {place}")
+    parser.add_argument("--lotus2", default=LOTUS2, metavar="L", help=f"the lotus-2_*.safetensors files: {place}")
+    parser.add_argument("--output", required=True, type=Path, metavar="BUNDLE", help="folder of the bundle, a new one")
+    parser.add_argument(
+        "--precision", default="bfloat16", choices=PRECISIONS, help="of the transformer's weights (%(default)s)"
+    )
+    parameters = dict(walk())
+    for option, name in OPTIONS.items():
+        default, choices = parameters[name].default, parameters[name].metadata["choices"]
+        is_list = isinstance(default, tuple)
+        shown = ",".join(default) if isinstance(default, tuple) else default
+        parser.add_argument(
+            option,
+            dest=name,
+            default=default,
+            type=(lambda text: tuple(text.split(","))) if is_list else str,
+            metavar=(",".join if is_list else "|".join)(choices),
+            help=f"{HELP[option]} ({shown})",
+        )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Raises ValueError or FileNotFoundError, in one line, on input that cannot be used."""
+    config = Config().updated({name: getattr(args, name) for name in OPTIONS.values()}).model
+    device = resolve_device(config.device)
+    check_output(args.output)  # before anything is fetched
+    flux = locate(args.flux, "flux", FLUX_FILES)
+    lotus2 = locate(args.lotus2, "lotus2", lotus2_files(config.tasks))
+    source = open_released(
+        flux.folder, lotus2.folder, tasks=config.tasks, conditioning=config.conditioning, device=device
+    )
+    files = {f"{flux.name}/{name}": flux.folder / name for name in flux_files(flux.folder)}
+    files |= {f"{lotus2.name}/{name}": lotus2.folder / name for name in lotus2_files(config.tasks)}
+    manifest = convert(source, args.output, precision=args.precision, device=device, files=files)
+    print(_summary(args.output, manifest))
+    return 0
+
+
+def _summary(output: Path, manifest: dict[str, Any]) -> str:
+    size = sum(file.stat().st_size for file in output.iterdir())
+    errors = {name: error for name, error in manifest["errors"].items() if name != "compute"}
+    lines = [f"{output}: {manifest['precision']}, {size / GIGABYTE:.2f} GB. Errors against float32 of one pass:"]
+    lines += [f"  {name.replace('_', ' ')} {error:.2%}" for name, error in errors.items()]
+    return "\n".join([*lines, f"Licence: {LICENCE}; Lotus-2's own does not lift it."])

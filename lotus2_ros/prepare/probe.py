@@ -1,0 +1,128 @@
+"""What a precision costs: a small picture goes through the network twice, in float32 and as the weights are stored.
+
+Both passes go block by block beside the folding, so that no more of the float32 model is in memory than one block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from lotus2_ros.model import flux
+from lotus2_ros.model.conditioning import round_timestep
+from lotus2_ros.model.folded import FoldedLotus2
+from lotus2_ros.model.lotus2 import CORE, CORE_TIMESTEP, adapter_name
+from lotus2_ros.model.modulation import Modulated
+from lotus2_ros.model.precision import resolve_dtype
+from lotus2_ros.model.weights import CheckpointError
+
+HEIGHT, WIDTH = 96, 128
+# What stays in memory: the two ends of the network.
+ENDS = ("vae", "ends")
+
+
+class Stream:
+    """One pass of all stages of all tasks at once, as a batch, through a model whose blocks come and go."""
+
+    def __init__(self, model: FoldedLotus2, precision: str, dtype: torch.dtype, device: torch.device) -> None:
+        settings = {name: value for name, value in model.settings.items() if name != "tasks"}
+        plan = replace(model.plan, precision=precision)
+        with torch.device("meta"):
+            self._model = FoldedLotus2(model.configs, plan, prompt_tokens=model.transformer.prompt.shape[1], **settings)
+        self._model.eval().requires_grad_(False)
+        self._dtype_of, self._device = self._model.dtype_of(dtype), device
+        self.adapters = (plan.base, *plan.changes)
+        self.tokens = torch.empty(0)
+
+    @torch.no_grad()
+    def take(self, part: str, tensors: Mapping[str, Tensor]) -> None:
+        """Hold one of the ends, or go through a block. Raises CheckpointError if what comes out is not finite."""
+        model = self._model
+        state = {name: tensor.to(self._device, self._dtype_of(name)) for name, tensor in tensors.items()}
+        model.load_state_dict(state, strict=False, assign=True)
+        if part in ENDS:
+            return
+        if not self.tokens.numel():
+            self._enter()
+        block = cast(Modulated, model.transformer.get_submodule(part))
+        table = (self._timesteps() @ block.modulation).to(self.tokens.dtype)
+        rotary = model.transformer.rotary(HEIGHT // model.multiple, WIDTH // model.multiple)
+        self.tokens = block(self.tokens, table, rotary, self.adapters)
+        block.to("meta")
+        if not bool(self.tokens.isfinite().all()):
+            raise CheckpointError(f"{part}: activations in {model.plan.precision} have NaN or infinite values")
+
+    @torch.no_grad()
+    def leave(self) -> dict[str, Tensor]:
+        """Once through: each adapter's latent, a change of it for the sharpeners, and `disparity` and `normals`."""
+        model = self._model
+        head = model.transformer.head
+        patches = head(self.tokens, (self._timesteps() @ head.modulation).to(self.tokens.dtype), self.adapters)
+        latents = flux.unpack(patches, HEIGHT // model.vae_factor, WIDTH // model.vae_factor)
+        results = dict(zip(self.adapters, latents.split(1), strict=True))
+        for task in model.tasks:
+            decoded = model.decode(model.continuity[task](results[adapter_name(CORE, task)]))
+            results["disparity" if task == "depth" else task] = (
+                decoded.mean(dim=1) if task == "depth" else decoded * 2 - 1
+            )
+        return {name: tensor.float() for name, tensor in results.items()}
+
+    def _enter(self) -> None:
+        patches = flux.pack(self._model.encode(picture().to(self._device)))
+        self.tokens = self._model.transformer.enter(patches.expand(len(self.adapters), -1, -1), self.adapters)
+
+    def _timesteps(self) -> Tensor:
+        """(adapters, K): a core predictor's own timestep, a sharpener's first."""
+        first = float(self._model.scheduler.config.num_train_timesteps)
+        timesteps = [CORE_TIMESTEP if name.startswith(CORE) else first for name in self.adapters]
+        seen = round_timestep(torch.tensor(timesteps, device=self._device), self._model.conditioning)
+        return self._model.transformer.timesteps(seen)
+
+
+class Probe:
+    """A stream in float32 and one as stored, in the dtype that models compute in on this device."""
+
+    def __init__(self, model: FoldedLotus2, device: torch.device) -> None:
+        precision = model.plan.precision
+        dtype = torch.float32 if precision == "float32" else resolve_dtype("auto", device)
+        self._compute = str(dtype).removeprefix("torch.")
+        self._exact = Stream(model, "float32", torch.float32, device)
+        self._stored = Stream(model, precision, dtype, device)
+        self._device = device
+
+    def take(self, part: str, exact: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> None:
+        self._exact.take(part, exact)
+        self._stored.take(part, stored)
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """Where both are, on the CPU."""
+        return {"exact": self._exact.tokens.cpu(), "stored": self._stored.tokens.cpu()}
+
+    @state.setter
+    def state(self, state: Mapping[str, Tensor]) -> None:
+        self._exact.tokens, self._stored.tokens = (state[name].to(self._device) for name in ("exact", "stored"))
+
+    def errors(self) -> dict[str, str | float]:
+        """The dtype it was computed in, and the root mean square error of each result relative to its own."""
+        exact, stored = self._exact.leave(), self._stored.leave()
+        relative = {name: float((stored[name] - exact[name]).norm() / exact[name].norm()) for name in exact}
+        for name, error in relative.items():
+            if not torch.tensor(error).isfinite():
+                raise CheckpointError(f"{name}: the result has NaN or infinite values")
+        return {"compute": self._compute, **{name: float(f"{error:.3g}") for name, error in relative.items()}}
+
+
+def picture() -> Tensor:
+    """(1, 3, H, W) in [-1, 1]: a chequered floor that runs to a horizon, a shaded sky, a round thing before them."""
+    y, x = torch.meshgrid(torch.linspace(-1, 1, HEIGHT), torch.linspace(-1, 1, WIDTH), indexing="ij")
+    floor = torch.sign(torch.sin(6 * x / (y + 0.3).clamp_min(0.05)) * torch.sin(4 / (y + 0.3).clamp_min(0.05)))
+    distance = ((x - 0.3) ** 2 + (y - 0.1) ** 2).sqrt()
+    sky = torch.stack((0.2 - 0.5 * y, 0.1 - 0.7 * y, -0.9 * y))
+    image = torch.where(y > -0.2, 0.6 * floor * torch.tensor([1.0, 0.8, 0.6])[:, None, None], sky)
+    thing = torch.stack((1 - 3 * distance, 0.2 - 2 * distance, -0.5 + x))
+    return torch.where(distance < 0.35, thing, image)[None].clamp(-1, 1)

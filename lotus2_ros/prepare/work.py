@@ -1,0 +1,98 @@
+"""The folder in which a bundle grows, beside the place where it will be: a run that was killed goes on there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lotus2_ros.model.weights import read_weights
+
+PLAN = "plan.json"
+
+
+class OutputError(ValueError):
+    """A place where no bundle can be written."""
+
+
+def check_output(output: Path) -> None:
+    """Raise OutputError unless the output is new, or an empty folder."""
+    if output.is_dir() and not any(output.iterdir()):
+        return
+    if output.exists() or output.is_symlink():
+        raise OutputError(f"{output}: already there; remove it or choose another --output")
+
+
+def work_folder(output: Path) -> Path:
+    return output.with_name(f"{output.name}.part")
+
+
+def unfinished_size(output: Path) -> int:
+    """Bytes in the work folder: they will be gone on with, or removed."""
+    return sum(file.stat().st_size for file in work_folder(output).rglob("*") if file.is_file())
+
+
+class Work:
+    """`<output>.part`: what is planned, how far it is, and `bundle/` with all that is finished.
+
+    plan: all that the result depends on. What an earlier run with the same plan left is gone on with, what one with
+    another plan left is removed. Raises OutputError if there is a folder of that name that is none of these.
+    """
+
+    def __init__(self, output: Path, plan: Mapping[str, Any]) -> None:
+        self._output, self.folder = output, work_folder(output)
+        self.bundle = self.folder / "bundle"
+        text = json.dumps(plan, indent=2)
+        try:
+            if not self._is_of(text):
+                shutil.rmtree(self.folder, ignore_errors=True)
+            self.bundle.mkdir(parents=True, exist_ok=True)
+            (self.folder / PLAN).write_text(text)
+        except OSError as error:
+            raise OutputError(f"{self.folder}: cannot be written ({error.strerror})") from None
+
+    def _is_of(self, plan: str) -> bool:
+        file = self.folder / PLAN
+        if file.is_file():
+            return file.read_text() == plan
+        if self.folder.is_symlink() or any(path.is_file() for path in (self.folder, *self.folder.rglob("*"))):
+            raise OutputError(f"{self.folder}: already there, and no unfinished bundle; remove it")
+        return False
+
+    def read(self, name: str) -> dict[str, Tensor] | None:
+        """What `write` wrote, in memory, or None."""
+        file = self.folder / name
+        return {key: tensor.clone() for key, tensor in read_weights(file).items()} if file.is_file() else None
+
+    def write(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """A safetensors file, as a whole or not at all."""
+        file = self.folder / name
+        partial = file.with_name(f"{file.name}.new")
+        try:
+            partial.touch()
+            mode = partial.stat().st_mode  # the user's own; the library makes files that nobody else can read
+            # Copied: tensors that share memory are refused.
+            save_file({key: tensor.to("cpu", copy=True).contiguous() for key, tensor in tensors.items()}, partial)
+            partial.chmod(mode)
+            with partial.open("rb") as written:
+                os.fsync(written.fileno())
+            partial.replace(file)
+        except (OSError, SafetensorError) as error:
+            raise OutputError(f"{file}: cannot be written ({str(error).splitlines()[0]})") from None
+
+    def finish(self) -> None:
+        """The bundle to its place."""
+        for file in self.bundle.glob("*.new"):
+            file.unlink()
+        self.bundle.replace(self._output)
+        self.discard()
+
+    def discard(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
