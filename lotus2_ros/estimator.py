@@ -151,21 +151,27 @@ class Estimator:
         A GPU compiles and records the model's work when it is first asked for it, anew for each choice of tasks.
         """
         tasks = self.model.tasks
-        on_gpu = self.device.type == "cuda"
-        choices = [chosen for n in range(1, len(tasks) + 1) for chosen in combinations(tasks, n)] if on_gpu else [tasks]
+        choices, runs = [tasks], 1
+        if self.device.type == "cuda":
+            choices = [chosen for n in range(1, len(tasks) + 1) for chosen in combinations(tasks, n)]
+            runs = 2  # the second plays what the first recorded
         image = torch.randint(0, 256, (height, width, 3), dtype=torch.uint8)
-        steps = [(f"core predictor of {' and '.join(c)}", partial(self._rehearse, image, c, False)) for c in choices]
-        if any(map(self.model.has_sharpener, tasks)):
-            steps.append(("detail sharpener", partial(self._rehearse, image, tasks, True)))
-        return [(f"{width}x{height} {what}", run) for what, run in steps]
+        coarse: list[Geometry] = []
 
-    def _rehearse(self, image: Tensor, tasks: Sequence[str], sharpen: bool) -> None:
-        # Twice on a GPU: what the first run recorded is played by the second.
-        for _ in range(2 if self.device.type == "cuda" else 1):
-            geometry = self.predict(image, tasks=tasks)
-            if sharpen:
+        def predict(chosen: Sequence[str]) -> None:
+            coarse[:] = [self.predict(image, tasks=chosen) for _ in range(runs)]
+            finish(self.device)
+
+        def sharpen() -> None:
+            for geometry in coarse:
                 list(self.sharpen(geometry, steps=1))
             finish(self.device)
+
+        steps: list[tuple[str, Callable[[], None]]] = []
+        steps += [(f"core predictor of {' and '.join(chosen)}", partial(predict, chosen)) for chosen in choices]
+        if any(map(self.model.has_sharpener, tasks)):
+            steps.append(("detail sharpener", sharpen))
+        return [(f"{width}x{height} {what}", run) for what, run in steps]
 
     def _process_image(self, image: Tensor) -> Tensor:
         """(H, W, 3) uint8 -> (1, 3, h, w) float32 in [-1, 1] at the size the model works at."""

@@ -79,6 +79,39 @@ def test_only_the_tasks_asked_for(estimator):
     assert geometry.normals is not None and not geometry.scale.metric
 
 
+@pytest.mark.parametrize(("tasks", "batch"), [(["depth"], 1), (["normals"], 1), (["depth", "normals"], 2)])
+def test_one_encode_and_one_decode_for_all_tasks(estimator, monkeypatch, tasks, batch):
+    alone = {task: estimator.predict(IMAGE, tasks=[task]) for task in tasks}
+    sizes = {"encode": [], "decode": []}
+    for name, seen in sizes.items():
+        function = getattr(estimator.model, name)
+        monkeypatch.setattr(estimator.model, name, lambda x, *more, f=function, s=seen: s.append(len(x)) or f(x, *more))
+    both = estimator.predict(IMAGE, tasks=tasks)
+    assert sizes == {"encode": [1], "decode": [batch]}
+    if "depth" in tasks:
+        torch.testing.assert_close(both.disparity, alone["depth"].disparity, rtol=0, atol=1e-5)
+    if "normals" in tasks:
+        torch.testing.assert_close(both.normals, alone["normals"].normals, rtol=0, atol=1e-4)
+
+
+def test_warming_up_runs_what_a_frame_of_that_size_needs(estimator):
+    assert estimator.is_new(HEIGHT, WIDTH)
+    steps = estimator.warm_up(HEIGHT, WIDTH)
+    assert [what for what, _ in steps] == ["53x37 core predictor of depth and normals", "53x37 detail sharpener"]
+    assert estimator.is_new(HEIGHT, WIDTH)  # nothing has run
+    for _, run in steps:
+        run()
+    assert not estimator.is_new(HEIGHT, WIDTH) and estimator.is_new(HEIGHT, 2 * WIDTH)
+    assert not estimator.is_new(HEIGHT + 1, WIDTH)  # the model sees it at the same size
+    estimator.config = Config().updated({"model.process_resolution": 32})
+    assert estimator.is_new(HEIGHT, WIDTH)
+
+
+def test_warming_up_to_a_size_that_is_too_small_is_refused(estimator):
+    with pytest.raises(ValueError, match="too small"):
+        estimator.warm_up(4, 90)[0][1]()
+
+
 def test_a_reference_makes_it_metric(estimator):
     truth = 1 / (0.5 * estimator.predict(IMAGE).disparity + 0.2)
     geometry = estimator.predict(IMAGE, CAMERA, Reference(truth[::2, ::2].contiguous()))

@@ -16,6 +16,7 @@ import pytest
 import rclpy
 import torch
 from lifecycle_msgs.srv import ChangeState, GetState
+from lotus2_ros.msg import FrameReport
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -104,6 +105,24 @@ class Client:
         self.publish("camera_info", CameraInfo(header=header, k=k, **size))
         self.publish("image", tensor_to_image(image, "rgb8", header))
         return header
+
+    def send_and_wait(self, image: torch.Tensor, stamp: int, depth: torch.Tensor | None = None) -> Header:
+        """Send one frame and wait for its report, which must be subscribed to; its header."""
+        header = self.send_frame(image, stamp, depth)
+        self.until(lambda: any(r.header == header for r in self.received["report"]), f"report of {stamp}")
+        return header
+
+    def warm_up(self, image: torch.Tensor, *topics: str, depth: torch.Tensor | None = None) -> FrameReport:
+        """Send frames until each topic has brought one, then forget them all; the last report of these."""
+        self.repeat(
+            lambda: self.send_frame(image, 0, depth), lambda: all(self.received[t] for t in topics), str(topics)
+        )
+        # Whatever is still under way is answered before a frame of a new stamp.
+        self.send_and_wait(image, 1, depth)
+        last = self.received["report"][-1]
+        for messages in self.received.values():
+            messages.clear()
+        return last
 
 
 class NodeProcess:

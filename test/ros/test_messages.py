@@ -207,3 +207,14 @@ def test_clouds_are_organized_with_packed_colour(with_normals):
     assert np.array_equal((packed >> 8) & 255, image[..., 1])
     if normals is not None:
         assert np.array_equal(values[..., 4:], normals.numpy())
+
+
+def test_a_message_has_memory_of_its_own():
+    """What it was made of may hold the next frame by the time the message is sent."""
+    depth = torch.ones(2, 3)
+    packed = pack_cloud(torch.ones(2, 3, 3), torch.ones(2, 3, 3, dtype=torch.uint8), None)
+    messages = tensor_to_image(depth, "32FC1", Header()), tensor_to_cloud(packed, Header())
+    before = [bytes(message.data) for message in messages]
+    depth.zero_()
+    packed.zero_()
+    assert [bytes(message.data) for message in messages] == before

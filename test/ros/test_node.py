@@ -43,26 +43,6 @@ def header_of(stamp):
     return header
 
 
-def warm_up(client, *topics, depth=None):
-    """Send frames until each topic has brought one, then forget them all; the last report of these."""
-    client.repeat(
-        lambda: client.send_frame(IMAGE, 0, depth), lambda: all(client.received[topic] for topic in topics), str(topics)
-    )
-    # Whatever is still under way is answered before a frame of a new stamp.
-    send_and_wait(client, 1, depth)
-    last = client.received["report"][-1]
-    for messages in client.received.values():
-        messages.clear()
-    return last
-
-
-def send_and_wait(client, stamp, depth=None):
-    """Send one frame and wait for its report; its header."""
-    header = client.send_frame(IMAGE, stamp, depth)
-    client.until(lambda: any(report.header == header for report in client.received["report"]), f"report of {stamp}")
-    return header
-
-
 def test_six_topics_come_back_metric_with_stamp_and_frame(start, client, disparity, depth):
     start()
     client.subscribe(Image, "depth/image", "disparity/image", "normals/image", "normals/color", "relative/depth/image")
@@ -72,8 +52,8 @@ def test_six_topics_come_back_metric_with_stamp_and_frame(start, client, dispari
     sparse = torch.full((HEIGHT, WIDTH), math.nan)
     sparse[::3, ::2] = depth[::3, ::2]
     topics = "depth/image", "depth/camera_info", "points", "disparity/image", "normals/image", "normals/color"
-    warm_up(client, *topics, depth=sparse)
-    header = send_and_wait(client, 2, sparse)
+    client.warm_up(IMAGE, *topics, depth=sparse)
+    header = client.send_and_wait(IMAGE, 2, sparse)
     client.until(lambda: all(client.received[topic] for topic in topics), "six topics")
     got = {topic: client.received[topic][0] for topic in topics}
     assert all(message.header == header for message in got.values())
@@ -99,8 +79,8 @@ def test_without_a_reference_nothing_looks_metric(start, client, disparity):
     client.subscribe(Image, "depth/image", "relative/depth/image")
     client.subscribe(PointCloud2, "points", "relative/points")
     client.subscribe(FrameReport, "report")
-    warm_up(client, "relative/depth/image", "relative/points")
-    send_and_wait(client, 2)
+    client.warm_up(IMAGE, "relative/depth/image", "relative/points")
+    client.send_and_wait(IMAGE, 2)
     client.until(lambda: client.received["relative/points"], "relative points")
     assert not client.received["depth/image"] and not client.received["points"]
     expected = 1.25 / (disparity + 0.25)
@@ -119,7 +99,7 @@ def test_bad_input_is_dropped_counted_and_the_node_goes_on(start, client):
         lambda: "[reference_empty]" in node.output(),
         "warning of an empty reference",
     )
-    before = warm_up(client, "disparity/image")
+    before = client.warm_up(IMAGE, "disparity/image")
 
     def broken(stamp, **changes):
         image = tensor_to_image(IMAGE, "rgb8", header_of(stamp))
@@ -141,7 +121,7 @@ def test_bad_input_is_dropped_counted_and_the_node_goes_on(start, client):
     for number, (reason, send) in enumerate(wrong.items()):
         send()
         client.until(lambda reason=reason: f"[{reason}]" in node.output(), f"warning of {reason}")
-        send_and_wait(client, 100 + number)
+        client.send_and_wait(IMAGE, 100 + number)
     report = client.received["report"][-1]
     counts = dict(zip(report.rejection_reasons, report.rejection_counts, strict=True))
     earlier = dict(zip(before.rejection_reasons, before.rejection_counts, strict=True))
@@ -159,11 +139,11 @@ def test_warnings_are_throttled(start, client):
     node = start({"node.warn_period": 3600.0})
     client.subscribe(Image, "disparity/image")
     client.subscribe(FrameReport, "report")
-    before = warm_up(client, "disparity/image")
+    before = client.warm_up(IMAGE, "disparity/image")
     for stamp in range(2, 7):
         client.send_frame(IMAGE, stamp, k=[0.0] * 9)
     client.until(lambda: "[camera_info_uncalibrated]" in node.output(), "warning")
-    send_and_wait(client, 7)
+    client.send_and_wait(IMAGE, 7)
     report = client.received["report"][0]
     assert 1 <= report.frames_rejected - before.frames_rejected <= 5
     assert node.output().count("[camera_info_uncalibrated]") == 1
@@ -199,53 +179,13 @@ def test_compressed_images(start, client, disparity):
     np.testing.assert_allclose(values(client.received["disparity/image"][0]), disparity, atol=1e-5)
 
 
-COUNTING = """
-import sys
-from lotus2_ros.model.lotus2 import Lotus2
-from lotus2_ros.ros.node import main
-decode = Lotus2.decode
-def counting(self, latents):
-    print(f"decoding {len(latents)}", flush=True)
-    return decode(self, latents)
-Lotus2.decode = counting
-sys.exit(main())
-"""
-
-
-def test_only_what_is_subscribed_to_is_computed(start, client):
-    node = start({"sharp.period": 0.0, "model.warm_up": "[none]"}, command=("-c", COUNTING))
-    client.subscribe(FrameReport, "report")
-    client.subscribe(Image, "normals/color")
-    before = warm_up(client, "normals/color")
-    for stamp in (2, 3):
-        send_and_wait(client, stamp)
-    report = client.received["report"][-1]
-    assert report.frames_processed - before.frames_processed == 2 and report.frames_sharpened == 0
-    assert "align" not in report.latency_names  # no depth was computed
-    decoded = [line for line in node.output().splitlines() if line.startswith("decoding")]
-    assert len(decoded) == report.frames_processed and set(decoded) == {"decoding 1"}
-
-
-def test_the_first_image_of_a_size_is_announced_once(start, client):
-    node = start({"model.warm_up": f"[{WIDTH}x{HEIGHT}]"})
-    client.subscribe(Image, "disparity/image")
-    client.subscribe(FrameReport, "report")
-    warm_up(client, "disparity/image")
-    assert "warming up" not in node.output()
-    for stamp in (2, 3):
-        client.send_frame(IMAGE[:24].repeat(1, 2, 1), stamp)
-        client.until(lambda s=stamp: any(r.header.stamp.sec == s for r in client.received["report"]), "report")
-    assert node.output().count("warming up") == 1
-    assert f"first image of {2 * WIDTH}x24: warming up" in node.output()
-
-
 def test_sharp_frames_keep_the_stamp_of_their_image(start, client, depth):
     start({"sharp.period": 0.0, "sharp.steps": 3})
     client.subscribe(Image, "disparity/image", "sharp/disparity/image", "sharp/depth/image", "sharp/normals/image")
     client.subscribe(FrameReport, "report")
     topics = "sharp/disparity/image", "sharp/depth/image", "sharp/normals/image", "disparity/image"
-    warm_up(client, *topics, depth=depth)
-    header = send_and_wait(client, 5, depth)
+    client.warm_up(IMAGE, *topics, depth=depth)
+    header = client.send_and_wait(IMAGE, 5, depth)
 
     def newest(topic):
         return client.received[topic] and client.received[topic][-1].header == header
@@ -259,18 +199,3 @@ def test_sharp_frames_keep_the_stamp_of_their_image(start, client, depth):
     # The random adapters start as zeros, so the sharpener's velocity is the base's; its steps still change the result.
     difference = values(client.received["sharp/disparity/image"][-1]) - values(client.received["disparity/image"][-1])
     assert np.abs(difference).max() > 1e-4
-
-
-def test_frames_are_dropped_and_counted_when_they_come_too_fast(start, client):
-    start()
-    client.subscribe(Image, "disparity/image")
-    client.subscribe(FrameReport, "report")
-    before = warm_up(client, "disparity/image")
-    for stamp in range(2, 42):
-        client.send_frame(IMAGE, stamp)
-    send_and_wait(client, 42)
-    report = client.received["report"][-1]
-    # What best-effort delivery lost never reached the node; of the rest nothing is unaccounted for.
-    names = "received", "processed", "dropped", "rejected"
-    received, *answered = (getattr(report, f"frames_{n}") - getattr(before, f"frames_{n}") for n in names)
-    assert 2 <= received <= 41 and received == sum(answered)
