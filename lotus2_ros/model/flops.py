@@ -1,0 +1,93 @@
+"""What a model costs: floating point operations of each stage and bytes of its weights, counted without running it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from lotus2_ros.model.folded import FoldedLotus2
+from lotus2_ros.model.lotus2 import CORE_TIMESTEP, SHARPENER
+
+
+@dataclass(frozen=True)
+class Flops:
+    """Floating point operations of a frame's stages; a multiplication and an addition are two.
+
+    `core` and `decode` are of all tasks counted together.
+    """
+
+    encode: int
+    core: int
+    decode: int
+
+
+def count_frame(model: FoldedLotus2, height: int, width: int, tasks: Sequence[str] | None = None) -> Flops:
+    """From an image of height x width, multiples of `model.multiple`, to some tasks' annotations, by default to all.
+
+    The same in all precisions: products are counted, whatever they are made of.
+    """
+    twin = _on_meta(model, "float32")
+    tasks = twin.tasks if tasks is None else tuple(tasks)
+    latent = _latent(twin, height, width)
+    return Flops(
+        encode=_count(lambda: twin.encode(torch.empty(1, 3, height, width, device="meta"))),
+        core=_count(lambda: list(twin.cores(latent, tasks).values())),
+        decode=_count(lambda: twin.decode(latent.expand(len(tasks), -1, -1, -1))),
+    )
+
+
+def count_step(model: FoldedLotus2, height: int, width: int, task: str) -> int:
+    """One Euler step of the sharpener."""
+    twin = _on_meta(model, "float32")
+    return _count(lambda: twin.velocity(_latent(twin, height, width), task, CORE_TIMESTEP))
+
+
+def weight_bytes(
+    model: FoldedLotus2,
+    *,
+    precision: str | None = None,
+    tasks: Sequence[str] | None = None,
+    sharpeners: bool = True,
+) -> int:
+    """Memory of a model's weights in a precision and for some of its tasks, by default its own.
+
+    What the precision leaves as it is counts in bfloat16; in precision float32, in that.
+    """
+    twin = _on_meta(model, precision or model.plan.precision, tasks, sharpeners)
+    dtype_of = twin.dtype_of(torch.float32 if twin.plan.precision == "float32" else torch.bfloat16)
+    return sum(tensor.numel() * (dtype_of(name) or tensor.dtype).itemsize for name, tensor in twin.state_dict().items())
+
+
+def _on_meta(
+    model: FoldedLotus2, precision: str, tasks: Sequence[str] | None = None, sharpeners: bool = True
+) -> FoldedLotus2:
+    """The same network, or a part of it, without memory for its weights."""
+    plan = replace(
+        model.plan,
+        precision=precision,
+        tasks=model.tasks if tasks is None else tuple(tasks),
+        adapters={
+            name: adapter
+            for name, adapter in model.plan.adapters.items()
+            if sharpeners or not name.startswith(SHARPENER)
+        },
+    )
+    settings = {name: value for name, value in model.settings.items() if name != "tasks"}
+    with torch.device("meta"):
+        twin = FoldedLotus2(model.configs, plan, prompt_tokens=model.transformer.prompt.shape[1], **settings)
+    return twin.eval()
+
+
+def _latent(model: FoldedLotus2, height: int, width: int) -> Tensor:
+    channels, factor = model.vae.config.latent_channels, model.vae_factor
+    return torch.empty(1, channels, height // factor, width // factor, device="meta")
+
+
+def _count(run: Callable[[], Tensor | list[Tensor]]) -> int:
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()
