@@ -16,7 +16,7 @@ from torch import Tensor
 
 def upload(tensor: Tensor, device: torch.device) -> Tensor:
     """The tensor on the device, where its copy is queued behind whatever is still to be done there."""
-    if device.type != "cuda":
+    if device.type != "cuda" or tensor.is_cuda:
         return tensor.to(device)
     # PyTorch keeps the pinned memory until the copy is done.
     return tensor.pin_memory().to(device, non_blocking=True)

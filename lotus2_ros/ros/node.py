@@ -43,14 +43,15 @@ class PerceptionNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and run it once. FAILURE, with one clear line, when that fails: it stays unconfigured."""
         start = time.perf_counter()
+        problem = ""
         try:
-            self._progress("loading the model")
-            self._estimator = load_estimator(self._config)
-            self._warm_up(self._estimator)
+            self._estimator = self._load()
         except (ValueError, OSError, RuntimeError) as error:  # the last is torch's, of a GPU that is too small
             # CUDA's and the compiler's have more lines, of advice and of their own innards.
-            self.get_logger().error(f"cannot configure: {str(error).partition(chr(10))[0]}")
-            self._free()
+            problem = str(error).partition("\n")[0]
+        if self._estimator is None:
+            self.get_logger().error(f"cannot configure: {problem}")
+            self._free()  # only now: the error's traceback held what was loaded
             return TransitionCallbackReturn.FAILURE
         self._outputs = Outputs(self)
         model, seconds = self._estimator.model, time.perf_counter() - start
@@ -60,15 +61,20 @@ class PerceptionNode(LifecycleNode):
         )
         return TransitionCallbackReturn.SUCCESS
 
-    def _warm_up(self, estimator: Estimator) -> None:
+    def _load(self) -> Estimator:
+        self._progress("loading the model")
+        estimator = load_estimator(self._config)
         sizes = [size.split("x") for size in self._config.model.warm_up if size != NONE]
         steps = [step for width, height in sizes for step in estimator.warm_up(int(height), int(width))]
         for number, (what, run) in enumerate(steps, start=1):
             self._progress(f"{number} of {len(steps)}, {what}")
             run()
+        return estimator
 
     def _progress(self, what: str) -> None:
         """Say what configuring is at: it holds the node's thread, so no timer could."""
+        if not self.context.ok():  # compiling takes minutes, and whoever interrupts it should not have to wait for all
+            raise RuntimeError("interrupted")
         self.get_logger().info(f"configuring: {what}")
         self._diagnostics.publish(diagnostic_array(self, DiagnosticStatus.OK, f"configuring: {what}", {}))
 
@@ -102,6 +108,7 @@ class PerceptionNode(LifecycleNode):
         failure, self._failure = self._failure, None
         reason = "a transition failed" if failure is None else f"{type(failure).__name__}: {failure}"
         self.get_logger().error(f"in error state: {reason}")
+        del failure  # its traceback holds the model
         self._free()
         return TransitionCallbackReturn.SUCCESS
 
