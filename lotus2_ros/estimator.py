@@ -21,6 +21,7 @@ from lotus2_ros.geometry.normals import MODEL_TO_OPTICAL, normalize
 from lotus2_ros.geometry.scale import Aligner, Reference, Scale, fit_to_reference, relative_scale
 from lotus2_ros.model import checkpoint
 from lotus2_ros.model.lotus2 import Lotus2, process_size
+from lotus2_ros.model.runtime import choose_resolution, optimize
 
 
 @dataclass(frozen=True)
@@ -58,14 +59,22 @@ class Geometry:
 
 
 class Estimator:
-    """A model with everything around it: resize, encode, core predictor, decode, resize back, align."""
+    """A model with everything around it: resize, encode, core predictor, decode, resize back, align.
 
-    def __init__(self, model: Lotus2, config: Config) -> None:
+    It works at ``config.model.process_resolution``, or where that is 0 at ``resolution``, by default the model's own.
+    """
+
+    def __init__(self, model: Lotus2, config: Config, resolution: int | None = None) -> None:
         self.model = model
         self.config = config
         self.device = model.device
-        self.process_resolution = model.process_resolution  # where the configuration says 0
+        self._resolution = resolution or model.process_resolution
         self._seen: set[tuple[int, int]] = set()
+
+    @property
+    def process_resolution(self) -> int:
+        """Longer side of the image the model sees, at most, pixels."""
+        return self.config.model.process_resolution or self._resolution
 
     @torch.inference_mode()
     def predict(
@@ -180,8 +189,7 @@ class Estimator:
         return F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=self.model.antialias)
 
     def _process_size(self, height: int, width: int) -> tuple[int, int]:
-        resolution = self.config.model.process_resolution or self.process_resolution
-        return process_size(height, width, resolution, self.model.multiple)
+        return process_size(height, width, self.process_resolution, self.model.multiple)
 
     def _posterior(self) -> torch.Generator | None:
         """None for the mode; a generator, seeded anew for each image, for a sample."""
@@ -203,12 +211,19 @@ class Estimator:
         return disparity, normals
 
 
-def load_estimator(config: Config) -> Estimator:
-    """The model that ``config.model`` names, ready to predict. Raises ValueError if it does not load."""
+def load_estimator(config: Config, *, live: bool = False) -> Estimator:
+    """The model that ``config.model`` names, ready to predict. Raises ValueError if it does not load.
+
+    ``live``: where the configuration leaves the resolution open, take one at which the GPU at hand keeps up with a
+    camera. What comes of an image then depends on the GPU, so recordings are not done so.
+    """
     chosen = config.model
     if chosen.threads:
         torch.set_num_threads(chosen.threads)
     model = checkpoint.load(
         chosen.path, device=chosen.device, dtype=chosen.dtype, tasks=chosen.tasks, conditioning=chosen.conditioning
     )
-    return Estimator(model.eval(), config)
+    on_gpu = model.device.type == "cuda"
+    compile = chosen.compile == "on" or (chosen.compile == "auto" and on_gpu)
+    optimize(model.eval(), compile=compile, graphs=compile and on_gpu)
+    return Estimator(model, config, choose_resolution(model) if live else None)

@@ -2,9 +2,10 @@ import pytest
 import torch
 
 from lotus2_ros.config import Config
-from lotus2_ros.estimator import Estimator
+from lotus2_ros.estimator import Estimator, load_estimator
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.scale import Aligner, Reference
+from lotus2_ros.model import checkpoint
 
 HEIGHT, WIDTH = 37, 53
 IMAGE = torch.randint(0, 256, (HEIGHT, WIDTH, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -29,6 +30,14 @@ def test_everything_has_the_size_of_the_image(estimator):
     assert geometry.disparity.min() >= 0 and geometry.disparity.max() <= 1
     torch.testing.assert_close(geometry.normals.norm(dim=-1), torch.ones(HEIGHT, WIDTH))
     assert list(geometry.latency) == ["resize", "encode", "core", "decode", "align"]
+
+
+def test_a_loaded_estimator_is_made_fast_and_says_the_same(random_bundle):
+    config = Config().updated({"model.path": str(random_bundle), "model.device": "cpu"})
+    plain = Estimator(checkpoint.load(random_bundle, device="cpu").eval(), config).predict(IMAGE)
+    loaded = load_estimator(config, live=True)
+    assert loaded.process_resolution == loaded.model.process_resolution  # on a CPU there is nothing to pick
+    torch.testing.assert_close(loaded.predict(IMAGE).disparity, plain.disparity, rtol=0, atol=1e-5)
 
 
 def test_the_same_image_gives_the_same_bits(estimator):

@@ -63,7 +63,7 @@ class PerceptionNode(LifecycleNode):
 
     def _load(self) -> Estimator:
         self._progress("loading the model")
-        estimator = load_estimator(self._config)
+        estimator = load_estimator(self._config, live=True)
         sizes = [size.split("x") for size in self._config.model.warm_up if size != NONE]
         steps = [step for width, height in sizes for step in estimator.warm_up(int(height), int(width))]
         for number, (what, run) in enumerate(steps, start=1):
