@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,18 +16,18 @@ from torch import Tensor
 from lotus2_ros import __version__
 from lotus2_ros.model.bundle import MANIFEST
 from lotus2_ros.model.fold import Folding, Part
-from lotus2_ros.model.folded_bundle import FORMAT, describe, part_file, part_of
+from lotus2_ros.model.folded_bundle import FORMAT, describe, part_file
 from lotus2_ros.model.source import Source
 from lotus2_ros.prepare.disk import check_space
 from lotus2_ros.prepare.probe import ENDS, Probe
 from lotus2_ros.prepare.progress import Progress
-from lotus2_ros.prepare.work import OutputError, Work, check_output, unfinished_size
+from lotus2_ros.prepare.work import BUNDLE, OutputError, Work, check_output, unfinished_size
 
 NAME, LICENCE = "lotus-2", "FLUX.1 [dev] Non-Commercial License"
 PROMPT, PROBE = "prompt.safetensors", "probe.safetensors"
 # Beside the weights: headers, manifest, and what a run that is killed leaves for the next.
 SPACE_MARGIN = 1 << 26
-CHUNK = 1 << 24
+CHUNK = 1 << 20
 
 
 def convert(
@@ -110,34 +110,27 @@ def _embed_prompt_once(source: Source, work: Work) -> tuple[Tensor, Tensor]:
 
 def _convert_parts(folding: Folding, work: Work, device: torch.device) -> dict[str, Any]:
     """All parts to files; what the precision costs."""
-    dtype_of = folding.model.dtype_of(_storage(folding.model.plan.precision))
     probe, state = Probe(folding.model, device), work.read(PROBE)
     done = 0
     if state is not None:
         probe.state, done = state, int(state["done"])
-    parts = len({part_of(name) for name in folding.model.state_dict()})
-    with Progress("folding", parts) as progress:
-        for number, part in enumerate(folding.parts(), start=1):
-            if number > done or part.name in ENDS:
-                _convert_part(folding, Part(part.name, _on(device, part.tensors)), work, probe, dtype_of)
-                if part.name not in ENDS:
-                    # The last thing of a part: a run that goes on does so after the part that is named here.
-                    work.write(PROBE, {**probe.state, "done": torch.tensor(number)})
-            progress.step(part.name)
-            del part  # before the next one is folded
+    with Progress("folding", len(folding.names)) as progress:
+        for number, name in enumerate(folding.names, start=1):
+            if number > done or name in ENDS:
+                _convert_part(folding, name, work, probe, device)
+            if number > done and name not in ENDS:
+                # The last thing of a part: a run that goes on does so after the part that is counted here.
+                work.write(PROBE, {**probe.state, "done": torch.tensor(number)})
+            progress.step(name)
     return probe.errors()
 
 
-def _convert_part(
-    folding: Folding, part: Part, work: Work, probe: Probe, dtype_of: Callable[[str], torch.dtype | None]
-) -> None:
-    stored = {name: tensor.to(tensor.device, dtype_of(name)) for name, tensor in folding.store(part).items()}
-    work.write(str(part_file(work.bundle, part.name).relative_to(work.folder)), stored)
-    probe.take(part.name, part.tensors, stored)
-
-
-def _on(device: torch.device, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.to(device) for name, tensor in tensors.items()}
+def _convert_part(folding: Folding, name: str, work: Work, probe: Probe, device: torch.device) -> None:
+    dtype_of = folding.model.dtype_of(_storage(folding.model.plan.precision))
+    part = Part(name, {key: tensor.to(device) for key, tensor in folding.part(name).tensors.items()})
+    stored = {key: tensor.to(device, dtype_of(key)) for key, tensor in folding.store(part).items()}
+    work.write(f"{BUNDLE}/{part_file(Path(), name)}", stored)
+    probe.take(name, part.tensors, stored)
 
 
 def _storage(precision: str) -> torch.dtype:

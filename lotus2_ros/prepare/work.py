@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lotus2_ros.model.weights import read_weights
 
-PLAN = "plan.json"
+PLAN, BUNDLE = "plan.json", "bundle"
 
 
 class OutputError(ValueError):
@@ -48,7 +48,7 @@ class Work:
 
     def __init__(self, output: Path, plan: Mapping[str, Any]) -> None:
         self._output, self.folder = output, work_folder(output)
-        self.bundle = self.folder / "bundle"
+        self.bundle = self.folder / BUNDLE
         text = json.dumps(plan, indent=2)
         try:
             if not self._is_of(text):
