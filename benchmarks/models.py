@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lotus2_ros.model import flux
 from lotus2_ros.model.adapted import LORA_TARGETS, AdaptedLotus2
+from lotus2_ros.model.blocks import HeadNorms
 from lotus2_ros.model.changes import AdaptedLinear, Adapter, Plan
 from lotus2_ros.model.conditioning import GUIDANCE
 from lotus2_ros.model.folded import FoldedLotus2
@@ -110,7 +111,7 @@ def make_folded(shape: Shape, precision: str, device: torch.device, dtype: torch
                     _randomize_linear(layer, module.precision, generator)
         for tensor in (*module._parameters.values(), *module._buffers.values()):
             if tensor is not None and not isinstance(module, FloatLinear | QuantizedLinear):
-                tensor.normal_(std=0.1, generator=generator)
+                tensor.normal_(mean=float(isinstance(module, HeadNorms)), std=0.1, generator=generator)
     _randomize_continuity(model, generator)
     assign_weights(model, model.state_dict(), device, model.dtype_of(dtype))
     return model.eval().requires_grad_(False)

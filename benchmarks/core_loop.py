@@ -1,0 +1,71 @@
+"""How long frames take from a camera to their depth on the host, through the worker, sharpener idle or busy."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from benchmarks.timing import percentile
+from lotus2_ros.device import Download, copy_stream
+from lotus2_ros.estimator import Estimator, Geometry
+from lotus2_ros.worker import Mailboxes, Worker
+
+LEFT_OUT = 10  # frames at the start
+STOP_TIMEOUT = 60.0
+
+
+@dataclass(frozen=True)
+class LoopResult:
+    """Latencies in ms; Euler steps of the sharpener per second; frames that newer ones replaced."""
+
+    p50: float
+    p95: float
+    p99: float
+    steps_per_second: float
+    dropped: int
+
+
+def run_core_loop(estimator: Estimator, image: Tensor, period: float, frames: int, *, busy: bool) -> LoopResult:
+    """`frames` frames of a camera that sends one each `period` seconds; busy: the sharpener never rests."""
+    mailboxes: Mailboxes[float] = Mailboxes()
+    stream = copy_stream(estimator.device)
+    latencies: list[float] = []
+    steps = [0]
+    errors: list[Exception] = []
+    over = threading.Event()
+
+    def predict(arrived: float) -> Geometry | None:
+        geometry = estimator.predict(image, tasks=("depth",))
+        Download({"depth": geometry.depth}, stream).wait()
+        latencies.append(1e3 * (time.perf_counter() - arrived))
+        if len(latencies) >= frames + LEFT_OUT:
+            over.set()
+        return geometry if busy else None
+
+    def sharpen(coarse: Geometry) -> Iterator[None]:
+        for sharp in estimator.sharpen(coarse):
+            if sharp is None:
+                steps[0] += 1
+                yield
+
+    def failed(error: Exception) -> None:
+        errors.append(error)
+        over.set()
+
+    share = estimator.config.sharp.share
+    worker = Worker(mailboxes, predict, sharpen, period=lambda: 0.0, share=lambda: share, failed=failed)
+    worker.start()
+    start = time.perf_counter()
+    while not over.wait(period):
+        mailboxes.put("camera", time.perf_counter())
+    seconds = time.perf_counter() - start
+    worker.stop(STOP_TIMEOUT)
+    if errors:
+        raise errors[0]
+    measured = latencies[LEFT_OUT:]
+    p50, p95, p99 = (percentile(measured, share) for share in (0.50, 0.95, 0.99))
+    return LoopResult(p50, p95, p99, steps[0] / seconds, mailboxes.dropped["camera"])

@@ -1,0 +1,220 @@
+"""Lotus-2 at its true size on a GPU: as public code runs it and as it runs here, against what the card can do at best.
+
+    python -m benchmarks.gpu --output gpu_bench
+
+Needs no weights: speed does not depend on their values, so random ones are made on the GPU. Plain is diffusers'
+`FluxTransformer2DModel` in bfloat16, eager, PEFT adapters unmerged, the prompt's embeddings cached, with the same VAE
+and everything around it. Rows are printed as they are measured; when the deadline comes near, what is left is skipped
+and named. Floors are the products' operations by the card's own rate of large products, and the time to read the
+weights by its rate of copies. `--tiny` runs all of it with a tiny model, on a CPU where there is no GPU.
+
+Exit code 1 if results are wrong: compiled and recorded against eager, products against float32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import sys
+import time
+import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmarks.ceilings import Ceilings, measure_ceilings, operators
+from benchmarks.checks import BOUND, check_products, relative_error
+from benchmarks.core_loop import run_core_loop
+from benchmarks.models import FLUX, TASKS, TINY, Shape, build_folded, make_folded, make_plain
+from benchmarks.report import Report, lotus2_aims
+from benchmarks.rows import TASK, Row, Work, count_work, measure_row
+from benchmarks.timing import machine
+from lotus2_ros.config import Config
+from lotus2_ros.estimator import Estimator
+from lotus2_ros.model.flops import weight_bytes
+from lotus2_ros.model.folded import FoldedLotus2
+from lotus2_ros.model.lotus2 import Lotus2
+from lotus2_ros.model.runtime import choose_resolution, optimize
+
+PLAIN = "plain"
+PRECISIONS = "bfloat16,float8,int8,nf4"
+LOOPED = ("bfloat16", "float8")
+SIZES = "640x480,1024x1024,384x288,768x768,512x384"  # the most telling first
+RESERVE = 70.0  # seconds kept for each variant still to come
+LOOP_SECONDS = 45.0  # for both core loops of a variant, at most
+FEWEST_FRAMES = 20
+# Largest relative difference of fast results from eager ones: rounding to bfloat16 in another order.
+CONSISTENT = 0.1
+
+
+@dataclass
+class Bench:
+    """One run: what to measure, on what, and until when."""
+
+    device: torch.device
+    shape: Shape
+    sizes: list[tuple[int, int]]  # width, height
+    variants: list[str]
+    seconds: float  # for each figure
+    frames: int
+    deadline: float
+    ceilings: Ceilings
+    report: Report
+    work: dict[tuple[int, int], Work] = field(default_factory=dict)
+    wrong: list[str] = field(default_factory=list)
+
+    def run(self) -> None:
+        for number, variant in enumerate(self.variants):
+            reserve = RESERVE * (len(self.variants) - 1 - number)
+            for compiled in (True, False):
+                try:
+                    self.measure(variant, reserve, compiled)
+                    break
+                except Exception as error:  # what is left to measure is worth more than a stop here
+                    traceback.print_exc()
+                    self.report.note(f"{variant}, {'' if compiled else 'not '}compiled: failed: {str(error)[:200]}")
+                    if variant == PLAIN:
+                        break
+                finally:
+                    self.free()
+            if not any(row.variant == variant for row in self.report.rows):
+                self.wrong.append(f"{variant}: does not run")
+
+    def measure(self, variant: str, reserve: float, compiled: bool) -> None:
+        """All sizes of one variant; at the first of them also whether it is right, and the latencies of the loop."""
+        begun = time.monotonic()
+        model, expected = self.make(variant, compiled)
+        self.report.note(f"{variant}: made in {time.monotonic() - begun:.0f} s")
+        estimator = Estimator(model, Config())
+        for size in self.sizes:
+            first = size == self.sizes[0]
+            spare = self.left() - reserve - self.report.expected_seconds(variant)
+            if not first and spare < 0:
+                self.report.note(f"{variant} {size[0]}x{size[1]}: skipped for the deadline")
+                continue
+            begun = time.monotonic()
+            both = variant != PLAIN and (first or spare > 0)
+            row = measure_row(estimator, variant, self.work_of(size), size, self.seconds, self.ceilings, both=both)
+            self.report.add(row, time.monotonic() - begun)
+            if first and expected is not None:
+                self.compare(variant, self.results(model), expected)
+            if first and variant in LOOPED:
+                self.loops(estimator, row, reserve)
+        if isinstance(model, FoldedLotus2):
+            self.report.note(f"{variant}: resolution chosen for this device: {choose_resolution(model)}")
+
+    def make(self, variant: str, compiled: bool) -> tuple[Lotus2, list[Tensor] | None]:
+        """A model, and what it gave before it was made fast."""
+        if variant == PLAIN:
+            return make_plain(self.shape, TASK, self.device, torch.bfloat16), None
+        model = make_folded(self.shape, variant, self.device, torch.bfloat16)
+        depth_only = weight_bytes(model, tasks=(TASK,)) / 1e9
+        self.report.held[variant] = depth_only
+        held = f", {torch.cuda.memory_allocated() / 1e9:.2f} held" if self.device.type == "cuda" else ""
+        self.report.note(
+            f"{variant}: weights {depth_only:.2f} GB for depth with its sharpener, "
+            f"{weight_bytes(model) / 1e9:.2f} for both tasks with theirs{held}"
+        )
+        expected = self.results(model)
+        optimize(model, compile=compiled, graphs=True)
+        return model, expected
+
+    @torch.inference_mode()
+    def results(self, model: Lotus2) -> list[Tensor]:
+        """Of every function of the network, on one image of the first size."""
+        width, height = self.sizes[0]
+        image = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(2)).to(self.device) * 2 - 1
+        latent = model.encode(image)
+        cores = model.cores(latent, TASKS)
+        return [latent, *cores.values(), model.velocity(latent, TASK, 0.5), model.decode(latent)]
+
+    def compare(self, variant: str, fast: list[Tensor], expected: list[Tensor]) -> None:
+        errors = [relative_error(a, b) for a, b in zip(fast, expected, strict=True)]
+        self.report.note(f"{variant}: fast against eager, relative: {', '.join(f'{error:.1e}' for error in errors)}")
+        if not all(error <= CONSISTENT for error in errors):
+            self.wrong.append(f"{variant}: fast and eager results differ by {max(errors):.2g}")
+
+    def loops(self, estimator: Estimator, row: Row, reserve: float) -> None:
+        """The core loop, of a camera slow enough for one Euler step after each frame."""
+        period = 1.1e-3 * (row.frame + row.step)
+        frames = min(self.frames, int(min(LOOP_SECONDS, self.left() - reserve) / 2 / period))
+        if frames < FEWEST_FRAMES:
+            self.report.note(f"{row.variant}: core loop skipped for the deadline")
+            return
+        image = torch.randint(0, 256, (row.height, row.width, 3), dtype=torch.uint8)
+        for busy in (False, True):
+            self.report.add_loop(row, busy, frames, run_core_loop(estimator, image, period, frames, busy=busy))
+
+    def work_of(self, size: tuple[int, int]) -> Work:
+        if size not in self.work:
+            with torch.device("meta"):
+                model = build_folded(self.shape, "bfloat16")
+            self.work[size] = count_work(model, size, [name for name in self.variants if name != PLAIN])
+        return self.work[size]
+
+    def left(self) -> float:
+        return self.deadline - time.monotonic()
+
+    def free(self) -> None:
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def check(bench: Bench) -> None:
+    """The device's own products, in every precision."""
+    for precision in ("bfloat16", "float8", "int8", "nf4"):
+        error = check_products(precision, bench.device)
+        bench.report.note(f"{precision} products against float32, relative: {error:.1e}")
+        if not error <= BOUND:
+            bench.wrong.append(f"{precision}: products are off by {error:.2g}")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, help="folder for gpu.md and gpu.json")
+    parser.add_argument("--sizes", default=SIZES, help="WIDTHxHEIGHT, multiples of 16, separated by commas")
+    parser.add_argument("--precisions", default=PRECISIONS, help=f"some of {PRECISIONS}; plain is always measured")
+    parser.add_argument("--deadline", type=float, default=520.0, help="seconds after which nothing new is begun")
+    parser.add_argument("--frames", type=int, default=300, help="frames of the core loops")
+    parser.add_argument("--seconds", type=float, default=0.6, help="for each figure")
+    parser.add_argument("--tiny", action="store_true", help="a tiny model; runs without a GPU")
+    return parser.parse_args()
+
+
+def main() -> int:
+    started = time.monotonic()
+    options = parse()
+    if not torch.cuda.is_available() and not options.tiny:
+        print(f"needs a CUDA GPU, but torch {torch.__version__} sees none; --tiny runs without", file=sys.stderr)
+        return 2
+    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    shape, side, copied = (TINY, 256, 1 << 20) if options.tiny else (FLUX, 8192, 1 << 32)
+    ceilings = measure_ceilings(device, side, copied)
+    rates = ", ".join(f"{name} {rate / 1e12:.0f}" for name, rate in ceilings.rates.items())
+    title = f"{machine(device)}; TFLOP/s: {rates}; copies {ceilings.bandwidth / 1e12:.2f} TB/s"
+    print(title, flush=True)
+    report = Report(title, options.output)
+    sizes = [tuple(map(int, size.split("x"))) for size in options.sizes.split(",")]
+    variants = [PLAIN, *options.precisions.split(",")]
+    deadline = started + options.deadline
+    bench = Bench(device, shape, sizes, variants, options.seconds, options.frames, deadline, ceilings, report)
+    check(bench)
+    transformer, (width, height) = shape.configs["transformer"], sizes[0]
+    heads, head_size = transformer["num_attention_heads"], transformer["attention_head_dim"]
+    tokens = shape.prompt_tokens + width * height // 256
+    with torch.inference_mode():
+        report.operators += operators(device, tokens, heads * head_size, heads)
+    bench.run()
+    aims = [] if options.tiny else lotus2_aims(report)
+    report.write(aims)
+    print(f"\n{report.tables(aims)}\n{time.monotonic() - started:.0f} s in all")
+    for problem in bench.wrong:
+        print(f"WRONG: {problem}")
+    return 1 if bench.wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

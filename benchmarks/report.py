@@ -1,0 +1,141 @@
+"""What the GPU's bench has found: printed as it comes, then as tables and aims, and written to files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.core_loop import LoopResult
+from benchmarks.rows import Row
+from benchmarks.timing import markdown
+
+HEADER = (
+    "image size, ms", "variant", "encode", "core pass", "of floor", "decode", "depth frame", "of floor",
+    "Euler step", "of floor", "both: core", "both: frame", "memory, GB",
+)  # fmt: skip
+LOOP_HEADER = ("core loop, ms", "sharpener", "p50", "p95", "p99", "frame + step", "steps/s", "frames", "dropped")
+OPERATOR_HEADER = ("product", "format", "ms", "TFLOP/s")
+AIM_HEADER = ("aim", "wanted", "measured", "")
+
+
+@dataclass(frozen=True)
+class Aim:
+    """`measured` is to be at most (or, if `least`, at least) `wanted`."""
+
+    name: str
+    wanted: float
+    measured: float | None
+    least: bool = False
+
+    @property
+    def met(self) -> bool | None:
+        if self.measured is None:
+            return None
+        return self.measured >= self.wanted if self.least else self.measured <= self.wanted
+
+
+@dataclass
+class Report:
+    """`title`: what it was measured on and with."""
+
+    title: str
+    folder: Path | None
+    rows: list[Row] = field(default_factory=list)
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    loops: list[tuple[object, ...]] = field(default_factory=list)
+    operators: list[tuple[object, ...]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    held: dict[str, float] = field(default_factory=dict)  # GB of each variant's weights
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+        print(f"# {text}", flush=True)
+        self.write([])
+
+    def add(self, row: Row, seconds: float) -> None:
+        """A row, and what measuring it took, compilation included."""
+        if not self.rows:
+            print(markdown(HEADER, []), flush=True)
+        self.rows.append(row)
+        self.seconds.setdefault(row.variant, []).append(seconds)
+        print(markdown(HEADER, [_cells(row)]).splitlines()[-1], flush=True)
+        self.note(f"{row.variant} {row.size}: took {seconds:.0f} s")
+
+    def add_loop(self, row: Row, busy: bool, frames: int, result: LoopResult) -> None:
+        bound = row.frame + row.step
+        self.loops.append(
+            (f"{row.variant} {row.size}", "busy" if busy else "idle", result.p50, result.p95, result.p99, bound,
+             result.steps_per_second, frames, result.dropped)
+        )  # fmt: skip
+        print(markdown(LOOP_HEADER, self.loops[-1:]), flush=True)
+
+    def expected_seconds(self, variant: str) -> float:
+        """What one more row of a variant will take, at a guess."""
+        return max(self.seconds.get(variant, [0.0]))
+
+    def tables(self, aims: list[Aim]) -> str:
+        order = sorted(self.rows, key=lambda row: row.width * row.height)
+        verdict = {True: "met", False: "missed", None: "open"}
+        checked = [(aim.name, aim.wanted, aim.measured, verdict[aim.met]) for aim in aims]
+        parts = [self.title, markdown(HEADER, [_cells(row) for row in order])]
+        if self.loops:
+            parts.append(markdown(LOOP_HEADER, self.loops))
+        if self.operators:
+            parts.append(markdown(OPERATOR_HEADER, self.operators))
+        if checked:
+            parts.append(markdown(AIM_HEADER, checked))
+        return "\n\n".join([*parts, "\n".join(f"- {note}" for note in self.notes)]) + "\n"
+
+    def write(self, aims: list[Aim]) -> None:
+        """All that is known so far; a run that is cut short leaves that."""
+        if self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "gpu.md").write_text(self.tables(aims))
+        content: dict[str, Any] = {
+            "title": self.title,
+            "rows": [asdict(row) for row in self.rows],
+            "loops": [dict(zip(LOOP_HEADER, loop, strict=True)) for loop in self.loops],
+            "operators": [dict(zip(OPERATOR_HEADER, row, strict=True)) for row in self.operators],
+            "aims": [{**asdict(aim), "met": aim.met} for aim in aims],
+            "held": self.held,
+            "notes": self.notes,
+        }
+        (self.folder / "gpu.json").write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _cells(row: Row) -> tuple[object, ...]:
+    core, frame, step = (
+        f"{100 * floor / ms:.0f} %"
+        for floor, ms in ((row.core_floor, row.core), (row.frame_floor, row.frame), (row.step_floor, row.step))
+    )
+    return (
+        row.size, row.variant, row.encode, row.core, core, row.decode, row.frame, frame, row.step, step,
+        row.core_both, row.frame_both, row.memory,
+    )  # fmt: skip
+
+
+def lotus2_aims(report: Report, size: str = "640x480") -> list[Aim]:
+    """What Lotus-2 is to reach on an H200."""
+    rows = {row.variant: row for row in report.rows if row.size == size}
+
+    def of(variant: str, name: str) -> Any:
+        return getattr(rows[variant], name) if variant in rows else None
+
+    def ratio(slow: str, fast: str) -> float | None:
+        return rows[slow].core / rows[fast].core if slow in rows and fast in rows else None
+
+    bf16 = rows.get("bfloat16")
+    return [
+        Aim("bfloat16 core pass, share of the rate of products", 0.7, bf16 and bf16.core_floor / bf16.core, least=True),
+        Aim("bfloat16 core pass against plain, times", 2.0, ratio("plain", "bfloat16"), least=True),
+        Aim("float8 core pass against bfloat16, times", 1.5, ratio("bfloat16", "float8"), least=True),
+        Aim("bfloat16 depth frame, ms", 50.0, of("bfloat16", "frame")),
+        Aim("float8 depth frame, ms", 33.0, of("float8", "frame")),
+        Aim("float8 frame of depth and normals, ms", 60.0, of("float8", "frame_both")),
+        Aim("bfloat16 held, depth with sharpener, GB", 19.0, report.held.get("bfloat16")),
+        Aim("float8 held, depth with sharpener, GB", 11.0, report.held.get("float8")),
+        Aim("nf4 held, depth with sharpener, GB", 7.0, report.held.get("nf4")),
+    ]

@@ -1,0 +1,132 @@
+"""One row of the GPU's table: a model at one image size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from benchmarks.ceilings import Ceilings
+from benchmarks.timing import median_ms
+from lotus2_ros.device import Download, copy_stream
+from lotus2_ros.estimator import Estimator
+from lotus2_ros.model.flops import Flops, count_frame, count_step, weight_bytes
+from lotus2_ros.model.folded import FoldedLotus2
+
+TASK = "depth"
+SIGMA = 0.5
+
+
+@dataclass(frozen=True)
+class Row:
+    """Milliseconds, unless it says otherwise; None: not measured."""
+
+    variant: str
+    width: int
+    height: int
+    encode: float
+    core: float
+    decode: float
+    step: float
+    frame: float
+    core_both: float | None
+    frame_both: float | None
+    memory: float | None  # GB taken from the card while frames are predicted
+    core_floor: float
+    frame_floor: float
+    step_floor: float
+
+    @property
+    def size(self) -> str:
+        return f"{self.width}x{self.height}"
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a row's stages must do, whoever does it."""
+
+    frame: Flops
+    step: int
+    weights: dict[str, int]  # bytes of the transformer and VAE for one task's core predictor, by precision
+
+
+@torch.inference_mode()
+def measure_row(
+    estimator: Estimator,
+    variant: str,
+    work: Work,
+    size: tuple[int, int],
+    seconds: float,
+    ceilings: Ceilings,
+    *,
+    both: bool,
+) -> Row:
+    """A model at one size (width, height); both: with normals too."""
+    model, device = estimator.model, estimator.device
+    width, height = size
+    pixels = torch.rand(1, 3, height, width, device=device) * 2 - 1
+    latent = model.encode(pixels)
+    stream = copy_stream(device)
+    image = torch.randint(0, 256, (height, width, 3), dtype=torch.uint8)
+
+    def frame(tasks: Sequence[str]) -> None:
+        geometry = estimator.predict(image, tasks=tasks)
+        Download({"depth": geometry.depth, "normals": geometry.normals}, stream).wait()
+
+    host = torch.device("cpu")  # a frame begins and ends there, so its time is the host's
+    everything = model.tasks
+    encode = median_ms(lambda: model.encode(pixels), device, seconds)
+    core = median_ms(lambda: model.core(latent, TASK), device, seconds)
+    decode = median_ms(lambda: model.decode(latent), device, seconds)
+    step = median_ms(lambda: model.velocity(latent, TASK, SIGMA), device, seconds)
+    whole = median_ms(lambda: frame((TASK,)), host, seconds)
+    core_both = median_ms(lambda: model.cores(latent, everything), device, seconds) if both else None
+    frame_both = median_ms(lambda: frame(everything), host, seconds) if both else None
+    precision = model.plan.precision if isinstance(model, FoldedLotus2) else "bfloat16"
+    core_floor = floor_ms(work.frame.core, work.weights[precision], ceilings, precision)
+    rest = floor_ms(work.frame.encode + work.frame.decode, 0, ceilings, "bfloat16")
+    return Row(
+        variant,
+        width,
+        height,
+        encode,
+        core,
+        decode,
+        step,
+        whole,
+        core_both,
+        frame_both,
+        memory_gb(device, lambda: frame(everything if both else (TASK,))),
+        core_floor,
+        core_floor + rest,
+        floor_ms(work.step, work.weights[precision], ceilings, precision),
+    )
+
+
+def memory_gb(device: torch.device, run: Callable[[], None]) -> float | None:
+    """What is taken from the card in the long run, without what only trying and recording kernels took."""
+    if device.type != "cuda":
+        return None
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    run()
+    return torch.cuda.max_memory_reserved(device) / 1e9
+
+
+def count_work(model: FoldedLotus2, size: tuple[int, int], precisions: Sequence[str]) -> Work:
+    """At a size (width, height), for the first task."""
+    width, height = size
+    return Work(
+        count_frame(model, height, width, (TASK,)),
+        count_step(model, height, width, TASK),
+        {
+            name: weight_bytes(model, precision=name, tasks=(TASK,), sharpeners=False)
+            for name in {"bfloat16", *precisions}
+        },
+    )
+
+
+def floor_ms(flops: int, read: int, ceilings: Ceilings, precision: str) -> float:
+    """The time that the products take at least, or reading the weights if that is longer."""
+    return 1e3 * max(flops / ceilings.rate(precision), read / ceilings.bandwidth)

@@ -1,0 +1,114 @@
+"""The benches run, on a tiny model and without a GPU; what they say of time is not looked at."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.ceilings import Ceilings
+from benchmarks.models import TASKS, TINY, make_plain
+from benchmarks.report import Aim
+from benchmarks.rows import floor_ms
+from benchmarks.timing import interleaved_ms, markdown, percentile
+
+ROOT = Path(__file__).parents[1]
+CPU = torch.device("cpu")
+
+
+def run(*arguments: str) -> str:
+    command = [sys.executable, "-m", *arguments]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.mark.slow
+def test_gpu_bench_measures_everything_it_names(tmp_path):
+    sizes = ("32x32", "48x32")
+    options = ["--tiny", "--sizes", ",".join(sizes), "--seconds", "0.01", "--frames", "20", "--output", str(tmp_path)]
+    printed = run("benchmarks.gpu", *options)
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    measured = {(row["variant"], f"{row['width']}x{row['height']}") for row in found["rows"]}
+    variants = ("plain", "bfloat16", "float8", "int8", "nf4")
+    assert measured == {(variant, size) for variant in variants for size in sizes}
+    for row in found["rows"]:
+        assert all(row[name] > 0 for name in ("encode", "core", "decode", "step", "frame", "core_floor"))
+        assert row["variant"] == "plain" or row["frame_both"] > 0
+    assert {(loop["core loop, ms"], loop["sharpener"]) for loop in found["loops"]} == {
+        (f"{variant} {sizes[0]}", sharpener) for variant in ("bfloat16", "float8") for sharpener in ("idle", "busy")
+    }
+    assert all(loop["steps/s"] > 0 for loop in found["loops"] if loop["sharpener"] == "busy")
+    assert not [note for note in found["notes"] if "failed" in note or "skipped" in note]
+    assert (tmp_path / "gpu.md").read_text() in printed
+
+
+def test_gpu_bench_names_what_it_had_no_time_for(tmp_path):
+    options = ["--tiny", "--sizes", "32x32,48x32", "--seconds", "0.01", "--precisions", "bfloat16", "--deadline", "0"]
+    printed = run("benchmarks.gpu", *options)
+    assert "bfloat16 48x32: skipped for the deadline" in printed
+    assert "bfloat16: core loop skipped for the deadline" in printed
+
+
+def test_cpu_bench_compares_the_same_results():
+    printed = run("benchmarks.cpu", "--threads", "1", "--rounds", "1")
+    assert "| 1 thread | plain, ms | ours, ms | ratio |" in printed
+    assert "| 640x480 image to both |" in printed
+
+
+def test_gpu_bench_needs_neither_ros_nor_a_renderer():
+    code = "import benchmarks.gpu, sys; print({'rclpy', 'open3d'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert result.stdout == "set()\n"
+
+
+def test_plain_model_is_the_network_of_the_adapted_one():
+    """diffusers' own forward, called as for the public model, gives what our pass over its blocks gives."""
+    from lotus2_ros.model.adapted import AdaptedLotus2
+
+    model = make_plain(TINY, TASKS[0], CPU, torch.float32)
+    model.conditioning = model.conditioner.rounding = "float32"
+    latent = torch.randn(1, 16, 6, 8, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        for stage, timestep in (("core_predictor", 1.0), ("detail_sharpener", 5.0)):
+            plain = model._transform(latent, stage, TASKS[0], timestep)
+            ours = AdaptedLotus2._transform(model, latent, stage, TASKS[0], timestep)
+            assert (plain - ours).norm() <= 1e-5 * ours.norm()
+
+
+def test_floor_is_the_slower_of_products_and_weights():
+    ceilings = Ceilings({"bfloat16": 800e12, "float8": 1600e12}, 4e12)
+    assert floor_ms(80_000_000_000_000, 0, ceilings, "bfloat16") == pytest.approx(100)
+    assert floor_ms(80_000_000_000_000, 0, ceilings, "float8") == pytest.approx(50)
+    assert floor_ms(80_000_000_000_000, 0, ceilings, "nf4") == pytest.approx(100)
+    assert floor_ms(1, 4_000_000_000, ceilings, "bfloat16") == pytest.approx(1)
+
+
+def test_aims():
+    assert Aim("ms", 50.0, 49.0).met
+    assert Aim("ms", 50.0, 51.0).met is False
+    assert Aim("times", 2.0, 2.5, least=True).met
+    assert Aim("times", 2.0, None, least=True).met is None
+
+
+def test_percentiles():
+    values = [float(n) for n in range(1, 101)]
+    assert [percentile(values, share) for share in (0.5, 0.95, 0.99, 1.0)] == [50.0, 95.0, 99.0, 100.0]
+    assert percentile([3.0], 0.5) == 3.0
+
+
+def test_interleaved_runs_alternate():
+    calls: list[str] = []
+    times = interleaved_ms({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=2)
+    assert set(times) == {"a", "b"}
+    assert "".join(calls) == "ab" * (len(calls) // 2)
+
+
+def test_tables():
+    assert markdown(("size", "ms", "GB"), [("a", 1.234, None), ("b", 12.34, 5)]) == (
+        "| size | ms | GB |\n|---|---:|---:|\n| a | 1.23 |  |\n| b | 12.3 | 5 |"
+    )
