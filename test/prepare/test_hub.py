@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from lotus2_ros.model import checkpoint
 from lotus2_ros.prepare.hub import HubError, Origin, locate
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -35,14 +36,15 @@ FETCH = (
 class Hub(ThreadingHTTPServer):
     """One model, `owner/model` with one commit on the branch `main`.
 
-    requests: (method, path, Range) of all so far; gated: no file without a licence; broken: files whose connection
-    breaks in the middle, once; down: files that cannot be had.
+    files: by name; requests: (method, path, Range) of all so far; gated: no file without a licence; broken: files
+    whose connection breaks in the middle, once; down: files that cannot be had.
     """
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
+        self.files = FILES
         self.requests: list[tuple[str, str, str | None]] = []
         self.gated = False
         self.broken: set[str] = set()
@@ -68,10 +70,10 @@ class Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         self.server.requests.append((self.command, path, self.headers.get("Range")))
         if path in ("/api/models/owner/model", *(f"/api/models/owner/model/revision/{r}" for r in ("main", COMMIT))):
-            siblings = [{"rfilename": name, "size": len(content)} for name, content in FILES.items()]
+            siblings = [{"rfilename": name, "size": len(content)} for name, content in self.server.files.items()]
             self.send(json.dumps({"_id": "1", "id": "owner/model", "sha": COMMIT, "siblings": siblings}).encode())
         elif path == f"/api/models/owner/model/tree/{COMMIT}":
-            rows = [{"type": "file", "path": n, "size": len(c), "oid": etag(c)} for n, c in FILES.items()]
+            rows = [{"type": "file", "path": n, "size": len(c), "oid": etag(c)} for n, c in self.server.files.items()]
             self.send(json.dumps(rows).encode())
         elif path.startswith("/api/models/owner/model/"):
             self.refuse(HTTPStatus.NOT_FOUND, "RevisionNotFound")
@@ -85,7 +87,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.refuse(HTTPStatus.UNAUTHORIZED, "GatedRepo")
         if name in self.server.down and self.command == "GET":
             return self.refuse(HTTPStatus.FORBIDDEN, "None")
-        content, start = FILES[name], 0
+        content, start = self.server.files[name], 0
         headers = {"ETag": f'"{etag(content)}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
         if requested := self.headers.get("Range"):
             start = int(requested.removeprefix("bytes=").split("-")[0])
@@ -137,15 +139,19 @@ def hub() -> Iterator[Hub]:
         thread.join()
 
 
-def fetch(hub: Hub, cache: Path, place: str = "owner/model", **environment: str) -> subprocess.CompletedProcess[str]:
-    """In a process of its own: the library reads its environment when it is imported."""
+def run(hub: Hub, cache: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Python in a process of its own: the library reads its environment when it is imported."""
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith("HF_") and "proxy" not in name.lower()
     }
     own = {"HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}", "HF_HOME": str(cache)}
     return subprocess.run(
-        [sys.executable, "-c", FETCH, place], env=kept | own | environment, capture_output=True, text=True, timeout=60
+        [sys.executable, *command], env=kept | own | environment, capture_output=True, text=True, timeout=120
     )
+
+
+def fetch(hub: Hub, cache: Path, place: str = "owner/model", **environment: str) -> subprocess.CompletedProcess[str]:
+    return run(hub, cache, "-c", FETCH, place, **environment)
 
 
 def test_a_folder_is_taken_as_it_is(tmp_path: Path) -> None:
@@ -223,11 +229,21 @@ def test_without_a_network(hub: Hub, tmp_path: Path, environment: dict[str, str]
 
 def test_room_on_the_disk_is_looked_at_first(hub: Hub, tmp_path: Path) -> None:
     code = "import shutil, types; shutil.disk_usage = lambda path: types.SimpleNamespace(free=1000)\n" + FETCH
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    own = {"HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}", "HF_HOME": str(tmp_path)}
-    result = subprocess.run(
-        [sys.executable, "-c", code, "owner/model"], env=kept | own, capture_output=True, text=True, timeout=60
-    )
-    line = result.stderr.splitlines()[-1]
+    line = run(hub, tmp_path, "-c", code, "owner/model").stderr.splitlines()[-1]
     assert line.startswith("DiskSpaceError: needs 0.03 GB at ") and line.endswith("0.00 GB free")
     assert not hub.fetched()
+
+
+def test_a_bundle_of_what_is_on_the_hub(hub: Hub, shared: Path, tmp_path: Path) -> None:
+    folder = shared / "golden" / "tiny-flux"
+    hub.files = {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*.*")}
+    hub.files["flux1-dev.safetensors"] = FILES["flux1-dev.safetensors"]
+    options = ["--flux", "owner/model", "--lotus2", "owner/model@main", "--tasks", "depth", "--device", "cpu"]
+    output = tmp_path / "bundle"
+    result = run(hub, tmp_path, "-m", "lotus2_ros.cli", "prepare", *options, "--output", str(output))
+    assert result.returncode == 0, result.stderr
+    sources = json.loads((output / "bundle.json").read_text())["sources"]
+    needed = {name for name in hub.files if "normal" not in name} - {"flux1-dev.safetensors", "model_index.json"}
+    assert {*sources} == {f"owner/model@{COMMIT}/{name}" for name in needed}
+    assert {*hub.fetched()} == needed
+    assert checkpoint.load(output, device="cpu").tasks == ("depth",)

@@ -1,0 +1,129 @@
+"""Killed or interrupted, and started again."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from lotus2_ros.cli import main
+from lotus2_ros.model.fold import Folding, Part
+
+CORE = "lotus-2_core_predictor_depth.safetensors"
+Arguments = Callable[..., list[str]]
+Prepared = Callable[[str], Path]
+Kill = Callable[[Path, Path, str, int], None]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from lotus2_ros.cli import main
+
+left, replace = int(sys.argv[1]), Path.replace
+
+def replace_or_die(path, target):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return replace(path, target)
+
+Path.replace = replace_or_die
+main(sys.argv[2:])
+"""
+
+
+@pytest.fixture(scope="module")
+def kill(arguments: Arguments) -> Kill:
+    """A run that is killed when so many files, the last of them not quite, are there."""
+
+    def run(released: Path, output: Path, precision: str, files: int) -> None:
+        command = [sys.executable, "-c", KILLED, str(files), *arguments(released, output, "--precision", precision)]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert result.returncode == -signal.SIGKILL, result.stderr
+        assert not output.exists()
+
+    return run
+
+
+# 1: the prompt, 2, 3: VAE and ends, then a block and the probe's state by turns, 14: the bundle as a whole.
+@pytest.mark.parametrize("files", [1, 3, 6, 7, 14])
+def test_killed_and_started_again_the_bundle_is_the_same(
+    prepared: Prepared,
+    golden: Path,
+    arguments: Arguments,
+    kill: Kill,
+    tmp_path: Path,
+    files: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    output = tmp_path / "bundle"
+    expected = contents(prepared("int8"))
+    kill(golden, output, "int8", files)
+    if files > 1:
+        monkeypatch.setattr(
+            "lotus2_ros.model.released.embed_empty_prompt", lambda *_, **__: pytest.fail("embedded again")
+        )
+    assert main(arguments(golden, output, "--precision", "int8")) == 0
+    assert contents(output) == expected
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_interrupted_and_started_again(
+    prepared: Prepared, golden: Path, arguments: Arguments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, part = tmp_path / "bundle", Folding.part
+
+    def interrupt(self: Folding, name: str) -> Part:
+        if name == "single_blocks.1":
+            raise KeyboardInterrupt
+        return part(self, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Folding, "part", interrupt)
+        assert main(arguments(golden, output, "--precision", "int8")) == 130
+    assert not output.exists()
+    assert main(arguments(golden, output, "--precision", "int8")) == 0
+    assert contents(output) == contents(prepared("int8"))
+
+
+def test_finished_blocks_are_not_folded_again(
+    prepared: Prepared, golden: Path, arguments: Arguments, kill: Kill, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, expected = tmp_path / "bundle", contents(prepared("int8"))
+    kill(golden, output, "int8", 8)
+    folded, part = [], Folding.part
+    monkeypatch.setattr(Folding, "part", lambda self, name: folded.append(name) or part(self, name))
+    assert main(arguments(golden, output, "--precision", "int8")) == 0
+    assert folded == ["vae", "ends", "single_blocks.0", "single_blocks.1", "single_blocks.2"]
+    assert contents(output) == expected
+
+
+def test_another_plan_starts_anew(
+    prepared: Prepared, golden: Path, arguments: Arguments, kill: Kill, tmp_path: Path
+) -> None:
+    output, expected = tmp_path / "bundle", contents(prepared("nf4"))
+    kill(golden, output, "int8", 8)
+    assert main(arguments(golden, output, "--precision", "nf4")) == 0
+    assert contents(output) == expected
+
+
+def test_other_sources_start_anew(released: Path, arguments: Arguments, kill: Kill, tmp_path: Path) -> None:
+    output = tmp_path / "bundle"
+    kill(released, output, "int8", 8)
+    changed = {key: tensor * 1.5 for key, tensor in load_file(released / CORE).items()}
+    (released / CORE).unlink()
+    save_file(changed, released / CORE)
+    assert main(arguments(released, output, "--precision", "int8")) == 0
+    assert main(arguments(released, tmp_path / "other", "--precision", "int8")) == 0
+    assert contents(output) == contents(tmp_path / "other")
