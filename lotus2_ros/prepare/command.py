@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Raises ValueError or FileNotFoundError, in one line, on input that cannot be used."""
+    """Raises ValueError or OSError, in one line, on input that cannot be used."""
     config = Config().updated({name: getattr(args, name) for name in OPTIONS.values()}).model
     device = resolve_device(config.device)
     check_output(args.output)  # before anything is fetched

@@ -21,7 +21,7 @@ from lotus2_ros.model.source import Source
 from lotus2_ros.prepare.disk import check_space
 from lotus2_ros.prepare.probe import ENDS, Probe
 from lotus2_ros.prepare.progress import Progress
-from lotus2_ros.prepare.work import BUNDLE, OutputError, Work, check_output, unfinished_size
+from lotus2_ros.prepare.work import BUNDLE, Work, check_output, unfinished_size
 
 NAME, LICENCE = "lotus-2", "FLUX.1 [dev] Non-Commercial License"
 PROMPT, PROBE = "prompt.safetensors", "probe.safetensors"
@@ -36,7 +36,7 @@ def convert(
     """Write the bundle of a source and give its manifest. `files`: all it is made from, by the names to record.
 
     Goes on where an earlier run for the same output was killed if files and settings are the same, and so is the
-    result. Raises ValueError, and leaves nothing, on bad input, NaN or Inf anywhere, or too little room.
+    result. Raises ValueError or OSError, and leaves nothing, on bad input, NaN or Inf anywhere, or too little room.
     """
     check_output(output)
     check_space(output.parent, stored_size(source, precision) + SPACE_MARGIN - unfinished_size(output))
@@ -92,9 +92,6 @@ def _leaving_nothing(work: Work) -> Iterator[None]:
     """An error removes what is unfinished. To be killed or interrupted does not: the next run goes on with it."""
     try:
         yield
-    except OSError as error:
-        work.discard()
-        raise OutputError(f"{error.filename or work.folder}: {error.strerror}") from None
     except Exception:
         work.discard()
         raise

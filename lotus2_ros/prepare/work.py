@@ -50,13 +50,10 @@ class Work:
         self._output, self.folder = output, work_folder(output)
         self.bundle = self.folder / BUNDLE
         text = json.dumps(plan, indent=2)
-        try:
-            if not self._is_of(text):
-                shutil.rmtree(self.folder, ignore_errors=True)
-            self.bundle.mkdir(parents=True, exist_ok=True)
-            (self.folder / PLAN).write_text(text)
-        except OSError as error:
-            raise OutputError(f"{self.folder}: cannot be written ({error.strerror})") from None
+        if not self._is_of(text):
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self.bundle.mkdir(parents=True, exist_ok=True)
+        (self.folder / PLAN).write_text(text)
 
     def _is_of(self, plan: str) -> bool:
         file = self.folder / PLAN

@@ -105,6 +105,15 @@ def test_a_full_disk(released: Path, refused: Refused, monkeypatch: pytest.Monke
     refused("prompt.safetensors: cannot be written ([Errno 28] No space left on device)")
 
 
+def test_a_place_where_nothing_can_be_written(
+    released: Path, arguments: Arguments, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (released.parent / "file").touch()
+    assert main(arguments(released, released.parent / "file" / "bundle")) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("lotus2 prepare: ") and f"{released.parent}/file" in line
+
+
 def test_what_is_there_is_left_alone(released: Path, arguments: Arguments, capsys: pytest.CaptureFixture[str]) -> None:
     output = released.parent / "mine"
     output.mkdir()
