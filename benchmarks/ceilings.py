@@ -95,7 +95,7 @@ def operators(device: torch.device, tokens: int, width: int, heads: int) -> list
         for kind, ms in times.items():
             rows.append((name, kind, ms, 2e-9 * tokens * inputs * outputs / ms))
     for kind in BACKENDS:
-        ms = attention_ms(kind, tokens, heads, width // heads, device)
-        if ms is not None:
-            rows.append(("attention", kind, ms, 4e-9 * tokens**2 * width / ms))
+        taken = attention_ms(kind, tokens, heads, width // heads, device)
+        if taken is not None:
+            rows.append(("attention", kind, taken, 4e-9 * tokens**2 * width / taken))
     return rows

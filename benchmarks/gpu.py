@@ -197,7 +197,7 @@ def main() -> int:
     title = f"{machine(device)}; TFLOP/s: {rates}; copies {ceilings.bandwidth / 1e12:.2f} TB/s"
     print(title, flush=True)
     report = Report(title, options.output)
-    sizes = [tuple(map(int, size.split("x"))) for size in options.sizes.split(",")]
+    sizes = [(int(width), int(height)) for width, height in (size.split("x") for size in options.sizes.split(","))]
     variants = [PLAIN, *options.precisions.split(",")]
     deadline = started + options.deadline
     bench = Bench(device, shape, sizes, variants, options.seconds, options.frames, deadline, ceilings, report)
