@@ -63,6 +63,7 @@ class Bench:
     ceilings: Ceilings
     report: Report
     work: dict[tuple[int, int], Work] = field(default_factory=dict)
+    weights: dict[str, int] = field(default_factory=dict)  # bytes of one task's core predictor, by variant
     wrong: list[str] = field(default_factory=list)
 
     def run(self) -> None:
@@ -79,37 +80,46 @@ class Bench:
                         break
                 finally:
                     self.free()
-            if not any(row.variant == variant for row in self.report.rows):
+            if not any(row.variant.startswith(variant) for row in self.report.rows):
                 self.wrong.append(f"{variant}: does not run")
 
     def measure(self, variant: str, reserve: float, compiled: bool) -> None:
-        """All sizes of one variant; at the first of them also whether it is right, and the latencies of the loop."""
+        """All sizes of one variant; at the first of them also whether it is right, and the latencies of the loop.
+
+        compiled: unless that failed; then what it left is measured eager, in rows that say so.
+        """
         begun = time.monotonic()
         model, expected = self.make(variant, compiled)
         self.report.note(f"{variant}: made in {time.monotonic() - begun:.0f} s")
         estimator = Estimator(model, Config())
-        for size in self.sizes:
+        name = variant if compiled else f"{variant}, eager"
+        done = {(row.width, row.height) for row in self.report.rows if row.variant == variant}
+        for size in [size for size in self.sizes if size not in done]:
             first = size == self.sizes[0]
-            spare = self.left() - reserve - self.report.expected_seconds(variant)
+            spare = self.left() - reserve - self.report.expected_seconds(name)
             if not first and spare < 0:
                 self.report.note(f"{variant} {size[0]}x{size[1]}: skipped for the deadline")
                 continue
             begun = time.monotonic()
             both = variant != PLAIN and (first or spare > 0)
-            row = measure_row(estimator, variant, self.work_of(size), size, self.seconds, self.ceilings, both=both)
+            work, weights = self.work_of(size), self.weights[variant]
+            row = measure_row(estimator, name, work, weights, size, self.seconds, self.ceilings, both=both)
             self.report.add(row, time.monotonic() - begun)
             if first and expected is not None:
                 self.compare(variant, self.results(model), expected)
             if first and variant in LOOPED:
                 self.loops(estimator, row, reserve)
-        if isinstance(model, FoldedLotus2):
+        if isinstance(model, FoldedLotus2) and variant in LOOPED:
             self.report.note(f"{variant}: resolution chosen for this device: {choose_resolution(model)}")
 
     def make(self, variant: str, compiled: bool) -> tuple[Lotus2, list[Tensor] | None]:
         """A model, and what it gave before it was made fast."""
         if variant == PLAIN:
-            return make_plain(self.shape, TASK, self.device, torch.bfloat16), None
+            plain = make_plain(self.shape, TASK, self.device, torch.bfloat16)
+            self.weights[variant] = sum(tensor.nbytes for tensor in plain.transformer.parameters())
+            return plain, None
         model = make_folded(self.shape, variant, self.device, torch.bfloat16)
+        self.weights[variant] = weight_bytes(model, tasks=(TASK,), sharpeners=False)
         depth_only = weight_bytes(model, tasks=(TASK,)) / 1e9
         self.report.held[variant] = depth_only
         held = f", {torch.cuda.memory_allocated() / 1e9:.2f} held" if self.device.type == "cuda" else ""
@@ -151,7 +161,7 @@ class Bench:
         if size not in self.work:
             with torch.device("meta"):
                 model = build_folded(self.shape, "bfloat16")
-            self.work[size] = count_work(model, size, [name for name in self.variants if name != PLAIN])
+            self.work[size] = count_work(model, size)
         return self.work[size]
 
     def left(self) -> float:
@@ -191,7 +201,7 @@ def main() -> int:
         print(f"needs a CUDA GPU, but torch {torch.__version__} sees none; --tiny runs without", file=sys.stderr)
         return 2
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-    shape, side, copied = (TINY, 256, 1 << 20) if options.tiny else (FLUX, 8192, 1 << 32)
+    shape, side, copied = (TINY, 256, 1 << 20) if options.tiny else (FLUX, 8192, 1 << 31)
     ceilings = measure_ceilings(device, side, copied)
     rates = ", ".join(f"{name} {rate / 1e12:.0f}" for name, rate in ceilings.rates.items())
     title = f"{machine(device)}; TFLOP/s: {rates}; copies {ceilings.bandwidth / 1e12:.2f} TB/s"

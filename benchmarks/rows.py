@@ -11,7 +11,7 @@ from benchmarks.ceilings import Ceilings
 from benchmarks.timing import median_ms
 from lotus2_ros.device import Download, copy_stream
 from lotus2_ros.estimator import Estimator
-from lotus2_ros.model.flops import Flops, count_frame, count_step, weight_bytes
+from lotus2_ros.model.flops import Flops, count_frame, count_step
 from lotus2_ros.model.folded import FoldedLotus2
 
 TASK = "depth"
@@ -48,7 +48,6 @@ class Work:
 
     frame: Flops
     step: int
-    weights: dict[str, int]  # bytes of the transformer and VAE for one task's core predictor, by precision
 
 
 @torch.inference_mode()
@@ -56,13 +55,14 @@ def measure_row(
     estimator: Estimator,
     variant: str,
     work: Work,
+    weights: int,
     size: tuple[int, int],
     seconds: float,
     ceilings: Ceilings,
     *,
     both: bool,
 ) -> Row:
-    """A model at one size (width, height); both: with normals too."""
+    """A model at one size (width, height); weights: bytes that a pass reads; both: with normals too."""
     model, device = estimator.model, estimator.device
     width, height = size
     pixels = torch.rand(1, 3, height, width, device=device) * 2 - 1
@@ -84,7 +84,7 @@ def measure_row(
     core_both = median_ms(lambda: model.cores(latent, everything), device, seconds) if both else None
     frame_both = median_ms(lambda: frame(everything), host, seconds) if both else None
     precision = model.plan.precision if isinstance(model, FoldedLotus2) else "bfloat16"
-    core_floor = floor_ms(work.frame.core, work.weights[precision], ceilings, precision)
+    core_floor = floor_ms(work.frame.core, weights, ceilings, precision)
     rest = floor_ms(work.frame.encode + work.frame.decode, 0, ceilings, "bfloat16")
     return Row(
         variant,
@@ -100,7 +100,7 @@ def measure_row(
         memory_gb(device, lambda: frame(everything if both else (TASK,))),
         core_floor,
         core_floor + rest,
-        floor_ms(work.step, work.weights[precision], ceilings, precision),
+        floor_ms(work.step, weights, ceilings, precision),
     )
 
 
@@ -114,17 +114,10 @@ def memory_gb(device: torch.device, run: Callable[[], None]) -> float | None:
     return torch.cuda.max_memory_reserved(device) / 1e9
 
 
-def count_work(model: FoldedLotus2, size: tuple[int, int], precisions: Sequence[str]) -> Work:
+def count_work(model: FoldedLotus2, size: tuple[int, int]) -> Work:
     """At a size (width, height), for the first task."""
     width, height = size
-    return Work(
-        count_frame(model, height, width, (TASK,)),
-        count_step(model, height, width, TASK),
-        {
-            name: weight_bytes(model, precision=name, tasks=(TASK,), sharpeners=False)
-            for name in {"bfloat16", *precisions}
-        },
-    )
+    return Work(count_frame(model, height, width, (TASK,)), count_step(model, height, width, TASK))
 
 
 def floor_ms(flops: int, read: int, ceilings: Ceilings, precision: str) -> float:
