@@ -49,12 +49,10 @@ def load(
         )
         return fold(Source.of(model), "float32", device=device, dtype=dtype)
     if (folder / "transformer").is_dir() and (folder / "vae").is_dir():
-        from lotus2_ros.model.released import load_released  # text encoders: a bundle needs none
+        from lotus2_ros.model.released import open_released  # text encoders: a bundle needs none
 
-        released = load_released(
-            folder, device=torch.device("cpu"), dtype=torch.float32, tasks=tasks, conditioning=conditioning
-        )
-        return fold(Source.of(released), "float32", device=device, dtype=dtype)
+        source = open_released(folder, folder, tasks=tasks, conditioning=conditioning)
+        return fold(source, "float32", device=device, dtype=dtype)
     raise CheckpointError(
         f"{folder}: neither a bundle ({MANIFEST}) "
         "nor the released layout (transformer/, vae/, ..., lotus-2_*.safetensors)"

@@ -12,35 +12,28 @@ from torch import Tensor
 
 from lotus2_ros.model import checkpoint, flux
 from lotus2_ros.model.adapted import AdaptedLotus2
-from lotus2_ros.model.folded import FoldedLotus2
 from lotus2_ros.model.lotus2 import CORE, CORE_TIMESTEP, Lotus2, process_size
 from lotus2_ros.model.released import load_released
 
 STEPS = 10
-# Relative error of a stage and of one transformer pass; the reference's bfloat16 depends on the machine it ran on.
-STAGE = {"float32": 1e-4, "bfloat16": 0.02}
-PASS = {"float32": 1e-5, "bfloat16": 0.02}
+# Relative error of a stage and of one transformer pass. In bfloat16 the reference itself is 1.6 % off the truth.
+STAGE = {"float32": 1e-4, "bfloat16": 0.025}
+PASS = {"float32": 1e-5, "bfloat16": 0.025}
 SHORT = {"float32": "fp32", "bfloat16": "bf16"}
 
 
 @pytest.fixture(scope="module", params=["float32", "bfloat16"])
-def adapted(request: pytest.FixtureRequest, shared: Path) -> AdaptedLotus2:
-    """The released files as they are."""
-    dtype = getattr(torch, request.param)
-    folder = shared / "golden" / "tiny-flux"
-    return load_released(folder, device=torch.device("cpu"), dtype=dtype, conditioning=request.param)
-
-
-@pytest.fixture(scope="module", params=["float32", "bfloat16"])
-def folded(request: pytest.FixtureRequest, shared: Path) -> FoldedLotus2:
-    """The same, folded, as they run."""
-    dtype = request.param
-    return checkpoint.load(shared / "golden" / "tiny-flux", device="cpu", dtype=dtype, conditioning=dtype)
+def dtype(request: pytest.FixtureRequest) -> str:
+    return request.param
 
 
 @pytest.fixture(scope="module", params=["adapted", "folded"])
-def model(request: pytest.FixtureRequest) -> Lotus2:
-    return request.getfixturevalue(request.param)
+def model(request: pytest.FixtureRequest, dtype: str, shared: Path) -> Lotus2:
+    """The released files as they are, and folded as they run."""
+    folder = shared / "golden" / "tiny-flux"
+    if request.param == "folded":
+        return checkpoint.load(folder, device="cpu", dtype=dtype, conditioning=dtype)
+    return load_released(folder, device=torch.device("cpu"), dtype=getattr(torch, dtype), conditioning=dtype)
 
 
 @pytest.fixture(params=["depth_96x128", "depth_101x150", "normal_96x128", "normal_101x150"])
@@ -164,3 +157,16 @@ def test_rounded_conditioning_in_float32_gives_the_published_results(
     golden = load_file(folder / "reference" / "depth_96x128_bf16.safetensors")
     core = model.core(flux.unpack(golden["core_in"].float(), 12, 16), "depth")
     assert at_least <= error(core, golden["lcm_out"]) <= at_most
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("name", ["depth", "normal"])
+def test_folded_in_bfloat16_is_nearer_the_truth_than_the_reference(shared: Path, name: str) -> None:
+    """Nothing is rounded twice that is folded in float32."""
+    folder, task = shared / "golden", {"depth": "depth", "normal": "normals"}[name]
+    exact = load_released(folder / "tiny-flux", device=torch.device("cpu"), dtype=torch.float32)
+    folded = checkpoint.load(folder / "tiny-flux", device="cpu", dtype="bfloat16")
+    golden = load_file(folder / "reference" / f"{name}_96x128_bf16.safetensors")
+    latent = flux.unpack(golden["core_in"].bfloat16(), 12, 16)
+    truth = exact.core(latent.float(), task)
+    assert error(folded.core(latent, task), truth) < error(golden["lcm_out"], truth)
