@@ -201,13 +201,15 @@ class Estimator:
         """Disparity (H, W) and normals (H, W, 3) of the tasks at hand, at the image's ``size``."""
         disparity = normals = None
         decoded = self.model.decode(torch.cat(list(latents.values())))
-        pixels = F.interpolate(decoded, tuple(size), mode="bilinear", align_corners=False)
-        for task, picture in zip(latents, pixels, strict=True):
+        for task, picture in zip(latents, decoded.split(1), strict=True):
+            # The mean of the channels first: it is the same, and one channel is resized faster than three.
+            channels = picture.mean(dim=1, keepdim=True) if task == "depth" else picture
+            pixels = F.interpolate(channels, tuple(size), mode="bilinear", align_corners=False)[0]
             if task == "depth":
-                disparity = picture.mean(dim=0)
+                disparity = pixels[0]
             else:
                 # Length 1 only after resizing: means of unit vectors are shorter.
-                normals = normalize(MODEL_TO_OPTICAL * (2 * picture.permute(1, 2, 0) - 1))
+                normals = normalize(MODEL_TO_OPTICAL * (2 * pixels.permute(1, 2, 0) - 1))
         return disparity, normals
 
 

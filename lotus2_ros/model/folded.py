@@ -10,9 +10,10 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from lotus2_ros.model import flux
-from lotus2_ros.model.blocks import FoldedFlux, Rotary
+from lotus2_ros.model.blocks import Rotary
 from lotus2_ros.model.changes import Plan
 from lotus2_ros.model.conditioning import round_timestep
+from lotus2_ros.model.folded_flux import FoldedFlux
 from lotus2_ros.model.linear import kept_dtypes
 from lotus2_ros.model.lotus2 import CORE, CORE_TIMESTEP, SHARPENER, Lotus2, adapter_name
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 import torch._dynamo
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lotus2_ros.model.flops import count_frame
@@ -48,6 +48,9 @@ def optimize(model: FoldedLotus2, *, compile: bool, graphs: bool) -> None:
     the products, which a compiler leaves to torch's slower library, matter more than what it fuses.
     """
     model.vae.to(memory_format=torch.channels_last)
+    for module in model.vae.modules():
+        if isinstance(module, nn.SiLU):
+            module.inplace = True  # on a norm's output, which nothing else needs
     if model.device.type == "cuda":
         if compile:
             compile_model(model)
