@@ -30,7 +30,7 @@ from benchmarks.core_loop import run_core_loop
 from benchmarks.models import FLUX, TASKS, TINY, Shape, build_folded, make_folded, make_plain
 from benchmarks.report import Report, lotus2_aims
 from benchmarks.rows import TASK, Row, Work, count_work, measure_row
-from benchmarks.timing import machine
+from benchmarks.timing import machine, median_ms
 from lotus2_ros.config import Config
 from lotus2_ros.estimator import Estimator
 from lotus2_ros.model.flops import weight_bytes
@@ -111,6 +111,8 @@ class Bench:
                 self.loops(estimator, row, reserve)
         if isinstance(model, FoldedLotus2) and variant in LOOPED:
             self.report.note(f"{variant}: resolution chosen for this device: {choose_resolution(model)}")
+            if self.left() > reserve + self.report.expected_seconds(variant):
+                self.compare_batch(model)
 
     def make(self, variant: str, compiled: bool) -> tuple[Lotus2, list[Tensor] | None]:
         """A model, and what it gave before it was made fast."""
@@ -145,6 +147,20 @@ class Bench:
         self.report.note(f"{variant}: fast against eager, relative: {', '.join(f'{error:.1e}' for error in errors)}")
         if not all(error <= CONSISTENT for error in errors):
             self.wrong.append(f"{variant}: fast and eager results differ by {max(errors):.2g}")
+
+    @torch.inference_mode()
+    def compare_batch(self, model: FoldedLotus2) -> None:
+        """Whether both tasks are faster as one batch, which reads the weights once, or one after the other."""
+        width, height = self.sizes[0]
+        pixels = torch.rand(1, 3, height, width, device=self.device) * 2 - 1
+        latent, times = model.encode(pixels), {}
+        for batched in (True, False):
+            model.batched = batched
+            times[batched] = median_ms(lambda: model.cores(latent, TASKS), self.device, self.seconds)
+        self.report.note(
+            f"{model.plan.precision} {width}x{height}: both tasks' core pass as one batch {times[True]:.2f} ms, "
+            f"one after the other {times[False]:.2f} ms"
+        )
 
     def loops(self, estimator: Estimator, row: Row, reserve: float) -> None:
         """The core loop, of a camera slow enough for one Euler step after each frame."""
