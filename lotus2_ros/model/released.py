@@ -41,6 +41,9 @@ TASKS = ("depth", "normals")
 # What the released model was trained for and with; its files do not tell.
 PROCESS_RESOLUTION = 1024
 CONDITIONING = "bfloat16"
+NAME = "lotus-2"
+# Of FLUX.1-dev, and so of all that is built on it; Lotus-2's own, which is free, does not lift it.
+LICENCE = "FLUX.1 [dev] Non-Commercial License"
 SHARPENER_TRAIN_TIMESTEPS = 10
 EMBEDDINGS = ("conditioner.prompt_embeds", "conditioner.pooled")
 
@@ -72,7 +75,7 @@ def open_released(
             pooled=torch.empty(1, transformer.config.pooled_projection_dim),
             process_resolution=PROCESS_RESOLUTION,
             conditioning=conditioning or CONDITIONING,
-            metadata={"name": lotus2.resolve().name},
+            metadata={"name": NAME, "licence": LICENCE},
         )
         for task in tasks:
             for stage in (CORE, SHARPENER):

@@ -1,4 +1,4 @@
-"""`lotus2 prepare`: from FLUX.1-dev and the released Lotus-2 files to a bundle that runs."""
+"""`lotus2 prepare`: from FLUX.1-dev and the released Lotus-2 files, or a trained bundle, to a bundle that runs."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from lotus2_ros.config import Config, walk
+import torch
+
+from lotus2_ros.config import Config, ModelConfig, walk
+from lotus2_ros.model.bundle import MANIFEST, WEIGHTS, load_bundle
 from lotus2_ros.model.linear import PRECISIONS
 from lotus2_ros.model.precision import resolve_device
 from lotus2_ros.model.released import FLUX_FILES, flux_files, lotus2_files, open_released
-from lotus2_ros.prepare.convert import LICENCE, convert
+from lotus2_ros.model.source import Source
+from lotus2_ros.prepare.convert import convert
 from lotus2_ros.prepare.hub import FLUX, LOTUS2, locate
 from lotus2_ros.prepare.work import check_output
 
@@ -25,9 +29,12 @@ GIGABYTE = 1e9
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    place = "folder, or owner/name[@revision] on the Hugging Face hub (%(default)s)"
-    parser.add_argument("--flux", default=FLUX, metavar="F", help=f"FLUX.1-dev in diffusers' layout: {place}")
-    parser.add_argument("--lotus2", default=LOTUS2, metavar="L", help=f"the lotus-2_*.safetensors files: {place}")
+    place = "folder, or owner/name[@revision] on the Hugging Face hub, such as"
+    parser.add_argument("--flux", metavar="F", help=f"FLUX.1-dev in diffusers' layout: {place} {FLUX}")
+    parser.add_argument("--lotus2", metavar="L", help=f"the lotus-2_*.safetensors files: {place} {LOTUS2}")
+    parser.add_argument(
+        "--bundle", type=Path, metavar="B", help="instead of these: a bundle as `lotus2 train` writes it"
+    )
     parser.add_argument("--output", required=True, type=Path, metavar="BUNDLE", help="folder of the bundle, a new one")
     parser.add_argument(
         "--precision", default="bfloat16", choices=PRECISIONS, help="of the transformer's weights (%(default)s)"
@@ -52,16 +59,35 @@ def run(args: argparse.Namespace) -> int:
     config = Config().updated({name: getattr(args, name) for name in OPTIONS.values()}).model
     device = resolve_device(config.device)
     check_output(args.output)  # before anything is fetched
+    if bool(args.flux and args.lotus2) == bool(args.bundle) or bool(args.flux) != bool(args.lotus2):
+        raise ValueError("expected --flux and --lotus2, or --bundle alone")
+    open_source = _trained if args.bundle else _released
+    source, files = open_source(args, config, device)
+    manifest = convert(source, args.output, precision=args.precision, device=device, files=files)
+    print(_summary(args.output, manifest))
+    return 0
+
+
+def _released(args: argparse.Namespace, config: ModelConfig, device: torch.device) -> tuple[Source, dict[str, Path]]:
+    """The released files, and where they are by the names to record."""
     flux = locate(args.flux, "flux", FLUX_FILES)
     lotus2 = locate(args.lotus2, "lotus2", lotus2_files(config.tasks))
     source = open_released(
         flux.folder, lotus2.folder, tasks=config.tasks, conditioning=config.conditioning, device=device
     )
     files = {f"{flux.name}/{name}": flux.folder / name for name in flux_files(flux.folder)}
-    files |= {f"{lotus2.name}/{name}": lotus2.folder / name for name in lotus2_files(config.tasks)}
-    manifest = convert(source, args.output, precision=args.precision, device=device, files=files)
-    print(_summary(args.output, manifest))
-    return 0
+    return source, files | {f"{lotus2.name}/{name}": lotus2.folder / name for name in lotus2_files(config.tasks)}
+
+
+def _trained(args: argparse.Namespace, config: ModelConfig, device: torch.device) -> tuple[Source, dict[str, Path]]:
+    model = load_bundle(
+        args.bundle,
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        tasks=config.tasks,
+        conditioning=config.conditioning,
+    )
+    return Source.of(model), {f"bundle/{name}": args.bundle / name for name in (MANIFEST, WEIGHTS)}
 
 
 def _summary(output: Path, manifest: dict[str, Any]) -> str:
@@ -69,4 +95,4 @@ def _summary(output: Path, manifest: dict[str, Any]) -> str:
     errors = {name: error for name, error in manifest["errors"].items() if name != "compute"}
     lines = [f"{output}: {manifest['precision']}, {size / GIGABYTE:.2f} GB. Errors against float32 of one pass:"]
     lines += [f"  {name.replace('_', ' ')} {error:.2%}" for name, error in errors.items()]
-    return "\n".join([*lines, f"Licence: {LICENCE}; Lotus-2's own does not lift it."])
+    return "\n".join([*lines, f"Licence: {manifest['licence']}"])

@@ -23,7 +23,6 @@ from lotus2_ros.prepare.probe import ENDS, Probe
 from lotus2_ros.prepare.progress import Progress
 from lotus2_ros.prepare.work import BUNDLE, Work, check_output, unfinished_size
 
-NAME, LICENCE = "lotus-2", "FLUX.1 [dev] Non-Commercial License"
 PROMPT, PROBE = "prompt.safetensors", "probe.safetensors"
 # Beside the weights: headers, manifest, and what a run that is killed leaves for the next.
 SPACE_MARGIN = 1 << 26
@@ -54,7 +53,7 @@ def convert(
         folding = Folding(replace(source, embed_prompt=lambda: _embed_prompt_once(source, work)), precision)
         manifest = describe(
             folding.model,
-            metadata={"name": NAME, "licence": LICENCE, "sources": plan["sources"]},
+            metadata={**source.model.metadata, "sources": plan["sources"]},
             dtype=_storage(precision),
             errors=_convert_parts(folding, work, device),
         )

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from lotus2_ros.cli import main
 from lotus2_ros.model import checkpoint
+from lotus2_ros.model.adapted import AdaptedLotus2
+from lotus2_ros.model.bundle import save_bundle
 from lotus2_ros.model.linear import PRECISIONS
 from lotus2_ros.model.lotus2 import Lotus2
 from lotus2_ros.model.released import load_released, open_released
@@ -113,3 +115,24 @@ def test_one_task_alone(golden: Path, arguments: Arguments, tmp_path: Path) -> N
     model = checkpoint.load(output, device="cpu", conditioning="float32")
     assert (model.tasks, model.conditioning) == (("normals",), "float32")
     assert not [name for name in json.loads((output / "bundle.json").read_text())["sources"] if "depth" in name]
+
+
+def test_a_trained_bundle(small: AdaptedLotus2, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its name and licence go on; what it was made from is recorded."""
+    save_bundle(small, tmp_path / "trained", metadata={"name": "mine", "licence": "MIT"}, dtype=torch.float32)
+    output = tmp_path / "int8"
+    assert main(["prepare", "--bundle", str(tmp_path / "trained"), "--output", str(output), "--precision", "int8"]) == 0
+    assert "Licence: MIT" in capsys.readouterr().out
+    loaded = checkpoint.load(output, device="cpu")
+    assert (loaded.name, loaded.precision) == ("mine", "int8")
+    assert sorted(loaded.metadata["sources"]) == ["bundle/bundle.json", "bundle/model.safetensors"]
+    latent = torch.randn(1, 4, 6, 10, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        exact = small.core(latent, "normals")
+        assert 0 < (loaded.core(latent, "normals") - exact).norm() / exact.norm() < 0.05
+
+
+@pytest.mark.parametrize("sources", [[], ["--flux", "a"], ["--flux", "a", "--lotus2", "b", "--bundle", "c"]])
+def test_where_from_must_be_said(sources: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prepare", *sources, "--output", str(tmp_path / "out")]) == 2
+    assert "expected --flux and --lotus2, or --bundle alone" in capsys.readouterr().err
