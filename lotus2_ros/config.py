@@ -70,10 +70,8 @@ class ModelConfig:
         choices=("bfloat16", "float32"),
     )
     threads: int = parameter(0, "CPU threads of the model; 0: torch's own choice", low=0, high=256)
-    compile: str = parameter(
-        "auto",
-        "Compile the model's blocks and, on cuda, record its work as CUDA graphs; auto: on cuda",
-        choices=("auto", "on", "off"),
+    compile: bool = parameter(
+        True, "On cuda compile the model and record its work as CUDA graphs; on the CPU without effect"
     )
     warm_up: tuple[str, ...] = parameter(
         ("640x480",),

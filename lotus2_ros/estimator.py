@@ -225,7 +225,5 @@ def load_estimator(config: Config, *, live: bool = False) -> Estimator:
     model = checkpoint.load(
         chosen.path, device=chosen.device, dtype=chosen.dtype, tasks=chosen.tasks, conditioning=chosen.conditioning
     )
-    on_gpu = model.device.type == "cuda"
-    compile = chosen.compile == "on" or (chosen.compile == "auto" and on_gpu)
-    optimize(model.eval(), compile=compile, graphs=compile and on_gpu)
+    optimize(model, compile=chosen.compile, graphs=chosen.compile)
     return Estimator(model, config, choose_resolution(model) if live else None)

@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     """Raises ValueError or FileNotFoundError, in one line, on input that cannot be used."""
     check_images(args.images)
     values = {name: getattr(args, name) for name in OPTIONS.values()}
-    values["model.compile"] = "off"  # it takes longer than a few images
+    values["model.compile"] = False  # it takes longer than a few images
     if args.sharpen_steps:
         values["sharp.steps"] = args.sharpen_steps
     estimator = load_estimator(Config().updated(values))
