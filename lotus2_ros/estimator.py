@@ -185,8 +185,9 @@ class Estimator:
     def _process_image(self, image: Tensor) -> Tensor:
         """(H, W, 3) uint8 -> (1, 3, h, w) float32 in [-1, 1] at the size the model works at."""
         size = self._process_size(image.shape[0], image.shape[1])
-        pixels = image.permute(2, 0, 1)[None].float() / 127.5 - 1
-        return F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=self.model.antialias)
+        pixels = image.permute(2, 0, 1)[None].float()
+        resized = F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=self.model.antialias)
+        return resized / 127.5 - 1
 
     def _process_size(self, height: int, width: int) -> tuple[int, int]:
         return process_size(height, width, self.process_resolution, self.model.multiple)
