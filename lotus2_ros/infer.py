@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from lotus2_ros.bags.files import read_rgb
-from lotus2_ros.config import Config, walk
+from lotus2_ros.config import Config
 from lotus2_ros.estimator import Estimator, Geometry, load_estimator
 from lotus2_ros.geometry.camera import Camera
+from lotus2_ros.options import add_options
 from lotus2_ros.ply import save_ply
 from lotus2_ros.preview import Row, save_preview
 
@@ -54,19 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FX,FY,CX,CY",
         help="Of the images, in pixels, integer pixel centres; with them a depth map and a cloud are written too",
     )
-    parameters = dict(walk())
-    for option, name in OPTIONS.items():
-        default, meta = parameters[name].default, parameters[name].metadata
-        is_list = isinstance(default, tuple)
-        shown = ",".join(default) if isinstance(default, tuple) else default
-        parser.add_argument(
-            option,
-            dest=name,
-            default=default,
-            type=(lambda text: tuple(text.split(","))) if is_list else type(default),
-            metavar=(",".join if is_list else "|".join)(meta["choices"]) or option.strip("-").upper(),
-            help=meta["help"] + (f" ({shown})" if shown != "" else ""),
-        )
+    add_options(parser, OPTIONS)
 
 
 def parse_intrinsics(text: str) -> Intrinsics:

@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 
-from lotus2_ros.config import Config, ModelConfig, walk
+from lotus2_ros.config import Config, ModelConfig
 from lotus2_ros.model.bundle import MANIFEST, WEIGHTS, load_bundle
 from lotus2_ros.model.linear import PRECISIONS
 from lotus2_ros.model.precision import resolve_device
 from lotus2_ros.model.released import FLUX_FILES, flux_files, lotus2_files, open_released
 from lotus2_ros.model.source import Source
+from lotus2_ros.options import add_options
 from lotus2_ros.prepare.convert import convert
 from lotus2_ros.prepare.hub import FLUX, LOTUS2, locate
 from lotus2_ros.prepare.work import check_output
@@ -39,19 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision", default="bfloat16", choices=PRECISIONS, help="of the transformer's weights (%(default)s)"
     )
-    parameters = dict(walk())
-    for option, name in OPTIONS.items():
-        default, choices = parameters[name].default, parameters[name].metadata["choices"]
-        is_list = isinstance(default, tuple)
-        shown = ",".join(default) if isinstance(default, tuple) else default
-        parser.add_argument(
-            option,
-            dest=name,
-            default=default,
-            type=(lambda text: tuple(text.split(","))) if is_list else str,
-            metavar=(",".join if is_list else "|".join)(choices),
-            help=f"{HELP[option]} ({shown})",
-        )
+    add_options(parser, OPTIONS, HELP)
 
 
 def run(args: argparse.Namespace) -> int:
