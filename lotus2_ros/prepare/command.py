@@ -38,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output", required=True, type=Path, metavar="BUNDLE", help="folder of the bundle, a new one")
     parser.add_argument(
-        "--precision", default="bfloat16", choices=PRECISIONS, help="of the transformer's weights (%(default)s)"
+        "--precision",
+        choices=PRECISIONS,
+        help="of the transformer's weights (as its files are: bfloat16 for FLUX.1-dev)",
     )
     add_options(parser, OPTIONS, HELP)
 
@@ -52,7 +54,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("expected --flux and --lotus2, or --bundle alone")
     open_source = _trained if args.bundle else _released
     source, files = open_source(args, config, device)
-    manifest = convert(source, args.output, precision=args.precision, device=device, files=files)
+    precision = args.precision or _precision_of(source)
+    manifest = convert(source, args.output, precision=precision, device=device, files=files)
     print(_summary(args.output, manifest))
     return 0
 
@@ -77,6 +80,11 @@ def _trained(args: argparse.Namespace, config: ModelConfig, device: torch.device
         conditioning=config.conditioning,
     )
     return Source.of(model), {f"bundle/{name}": args.bundle / name for name in (MANIFEST, WEIGHTS)}
+
+
+def _precision_of(source: Source) -> str:
+    """Unquantised, and not rounded where the files are not."""
+    return "float32" if source.read("transformer.x_embedder.weight").dtype == torch.float32 else "bfloat16"
 
 
 def _summary(output: Path, manifest: dict[str, Any]) -> str:

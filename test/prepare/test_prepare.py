@@ -136,3 +136,9 @@ def test_a_trained_bundle(small: AdaptedLotus2, tmp_path: Path, capsys: pytest.C
 def test_where_from_must_be_said(sources: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["prepare", *sources, "--output", str(tmp_path / "out")]) == 2
     assert "expected --flux and --lotus2, or --bundle alone" in capsys.readouterr().err
+
+
+def test_unless_asked_for_nothing_is_rounded(golden: Path, arguments: Arguments, tmp_path: Path) -> None:
+    """The tiny model's files are in float32."""
+    assert main(arguments(golden, tmp_path / "out", "--tasks", "depth")) == 0
+    assert json.loads((tmp_path / "out" / "bundle.json").read_text())["precision"] == "float32"
