@@ -109,9 +109,9 @@ def test_fastdds_profile_takes_large_messages() -> None:
 def test_rviz_shows_topics_of_the_node() -> None:
     outputs = pytest.importorskip("lotus2_ros.ros.outputs", reason="no ROS here")
     kinds = {
-        prefix.replace("~", "/perception") + topic: kind.__name__
+        prefix.replace("~", "/perception") + name: topic.kind.__name__
         for prefix in outputs.PREFIXES.values()
-        for topic, (kind, _, _) in outputs.TOPICS.items()
+        for name, topic in outputs.TOPICS.items()
     }
     displays = yaml.safe_load((ROOT / "config" / "perception.rviz").read_text())["Visualization Manager"]["Displays"]
     shown = {display["Topic"]["Value"]: display["Class"] for display in displays if "Topic" in display}
