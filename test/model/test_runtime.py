@@ -82,12 +82,12 @@ def test_without_a_compiler_a_warning_says_so(monkeypatch, caplog, tmp_path):
     from torch._inductor import config, utils
 
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(config.cpp, "cxx", ("/nonexistent/c++",))
     torch._dynamo.reset()
     utils.clear_caches()
     model = make_model()
-    with caplog.at_level(logging.WARNING):
+    with config.patch({"cpp.cxx": ("/nonexistent/c++",)}), caplog.at_level(logging.WARNING):
         compile_model(model)
+    torch._dynamo.reset()
     (record,) = caplog.records
     assert record.getMessage().startswith("nothing is compiled, so the model runs slower than it could: ")
     assert "\n" not in record.getMessage()
