@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from benchmarks.timing import percentile
-from lotus2_ros.device import Download, copy_stream
+from lotus2_ros.device import Download, copy_stream, use_threads
 from lotus2_ros.estimator import Estimator, Geometry
 from lotus2_ros.worker import Mailboxes, Worker
 
@@ -57,7 +57,15 @@ def run_core_loop(estimator: Estimator, image: Tensor, period: float, frames: in
         over.set()
 
     share = estimator.config.sharp.share
-    worker = Worker(mailboxes, predict, sharpen, period=lambda: 0.0, share=lambda: share, failed=failed)
+    worker = Worker(
+        mailboxes,
+        predict,
+        sharpen,
+        period=lambda: 0.0,
+        share=lambda: share,
+        failed=failed,
+        enter=lambda: use_threads(estimator.config.model.threads),
+    )
     worker.start()
     start = time.perf_counter()
     while not over.wait(period):

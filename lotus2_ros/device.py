@@ -13,6 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+ALL_THREADS = torch.get_num_threads()  # torch's own choice, before anyone made another
+
+
+def use_threads(count: int) -> None:
+    """Have the calling thread's torch work done by so many CPU threads; 0: by as many as torch takes by itself.
+
+    A thread that never asks for more than one has no team of workers. Where two threads have teams that together are
+    more than the cores, OpenMP lets both go to sleep after each operation, and the model takes twice as long.
+    """
+    torch.set_num_threads(count or ALL_THREADS)
+
 
 def upload(tensor: Tensor, device: torch.device) -> Tensor:
     """The tensor on the device, where its copy is queued behind whatever is still to be done there."""

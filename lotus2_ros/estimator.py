@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lotus2_ros.config import Config
-from lotus2_ros.device import Stopwatch, finish, upload
+from lotus2_ros.device import Stopwatch, finish, upload, use_threads
 from lotus2_ros.geometry.alignment import AlignmentError
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.depth import disparity_to_depth
@@ -218,11 +218,12 @@ def load_estimator(config: Config, *, live: bool = False) -> Estimator:
     """The model that ``config.model`` names, ready to predict. Raises ValueError if it does not load.
 
     ``live``: where the configuration leaves the resolution open, take one at which the GPU at hand keeps up with a
-    camera. What comes of an image then depends on the GPU, so recordings are not done so.
+    camera. What comes of an image then depends on the GPU, so recordings are not done so. The CPU threads of
+    ``config.model.threads`` are then left to the thread that will run the model, too.
     """
     chosen = config.model
-    if chosen.threads:
-        torch.set_num_threads(chosen.threads)
+    if not live:
+        use_threads(chosen.threads)
     model = checkpoint.load(
         chosen.path, device=chosen.device, dtype=chosen.dtype, tasks=chosen.tasks, conditioning=chosen.conditioning
     )

@@ -60,8 +60,8 @@ class Worker(Generic[Frame, Result]):
     has had less than ``share`` (0 to 1) of the model's time since it started on its frame; so it never starves.
 
     ``period`` gives the seconds between the starts of two sharpened frames, by the steady ``clock``: while a simulated
-    one is paused no frames come, so nothing is sharpened. ``failed`` is called, in this thread, with the exception that
-    ended it.
+    one is paused no frames come, so nothing is sharpened. ``enter`` is the first that this thread calls; ``failed`` is
+    called in it with the exception that ended it.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class Worker(Generic[Frame, Result]):
         share: Callable[[], float],
         failed: Callable[[Exception], None],
         clock: Callable[[], float] = time.monotonic,
+        enter: Callable[[], None] = lambda: None,
     ) -> None:
         self._mailboxes = mailboxes
         self._predict = predict
@@ -81,6 +82,7 @@ class Worker(Generic[Frame, Result]):
         self._share = share
         self._failed = failed
         self._clock = clock
+        self._enter = enter
         self._running = True
         self._thread = threading.Thread(target=self._guarded, name="model", daemon=True)
 
@@ -96,6 +98,7 @@ class Worker(Generic[Frame, Result]):
 
     def _guarded(self) -> None:
         try:
+            self._enter()
             self._run()
         except Exception as error:  # the thread's last act: hand whatever happened to the owner
             self._failed(error)

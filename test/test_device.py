@@ -1,7 +1,9 @@
+import threading
+
 import pytest
 import torch
 
-from lotus2_ros.device import Download, Stopwatch, copy_stream, finish, upload
+from lotus2_ros.device import ALL_THREADS, Download, Stopwatch, copy_stream, finish, upload, use_threads
 
 DEVICES = [
     "cpu",
@@ -41,3 +43,22 @@ def test_a_stage_is_the_sum_of_its_parts(device):
     finish(device)
     seconds = stopwatch.read()
     assert list(seconds) == ["encode", "sharpen", "decode"] and all(value > 0 for value in seconds.values())
+
+
+def test_threads_are_those_of_the_calling_thread() -> None:
+    seen: list[int] = []
+
+    def other() -> None:
+        use_threads(2)
+        seen.append(torch.get_num_threads())
+
+    try:
+        use_threads(1)
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+        assert seen == [2]
+        assert torch.get_num_threads() == 1
+    finally:
+        use_threads(0)
+    assert torch.get_num_threads() == ALL_THREADS

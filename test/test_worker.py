@@ -242,3 +242,28 @@ def test_a_failure_to_send_reaches_the_owner_and_blocks_nobody():
     assert not waiting.is_alive() and slow.sender.stop(TIMEOUT)
     assert [type(error) for error in slow.errors] == [ZeroDivisionError] and not slow.sent
     slow.sender.hand(1)  # dropped
+
+
+def test_the_first_thing_in_the_thread(script_of_threads: list[str]) -> None:
+    """What is set for a thread, such as its number of CPU threads, has to be set in it."""
+    assert script_of_threads == ["enter in model", "predict in model"]
+
+
+@pytest.fixture
+def script_of_threads() -> list[str]:
+    boxes, seen, over = Mailboxes(), [], threading.Event()
+
+    def note(what: str) -> None:
+        seen.append(f"{what} in {threading.current_thread().name}")
+
+    def predict(frame: int) -> None:
+        note("predict")
+        over.set()
+
+    worker = Worker(
+        boxes, predict, lambda result: iter(()), lambda: 0.0, lambda: 0.0, seen.append, enter=lambda: note("enter")
+    )
+    boxes.put("camera", 1)
+    worker.start()
+    assert over.wait(10) and worker.stop(10)
+    return seen

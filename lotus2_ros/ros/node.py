@@ -12,6 +12,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 from lotus2_ros.config import NONE, Config, ConfigError
+from lotus2_ros.device import use_threads
 from lotus2_ros.estimator import Estimator, load_estimator
 from lotus2_ros.ros import parameters
 from lotus2_ros.ros.diagnostics import diagnostic_array
@@ -139,6 +140,7 @@ class PerceptionNode(LifecycleNode):
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is interrupted; 2 when its parameters are not valid."""
+    use_threads(1)  # of this thread; the model's own has its share
     rclpy.init(args=args)
     executor = SingleThreadedExecutor()
     try:

@@ -11,7 +11,7 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.publisher import Publisher
 
 from lotus2_ros.config import Config
-from lotus2_ros.device import Download, copy_stream, finish
+from lotus2_ros.device import Download, copy_stream, finish, use_threads
 from lotus2_ros.estimator import Estimator, Geometry
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.scale import Aligner
@@ -79,6 +79,7 @@ class Pipeline:
             period=lambda: config().sharp.period,
             share=lambda: config().sharp.share,
             failed=failed,
+            enter=lambda: use_threads(config().model.threads),
         )
         self._sender.start()
         self._worker.start()
