@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lotus2_ros.worker import Mailboxes, Sender, Worker
+from lotus2_ros.worker import Mailboxes, Worker
 
 TIMEOUT = 10.0  # seconds; only ever reached when a test fails
 
@@ -192,78 +192,20 @@ def test_the_two_ends_of_the_share(share, between):
     assert set(run.steps_between_frames) == {between}
 
 
-class Slow:
-    """A sender whose items are sent only when the test says so."""
-
-    def __init__(self):
-        self.sent, self.errors = [], []
-        self.begun, self.go_on = threading.Semaphore(0), threading.Semaphore(0)
-        self.sender = Sender(self.send, self.errors.append)
-        self.sender.start()
-
-    def send(self, item):
-        self.begun.release()
-        assert self.go_on.acquire(timeout=TIMEOUT)
-        self.sent.append(1 // item)
-
-    def hand(self, item):
-        """From a thread of its own, that ends when the item was taken over."""
-        thread = threading.Thread(target=self.sender.hand, args=(item,))
-        thread.start()
-        return thread
-
-
-def test_an_item_is_taken_over_only_when_the_one_before_was_sent():
-    slow = Slow()
-    slow.sender.hand(1)  # at once
-    second = slow.hand(-1)
-    assert slow.begun.acquire(timeout=TIMEOUT) and second.is_alive() and not slow.sent
-    slow.go_on.release()
-    second.join(TIMEOUT)
-    assert not second.is_alive() and slow.sent == [1]
-    slow.go_on.release()
-    assert slow.sender.stop(TIMEOUT) and slow.sent == [1, -1]  # what was handed over is still sent
-
-
-def test_a_sender_that_does_not_come_back_is_told_of():
-    slow = Slow()
-    slow.sender.hand(1)
-    assert slow.begun.acquire(timeout=TIMEOUT) and not slow.sender.stop(0)
-    slow.go_on.release()
-    assert slow.sender.stop(TIMEOUT)
-
-
-def test_a_failure_to_send_reaches_the_owner_and_blocks_nobody():
-    slow = Slow()
-    slow.sender.hand(0)
-    waiting = slow.hand(1)
-    slow.go_on.release()
-    waiting.join(TIMEOUT)
-    assert not waiting.is_alive() and slow.sender.stop(TIMEOUT)
-    assert [type(error) for error in slow.errors] == [ZeroDivisionError] and not slow.sent
-    slow.sender.hand(1)  # dropped
-
-
-def test_the_first_thing_in_the_thread(script_of_threads: list[str]) -> None:
+def test_the_first_thing_in_the_thread():
     """What is set for a thread, such as its number of CPU threads, has to be set in it."""
-    assert script_of_threads == ["enter in model", "predict in model"]
-
-
-@pytest.fixture
-def script_of_threads() -> list[str]:
     boxes, seen, over = Mailboxes(), [], threading.Event()
 
-    def note(what: str) -> None:
+    def note(what):
         seen.append(f"{what} in {threading.current_thread().name}")
 
-    def predict(frame: int) -> None:
+    def predict(frame):
         note("predict")
         over.set()
 
-    worker = Worker(
-        boxes, predict, lambda result: iter(()), lambda: 0.0, lambda: 0.0, seen.append, enter=lambda: note("enter")
-    )
+    share = period = lambda: 0.0
+    worker = Worker(boxes, predict, iter, period, share, seen.append, enter=lambda: note("enter"))
     boxes.put("camera", 1)
     worker.start()
-    assert over.wait(10) and worker.stop(10)
-    return seen
+    assert over.wait(TIMEOUT) and worker.stop(TIMEOUT)
+    assert seen == ["enter in model", "predict in model"]
