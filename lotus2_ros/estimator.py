@@ -222,7 +222,7 @@ def load_estimator(config: Config, *, live: bool = False) -> Estimator:
     ``config.model.threads`` are then left to the thread that will run the model, too.
     """
     chosen = config.model
-    if not live:
+    if chosen.threads and not live:
         use_threads(chosen.threads)
     model = checkpoint.load(
         chosen.path, device=chosen.device, dtype=chosen.dtype, tasks=chosen.tasks, conditioning=chosen.conditioning

@@ -3,7 +3,9 @@ import threading
 import pytest
 import torch
 
+from lotus2_ros.config import Config
 from lotus2_ros.device import ALL_THREADS, Download, Stopwatch, copy_stream, finish, upload, use_threads
+from lotus2_ros.estimator import load_estimator
 
 DEVICES = [
     "cpu",
@@ -62,3 +64,16 @@ def test_threads_are_those_of_the_calling_thread() -> None:
     finally:
         use_threads(0)
     assert torch.get_num_threads() == ALL_THREADS
+
+
+def test_loading_leaves_the_callers_threads_alone() -> None:
+    try:
+        use_threads(1)
+        load_estimator(Config())
+        assert torch.get_num_threads() == 1
+        load_estimator(Config().updated({"model.threads": 2}), live=True)
+        assert torch.get_num_threads() == 1
+        load_estimator(Config().updated({"model.threads": 2}))
+        assert torch.get_num_threads() == 2
+    finally:
+        use_threads(0)

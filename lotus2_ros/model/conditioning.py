@@ -34,6 +34,15 @@ def guidance_seen(rounding: str, device: torch.device | str = "cpu") -> Tensor:
     return (torch.tensor([GUIDANCE], dtype=dtype_named(rounding), device=device) * 1000).float()
 
 
+def position_ids(prompt: Tensor, rows: int, columns: int) -> Tensor:
+    """(T + L, 3): zeros for the prompt (1, T, D), (0, row, column) for a packed latent, row by row."""
+    tokens, device = prompt.shape[1], prompt.device
+    ids = torch.zeros(tokens + rows * columns, 3, device=device)
+    ids[tokens:, 1] = torch.arange(rows, device=device).repeat_interleave(columns)
+    ids[tokens:, 2] = torch.arange(columns, device=device).repeat(rows)
+    return ids
+
+
 @dataclass(frozen=True)
 class Conditioning:
     """What a pass needs besides its tokens; constant for one timestep and one latent size.
@@ -86,12 +95,7 @@ class Conditioner(nn.Module):
         return transformer.time_text_embed(seen, guidance_seen(self.rounding, device), self.pooled)
 
     def _rotary(self, transformer: FluxTransformer2DModel, rows: int, columns: int) -> tuple[Tensor, Tensor]:
-        """Positions are zeros for the prompt, (0, row, column) for the packed latent, row by row."""
-        prompt, device = self.prompt_embeds.shape[1], self.prompt_embeds.device
-        ids = torch.zeros(prompt + rows * columns, 3, device=device)
-        ids[prompt:, 1] = torch.arange(rows, device=device).repeat_interleave(columns)
-        ids[prompt:, 2] = torch.arange(columns, device=device).repeat(rows)
-        return transformer.pos_embed(ids)
+        return transformer.pos_embed(position_ids(self.prompt_embeds, rows, columns))
 
     def _once(self, key: Hashable, compute: Callable[[], Any]) -> Any:
         """Remembered only while the weights stay as they are: in evaluation, without gradients."""

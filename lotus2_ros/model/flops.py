@@ -76,10 +76,7 @@ def _on_meta(
             if sharpeners or not name.startswith(SHARPENER)
         },
     )
-    settings = {name: value for name, value in model.settings.items() if name != "tasks"}
-    with torch.device("meta"):
-        twin = FoldedLotus2(model.configs, plan, prompt_tokens=model.transformer.prompt.shape[1], **settings)
-    return twin.eval()
+    return model.on_meta(plan)
 
 
 def _latent(model: FoldedLotus2, height: int, width: int) -> Tensor:

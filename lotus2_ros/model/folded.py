@@ -50,6 +50,13 @@ class FoldedLotus2(Lotus2):
     def dtype(self) -> torch.dtype:
         return self.transformer.prompt.dtype
 
+    def on_meta(self, plan: Plan) -> FoldedLotus2:
+        """The same network by another plan, without memory for its weights."""
+        settings = {name: value for name, value in self.settings.items() if name != "tasks"}
+        with torch.device("meta"):
+            twin = FoldedLotus2(self.configs, plan, prompt_tokens=self.transformer.prompt.shape[1], **settings)
+        return twin.eval().requires_grad_(False)
+
     @property
     def precision(self) -> str:
         return super().precision if self.plan.precision in ("float32", "bfloat16") else self.plan.precision

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lotus2_ros.model.blocks import PLAIN, DoubleBlock, Head, LastBlock, Rotary, SingleBlock
 from lotus2_ros.model.changes import AdaptedLinear, Plan
+from lotus2_ros.model.conditioning import position_ids
 from lotus2_ros.model.modulation import Modulated, Timesteps
 
 ROTARY_BASE = 10000
@@ -48,14 +49,8 @@ class FoldedFlux(nn.Module):
         return torch.cat([weights @ block.modulation for block in (*self.blocks, self.head)], dim=1)
 
     def rotary(self, rows: int, columns: int) -> Rotary:
-        """Cosine and signed sine (T + L, 1, head_size) for the prompt's tokens and a packed latent of rows x columns.
-
-        Positions are zeros for the prompt, (0, row, column) for the latent, row by row.
-        """
-        device, prompt = self.prompt.device, self.prompt.shape[1]
-        ids = torch.zeros(prompt + rows * columns, 3, device=device)
-        ids[prompt:, 1] = torch.arange(rows, device=device).repeat_interleave(columns)
-        ids[prompt:, 2] = torch.arange(columns, device=device).repeat(rows)
+        """Cosine, signed sine (T + L, 1, head_size) for the prompt's tokens and a packed latent of rows x columns."""
+        ids = position_ids(self.prompt, rows, columns)
         # diffusers gives each angle twice, for a pair of neighbours.
         cosine, sine = (part[:, None, ::2] for part in FluxPosEmbed(ROTARY_BASE, self.rotary_axes)(ids))
         return torch.cat((cosine, cosine), dim=-1), torch.cat((-sine, sine), dim=-1)

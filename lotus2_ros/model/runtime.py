@@ -32,6 +32,9 @@ ATTENTION = [
 ]
 # Variants of one block's compiled code: resolutions, sets of adapters, batch sizes. By default torch gives up at 8.
 VARIANTS = 256
+# Packed weights are held beside the others: for small models, not for one that just fits into the memory.
+PACKED_BYTES = 1 << 30
+
 RESOLUTIONS = (384, 512, 640, 768, 1024)
 ASPECT = 4 / 3
 FRAME_TIME = 1 / 15  # seconds that a frame of the chosen resolution may take
@@ -59,9 +62,10 @@ def optimize(model: FoldedLotus2, *, compile: bool, graphs: bool) -> None:
         model.launch = _with_attention(Graphs(CudaRecorder()) if graphs else model.launch)
     else:
         model.batched = False  # measured: one task after the other takes four fifths of the time
-        for module in model.modules():
-            if isinstance(module, FloatLinear):
-                module.prepack()
+        linears = [module for module in model.modules() if isinstance(module, FloatLinear)]
+        if sum(linear.weight.nbytes for linear in linears) <= PACKED_BYTES:
+            for linear in linears:
+                linear.prepack()
 
 
 def _with_attention(launch: Launch) -> Launch:

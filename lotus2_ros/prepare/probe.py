@@ -29,11 +29,8 @@ class Stream:
     """One pass of all stages of all tasks at once, as a batch, through a model whose blocks come and go."""
 
     def __init__(self, model: FoldedLotus2, precision: str, dtype: torch.dtype, device: torch.device) -> None:
-        settings = {name: value for name, value in model.settings.items() if name != "tasks"}
         plan = replace(model.plan, precision=precision)
-        with torch.device("meta"):
-            self._model = FoldedLotus2(model.configs, plan, prompt_tokens=model.transformer.prompt.shape[1], **settings)
-        self._model.eval().requires_grad_(False)
+        self._model = model.on_meta(plan)
         self._dtype_of, self._device = self._model.dtype_of(dtype), device
         self.adapters = (plan.base, *plan.changes)
         self.tokens = torch.empty(0)

@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lotus2_ros.model import checkpoint, flux
-from lotus2_ros.model.adapted import AdaptedLotus2
 from lotus2_ros.model.lotus2 import CORE, CORE_TIMESTEP, Lotus2, process_size
 from lotus2_ros.model.released import load_released
 
@@ -90,11 +89,15 @@ def test_into_the_latent(golden: Golden) -> None:
 
 
 @torch.inference_mode()
-def test_prompt(golden: Golden) -> None:
-    if not isinstance(golden.model, AdaptedLotus2):
-        pytest.skip("a folded model holds the projected prompt only")
-    assert error(golden.model.conditioner.prompt_embeds, golden["prompt_embeds"]) <= STAGE[golden.dtype]
-    assert error(golden.model.conditioner.pooled, golden["pooled"]) <= STAGE[golden.dtype]
+def test_prompt(shared: Path, dtype: str) -> None:
+    """Before it is projected, which a folded model holds only."""
+    folder = shared / "golden"
+    conditioner = load_released(
+        folder / "tiny-flux", device=torch.device("cpu"), dtype=getattr(torch, dtype)
+    ).conditioner
+    golden = load_file(folder / "reference" / f"depth_96x128_{SHORT[dtype]}.safetensors")
+    assert error(conditioner.prompt_embeds, golden["prompt_embeds"]) <= STAGE[dtype]
+    assert error(conditioner.pooled, golden["pooled"]) <= STAGE[dtype]
 
 
 @torch.inference_mode()

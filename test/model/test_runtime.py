@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.models import FLUX, TINY, build_folded, make_folded
+from lotus2_ros.model import runtime
 from lotus2_ros.model.folded import FoldedLotus2
 from lotus2_ros.model.linear import FloatLinear
 from lotus2_ros.model.runtime import (
@@ -52,6 +53,13 @@ def test_optimised_for_the_cpu_the_results_stay():
     assert model.vae.decoder.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
     if torch.backends.mkldnn.is_available():
         assert all(module._packed is not None for module in model.modules() if isinstance(module, FloatLinear))
+
+
+def test_a_large_model_is_not_held_twice(monkeypatch):
+    model = make_model()
+    monkeypatch.setattr(runtime, "PACKED_BYTES", 1000)
+    optimize(model, compile=False, graphs=False)
+    assert all(module._packed is None for module in model.modules() if isinstance(module, FloatLinear))
 
 
 def test_bfloat16_on_the_cpu_is_left_to_torch():
