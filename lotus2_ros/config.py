@@ -7,33 +7,15 @@ command line options.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any, cast
 
+from lotus2_ros.parameter import NONE, ConfigError, check, parameter
+
+__all__ = ["NONE", "TASKS", "Config", "ConfigError", "check", "walk"]
+
 TASKS = ("depth", "normals")
-NONE = "none"  # in place of an empty list, which ROS does not take
-# Choices that stand for any string of a form.
-FORMS = {"WIDTHxHEIGHT": re.compile(r"[1-9]\d{1,3}x[1-9]\d{1,3}")}
-
-
-class ConfigError(ValueError):
-    """A value that a parameter does not take."""
-
-
-def parameter(
-    default: Any,
-    help: str,
-    *,
-    low: float | None = None,
-    high: float | None = None,
-    choices: tuple[str, ...] = (),
-    live: bool = False,
-) -> Any:
-    """Declare one parameter: default, help text, inclusive range or choices, and whether it may change at run time."""
-    meta = {"help": help, "low": low, "high": high, "choices": choices, "live": live}
-    return field(default=default, metadata=meta)
 
 
 @dataclass(frozen=True)
@@ -89,6 +71,12 @@ class InputConfig:
         "raw: sensor_msgs/Image on `image`; compressed: CompressedImage on `image/compressed`",
         choices=("raw", "compressed"),
     )
+    rectified: str = parameter(
+        "auto",
+        "Whether images are free of lens distortion, so that camera_info's P holds instead of K and D; auto: if their "
+        "topic's name says image_rect",
+        choices=("auto", "yes", "no"),
+    )
     fov: float = parameter(
         0.0,
         "Horizontal field of view in degrees assumed while no camera_info is there; 0: wait for camera_info",
@@ -129,27 +117,50 @@ class ScaleConfig:
 
     source: str = parameter(
         "auto",
-        "Where metres come from; auto: reference/depth while there is one; none: relative topics only",
-        choices=("auto", "none"),
+        "Where metres come from; auto: the first of these that there is; none: relative topics only",
+        choices=("auto", "reference_depth", "reference_points", "camera_height", "none"),
         live=True,
     )
     max_age: float = parameter(
         2.0, "Seconds a fit to a reference stays in use after the reference's stamp", low=0.0, high=3600.0, live=True
     )  # fmt: skip
     reference_slop: float = parameter(
-        0.1,
-        "Largest difference between the stamps of a frame and a reference it is fitted to, seconds",
-        low=0.0,
-        high=10.0,
+        0.1, "Most that the stamps of a frame and its reference differ, seconds", low=0.0, high=10.0, live=True
+    )  # fmt: skip
+    points_transform: str = parameter(
+        "tf",
+        "From reference/points' frame to the camera's optical frame, metres and a quaternion; tf: as /tf says",
+        choices=("tf", "X Y Z QX QY QZ QW"),
         live=True,
     )
+    camera_height: float = parameter(
+        0.0, "Metres from the floor up to the camera; 0: unknown", low=0.0, high=100.0, live=True
+    )  # fmt: skip
+    camera_pitch: float = parameter(
+        0.0, "Degrees the camera looks down, with camera_height", low=-90.0, high=90.0, live=True
+    )  # fmt: skip
+    camera_roll: float = parameter(
+        0.0, "Degrees the camera is turned clockwise about its view, with camera_height", low=-180.0, high=180.0,
+        live=True,
+    )  # fmt: skip
     relative_shift: float = parameter(
-        0.1,
-        "Without a reference s in depth = 1 / (disparity + s): the farthest point is (1 + s) / s times the nearest",
-        low=0.001,
+        0.0,
+        "Without a reference s in depth = 1 / (disparity + s): the farthest point is (1 + s) / s times the nearest; 0: "
+        "from the predicted normals",
+        low=0.0,
         high=100.0,
         live=True,
     )
+    tracking: bool = parameter(
+        True, "Keep the scale steady from frame to frame by what stays still in the image", live=True
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DepthConfig:
+    """Depth images, and what is made of them."""
+
+    sky: bool = parameter(True, "Depth +Inf where the sky is; false: whatever the model says", live=True)
 
 
 @dataclass(frozen=True)
@@ -157,8 +168,32 @@ class CloudConfig:
     """Point clouds."""
 
     normals: bool = parameter(False, "Add normal_x, normal_y, normal_z to the clouds", live=True)
+    stride: int = parameter(1, "Every n-th pixel of every n-th row", low=1, high=64, live=True)
+    min_depth: float = parameter(
+        0.0, "Points nearer than this many metres become NaN in the cloud", low=0.0, high=1e6, live=True
+    )  # fmt: skip
     max_depth: float = parameter(
         0.0, "Points farther than this many metres become NaN in the cloud; 0: no limit", low=0.0, high=1e6, live=True
+    )  # fmt: skip
+    edge_threshold: float = parameter(
+        0.1,
+        "Points between a near and a far surface become NaN in the cloud, where depth differs by more than this share "
+        "from pixel to pixel; 0: none do",
+        low=0.0,
+        high=10.0,
+        live=True,
+    )
+    filter_period: float = parameter(
+        1.0, "Seconds between two clouds on ~/filtered/points", low=0.0, high=3600.0, live=True
+    )  # fmt: skip
+    voxel_size: float = parameter(
+        0.05, "Metres; ~/filtered/points has one point per voxel; 0: all", low=0.0, high=100.0, live=True
+    )  # fmt: skip
+    outlier_neighbors: int = parameter(
+        20, "~/filtered/points has no point far from its so many nearest; 0: all points", low=0, high=1000, live=True
+    )  # fmt: skip
+    outlier_deviation: float = parameter(
+        2.0, "What far is: standard deviations above the mean distance to them", low=0.0, high=100.0, live=True
     )  # fmt: skip
 
 
@@ -180,6 +215,7 @@ class Config:
     input: InputConfig = field(default_factory=InputConfig)
     sharp: SharpConfig = field(default_factory=SharpConfig)
     scale: ScaleConfig = field(default_factory=ScaleConfig)
+    depth: DepthConfig = field(default_factory=DepthConfig)
     cloud: CloudConfig = field(default_factory=CloudConfig)
     node: NodeConfig = field(default_factory=NodeConfig)
 
@@ -209,30 +245,3 @@ def walk() -> Iterator[tuple[str, Field]]:
     for group in fields(Config):
         for item in fields(cast(type, group.default_factory)):
             yield f"{group.name}.{item.name}", item
-
-
-def check(name: str, item: Field, value: Any) -> Any:
-    """``value`` as the parameter's own type. Raises ConfigError that says what was expected and what came."""
-    meta, kind = item.metadata, type(item.default)
-    if kind is tuple:
-        if isinstance(value, str) or not all(isinstance(v, str) for v in value):
-            raise ConfigError(f"{name}: expected a list of strings, got {value!r}")
-        wrong = [v for v in value if not any(_is_choice(v, choice) for choice in meta["choices"])]
-        if wrong or not value or len(set(value)) != len(value):
-            raise ConfigError(f"{name}: expected different ones of {', '.join(meta['choices'])}, got {list(value)!r}")
-        return tuple(value)
-    if kind is float and type(value) is int:
-        value = float(value)
-    if type(value) is not kind:
-        raise ConfigError(f"{name}: expected {kind.__name__}, got {value!r}")
-    if meta["choices"] and value not in meta["choices"]:
-        raise ConfigError(f"{name}: expected one of {', '.join(meta['choices'])}, got {value!r}")
-    low, high = meta["low"], meta["high"]
-    # "not (low <= value)" rather than "value < low": NaN must fail too.
-    if (low is not None and not low <= value) or (high is not None and not value <= high):
-        raise ConfigError(f"{name}: expected {low} to {high}, got {value!r}")
-    return value
-
-
-def _is_choice(value: str, choice: str) -> bool:
-    return bool(FORMS[choice].fullmatch(value)) if choice in FORMS else value == choice

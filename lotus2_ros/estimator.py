@@ -18,7 +18,8 @@ from lotus2_ros.geometry.alignment import AlignmentError
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.depth import disparity_to_depth
 from lotus2_ros.geometry.normals import MODEL_TO_OPTICAL, normalize
-from lotus2_ros.geometry.scale import Aligner, Reference, Scale, fit_to_reference, relative_scale
+from lotus2_ros.geometry.reference import Reference, fit_to_reference
+from lotus2_ros.geometry.scale import Aligner, Scale, relative_scale
 from lotus2_ros.model import checkpoint
 from lotus2_ros.model.lotus2 import Lotus2, process_size
 from lotus2_ros.model.runtime import choose_resolution, optimize
@@ -145,8 +146,8 @@ class Estimator:
         if disparity is not None and coarse.depth is not None:
             own = coarse.reference if scale.metric else None
             with stopwatch("align"), suppress(AlignmentError):
-                fit = fit_to_reference(disparity, own or Reference(coarse.depth))
-                scale = replace(scale, scale=fit.scale, shift=fit.shift)
+                factor, shift, _ = fit_to_reference(disparity, own or Reference(coarse.depth))
+                scale = replace(scale, scale=factor, shift=shift)
         sharpened = replace(coarse, stage="sharpener", disparity=disparity, normals=normals)
         yield replace(sharpened, scale=scale, latents=latents, stopwatch=stopwatch)
 

@@ -5,23 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from lotus2_ros.config import ScaleConfig
-from lotus2_ros.geometry.alignment import AlignmentError, fit_scale_shift
-from lotus2_ros.geometry.depth import valid_depth
+from lotus2_ros.geometry.alignment import AlignmentError
+from lotus2_ros.geometry.reference import Reference, fit_to_reference
 
-# More points make the fit slower, not better.
-FIT_POINTS = 8192
-
-
-@dataclass(frozen=True)
-class Reference:
-    """Measured depth of the camera's view, maybe sparse: (H', W') float32, metres along z; 0, NaN, Inf: unknown."""
-
-    depth: Tensor
-    stamp: float = 0.0  # seconds
+# Of an image that nothing is known of: the farthest point is eleven times as far as the nearest.
+GUESSED_SHIFT = 0.1
 
 
 @dataclass(frozen=True)
@@ -50,7 +41,8 @@ class Aligner:
             return relative_scale(config, note)
         if reference is not None:
             try:
-                fit = fit_to_reference(disparity, reference)
+                scale, shift, stats = fit_to_reference(disparity, reference)
+                fit = Scale(scale, shift, reference.source, True, inlier_fraction=float(stats.inlier_fraction))
                 self._last = fit, reference.stamp
             except AlignmentError as error:
                 note = str(error)
@@ -67,21 +59,5 @@ class Aligner:
 
 def relative_scale(config: ScaleConfig, note: str = "") -> Scale:
     """The scale while nothing metric is known: a guessed shift, and a factor that puts the nearest point at 1."""
-    shift = config.relative_shift
+    shift = config.relative_shift or GUESSED_SHIFT
     return Scale(1 / (1 + shift), shift / (1 + shift), source="none", metric=False, note=note)
-
-
-def fit_to_reference(disparity: Tensor, reference: Reference) -> Scale:
-    """Metric scale of ``disparity`` (H, W) from a reference of any size. Raises AlignmentError if there is none."""
-    depth = reference.depth
-    valid = valid_depth(depth)
-    rows, columns = torch.nonzero(valid, as_tuple=True)
-    keep = slice(None, None, max(1, math.ceil(len(rows) / FIT_POINTS)))
-    rows, columns = rows[keep], columns[keep]
-    measured = depth[rows, columns]
-    # The pixel of the disparity image that each measurement falls into.
-    at_v = ((rows + 0.5) * disparity.shape[0] / depth.shape[0]).long().to(disparity.device)
-    at_u = ((columns + 0.5) * disparity.shape[1] / depth.shape[1]).long().to(disparity.device)
-    predicted = disparity[at_v, at_u].to(depth.device)
-    scale, shift, stats = fit_scale_shift(predicted, 1 / measured, torch.ones_like(measured))
-    return Scale(scale, shift, "reference_depth", metric=True, age=0.0, inlier_fraction=stats.inlier_fraction)

@@ -14,7 +14,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from lotus2_ros.config import Config
-from lotus2_ros.geometry.scale import Reference
+from lotus2_ros.geometry.reference import Reference
 from lotus2_ros.ros.diagnostics import Health
 from lotus2_ros.ros.messages import MessageError, depth_to_tensor, stamp_seconds
 

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
+
+from lotus2_ros.geometry.alignment.stats import AlignmentError, FitStats
 
 MINIMUM_INLIERS = 20
 # The normalised median absolute deviation of a normal distribution is its standard deviation.
 MAD_TO_SIGMA = 1.4826
-
-
-class AlignmentError(ValueError):
-    """The data do not determine a scale and a shift."""
-
-
-@dataclass(frozen=True)
-class FitStats:
-    """What a fit stands on: points used, the share that agrees, and the median relative error of those."""
-
-    points: int
-    inlier_fraction: float
-    residual: float
 
 
 def fit_scale_shift(disparity: Tensor, inverse_depth: Tensor, weight: Tensor) -> tuple[float, float, FitStats]:
@@ -65,7 +52,8 @@ def fit_scale_shift(disparity: Tensor, inverse_depth: Tensor, weight: Tensor) ->
     if scale <= 0:
         raise AlignmentError(f"expected near points to have more disparity, but the fitted scale is {scale:.3g}")
     relative = (y - scale * x - shift)[inlier].abs() / y[inlier].abs().clamp_min(1e-12)
-    return scale, shift, FitStats(len(x), count / len(x), float(relative.median()))
+    stats = FitStats(torch.tensor(len(x)), torch.tensor(count / len(x)), relative.median(), torch.tensor(0), ("",))
+    return scale, shift, stats
 
 
 def _weighted_line(x: Tensor, y: Tensor, w: Tensor) -> tuple[float, float]:

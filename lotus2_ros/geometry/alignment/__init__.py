@@ -1,0 +1,6 @@
+"""From affine-invariant disparity to depth: scale and shift from measured points, from normals, from the ground."""
+
+from lotus2_ros.geometry.alignment.fit import fit_scale_shift
+from lotus2_ros.geometry.alignment.stats import AlignmentError, FitStats
+
+__all__ = ["AlignmentError", "FitStats", "fit_scale_shift"]

@@ -1,0 +1,61 @@
+"""How a parameter is declared and checked; what parameters there are is in ``config.py``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import Field, field
+from typing import Any
+
+NONE = "none"  # in place of an empty list, which ROS does not take
+NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
+# Choices that stand for any string of a form.
+FORMS = {
+    "WIDTHxHEIGHT": re.compile(r"[1-9]\d{1,3}x[1-9]\d{1,3}"),
+    "X Y Z QX QY QZ QW": re.compile(rf"{NUMBER}( +{NUMBER}){{6}}"),
+}
+
+
+class ConfigError(ValueError):
+    """A value that a parameter does not take."""
+
+
+def parameter(
+    default: Any,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+    live: bool = False,
+) -> Any:
+    """Declare one parameter: default, help text, inclusive range or choices, and whether it may change at run time."""
+    meta = {"help": help, "low": low, "high": high, "choices": choices, "live": live}
+    return field(default=default, metadata=meta)
+
+
+def check(name: str, item: Field, value: Any) -> Any:
+    """``value`` as the parameter's own type. Raises ConfigError that says what was expected and what came."""
+    meta, kind = item.metadata, type(item.default)
+    if kind is tuple:
+        if isinstance(value, str) or not all(isinstance(v, str) for v in value):
+            raise ConfigError(f"{name}: expected a list of strings, got {value!r}")
+        wrong = [v for v in value if not _is_any(v, meta["choices"])]
+        if wrong or not value or len(set(value)) != len(value):
+            raise ConfigError(f"{name}: expected different ones of {', '.join(meta['choices'])}, got {list(value)!r}")
+        return tuple(value)
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind:
+        raise ConfigError(f"{name}: expected {kind.__name__}, got {value!r}")
+    if meta["choices"] and not _is_any(value, meta["choices"]):
+        raise ConfigError(f"{name}: expected one of {', '.join(meta['choices'])}, got {value!r}")
+    low, high = meta["low"], meta["high"]
+    # "not (low <= value)" rather than "value < low": NaN must fail too.
+    if (low is not None and not low <= value) or (high is not None and not value <= high):
+        raise ConfigError(f"{name}: expected {low} to {high}, got {value!r}")
+    return value
+
+
+def _is_any(value: str, choices: Iterable[str]) -> bool:
+    return any(FORMS[choice].fullmatch(value) if choice in FORMS else value == choice for choice in choices)
