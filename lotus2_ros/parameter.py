@@ -57,5 +57,5 @@ def check(name: str, item: Field, value: Any) -> Any:
     return value
 
 
-def _is_any(value: str, choices: Iterable[str]) -> bool:
+def _is_any(value: Any, choices: Iterable[str]) -> bool:
     return any(FORMS[choice].fullmatch(value) if choice in FORMS else value == choice for choice in choices)
