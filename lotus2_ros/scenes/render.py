@@ -24,13 +24,15 @@ class View:
     """What one camera sees.
 
     image (H, W, 3) uint8 RGB; depth (H, W) float32, metres along z, +Inf in the sky; normals (H, W, 3) float32, unit,
-    in the optical frame, toward the camera, NaN in the sky; stamp_s: seconds since the start of its sequence.
+    in the optical frame, toward the camera, NaN in the sky; pose: where the camera stands in its world, the floor at
+    z = 0; stamp_s: seconds since the start of its sequence.
     """
 
     image: Tensor
     depth: Tensor
     normals: Tensor
     camera: Camera
+    pose: Pose
     stamp_s: float = 0.0
 
 
@@ -80,7 +82,7 @@ class Renderer:
         radiance[seen] = self._shade(points, normals[seen], F.normalize(rays[seen], dim=-1), part[seen], footprint,
                                      self._openness(depth, rays, normals, eye)[seen])  # fmt: skip
         normals = torch.where(seen[..., None], normals @ to_world, torch.nan)
-        return View(_expose(radiance, np.random.default_rng([seed, 2])), depth, normals, camera, stamp_s)
+        return View(_expose(radiance, np.random.default_rng([seed, 2])), depth, normals, camera, pose, stamp_s)
 
     def _cast(self, origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         rays = torch.cat((origins, directions), dim=-1).contiguous()

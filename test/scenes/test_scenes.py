@@ -21,7 +21,9 @@ def wall_world() -> World:
 
 def test_depth_and_normals_of_a_wall_and_a_floor_are_exact_with_an_off_centre_camera():
     camera = Camera.from_intrinsics(40, 30, 35.0, 33.0, 12.5, 9.25)
-    view = Renderer(wall_world()).view(Pose(np.array([1.0, 0.5, 1.2]), yaw=0.0, pitch=0.0), camera, seed=0)
+    pose = Pose(np.array([1.0, 0.5, 1.2]), yaw=0.0, pitch=0.0)
+    view = Renderer(wall_world()).view(pose, camera, seed=0)
+    assert view.pose is pose
     v = torch.arange(30.0)[:, None].expand(30, 40)
     below = (v - 9.25) / 33.0  # per metre of depth; the floor is 1.2 m below the camera, the wall 2 m ahead
     floor = below * 2.0 > 1.2
