@@ -1,10 +1,9 @@
-"""Subscriptions: images paired with their camera_info, and references."""
+"""Subscriptions, and images paired with their camera_info."""
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,12 +13,11 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from lotus2_ros.config import Config
-from lotus2_ros.geometry.reference import Reference
 from lotus2_ros.ros.diagnostics import Health
-from lotus2_ros.ros.messages import MessageError, depth_to_tensor, stamp_seconds
+from lotus2_ros.ros.messages import stamp_seconds
+from lotus2_ros.ros.references import References
 
 REMEMBERED_INFOS = 30
-REMEMBERED_REFERENCES = 10
 
 
 @dataclass(frozen=True)
@@ -85,31 +83,6 @@ class Pairing:
                 f"the nearest is {nearest:+.6f} s off; see input.sync_slop"
             )
         self._health.reject("camera_info_missing", text)
-
-
-class References:
-    """The newest references by stamp. Filled by the node's thread, read by the model's."""
-
-    def __init__(self, health: Health) -> None:
-        self._health = health
-        self._newest: deque[Reference] = deque(maxlen=REMEMBERED_REFERENCES)
-        self._lock = threading.Lock()
-
-    def depth(self, message: Image) -> None:
-        try:
-            reference = Reference(depth_to_tensor(message), stamp_seconds(message.header))
-        except MessageError as error:
-            reason = "reference_" + error.reason.removeprefix("image_")
-            self._health.reject(reason, f"reference/depth: {error}", frame=False)
-            return
-        with self._lock:
-            self._newest.append(reference)
-
-    def nearest(self, stamp: float, slop: float) -> Reference | None:
-        """The reference nearest in time to ``stamp``, if it is within ``slop`` seconds."""
-        with self._lock:
-            best = min(self._newest, key=lambda reference: abs(reference.stamp - stamp), default=None)
-        return best if best is not None and abs(best.stamp - stamp) <= slop else None
 
 
 def subscribe(node: LifecycleNode, config: Config, pairing: Pairing, references: References) -> list:

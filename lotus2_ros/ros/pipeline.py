@@ -17,9 +17,10 @@ from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.scale import Aligner
 from lotus2_ros.model.lotus2 import ImageSizeError
 from lotus2_ros.ros.diagnostics import PERIOD, Health
-from lotus2_ros.ros.inputs import Frame, Pairing, References, subscribe
+from lotus2_ros.ros.inputs import Frame, Pairing, subscribe
 from lotus2_ros.ros.messages import MessageError, camera_from_info, image_to_tensor, stamp_seconds
 from lotus2_ros.ros.outputs import Outputs
+from lotus2_ros.ros.references import References
 from lotus2_ros.worker import Mailboxes, Sender, Worker
 
 CAMERA = "camera"
@@ -124,7 +125,7 @@ class Pipeline:
             if self._estimator.is_new(height, width):
                 self._node.get_logger().info(f"first image of {width}x{height}: warming up")
             converted = time.perf_counter()
-            reference = self._references.nearest(stamp, config.scale.reference_slop)
+            reference = self._references.for_frame(frame.image.header, camera, config.scale)
             geometry = self._estimator.predict(
                 image, camera, reference, tasks=tasks, aligner=self._aligner, stamp=stamp
             )
