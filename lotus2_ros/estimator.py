@@ -20,6 +20,7 @@ from lotus2_ros.geometry.depth import disparity_to_depth
 from lotus2_ros.geometry.normals import MODEL_TO_OPTICAL, normalize
 from lotus2_ros.geometry.reference import Reference, fit_to_reference
 from lotus2_ros.geometry.scale import Aligner, Scale, relative_scale
+from lotus2_ros.geometry.sky import sky_mask
 from lotus2_ros.model import checkpoint
 from lotus2_ros.model.lotus2 import Lotus2, process_size
 from lotus2_ros.model.runtime import choose_resolution, optimize
@@ -38,6 +39,7 @@ class Geometry:
     stopwatch: Stopwatch = field(repr=False)  # of what was done for it
     latents: dict[str, Tensor] = field(repr=False, default_factory=dict)  # clean annotation latents by task
     reference: Reference | None = field(repr=False, default=None)
+    sky: Tensor | None = field(repr=False, default=None)  # (H, W) bool; None: not looked for
 
     @property
     def latency(self) -> dict[str, float]:
@@ -46,10 +48,11 @@ class Geometry:
 
     @cached_property
     def depth(self) -> Tensor | None:
-        """(H, W) float32 along z: metres if ``scale.metric``, else up to one unknown factor; NaN invalid."""
+        """(H, W) float32 along z: metres if ``scale.metric``, else up to one unknown factor; NaN invalid, +Inf sky."""
         if self.disparity is None:
             return None
-        return disparity_to_depth(self.disparity, self.scale.scale, self.scale.shift)
+        depth = disparity_to_depth(self.disparity, self.scale.scale, self.scale.shift)
+        return depth if self.sky is None else depth.masked_fill_(self.sky, torch.inf)
 
     @cached_property
     def points(self) -> Tensor | None:
@@ -112,12 +115,13 @@ class Estimator:
             latents = self.model.cores(latent, tasks)
         with stopwatch("decode"):
             disparity, normals = self._decode(latents, image.shape[:2])
-        scale = relative_scale(self.config.scale)
+        scale, sky = relative_scale(self.config.scale), None
         if disparity is not None:
             with stopwatch("align"):
                 scale = (aligner or Aligner()).align(disparity, reference, stamp, self.config.scale)
+                sky = self._sky(disparity, normals, scale)
         self._seen.add(self._process_size(*image.shape[:2]))
-        return Geometry(image, camera, "core", scale, disparity, normals, stopwatch, latents, reference)
+        return Geometry(image, camera, "core", scale, disparity, normals, stopwatch, latents, reference, sky)
 
     @torch.inference_mode()
     def sharpen(self, coarse: Geometry, steps: int | None = None) -> Iterator[Geometry | None]:
@@ -148,8 +152,16 @@ class Estimator:
             with stopwatch("align"), suppress(AlignmentError):
                 factor, shift, _ = fit_to_reference(disparity, own or Reference(coarse.depth))
                 scale = replace(scale, scale=factor, shift=shift)
-        sharpened = replace(coarse, stage="sharpener", disparity=disparity, normals=normals)
+        with stopwatch("align"):
+            sky = self._sky(disparity, normals, scale)
+        sharpened = replace(coarse, stage="sharpener", disparity=disparity, normals=normals, sky=sky)
         yield replace(sharpened, scale=scale, latents=latents, stopwatch=stopwatch)
+
+    def _sky(self, disparity: Tensor | None, normals: Tensor | None, scale: Scale) -> Tensor | None:
+        """The sky, if it is wanted and both predictions are at hand that it takes."""
+        if not self.config.depth.sky or disparity is None or normals is None:
+            return None
+        return sky_mask(disparity, normals, scale.shift / scale.scale)
 
     def is_new(self, height: int, width: int) -> bool:
         """Whether no image of this size, or one that the model sees at the same, was predicted so far."""

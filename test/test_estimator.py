@@ -131,6 +131,20 @@ def test_a_reference_makes_it_metric(estimator):
     torch.testing.assert_close(exact.points[..., 2], exact.depth)
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_depth_is_infinite_in_the_sky(estimator, monkeypatch, wanted):
+    disparity = torch.linspace(-0.5, 1, HEIGHT).clamp(min=0)[:, None].repeat(1, WIDTH)
+    normals = torch.where((disparity > 0)[..., None], torch.tensor([0.0, -1.0, 0.0]), torch.tensor([0.0, 0.0, -1.0]))
+    monkeypatch.setattr(estimator, "_decode", lambda latents, size: (disparity, normals))
+    estimator.config = Config().updated({"depth.sky": wanted})
+    coarse = estimator.predict(IMAGE, CAMERA)
+    *_, sharp = estimator.sharpen(coarse, steps=1)
+    for geometry in (coarse, sharp):
+        assert torch.isposinf(geometry.depth[:8]).all() == wanted and torch.isfinite(geometry.depth[16:]).all()
+        assert torch.isnan(geometry.points[:8]).all() == wanted and torch.isfinite(geometry.points[16:]).all()
+        assert torch.equal(geometry.disparity, disparity) and torch.equal(geometry.normals, normals)
+
+
 def test_the_sharpener_yields_between_its_steps_and_keeps_the_frame(estimator):
     coarse = estimator.predict(IMAGE, CAMERA, aligner=Aligner(), stamp=3.0)
     *steps, sharp = estimator.sharpen(coarse, steps=3)
