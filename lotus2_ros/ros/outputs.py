@@ -38,6 +38,7 @@ class Topic(NamedTuple):
         return f"{self.encoding}, {self.about}" if self.encoding else self.about
 
 
+FILTERED = "filtered/points"
 # Below ~/ for the core predictor's results, below ~/sharp/ for the sharpener's.
 TOPICS = {
     "depth/image": Topic(Image, "depth", "metres along z; only while the scale is metric", "32FC1"),
@@ -47,6 +48,7 @@ TOPICS = {
         Image, "depth", "up to a factor and a guessed shift; while nothing is metric", "32FC1"
     ),
     "relative/points": Topic(PointCloud2, "depth", "the same as a cloud"),
+    FILTERED: Topic(PointCloud2, "depth", "`points` thinned to voxels and without outliers, at its own period"),
     "disparity/image": Topic(Image, "depth", "what the model says: 1 = near, 0 = far, affine-invariant", "32FC1"),
     "normals/image": Topic(Image, "normals", "unit vectors in the optical frame, toward the camera", "32FC3"),
     "normals/color": Topic(Image, "normals", "a picture of them", "rgb8"),
@@ -85,14 +87,24 @@ class Outputs:
         """The tasks that someone subscribes to a result of, at this stage."""
         return {topic.task for name, topic in TOPICS.items() if self._wanted(stage, name)}
 
-    def contents(self, geometry: Geometry, info: CameraInfo | None, cloud: CloudConfig) -> Contents:
+    def contents(
+        self, geometry: Geometry, info: CameraInfo | None, cloud: CloudConfig, is_filter_due: bool
+    ) -> Contents:
         """What the topics that are subscribed to say of a geometry, as :func:`contents_of` gives it."""
-        return contents_of(geometry, info, cloud, lambda topic: self._wanted(geometry.stage, topic))
+
+        def wanted(topic: str) -> bool:
+            return self._wanted(geometry.stage, topic) and (topic != FILTERED or is_filter_due)
+
+        return contents_of(geometry, info, cloud, wanted)
 
     def publish(self, stage: str, contents: Contents, header: Header) -> None:
         """Send contents, with the stamp and frame of the input image: ``header``."""
         for topic, content in contents.items():
             self._publishers[stage, topic].publish(message_of(topic, content, header))
+
+    def publish_filtered(self, stage: str, cloud: PointCloud2) -> None:
+        """Send a filtered cloud; in the thread that filters them."""
+        self._publishers[stage, FILTERED].publish(cloud)
 
     def _wanted(self, stage: str, topic: str) -> bool:
         return self._publishers[stage, topic].get_subscription_count() > 0
@@ -101,15 +113,18 @@ class Outputs:
 def messages_of(
     geometry: Geometry, info: CameraInfo | None, header: Header, cloud: CloudConfig, wanted: Callable[[str], bool]
 ) -> Iterator[tuple[str, Image | CameraInfo | PointCloud2]]:
-    """The topics of TOPICS that a geometry has something for and that are wanted, with their messages."""
-    for topic, content in contents_of(geometry, info, cloud, wanted).items():
+    """The topics of TOPICS that a geometry has something for and that are wanted, but FILTERED, with their messages."""
+    for topic, content in contents_of(geometry, info, cloud, lambda topic: topic != FILTERED and wanted(topic)).items():
         yield topic, message_of(topic, content, header)
 
 
 def contents_of(
     geometry: Geometry, info: CameraInfo | None, cloud: CloudConfig, wanted: Callable[[str], bool]
 ) -> Contents:
-    """What the wanted topics say of a geometry: tensors on its device, contiguous; the camera_info as it came."""
+    """What the wanted topics say of a geometry: tensors on its device, contiguous; the camera_info as it came.
+
+    For FILTERED that is the cloud that is yet to be filtered.
+    """
     contents: Contents = {}
     prefix = "" if geometry.scale.metric else "relative/"
     depth, disparity, normals = geometry.depth, geometry.disparity, geometry.normals
@@ -123,9 +138,12 @@ def contents_of(
         contents["normals/image"] = normals.contiguous()
     if normals is not None and wanted("normals/color"):
         contents["normals/color"] = normals_to_color(normals).contiguous()
-    if depth is not None and geometry.camera is not None and wanted(prefix + "points"):
+    clouds = [prefix + "points", FILTERED] if geometry.scale.metric else [prefix + "points"]
+    clouds = [topic for topic in clouds if wanted(topic)]
+    if clouds and depth is not None and geometry.camera is not None:
         points = geometry.camera.unproject(limit_depth(depth, cloud.max_depth))
-        contents[prefix + "points"] = pack_cloud(points, geometry.image, normals if cloud.normals else None)
+        packed = pack_cloud(points, geometry.image, normals if cloud.normals else None)
+        contents.update(dict.fromkeys(clouds, packed))
     return contents
 
 

@@ -17,9 +17,10 @@ from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.scale import Aligner
 from lotus2_ros.model.lotus2 import ImageSizeError
 from lotus2_ros.ros.diagnostics import PERIOD, Health
+from lotus2_ros.ros.filtered import Cloud, FilteredClouds
 from lotus2_ros.ros.inputs import Frame, Pairing, subscribe
 from lotus2_ros.ros.messages import MessageError, camera_from_info, image_to_tensor, stamp_seconds
-from lotus2_ros.ros.outputs import Outputs
+from lotus2_ros.ros.outputs import FILTERED, Outputs
 from lotus2_ros.ros.references import References
 from lotus2_ros.worker import Mailboxes, Sender, Worker
 
@@ -73,6 +74,12 @@ class Pipeline:
         self._camera: tuple[object, Camera] | None = None
         self._copies = copy_stream(estimator.device)
         self._sender = Sender(self._send, failed)
+        self._filtered = FilteredClouds(
+            outputs.publish_filtered,
+            lambda: config().cloud,
+            missing=lambda reason: node.get_logger().error(f"nothing comes on ~/{FILTERED}: {reason}"),
+            failed=failed,
+        )
         self._worker = Worker(
             mailboxes,
             self._predict,
@@ -82,6 +89,7 @@ class Pipeline:
             failed=failed,
             enter=lambda: use_threads(config().model.threads),
         )
+        self._filtered.start()
         self._sender.start()
         self._worker.start()
         pairing = Pairing(config, lambda frame: mailboxes.put(CAMERA, frame), self._health)
@@ -91,7 +99,7 @@ class Pipeline:
         self._timer = node.create_timer(PERIOD, self._diagnose, clock=steady)
 
     def stop(self) -> None:
-        """Unsubscribe, end the model's thread after the step under way, then the sender's when all is sent.
+        """Unsubscribe, end the model's thread after the step under way, then the sender's and the filter's.
 
         Raises TimeoutError if one of them does not end.
         """
@@ -99,7 +107,7 @@ class Pipeline:
             self._node.destroy_subscription(subscription)
         self._node.destroy_timer(self._timer)
         deadline = time.monotonic() + STOP_TIMEOUT
-        for name, thread in (("model", self._worker), ("sender", self._sender)):
+        for name, thread in (("model", self._worker), ("sender", self._sender), ("filter", self._filtered)):
             if not thread.stop(max(0.0, deadline - time.monotonic())):
                 raise TimeoutError(f"the {name}'s thread did not end within {STOP_TIMEOUT:g} s")
 
@@ -150,7 +158,8 @@ class Pipeline:
     def _hand_over(self, frame: Frame, geometry: Geometry, before: dict[str, float]) -> None:
         """Make what is subscribed to of a geometry, and leave the rest to the sender."""
         with geometry.stopwatch("pack"):
-            contents = self._outputs.contents(geometry, frame.info, self._config().cloud)
+            is_due = self._filtered.is_due(geometry.stage)
+            contents = self._outputs.contents(geometry, frame.info, self._config().cloud, is_due)
         self._sender.hand(Outgoing(frame, geometry, before, Download(contents, self._copies)))
         # Asked for more at once, a GPU would queue it, and the frame in the mailbox would no longer be the newest.
         finish(self._estimator.device)
@@ -171,11 +180,15 @@ class Pipeline:
     # In the sender's thread
 
     def _send(self, outgoing: Outgoing) -> None:
-        """Publish, and account for it."""
+        """Publish, leave a cloud to the filter's thread, and account for it."""
         frame, geometry = outgoing.frame, outgoing.geometry
         header = frame.image.header
         start = time.perf_counter()
-        self._outputs.publish(geometry.stage, outgoing.contents.wait(), header)
+        contents = outgoing.contents.wait()
+        to_filter = contents.pop(FILTERED, None)
+        if to_filter is not None:
+            self._filtered.put(Cloud(geometry.stage, to_filter, header))
+        self._outputs.publish(geometry.stage, contents, header)
         end = time.perf_counter()
         latency = {**outgoing.before, **geometry.latency, "publish": end - start, "total": end - frame.arrived}
         self._health.done(geometry, latency)
