@@ -62,7 +62,7 @@ def estimate(estimator: Estimator, aligner: Aligner, frame: Frame, is_sharpened:
     """The frame's geometry from the core predictor and, if wanted, from the sharpener after it."""
     image = image_to_tensor(ros_message(frame.image))
     info = ros_message(frame.camera_info)
-    camera = camera_from_info(info, image.shape[0], image.shape[1], estimator.device)
+    camera = camera_from_info(info, image.shape[0], image.shape[1], estimator.device, rectified=False)
     reference = None
     if frame.reference is not None:
         measured = ros_message(frame.reference)

@@ -177,6 +177,17 @@ def test_calibration_for_another_size_is_not_used(tmp_path: Path) -> None:
     assert frame.camera_info.width == WIDTH * 2
 
 
+@pytest.mark.parametrize(("name", "is_rectified"), [("image_rect", True), ("image_raw", False)])
+def test_calibration_of_a_rectified_topic_is_that_of_its_images(tmp_path: Path, name: str, is_rectified: bool) -> None:
+    projection = [25.0, 0.0, 15.0, -3.0, 0.0, 26.0, 12.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    info = camera_info_message(CAMERA, header(10**9, "eye"), [0.1, 0.0, 0.0, 0.0, 0.0], projection)
+    messages = [("/cam/camera_info", info), (f"/cam/{name}", image_message(picture(), "rgb8", header(10**9, "eye")))]
+    (frame,) = open_recording([write_ros2(tmp_path / "bag", StoragePlugin.MCAP, messages)]).frames()
+    expected = [25, 0, 15, 0, 26, 12, 0, 0, 1] if is_rectified else [30, 0, 14, 0, 31, 13, 0, 0, 1]
+    np.testing.assert_allclose(frame.camera_info.k, expected)
+    assert bool(frame.camera_info.d.any()) is not is_rectified
+
+
 def test_written_frames_are_read_again(tmp_path: Path) -> None:
     folder = write_ros2(tmp_path / "bag", StoragePlugin.MCAP, camera_messages())
     for out in (tmp_path / "out", tmp_path / "out.mcap"):

@@ -7,6 +7,7 @@ import struct
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from lotus2_ros.bags.frames import (
     stamp_ns,
     typestore,
 )
+from lotus2_ros.geometry.calibration import is_rectified
 
 # What rosbags raises on truncated and foreign files: its own errors, and some of what it is built on.
 BROKEN = (
@@ -76,6 +78,9 @@ def open_bag(path: Path, topic: str | None, reference_topic: str | None, fov: fl
                     continue
                 stamp = stamp_ns(item) or time_ns
                 info = nearest(infos, stamp) or guess_camera_info(item, fov)
+                if is_rectified(topic) and any(info.p):
+                    # Whoever gets the frames does not see the topic's name: its calibration says it all.
+                    info = replace(info, k=info.p.reshape(3, 4)[:, :3].ravel(), d=np.zeros(len(info.d)))
                 yield Frame(stamp, restamped(item, stamp), restamped(info, stamp, item.header.frame_id), reference)
                 reference = None
 

@@ -105,7 +105,7 @@ def save_picture(path: Path, target: Path, results: Results) -> None:
     """The preview of one frame: a row for each stage that answered it."""
     found = messages_of(target, shown_stamp(results))
     image = image_to_tensor(found.get(IMAGE_TOPIC) or found[COMPRESSED_TOPIC])
-    camera = camera_from_info(found[INFO_TOPIC], image.shape[0], image.shape[1], "cpu")
+    camera = camera_from_info(found[INFO_TOPIC], image.shape[0], image.shape[1], "cpu", rectified=False)
     rows = []
     for stage, prefix in STAGES.items():
         known = {name: float_image(found[prefix + name]) for name in FLOAT_TOPICS if prefix + name in found}

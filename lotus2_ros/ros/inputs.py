@@ -12,7 +12,8 @@ from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from lotus2_ros.config import Config
+from lotus2_ros.config import Config, InputConfig
+from lotus2_ros.geometry.calibration import is_rectified
 from lotus2_ros.ros.diagnostics import Health
 from lotus2_ros.ros.messages import stamp_seconds
 from lotus2_ros.ros.references import References
@@ -85,15 +86,25 @@ class Pairing:
         self._health.reject("camera_info_missing", text)
 
 
+def image_is_rectified(node: LifecycleNode, config: InputConfig) -> bool:
+    """Whether images come without lens distortion: as ``config.rectified`` says, or the name of their topic."""
+    if config.rectified == "auto":
+        return is_rectified(node.resolve_topic_name(image_topic(config)))
+    return config.rectified == "yes"
+
+
+def image_topic(config: InputConfig) -> str:
+    return "image/compressed" if config.image_transport == "compressed" else "image"
+
+
 def subscribe(node: LifecycleNode, config: Config, pairing: Pairing, references: References) -> list:
     """All subscriptions of an active node. Sensor-data QoS, so that any publisher matches; overridable."""
-    compressed = config.input.image_transport == "compressed"
-    image_topic, image_type = ("image/compressed", CompressedImage) if compressed else ("image", Image)
+    image_type = CompressedImage if config.input.image_transport == "compressed" else Image
     # The executor serves those that are ready in this order: what belongs to an image is known before it.
     wanted = [
         (Image, "reference/depth", references.depth, _sensor_data(1)),
         (CameraInfo, "camera_info", pairing.info, _sensor_data(REMEMBERED_INFOS)),
-        (image_type, image_topic, pairing.image, _sensor_data(1)),
+        (image_type, image_topic(config.input), pairing.image, _sensor_data(1)),
     ]
     options = QoSOverridingOptions.with_default_policies()
     return [

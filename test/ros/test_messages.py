@@ -6,9 +6,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField, RegionOfInterest
 from std_msgs.msg import Header
 
+from lotus2_ros.geometry.distortion import Lens
 from lotus2_ros.ros.messages import (
     COLOR_ENCODINGS,
     MessageError,
@@ -16,6 +17,7 @@ from lotus2_ros.ros.messages import (
     depth_to_tensor,
     image_to_tensor,
     pack_cloud,
+    points_to_tensor,
     tensor_to_cloud,
     tensor_to_image,
 )
@@ -159,22 +161,106 @@ def test_a_reference_without_one_valid_pixel_is_refused(value):
     assert caught.value.reason == "empty"
 
 
-def info(width=WIDTH, height=HEIGHT, fx=10.0):
-    return CameraInfo(width=width, height=height, k=[fx, 0.0, 3.0, 0.0, 20.0, 2.0, 0.0, 0.0, 1.0])
+def info(width=WIDTH, height=HEIGHT, fx=10.0, **changes):
+    return CameraInfo(width=width, height=height, k=[fx, 0.0, 3.0, 0.0, 20.0, 2.0, 0.0, 0.0, 1.0], **changes)
 
 
 def test_camera_of_an_info():
-    camera = camera_from_info(info(), HEIGHT, WIDTH, "cpu")
-    assert camera.K.tolist() == [[10, 0, 3], [0, 20, 2], [0, 0, 1]]
+    camera = camera_from_info(info(), HEIGHT, WIDTH, "cpu", rectified=False)
+    assert camera.K.tolist() == [[10, 0, 3], [0, 20, 2], [0, 0, 1]] and camera.lens is None
+
+
+def test_everything_of_an_info_reaches_the_camera():
+    p = [30.0, 0.0, 9.0, 0.0, 0.0, 40.0, 7.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    roi = RegionOfInterest(x_offset=2, y_offset=1, width=2 * WIDTH, height=3 * HEIGHT)
+    d = [0.1, 0.0, 0.0, 0.0, 0.0]
+    part = info(64, 48, distortion_model="plumb_bob", d=d, p=p, roi=roi, binning_x=2, binning_y=3)
+    raw = camera_from_info(part, HEIGHT, WIDTH, "cpu", rectified=False)
+    assert raw.lens == Lens("plumb_bob", (0.1, 0.0, 0.0, 0.0, 0.0))
+    assert raw.K.tolist() == [[5, 0, 0.25], [0, pytest.approx(20 / 3), 0], [0, 0, 1]]
+    rectified = camera_from_info(part, HEIGHT, WIDTH, "cpu", rectified=True)
+    assert rectified.lens is None and rectified.K[0].tolist() == [15, 0, 3.25]
 
 
 @pytest.mark.parametrize(
-    ("bad", "reason"),
-    [(info(fx=0.0), "camera_info_uncalibrated"), (info(width=HEIGHT, height=WIDTH), "camera_info_size")],
+    ("bad", "reason", "text"),
+    [
+        (info(fx=0.0), "camera_info_uncalibrated", "uncalibrated"),
+        (info(width=HEIGHT, height=WIDTH), "camera_info_size", "expected an image of 6x8 .*, got 8x6"),
+        (info(distortion_model="fov", d=[0.1]), "camera_info_distortion", "got 'fov'"),
+        (info(distortion_model="plumb_bob", d=[0.1]), "camera_info_distortion", "4 or 5 coefficients"),
+    ],
 )
-def test_infos_that_do_not_fit(bad, reason):
-    with pytest.raises(MessageError) as caught:
-        camera_from_info(bad, HEIGHT, WIDTH, "cpu")
+def test_infos_that_do_not_fit(bad, reason, text):
+    with pytest.raises(MessageError, match=text) as caught:
+        camera_from_info(bad, HEIGHT, WIDTH, "cpu", rectified=False)
+    assert caught.value.reason == reason
+
+
+POINTS = np.array([[1.5, -2.0, 3.25], [0.5, 0.25, 7.0], [-1.0, 4.0, 0.125], [9.0, 8.0, 7.0]], np.float32)
+
+
+def cloud_message(points=POINTS, kind="<f4", offsets=(0, 4, 8), step=16, width=None, padding=0, **changes):
+    """A PointCloud2 of rows of ``width`` points, rubbish wherever no coordinate is, with other fields beside them."""
+    width = len(points) if width is None else width
+    layout = np.dtype({"names": list("xyz"), "formats": [kind] * 3, "offsets": list(offsets), "itemsize": step})
+    values = np.frombuffer(b"\xab" * step * len(points), layout).copy()
+    for column, name in enumerate("xyz"):
+        values[name] = points[:, column]
+    rows = values.view(np.uint8).reshape(-1, width * step)
+    rows = np.concatenate((rows, np.full((len(rows), padding), 0xAB, np.uint8)), axis=1)
+    datatype = PointField.FLOAT64 if kind.endswith("8") else PointField.FLOAT32
+    fields = [PointField(name=n, offset=o, datatype=datatype, count=1) for n, o in zip("xyz", offsets, strict=True)]
+    fields.insert(1, PointField(name="ring", offset=3, datatype=PointField.UINT16, count=1))
+    cloud = PointCloud2(height=len(rows), width=width, fields=fields, is_bigendian=kind.startswith(">"))
+    cloud.point_step, cloud.row_step, cloud.data = step, rows.shape[1], array("B", rows.tobytes())
+    for name, value in changes.items():
+        setattr(cloud, name, value)
+    return cloud
+
+
+@pytest.mark.parametrize("padding", [0, 5])
+@pytest.mark.parametrize("width", [4, 2])
+@pytest.mark.parametrize(
+    ("offsets", "step"), [((0, 4, 8), 12), ((0, 4, 8), 17), ((20, 3, 9), 30)], ids=["packed", "odd", "shuffled"]
+)
+@pytest.mark.parametrize("kind", ["<f4", ">f4", "<f8", ">f8"])
+def test_points_of_any_layout(kind, offsets, step, width, padding):
+    wide = int(kind[2]) // 4
+    cloud = cloud_message(POINTS, kind, tuple(wide * offset for offset in offsets), wide * step, width, padding)
+    points = points_to_tensor(cloud)
+    assert points.dtype == torch.float32 and np.array_equal(points, POINTS)
+
+
+def test_points_that_are_not_finite_are_left_out():
+    points = POINTS.copy()
+    points[1, 2], points[2, 0] = np.nan, np.inf
+    assert np.array_equal(points_to_tensor(cloud_message(points)), POINTS[[0, 3]])
+
+
+@pytest.mark.parametrize(
+    ("cloud", "reason", "text"),
+    [
+        (
+            cloud_message(fields=cloud_message().fields[:2]),
+            "fields",
+            "expected fields x, y and z .*, got x of datatype 7",
+        ),
+        (
+            cloud_message(fields=[PointField(name=n, offset=0, datatype=PointField.INT16, count=1) for n in "xyz"]),
+            "fields",
+            "FLOAT32 or FLOAT64, got x of datatype 3",
+        ),
+        (truncated(cloud_message(), 60), "data", "1 rows of 4 points .* and 60 bytes"),
+        (cloud_message(row_step=48), "data", "row_step 48"),
+        (cloud_message(point_step=8), "data", "point_step 8"),
+        (cloud_message(np.full((3, 3), np.nan)), "empty", "got 3, all NaN"),
+        (PointCloud2(fields=cloud_message().fields, point_step=12), "empty", "got 0"),
+    ],
+)
+def test_bad_clouds_say_what_was_expected_and_what_came(cloud, reason, text):
+    with pytest.raises(MessageError, match=text) as caught:
+        points_to_tensor(cloud)
     assert caught.value.reason == reason
 
 
