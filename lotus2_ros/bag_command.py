@@ -14,8 +14,8 @@ from lotus2_ros.bags.frames import typestore
 from lotus2_ros.bags.writer import write_frame
 from lotus2_ros.config import Config
 from lotus2_ros.estimator import Estimator, Geometry, load_estimator
+from lotus2_ros.geometry.aligner import Aligner
 from lotus2_ros.geometry.reference import Reference
-from lotus2_ros.geometry.scale import Aligner
 from lotus2_ros.ros.diagnostics import frame_report
 from lotus2_ros.ros.messages import MessageError, camera_from_info, depth_to_tensor, image_to_tensor, stamp_seconds
 from lotus2_ros.ros.outputs import messages_of

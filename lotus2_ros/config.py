@@ -160,7 +160,9 @@ class ScaleConfig:
 class DepthConfig:
     """Depth images, and what is made of them."""
 
-    sky: bool = parameter(True, "Depth +Inf where the sky is; false: whatever the model says", live=True)
+    sky: bool = parameter(
+        True, "Depth +Inf where the sky is, as far as normals are predicted too; false: as the model says", live=True
+    )
 
 
 @dataclass(frozen=True)

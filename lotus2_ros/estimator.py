@@ -14,12 +14,13 @@ from torch import Tensor
 
 from lotus2_ros.config import Config
 from lotus2_ros.device import Stopwatch, finish, upload, use_threads
+from lotus2_ros.geometry.aligner import Aligner
 from lotus2_ros.geometry.alignment import AlignmentError
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.depth import disparity_to_depth
 from lotus2_ros.geometry.normals import MODEL_TO_OPTICAL, normalize
 from lotus2_ros.geometry.reference import Reference, fit_to_reference
-from lotus2_ros.geometry.scale import Aligner, Scale, relative_scale
+from lotus2_ros.geometry.scale import Prediction, Scale, relative_scale
 from lotus2_ros.geometry.sky import sky_mask
 from lotus2_ros.model import checkpoint
 from lotus2_ros.model.lotus2 import Lotus2, process_size
@@ -38,7 +39,6 @@ class Geometry:
     normals: Tensor | None  # (H, W, 3) float32, unit, optical frame, toward the camera
     stopwatch: Stopwatch = field(repr=False)  # of what was done for it
     latents: dict[str, Tensor] = field(repr=False, default_factory=dict)  # clean annotation latents by task
-    reference: Reference | None = field(repr=False, default=None)
     sky: Tensor | None = field(repr=False, default=None)  # (H, W) bool; None: not looked for
 
     @property
@@ -93,9 +93,10 @@ class Estimator:
     ) -> Geometry:
         """Geometry of one image (H, W, 3) uint8 RGB with the core predictor.
 
-        ``camera`` is only needed for points; ``tasks`` defaults to the model's; ``aligner`` carries the scale from
-        frame to frame of one camera, without it the image stands alone. Raises ValueError on an image that is not of
-        that shape or too small for the model. On a GPU it returns as soon as all is asked of it, before it is done.
+        ``camera`` is only needed for points and for a scale from normals; ``reference`` for metres; ``tasks`` defaults
+        to the model's; ``aligner`` carries the scale from frame to frame of one camera, by their ``stamp`` in seconds,
+        without it the image stands alone. Raises ValueError on an image that is not of that shape or too small for the
+        model. On a GPU it waits for the scale only: the rest is asked for, and done when it is read.
         """
         if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"expected an image (H, W, 3) of uint8, got {tuple(image.shape)} of {image.dtype}")
@@ -115,26 +116,29 @@ class Estimator:
             latents = self.model.cores(latent, tasks)
         with stopwatch("decode"):
             disparity, normals = self._decode(latents, image.shape[:2])
-        scale, sky = relative_scale(self.config.scale), None
+        scale, sky = relative_scale(), None
         if disparity is not None:
             with stopwatch("align"):
-                scale = (aligner or Aligner()).align(disparity, reference, stamp, self.config.scale)
+                prediction = Prediction(image, disparity, normals, camera, stamp)
+                scale = (aligner or Aligner()).align(prediction, reference, self.config.scale)
                 sky = self._sky(disparity, normals, scale)
         self._seen.add(self._process_size(*image.shape[:2]))
-        return Geometry(image, camera, "core", scale, disparity, normals, stopwatch, latents, reference, sky)
+        return Geometry(image, camera, "core", scale, disparity, normals, stopwatch, latents, sky)
 
     @torch.inference_mode()
-    def sharpen(self, coarse: Geometry, steps: int | None = None) -> Iterator[Geometry | None]:
+    def sharpen(
+        self, coarse: Geometry, steps: int | None = None, tasks: Sequence[str] | None = None
+    ) -> Iterator[Geometry | None]:
         """Run the detail sharpener on a coarse geometry: yields None after every Euler step, then the sharp geometry.
 
-        Tasks without a sharpener stay as they are. The sharp disparity is fitted anew, to the frame's own reference or
-        else to the coarse depth: an affine-invariant disparity has a scale and a shift of its own.
+        Of its ``tasks``, by default all; the others and those without a sharpener stay as they are. The sharp disparity
+        has a scale and a shift of its own and is fitted to the coarse depth: the two lie on each other.
         """
         stopwatch = Stopwatch(self.device)
         latents = dict(coarse.latents)
         steps = steps or self.config.sharp.steps or self.model.sharpener_steps
         for task, latent in coarse.latents.items():
-            if not self.model.has_sharpener(task):
+            if not self.model.has_sharpener(task) or (tasks is not None and task not in tasks):
                 continue
             job = self.model.sharpen(latent, task, steps)
             sharp = None
@@ -148,9 +152,8 @@ class Estimator:
             disparity, normals = self._decode(latents, coarse.image.shape[:2])
         scale = coarse.scale
         if disparity is not None and coarse.depth is not None:
-            own = coarse.reference if scale.metric else None
             with stopwatch("align"), suppress(AlignmentError):
-                factor, shift, _ = fit_to_reference(disparity, own or Reference(coarse.depth))
+                factor, shift, _ = fit_to_reference(disparity, Reference(coarse.depth))
                 scale = replace(scale, scale=factor, shift=shift)
         with stopwatch("align"):
             sky = self._sky(disparity, normals, scale)

@@ -1,14 +1,22 @@
-"""From relative to metric: the scale of one camera's frames over time."""
+"""Scale and shift of one frame, and where they can come from."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from lotus2_ros.config import ScaleConfig
-from lotus2_ros.geometry.alignment import AlignmentError
+from lotus2_ros.geometry.alignment import (
+    AlignmentError,
+    scale_from_ground,
+    shift_from_normals,
+    up_from_angles,
+    up_from_normals,
+)
+from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.reference import Reference, fit_to_reference
 
 # Of an image that nothing is known of: the farthest point is eleven times as far as the nearest.
@@ -21,43 +29,59 @@ class Scale:
 
     scale: float
     shift: float
-    source: str  # reference_depth | none
+    source: str  # reference_depth | reference_points | camera_height | normals | none
     metric: bool
     age: float = math.nan  # seconds between the fit's reference and the frame
     inlier_fraction: float = math.nan
-    note: str = ""  # why the newest reference was not used
+    note: str = ""  # why something better was not used
+
+    def changed(self, factor: float, offset: float) -> Scale:
+        """The scale after all inverse depths became factor * inverse depth + offset."""
+        return replace(self, scale=factor * self.scale, shift=factor * self.shift + offset)
 
 
-class Aligner:
-    """Finds scale and shift of one camera's frames and keeps the last good fit for ``config.max_age`` seconds."""
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says of an image (H, W, 3) uint8: disparity (H, W), normals (H, W, 3) or None, of one camera."""
 
-    def __init__(self) -> None:
-        self._last: tuple[Scale, float] | None = None  # the fit, and the stamp of its reference
-
-    def align(self, disparity: Tensor, reference: Reference | None, stamp: float, config: ScaleConfig) -> Scale:
-        """The scale of a frame of ``stamp`` seconds: a new fit, else the last one, else a relative one."""
-        note = ""
-        if config.source == "none":
-            return relative_scale(config, note)
-        if reference is not None:
-            try:
-                scale, shift, stats = fit_to_reference(disparity, reference)
-                fit = Scale(scale, shift, reference.source, True, inlier_fraction=float(stats.inlier_fraction))
-                self._last = fit, reference.stamp
-            except AlignmentError as error:
-                note = str(error)
-        if self._last is None:
-            return relative_scale(config, note)
-        fit, fitted = self._last
-        age = stamp - fitted
-        # A fit from the future (a bag that started over, a clock that jumped) says nothing about this frame.
-        if not -config.max_age <= age <= config.max_age:
-            self._last = None
-            return relative_scale(config, note or f"the last reference is {age:.1f} s old")
-        return replace(fit, age=age, note=note)
+    image: Tensor
+    disparity: Tensor
+    normals: Tensor | None = None
+    camera: Camera | None = None
+    stamp: float = 0.0  # seconds
 
 
-def relative_scale(config: ScaleConfig, note: str = "") -> Scale:
-    """The scale while nothing metric is known: a guessed shift, and a factor that puts the nearest point at 1."""
-    shift = config.relative_shift or GUESSED_SHIFT
-    return Scale(1 / (1 + shift), shift / (1 + shift), source="none", metric=False, note=note)
+def scale_of_reference(disparity: Tensor, reference: Reference) -> Scale:
+    """The metric scale of ``disparity`` (H, W). Raises AlignmentError if the reference does not determine it."""
+    scale, shift, stats = fit_to_reference(disparity, reference)
+    return Scale(scale, shift, reference.source, True, inlier_fraction=float(stats.inlier_fraction))
+
+
+def scale_of_height(frame: Prediction, config: ScaleConfig) -> Scale:
+    """The metric scale by the camera's height above the floor. Raises AlignmentError if no floor is to be seen."""
+    if frame.normals is None or frame.camera is None:
+        raise AlignmentError("expected normals and camera_info for the camera's height, got none")
+    K, rays = (values.to(frame.disparity.device) for values in (frame.camera.K, frame.camera.rays))
+    up = up_from_angles(config.camera_pitch, config.camera_roll).to(frame.disparity.device)
+    up = up_from_normals(frame.normals, up)
+    scale, shift, stats = scale_from_ground(frame.disparity, frame.normals, K, up, config.camera_height, rays)
+    stats.check()
+    share = float(stats.inlier_fraction)
+    return Scale(float(scale), float(shift), "camera_height", True, age=0.0, inlier_fraction=share)
+
+
+def relative_shift(frame: Prediction, config: ScaleConfig) -> float:
+    """shift / scale without metres: as configured, or from the normals. Raises AlignmentError if they do not say it."""
+    if config.relative_shift > 0:
+        return config.relative_shift
+    if frame.normals is None or frame.camera is None:
+        raise AlignmentError("expected normals and camera_info for the shift, got none")
+    K, rays = (values.to(frame.disparity.device) for values in (frame.camera.K, frame.camera.rays))
+    shift, stats = shift_from_normals(frame.disparity, frame.normals, K, torch.isfinite(frame.disparity), rays)
+    stats.check()
+    return float(shift)
+
+
+def relative_scale(shift: float = GUESSED_SHIFT, source: str = "none", note: str = "") -> Scale:
+    """The scale that puts the nearest point at 1, with ``shift`` of shift / scale."""
+    return Scale(1 / (1 + shift), shift / (1 + shift), source, metric=False, note=note)

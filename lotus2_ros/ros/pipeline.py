@@ -13,8 +13,8 @@ from rclpy.publisher import Publisher
 from lotus2_ros.config import Config
 from lotus2_ros.device import Download, copy_stream, finish, use_threads
 from lotus2_ros.estimator import Estimator, Geometry
+from lotus2_ros.geometry.aligner import Aligner
 from lotus2_ros.geometry.camera import Camera
-from lotus2_ros.geometry.scale import Aligner
 from lotus2_ros.model.lotus2 import ImageSizeError
 from lotus2_ros.ros.diagnostics import PERIOD, Health
 from lotus2_ros.ros.filtered import Cloud, FilteredClouds
@@ -40,6 +40,7 @@ class Pending:
 
     frame: Frame
     geometry: Geometry
+    tasks: list[str]
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,7 @@ class Pipeline:
         config = self._config()
         sharp = self._outputs.tasks("sharpener") if config.sharp.enabled else set()
         wanted = self._outputs.tasks("core") | sharp
-        tasks = [task for task in self._estimator.model.tasks if task in wanted]
-        if not tasks:
+        if not wanted.intersection(self._estimator.model.tasks):
             return None
         started = time.perf_counter()
         stamp = stamp_seconds(frame.image.header)
@@ -141,6 +141,9 @@ class Pipeline:
                 self._node.get_logger().info(f"first image of {width}x{height}: warming up")
             converted = time.perf_counter()
             reference = self._references.for_frame(frame.image.header, camera, config.scale)
+            if "depth" in wanted and self._aligner.wants_normals(reference, config.scale):
+                wanted.add("normals")
+            tasks = [task for task in self._estimator.model.tasks if task in wanted]
             geometry = self._estimator.predict(
                 image, camera, reference, tasks=tasks, aligner=self._aligner, stamp=stamp
             )
@@ -151,12 +154,12 @@ class Pipeline:
             self._health.reject("image_size", str(error))
             return None
         self._hand_over(frame, geometry, {"wait": started - frame.arrived, "convert": converted - started})
-        refinable = any(self._estimator.model.has_sharpener(task) for task in sharp)
-        return Pending(frame, geometry) if refinable else None
+        refinable = [task for task in tasks if task in sharp and self._estimator.model.has_sharpener(task)]
+        return Pending(frame, geometry, refinable) if refinable else None
 
     def _sharpen(self, pending: Pending) -> Iterator[None]:
         """Refine a coarse result, one Euler step at a time, and publish it with its own stamp."""
-        for geometry in self._estimator.sharpen(pending.geometry):
+        for geometry in self._estimator.sharpen(pending.geometry, tasks=pending.tasks):
             if geometry is None:
                 yield
             else:

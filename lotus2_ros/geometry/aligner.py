@@ -1,0 +1,211 @@
+"""One camera's scale from frame to frame: what is measured, what is expected, and how far to believe each."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, replace
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from lotus2_ros.config import ScaleConfig
+from lotus2_ros.geometry.alignment import AlignmentError
+from lotus2_ros.geometry.reference import Reference
+from lotus2_ros.geometry.scale import (
+    Prediction,
+    Scale,
+    relative_scale,
+    relative_shift,
+    scale_of_height,
+    scale_of_reference,
+)
+from lotus2_ros.geometry.tracking import MEMORY, Outlook, Tracker, small_size
+
+# A fit whose depths differ from what is expected by more than this factor is not believed at once,
+GATE = 1.3
+# but when so many in a row do. As many have to agree before anything is expected.
+CONVINCING = 3
+# Frames that the shift from the normals is averaged over while the camera moves.
+SHIFT_MEMORY = 5
+# Frames that are kept for references that come late, and their longer side in pixels.
+REMEMBERED_FRAMES = 30
+REMEMBERED_SIDE = 320
+
+
+@dataclass(frozen=True)
+class _Past:
+    """A frame that a late reference may belong to; its scale is kept up with what was learnt since."""
+
+    stamp: float
+    disparity: Tensor
+    scale: Scale
+
+
+class Aligner:
+    """Finds scale and shift of one camera's frames, and keeps them steady.
+
+    *Measured* is what a reference says, or the known height above the floor, or without metres the normals. *Expected*
+    is what leaves still things where they were (:class:`Tracker`) or else the scale of the last frame. The scale is the
+    mean of what was measured while the camera stood, so a moving camera's does not lag. A metric measurement holds for
+    ``config.max_age`` seconds; in between, the scale follows what is expected.
+    """
+
+    def __init__(self) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
+        self._tracker = Tracker()
+        self._last: Scale | None = None  # of the last frame
+        self._stamp = math.nan  # of the last frame, seconds
+        self._fit: Scale | None = None  # the last metric measurement that was believed
+        self._fit_stamp = math.nan  # of its reference
+        self._measured = self._shifts = 0.0  # measurements in the mean
+        self._agreed = self._disagreed = 0  # metric measurements in a row
+        self._past: deque[_Past] = deque(maxlen=REMEMBERED_FRAMES)
+
+    def wants_normals(self, reference: Reference | None, config: ScaleConfig) -> bool:
+        """Whether the next frame's normals would be of use to :meth:`align`."""
+        if config.source in ("auto", "camera_height") and config.camera_height > 0:
+            return reference is None
+        return reference is None and config.relative_shift == 0 and (self._last is None or not self._last.metric)
+
+    def align(self, frame: Prediction, reference: Reference | None, config: ScaleConfig) -> Scale:
+        """The scale of the next frame. ``reference`` belongs to it, or is late and belongs to one before it."""
+        # A clock that jumped, a bag that starts over: nothing remembered is about this frame.
+        if not 0 <= frame.stamp - self._stamp <= max(1.0, config.max_age):
+            self._forget()
+        outlook = self._tracker.look(frame.disparity, frame.image) if config.tracking else Outlook()
+        if outlook.cut:
+            tracker = self._tracker
+            self._forget()
+            self._tracker = tracker
+        self._measured *= outlook.still
+        self._shifts *= max(outlook.still, 1 - 1 / SHIFT_MEMORY)
+        expected = self._expected(outlook) if config.tracking else None
+        fit, stamp, note = self._measure(frame, expected, reference, config)
+        if fit is not None and expected is not None and self._is_doubtful(fit, expected, outlook):
+            fit, note = None, f"the fit of {fit.source} differs from the last ones"
+        if fit is not None:
+            scale = self._believe(fit, stamp, expected)
+        elif self._holds(frame.stamp, config):
+            scale = self._carry(expected, note)
+        else:
+            scale = self._relative(frame, expected, outlook, config, note)
+        if scale.metric:
+            scale = replace(scale, age=frame.stamp - self._fit_stamp)
+        self._settle(frame, scale, expected, config)
+        return scale
+
+    def _expected(self, outlook: Outlook) -> Scale | None:
+        if self._last is None or outlook.line is None:
+            return self._last
+        return replace(self._last, scale=outlook.line[0], shift=outlook.line[1])
+
+    def _measure(
+        self, frame: Prediction, expected: Scale | None, reference: Reference | None, config: ScaleConfig
+    ) -> tuple[Scale | None, float, str]:
+        """A metric measurement, the time it is of, and why there is none or none from a reference."""
+        note = ""
+        if reference is not None and config.source != "none":
+            try:
+                return self._scale_of(reference, frame, expected, config.reference_slop), reference.stamp, ""
+            except AlignmentError as error:
+                note = str(error)
+        by_reference = (
+            self._fit is not None and self._fit.source != "camera_height" and self._holds(frame.stamp, config)
+        )
+        if config.camera_height > 0 and config.source in ("auto", "camera_height") and not by_reference:
+            try:
+                return scale_of_height(frame, config), frame.stamp, note
+            except AlignmentError as error:
+                note = "; ".join(filter(None, (note, str(error))))
+        return None, math.nan, note
+
+    def _scale_of(self, reference: Reference, frame: Prediction, expected: Scale | None, slop: float) -> Scale:
+        """What a reference says of this frame; one that is late says it of its own frame, and that frame of this."""
+        if abs(reference.stamp - frame.stamp) <= slop:
+            return scale_of_reference(frame.disparity, reference)
+        past = min(self._past, key=lambda past: abs(past.stamp - reference.stamp), default=None)
+        if past is None or expected is None or abs(past.stamp - reference.stamp) > slop:
+            raise AlignmentError(
+                f"expected a reference within {slop:g} s of a frame, got one {frame.stamp - reference.stamp:.3f} s old"
+            )
+        fit = scale_of_reference(past.disparity, reference)
+        factor = fit.scale / past.scale.scale
+        moved = expected.changed(factor, fit.shift - factor * past.scale.shift)
+        return replace(fit, scale=moved.scale, shift=moved.shift)
+
+    def _is_doubtful(self, fit: Scale, expected: Scale, outlook: Outlook) -> bool:
+        """Whether to wait for more fits that say the same."""
+        if not expected.metric or self._agreed < CONVINCING:
+            return False
+        pairs = [(s.scale * level + s.shift for s in (fit, expected)) for level in outlook.levels]
+        agrees = all(1 / GATE <= new / max(old, 1e-9) <= GATE for new, old in pairs)
+        self._disagreed = 0 if agrees else self._disagreed + 1
+        return 0 < self._disagreed < CONVINCING
+
+    def _believe(self, fit: Scale, stamp: float, expected: Scale | None) -> Scale:
+        """The mean of a metric measurement and those before it."""
+        if expected is None or not expected.metric or self._disagreed:
+            self._measured = 0.0
+            self._agreed = 0
+        self._agreed, self._disagreed = self._agreed + 1, 0
+        self._measured = min(self._measured + 1, MEMORY)
+        self._fit, self._fit_stamp = fit, stamp
+        if expected is None:
+            return fit
+        gain = 1 / self._measured
+        scale = expected.scale + gain * (fit.scale - expected.scale)
+        return replace(fit, scale=scale, shift=expected.shift + gain * (fit.shift - expected.shift))
+
+    def _holds(self, stamp: float, config: ScaleConfig) -> bool:
+        """Whether the last metric measurement does for a frame of this time."""
+        if self._fit is None or config.source not in ("auto", self._fit.source):
+            return False
+        return abs(stamp - self._fit_stamp) <= config.max_age
+
+    def _carry(self, expected: Scale | None, note: str) -> Scale:
+        """The last metric measurement, as it holds for this frame."""
+        assert self._fit is not None  # it holds
+        line = expected or self._fit
+        return replace(self._fit, scale=line.scale, shift=line.shift, note=note)
+
+    def _relative(
+        self, frame: Prediction, expected: Scale | None, outlook: Outlook, config: ScaleConfig, note: str
+    ) -> Scale:
+        """A scale without metres: the mean of the measured shifts; the factor leaves the middle where it was."""
+        if not note and self._fit is not None:
+            note = f"the last fit of {self._fit.source} is {frame.stamp - self._fit_stamp:.1f} s old"
+        try:
+            shift, source = relative_shift(frame, config), "none" if config.relative_shift else "normals"
+        except AlignmentError as error:
+            note = note or str(error)
+            if expected is None:
+                return relative_scale(note=note)
+            source = expected.source if expected.source == "normals" else "none"
+            return replace(expected, source=source, metric=False, age=math.nan, inlier_fraction=math.nan, note=note)
+        if expected is None:
+            return relative_scale(shift, source, note)
+        self._shifts = min(self._shifts + 1, MEMORY)
+        gain = 1 if config.relative_shift else 1 / self._shifts
+        old = expected.shift / expected.scale
+        shift = old + gain * (shift - old)
+        middle = outlook.levels[0]
+        scale = expected.scale * (middle + old) / (middle + shift)
+        return Scale(scale, scale * shift, source, metric=False, note=note)
+
+    def _settle(self, frame: Prediction, scale: Scale, expected: Scale | None, config: ScaleConfig) -> None:
+        """Remember the frame, and correct what is remembered of those before it."""
+        if config.tracking:
+            if expected is not None:
+                factor = scale.scale / expected.scale
+                offset = scale.shift - factor * expected.shift
+                self._tracker.change(factor, offset)
+                for number, past in enumerate(self._past):
+                    self._past[number] = replace(past, scale=past.scale.changed(factor, offset))
+            self._tracker.settle(scale.scale, scale.shift)
+            size = small_size(*frame.disparity.shape, REMEMBERED_SIDE)
+            small = F.adaptive_avg_pool2d(frame.disparity[None, None], size)[0, 0]
+            self._past.append(_Past(frame.stamp, small, scale))
+        self._last, self._stamp = scale, frame.stamp

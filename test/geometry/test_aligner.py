@@ -1,0 +1,263 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lotus2_ros.config import ScaleConfig
+from lotus2_ros.geometry.aligner import GATE, Aligner
+from lotus2_ros.geometry.camera import Camera
+from lotus2_ros.geometry.depth import disparity_to_depth
+from lotus2_ros.geometry.reference import Reference
+from lotus2_ros.geometry.scale import GUESSED_SHIFT, Prediction
+
+HEIGHT, WIDTH = 96, 128
+CAMERA = Camera.from_intrinsics(WIDTH, HEIGHT, 110.0, 105.0, 61.0, 50.0)
+CONFIG = ScaleConfig(max_age=1.0, relative_shift=0.2)
+
+
+def blobs(seed):
+    """Smooth (HEIGHT, WIDTH) in [0, 1]."""
+    coarse = torch.rand(1, 1, 12, 16, generator=torch.Generator().manual_seed(seed))
+    return F.interpolate(coarse, (HEIGHT, WIDTH), mode="bicubic", align_corners=False)[0, 0].clamp(0, 1)
+
+
+IMAGE = (200 * blobs(0) + 30).to(torch.uint8)[..., None].expand(-1, -1, 3)
+ELSEWHERE = (200 * blobs(9) + 30).to(torch.uint8)[..., None].expand(-1, -1, 3)
+INVERSE_DEPTH = 0.1 + 0.5 * blobs(1)  # 1.7 to 10 m
+DEPTH = 1 / INVERSE_DEPTH
+
+
+def frame(stamp, scale=0.5, shift=0.1, image=IMAGE, normals=None):
+    """What a model says whose disparity is right with this scale and shift."""
+    return Prediction(image, (INVERSE_DEPTH - shift) / scale, normals, CAMERA, stamp)
+
+
+def moved(pixels):
+    """The image, moved: a camera that turns, as far as can be told from it."""
+    return IMAGE.roll(pixels, dims=1)
+
+
+def error(prediction, scale):
+    """Largest relative error in depth."""
+    depth = disparity_to_depth(prediction.disparity, scale.scale, scale.shift)
+    return float((depth / DEPTH - 1).abs().max())
+
+
+def test_a_reference_makes_it_metric():
+    seen = frame(5.0)
+    scale = Aligner().align(seen, Reference(DEPTH, stamp=4.95), CONFIG)
+    assert scale.metric and scale.source == "reference_depth" and not scale.note
+    assert error(seen, scale) < 1e-4 and scale.age == pytest.approx(0.05)
+
+
+def test_without_a_reference_the_scale_is_relative():
+    scale = Aligner().align(frame(5.0), None, CONFIG)
+    assert not scale.metric and scale.source == "none" and math.isnan(scale.age)
+    depth = disparity_to_depth(torch.tensor([1.0, 0.0]), scale.scale, scale.shift)
+    torch.testing.assert_close(depth, torch.tensor([1.0, 6.0]))
+
+
+def test_the_last_fit_is_kept_until_it_is_too_old():
+    aligner = Aligner()
+    aligner.align(frame(10.0), Reference(DEPTH, stamp=10.0), CONFIG)
+    kept = aligner.align(frame(10.8), None, CONFIG)
+    assert kept.metric and kept.age == pytest.approx(0.8) and kept.source == "reference_depth"
+    old = aligner.align(frame(11.5), None, CONFIG)
+    assert not old.metric and "1.5 s old" in old.note
+
+
+def test_when_metres_end_nothing_jumps():
+    """The relative scale goes on where the metric one was: the cloud in RViz stays where it is."""
+    aligner, config = Aligner(), replace(CONFIG, relative_shift=0.0)
+    aligner.align(frame(0.0), Reference(DEPTH, stamp=0.0), config)
+    for stamp in (0.5, 1.0, 1.5):
+        scale = aligner.align(frame(stamp), None, config)
+    assert not scale.metric and error(frame(1.5), scale) < 1e-4
+
+
+@pytest.mark.parametrize("stamp", [3.0, 99.0])
+def test_a_clock_that_jumps_forgets_everything(stamp):
+    aligner = Aligner()
+    aligner.align(frame(10.0), Reference(DEPTH, stamp=10.0), CONFIG)
+    scale = aligner.align(frame(stamp), None, CONFIG)
+    assert not scale.metric
+    assert scale.shift / scale.scale == pytest.approx(CONFIG.relative_shift)
+
+
+def test_a_camera_cut_forgets_everything():
+    aligner = Aligner()
+    for stamp in (0.0, 0.1):
+        aligner.align(frame(stamp), Reference(DEPTH, stamp=stamp), CONFIG)
+    assert aligner.align(frame(0.2), None, CONFIG).metric
+    assert not aligner.align(frame(0.3, image=ELSEWHERE), None, CONFIG).metric
+    again = frame(0.4, scale=2.0, image=ELSEWHERE)
+    assert error(again, aligner.align(again, Reference(DEPTH, stamp=0.4), CONFIG)) < 1e-4
+
+
+def test_between_references_a_standing_camera_follows_what_is_still():
+    """The model's own scale and shift change from frame to frame; the depth does not."""
+    aligner = Aligner()
+    aligner.align(frame(0.0), Reference(DEPTH, stamp=0.0), CONFIG)
+    for number, (scale, shift) in enumerate([(0.6, 0.05), (0.45, 0.12), (0.7, -0.1)], start=1):
+        seen = frame(0.1 * number, scale, shift)
+        got = aligner.align(seen, None, CONFIG)
+        assert got.metric and error(seen, got) < 1e-3
+    alone = Aligner()
+    untracked = replace(CONFIG, tracking=False)
+    alone.align(frame(0.0), Reference(DEPTH, stamp=0.0), untracked)
+    assert error(seen, alone.align(seen, None, untracked)) > 0.2
+
+
+def noisy_reference(stamp):
+    generator = torch.Generator().manual_seed(int(1000 * stamp))
+    factor = 1 + 0.05 * torch.randn(1, generator=generator)
+    return Reference(DEPTH * factor, stamp)
+
+
+def scales_of(config, images):
+    aligner = Aligner()
+    return torch.tensor(
+        [
+            aligner.align(frame(0.1 * i, image=image), noisy_reference(0.1 * i), config).scale
+            for i, image in enumerate(images)
+        ]
+    )
+
+
+def test_a_standing_camera_averages_its_references():
+    still = [IMAGE] * 40
+    tracked, alone = scales_of(CONFIG, still), scales_of(replace(CONFIG, tracking=False), still)
+    assert tracked[10:].std() < alone[10:].std() / 3
+    assert tracked[-1] == pytest.approx(0.5, rel=0.03)
+
+
+def test_a_moving_camera_does_not_lag():
+    moving = [moved(5 * i) for i in range(10)]
+    tracked, alone = scales_of(CONFIG, moving), scales_of(replace(CONFIG, tracking=False), moving)
+    torch.testing.assert_close(tracked, alone)
+
+
+def test_a_late_reference_corrects_the_present_by_its_own_frame():
+    """It belongs to a frame of another scale and shift, and nothing metric was known until it came."""
+    aligner = Aligner()
+    for number, (scale, shift) in enumerate([(0.5, 0.1), (0.6, 0.05), (0.45, 0.12)]):
+        assert not aligner.align(frame(0.1 * number, scale, shift), None, CONFIG).metric
+    seen = frame(0.3, 0.7, -0.1)
+    config = replace(CONFIG, reference_slop=0.02)
+    got = aligner.align(seen, Reference(DEPTH, stamp=0.11), config)
+    assert got.metric and got.age == pytest.approx(0.19) and error(seen, got) < 1e-3
+
+
+def test_a_reference_of_no_remembered_frame_is_not_used():
+    aligner = Aligner()
+    aligner.align(frame(5.0), None, CONFIG)
+    got = aligner.align(frame(5.5), Reference(DEPTH, stamp=4.2), CONFIG)
+    assert not got.metric and "1.300 s old" in got.note
+
+
+def test_one_wrong_reference_is_not_believed_but_three_are():
+    aligner = Aligner()
+    for number in range(4):
+        aligner.align(frame(0.1 * number), Reference(DEPTH, stamp=0.1 * number), CONFIG)
+    wrong = DEPTH * 2 * GATE
+    for number in (4, 5):
+        got = aligner.align(frame(0.1 * number), Reference(wrong, stamp=0.1 * number), CONFIG)
+        assert got.metric and error(frame(0.0), got) < 1e-3 and "differs" in got.note
+        assert got.age == pytest.approx(0.1 * number - 0.3)
+    got = aligner.align(frame(0.6), Reference(wrong, stamp=0.6), CONFIG)
+    assert error(frame(0.6), got) == pytest.approx(2 * GATE - 1, rel=1e-3) and not got.note
+
+
+def test_a_right_reference_after_a_wrong_one_starts_the_count_anew():
+    aligner = Aligner()
+    factors = [1, 1, 1, 3, 1, 3, 3]
+    for number, factor in enumerate(factors):
+        got = aligner.align(frame(0.1 * number), Reference(DEPTH * factor, stamp=0.1 * number), CONFIG)
+    assert error(frame(0.0), got) < 1e-3
+
+
+def test_a_refused_fit_keeps_the_last_one_and_says_why():
+    aligner = Aligner()
+    aligner.align(frame(1.0), Reference(DEPTH, stamp=1.0), CONFIG)
+    few = torch.full_like(DEPTH, math.nan)
+    few[0, :5] = 3.0
+    got = aligner.align(frame(1.1), Reference(few, stamp=1.1), CONFIG)
+    assert got.metric and got.age == pytest.approx(0.1) and "20 points" in got.note
+
+
+def test_source_none_is_never_metric():
+    config = replace(CONFIG, source="none", camera_height=1.0)
+    aligner = Aligner()
+    aligner.align(frame(0.0), Reference(DEPTH, stamp=0.0), CONFIG)
+    assert not aligner.align(frame(0.1), Reference(DEPTH, stamp=0.1), config).metric
+
+
+def room_normals():
+    """A floor 1.4 m below the camera, a wall 6 m ahead; depth and normals of CAMERA."""
+    floor = 1.4 / CAMERA.rays[..., 1].clamp_min(1e-6)
+    is_floor = floor < 6
+    depth = torch.where(is_floor, floor, 6.0)
+    normals = torch.where(is_floor[..., None], torch.tensor([0.0, -1, 0]), torch.tensor([0.0, 0, -1]))
+    return depth, normals
+
+
+def room(stamp, scale=0.5, shift=0.1, normals=True, image=IMAGE):
+    depth, directions = room_normals()
+    return Prediction(image, (1 / depth - shift) / scale, directions if normals else None, CAMERA, stamp)
+
+
+def test_the_height_of_the_camera_makes_it_metric():
+    config = replace(CONFIG, camera_height=1.4)
+    got = Aligner().align(room(2.0), None, config)
+    assert got.metric and got.source == "camera_height" and got.age == 0
+    assert got.scale == pytest.approx(0.5, rel=1e-2) and got.shift == pytest.approx(0.1, abs=2e-3)
+
+
+def test_a_reference_comes_before_the_height_as_long_as_it_holds():
+    depth, _ = room_normals()
+    config = replace(CONFIG, camera_height=2.8)  # twice what it is
+    aligner = Aligner()
+    assert aligner.align(room(0.0), Reference(depth, stamp=0.0), config).source == "reference_depth"
+    kept = aligner.align(room(0.5), None, config)
+    assert kept.source == "reference_depth" and kept.scale == pytest.approx(0.5, rel=1e-2)
+    assert aligner.align(room(1.2), None, config).source == "camera_height"
+
+
+def test_without_normals_the_height_is_of_no_use_and_says_so():
+    got = Aligner().align(room(0.0, normals=False), None, replace(CONFIG, camera_height=1.4))
+    assert not got.metric and "expected normals" in got.note
+
+
+def test_the_normals_give_the_shift():
+    config = replace(CONFIG, relative_shift=0.0)
+    got = Aligner().align(room(0.0), None, config)
+    assert not got.metric and got.source == "normals"
+    assert got.shift / got.scale == pytest.approx(0.2, rel=2e-2)
+    guessed = Aligner().align(room(0.0, normals=False), None, config)
+    assert guessed.source == "none" and guessed.shift / guessed.scale == pytest.approx(GUESSED_SHIFT)
+
+
+def test_a_shift_that_comes_later_leaves_the_middle_where_it_was():
+    """First nothing says how the shift is, then the normals do."""
+    config, aligner = replace(CONFIG, relative_shift=0.0), Aligner()
+    first = aligner.align(room(0.0, normals=False), None, config)
+    second = aligner.align(room(0.1), None, config)
+    middle = float(room(0.0).disparity.median())
+    assert second.source == "normals" and second.shift / second.scale == pytest.approx(0.2, rel=2e-2)
+    assert second.scale * middle + second.shift == pytest.approx(first.scale * middle + first.shift, rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reference", "wanted"),
+    [
+        ({"relative_shift": 0.0}, None, True),
+        ({"relative_shift": 0.2}, None, False),
+        ({"relative_shift": 0.2, "camera_height": 1.0}, None, True),
+        ({"relative_shift": 0.2, "camera_height": 1.0, "source": "reference_depth"}, None, False),
+        ({"relative_shift": 0.0, "camera_height": 1.0}, Reference(DEPTH), False),
+    ],
+)
+def test_normals_are_wanted_only_for_what_needs_them(changes, reference, wanted):
+    assert Aligner().wants_normals(reference, replace(CONFIG, **changes)) is wanted
