@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +12,8 @@ from lotus2_ros.geometry.depth import valid_depth
 
 # More points make the fit slower, not better.
 FIT_POINTS = 8192
+# Multiples of it, without their whole part, spread evenly over [0, 1) and in step with no row of an image.
+GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 
 @dataclass(frozen=True)
@@ -25,15 +26,23 @@ class Reference:
 
 
 def fit_to_reference(disparity: Tensor, reference: Reference) -> tuple[float, float, FitStats]:
-    """Metric scale and shift of ``disparity`` (H, W) from a reference of any size. Raises AlignmentError."""
+    """Metric scale and shift of ``disparity`` (H, W) from a reference of any size, and what the fit stands on.
+
+    depth = 1 / (scale * disparity + shift). All measurements weigh the same in inverse depth: weights that grow
+    with depth make depth worse, on streets most. Raises AlignmentError where the reference does not determine a scale
+    and a shift.
+    """
     depth = reference.depth
-    valid = valid_depth(depth)
-    rows, columns = torch.nonzero(valid, as_tuple=True)
-    keep = slice(None, None, max(1, math.ceil(len(rows) / FIT_POINTS)))
-    rows, columns = rows[keep], columns[keep]
+    rows, columns = torch.nonzero(valid_depth(depth), as_tuple=True)
+    if len(rows) > FIT_POINTS:
+        places = torch.arange(FIT_POINTS, dtype=torch.float64, device=depth.device) * GOLDEN_RATIO % 1
+        chosen = (places * len(rows)).long()
+        rows, columns = rows[chosen], columns[chosen]
     measured = depth[rows, columns]
     # The pixel of the disparity image that each measurement falls into.
     at_v = ((rows + 0.5) * disparity.shape[0] / depth.shape[0]).long().to(disparity.device)
     at_u = ((columns + 0.5) * disparity.shape[1] / depth.shape[1]).long().to(disparity.device)
     predicted = disparity[at_v, at_u].to(depth.device)
-    return fit_scale_shift(predicted, 1 / measured, torch.ones_like(measured))
+    scale, shift, stats = fit_scale_shift(predicted, 1 / measured, torch.ones_like(measured))
+    stats.check()
+    return float(scale), float(shift), stats

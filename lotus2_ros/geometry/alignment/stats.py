@@ -18,7 +18,7 @@ class FitStats:
 
     points: Tensor  # measurements used
     inlier_fraction: Tensor  # share of them that agrees
-    residual: Tensor  # median error of those, as the fit's docstring says
+    residual: Tensor  # typical error of those, as the fit's docstring says
     refusal: Tensor  # int64, which of `reasons`; 0: none, the fit holds
     reasons: tuple[str, ...]  # the first is empty
 
@@ -31,4 +31,4 @@ class FitStats:
                 found = f"{int(points)} points" + (
                     f", {100 * float(share):.0f} % agree" if torch.isfinite(share) else ""
                 )
-                raise AlignmentError(f"{self.reasons[reason]}; got {found}")
+                raise AlignmentError(f"{self.reasons[reason]}, got {found}")
