@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
 from lotus2_ros.config import Config, InputConfig
 from lotus2_ros.geometry.calibration import is_rectified
@@ -103,6 +103,7 @@ def subscribe(node: LifecycleNode, config: Config, pairing: Pairing, references:
     # The executor serves those that are ready in this order: what belongs to an image is known before it.
     wanted = [
         (Image, "reference/depth", references.depth, _sensor_data(1)),
+        (PointCloud2, "reference/points", references.points, _sensor_data(1)),
         (CameraInfo, "camera_info", pairing.info, _sensor_data(REMEMBERED_INFOS)),
         (image_type, image_topic(config.input), pairing.image, _sensor_data(1)),
     ]

@@ -76,7 +76,7 @@ class Pipeline:
         self._config = config
         mailboxes: Mailboxes[Frame] = Mailboxes()
         self._health = Health(node, estimator, mailboxes, lambda: config().node.warn_period)
-        self._references = References(self._health)
+        self._references = References(node, self._health)
         self._aligner = Aligner()
         self._rectified = image_is_rectified(node, config().input)
         self._camera: tuple[object, Camera] | None = None
@@ -118,6 +118,7 @@ class Pipeline:
         for name, thread in (("model", self._worker), ("sender", self._sender), ("filter", self._filtered)):
             if not thread.stop(max(0.0, deadline - time.monotonic())):
                 raise TimeoutError(f"the {name}'s thread did not end within {STOP_TIMEOUT:g} s")
+        self._references.close()
 
     def _diagnose(self) -> None:
         self._diagnostics.publish(self._health.diagnostics())

@@ -1,0 +1,185 @@
+"""References: which one a frame gets, which are rejected, and points over DDS."""
+
+import math
+from collections import Counter
+
+import pytest
+import torch
+from lotus2_ros.msg import FrameReport
+from sensor_msgs.msg import Image, PointCloud2, PointField
+from std_msgs.msg import Header
+
+from lotus2_ros.config import Config, ScaleConfig
+from lotus2_ros.estimator import load_estimator
+from lotus2_ros.geometry.camera import Camera
+from lotus2_ros.ros.bridge import create_cloud
+from lotus2_ros.ros.messages import tensor_to_image
+from lotus2_ros.ros.references import References
+
+CAMERA = Camera.from_intrinsics(8, 6, 5.0, 6.0, 3.0, 2.0)
+IN_FRONT = torch.tensor([[0.0, 0.0, 2.0]])
+CONFIG = ScaleConfig(reference_slop=0.1, max_age=2.0)
+
+
+def header_of(stamp: float, frame: str = "camera") -> Header:
+    header = Header(frame_id=frame)
+    header.stamp.sec, header.stamp.nanosec = divmod(round(stamp * 1e9), 10**9)
+    return header
+
+
+def cloud_of(points: torch.Tensor, header: Header) -> PointCloud2:
+    fields = [PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1) for i, name in enumerate("xyz")]
+    return create_cloud(header, fields, points.numpy().view([(name, "f4") for name in "xyz"]).reshape(-1))
+
+
+class Rejections:
+    """In place of a node's Health: what was rejected."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.texts: dict[str, str] = {}
+
+    def reject(self, reason: str, text: str, frame: bool = True) -> None:
+        assert not frame
+        self.counts[reason] += 1
+        self.texts[reason] = text
+
+
+@pytest.fixture
+def health() -> Rejections:
+    return Rejections()
+
+
+@pytest.fixture
+def references(health) -> References:
+    return References(None, health)
+
+
+def send_depth(references: References, stamp: float, value: float = 1.0, frame: str = "camera") -> None:
+    references.depth(tensor_to_image(torch.full((3, 4), value), "32FC1", header_of(stamp, frame)))
+
+
+def stamps(references: References, *frames: float, config: ScaleConfig = CONFIG) -> list[float | None]:
+    """The stamps of the references that frames of these get."""
+    found = [references.for_frame(header_of(stamp), CAMERA, config) for stamp in frames]
+    return [None if reference is None else pytest.approx(reference.stamp, abs=1e-6) for reference in found]
+
+
+def test_a_frame_gets_the_nearest_in_time(references):
+    for stamp in (1.0, 1.12, 1.2):
+        send_depth(references, stamp)
+    assert stamps(references, 1.15, 1.21) == [1.12, 1.2]
+
+
+def test_several_frames_share_a_reference_of_their_time(references):
+    send_depth(references, 1.0)
+    assert stamps(references, 0.95, 1.0, 1.05) == [1.0, 1.0, 1.0]
+
+
+def test_a_late_reference_is_given_once_and_older_ones_no_more(references):
+    for stamp in (1.0, 1.5):
+        send_depth(references, stamp)
+    assert stamps(references, 2.0, 2.1) == [1.5, None]
+    send_depth(references, 1.8)
+    assert stamps(references, 2.2, 2.3) == [1.8, None]
+
+
+def test_a_reference_of_a_frame_to_come_waits_for_it(references):
+    send_depth(references, 2.0)
+    assert stamps(references, 1.0, 1.95) == [None, 2.0]
+
+
+def test_depth_comes_before_points_and_a_source_may_be_chosen(references):
+    send_depth(references, 1.0)
+    references.points(cloud_of(IN_FRONT, header_of(1.0)))
+    found = {
+        source: references.for_frame(header_of(1.0), CAMERA, ScaleConfig(source=source))
+        for source in ("auto", "reference_depth", "reference_points", "camera_height", "none")
+    }
+    sources = {name: reference and reference.source for name, reference in found.items()}
+    assert sources == {
+        "auto": "reference_depth", "reference_depth": "reference_depth", "reference_points": "reference_points",
+        "camera_height": None, "none": None,
+    }  # fmt: skip
+
+
+def test_points_take_over_where_there_is_no_depth(references):
+    references.points(cloud_of(IN_FRONT, header_of(1.0)))
+    reference = references.for_frame(header_of(1.0), CAMERA, CONFIG)
+    assert reference.source == "reference_points" and tuple(reference.depth.shape) == (6, 8)
+    assert float(reference.depth[2, 3]) == 2.0 and torch.isfinite(reference.depth).sum() == 1
+
+
+def test_points_are_projected_once_per_camera(references):
+    references.points(cloud_of(IN_FRONT, header_of(1.0)))
+    first, second = (references.for_frame(header_of(1.0), CAMERA, CONFIG) for _ in range(2))
+    assert first is second
+    wide = references.for_frame(header_of(1.0), CAMERA.resize(16, 12), CONFIG)
+    assert tuple(wide.depth.shape) == (12, 16)
+
+
+def test_a_transform_takes_points_to_the_optical_frame(references):
+    """A lidar of body axes (x forward, y left, z up) half a metre above the camera."""
+    references.points(cloud_of(torch.tensor([[4.0, 0.8, -0.5]]), header_of(1.0, "lidar")))
+    config = ScaleConfig(points_transform="0 -0.5 0 0.5 -0.5 0.5 0.5")
+    depth = references.for_frame(header_of(1.0), CAMERA, config).depth
+    # x right = -left, y down = -up - 0.5, z = forward
+    assert torch.nonzero(torch.isfinite(depth)).tolist() == [[2, 2]] and float(depth[2, 2]) == 4.0
+
+
+@pytest.mark.parametrize("frame", ["camera", ""])
+def test_points_without_a_frame_or_in_the_images_need_no_transform(references, health, frame):
+    references.points(cloud_of(IN_FRONT, header_of(1.0, frame)))
+    assert references.for_frame(header_of(1.0), CAMERA, CONFIG) is not None and not health.counts
+
+
+def test_what_is_from_the_future_is_rejected_once(references, health):
+    send_depth(references, 3.5)
+    assert stamps(references, 1.0, 1.1, 3.5) == [None, None, None]
+    assert health.counts == {"reference_future": 1}
+    assert "at most 2 s ahead of the newest image's, got 2.500 s" in health.texts["reference_future"]
+
+
+def test_after_a_jump_of_the_clock_nothing_is_rejected(references, health):
+    send_depth(references, 100.0)
+    assert stamps(references, 100.0) == [100.0]
+    send_depth(references, 100.1)
+    assert stamps(references, 1.0) == [None]
+    send_depth(references, 1.1)
+    assert stamps(references, 1.1, 100.0) == [1.1, None] and not health.counts
+
+
+def test_depth_in_another_frame_is_rejected_also_when_it_came_before_the_first_image(references, health):
+    send_depth(references, 1.0, frame="other")
+    send_depth(references, 1.05, frame="")
+    assert stamps(references, 1.0, 1.0) == [1.05, 1.05]
+    assert health.counts == {"reference_frame": 1}
+    assert "'camera', got 'other'" in health.texts["reference_frame"]
+
+
+def test_points_that_no_transform_is_known_for_are_rejected(references, health):
+    if_absent("tf2_ros")
+    references.points(cloud_of(IN_FRONT, header_of(1.0, "lidar")))
+    assert stamps(references, 1.0, 1.0) == [None, None] and health.counts == {"reference_transform": 1}
+    text = health.texts["reference_transform"]
+    assert "from 'lidar' to 'camera'" in text and "set scale.points_transform" in text
+
+
+def test_a_transform_without_a_direction_is_rejected(references, health):
+    references.points(cloud_of(IN_FRONT, header_of(1.0, "lidar")))
+    assert stamps(references, 1.0, config=ScaleConfig(points_transform="0 0 0 0 0 0 0")) == [None]
+    assert "quaternion of some length" in health.texts["reference_transform"]
+
+
+def test_points_of_which_the_camera_sees_none_are_rejected(references, health):
+    references.points(cloud_of(-IN_FRONT, header_of(1.0)))
+    assert stamps(references, 1.0) == [None] and health.counts == {"reference_empty": 1}
+    assert "got 1, none of them in its image" in health.texts["reference_empty"]
+
+
+def if_absent(module: str) -> None:
+    try:
+        __import__(module)
+    except ImportError:
+        return
+    pytest.skip(f"{module} is installed")
