@@ -60,11 +60,11 @@ def test_with_gross_outliers_nearly_as_good_as_told_the_inliers(where):
 def test_without_outliers_it_is_weighted_least_squares(seed):
     """With errors of a distribution without tails, where nothing is far out."""
     disparity = rand(200, seed=seed).double()
-    inverse_depth = 0.7 * disparity + 0.05 + 0.01 * torch.sin(2 * torch.pi * rand(200, seed=seed + 1))
+    inverse_depth = 0.7 * disparity + 0.05 + 0.01 * (rand(200, seed=seed + 1) - 0.5)
     weight = 10 ** rand(200, seed=seed + 2)
     scale, shift, stats = fit_scale_shift(disparity, inverse_depth, weight)
     wanted = weighted_least_squares(disparity, inverse_depth, weight)
-    assert torch.stack((scale, shift)).tolist() == pytest.approx(wanted.tolist(), abs=5e-4)
+    assert torch.stack((scale, shift)).tolist() == pytest.approx(wanted.tolist(), abs=1e-3 * 0.7)
     assert stats.inlier_fraction == 1
 
 
