@@ -20,8 +20,10 @@ from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, PointField
 from std_msgs.msg import Header
 
+from lotus2_ros.config import CloudConfig
 from lotus2_ros.geometry.camera import Camera
-from lotus2_ros.ros.messages import image_to_tensor, pack_cloud, tensor_to_cloud, tensor_to_image
+from lotus2_ros.geometry.cloud import organized_cloud
+from lotus2_ros.ros.messages import image_to_tensor, tensor_to_cloud, tensor_to_image
 
 WIDTH, HEIGHT = 640, 480
 WARM_UP, RUNS = 5, 50
@@ -61,7 +63,9 @@ def outputs(image: torch.Tensor) -> dict[str, Callable[[], object]]:
     parts: dict[str, Callable[[], object]] = {
         "depth to Image": lambda: tensor_to_image(depth, "32FC1", Header()),
         "normals to Image": lambda: tensor_to_image(normals, "32FC3", Header()),
-        "depth to XYZRGB cloud": lambda: tensor_to_cloud(pack_cloud(camera.unproject(depth), image, None), Header()),
+        "depth to XYZRGB cloud": lambda: tensor_to_cloud(
+            organized_cloud(depth, camera, image, None, CloudConfig()), Header()
+        ),
     }
     steps = list(parts.values())
     return {**parts, "depth + normals + cloud": lambda: [step() for step in steps]}
@@ -95,8 +99,8 @@ def main() -> None:
     print(f"{'':34}{'ms':>8}")
     for name, run in {**inputs(image), **outputs(image), **peer(image)}.items():
         print(f"{name:34}{milliseconds(run):8.2f}")
-    points = Camera.from_fov(WIDTH, HEIGHT, 60.0).unproject(torch.ones(HEIGHT, WIDTH))
-    cloud = tensor_to_cloud(pack_cloud(points, image, None), Header())
+    depth, camera = torch.ones(HEIGHT, WIDTH), Camera.from_fov(WIDTH, HEIGHT, 60.0)
+    cloud = tensor_to_cloud(organized_cloud(depth, camera, image, None, CloudConfig()), Header())
     print(f"{'for comparison: serialize the cloud':34}{milliseconds(lambda: serialize_message(cloud)):8.2f}")
 
 

@@ -178,9 +178,9 @@ class CloudConfig:
         0.0, "Points farther than this many metres become NaN in the cloud; 0: no limit", low=0.0, high=1e6, live=True
     )  # fmt: skip
     edge_threshold: float = parameter(
-        0.1,
-        "Points between a near and a far surface become NaN in the cloud, where depth differs by more than this share "
-        "from pixel to pixel; 0: none do",
+        0.05,
+        "Points that hang between a near and a far surface become NaN in the cloud, where both are farther from them "
+        "than this share of their depth; 0: none do",
         low=0.0,
         high=10.0,
         live=True,

@@ -18,11 +18,14 @@ pytest.importorskip("rclpy")
 from lotus2_ros import cli
 from lotus2_ros.bags import open_recording, read_messages
 from lotus2_ros.bags.frames import header, image_message
+from lotus2_ros.config import CloudConfig
 from lotus2_ros.demo.results import cloud_tensors, error_where_known, float_image
 from lotus2_ros.demo.scene import REFERENCE_PERIOD, REFERENCE_STRIDE, TRUTH_TOPIC, write_scene_bag
 from lotus2_ros.demo.session import Session, SessionError
 from lotus2_ros.demo.table import latency_lines
 from lotus2_ros.evaluation.metrics import DepthError
+from lotus2_ros.geometry.camera import Camera
+from lotus2_ros.geometry.cloud import organized_cloud
 from lotus2_ros.model.bundle import save_bundle
 from lotus2_ros.model.lotus2 import Lotus2
 
@@ -161,12 +164,14 @@ def test_images_and_clouds_of_the_node_are_read_back() -> None:
     assert torch.equal(float_image(image_message(values[..., 0].numpy(), "32FC1", header(1, "eye"))), values[..., 0])
     from std_msgs.msg import Header
 
-    from lotus2_ros.ros.messages import pack_cloud, tensor_to_cloud
+    from lotus2_ros.ros.messages import tensor_to_cloud
 
     image = torch.randint(0, 255, (2, 4, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    camera = Camera.from_fov(4, 2, 90.0)
     for normals in (None, values):
-        points, colors = cloud_tensors(tensor_to_cloud(pack_cloud(values, image, normals), Header()))
-        assert torch.equal(points, values) and torch.equal(colors, image)
+        rows = organized_cloud(values[..., 0], camera, image, normals, CloudConfig())
+        points, colors = cloud_tensors(tensor_to_cloud(rows, Header()))
+        assert torch.equal(points, camera.unproject(values[..., 0])) and torch.equal(colors, image)
 
 
 def test_latency_lines_have_median_and_95th_percentile() -> None:

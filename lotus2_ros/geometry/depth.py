@@ -19,8 +19,3 @@ def disparity_to_depth(disparity: Tensor, scale: float | Tensor, shift: float | 
 def valid_depth(depth: Tensor) -> Tensor:
     """Bool mask of measurements: finite and positive (0, NaN and Inf all mean "nothing here" in a reference)."""
     return torch.isfinite(depth) & (depth > 0)
-
-
-def limit_depth(depth: Tensor, maximum: float) -> Tensor:
-    """``depth`` with NaN beyond ``maximum``, in its unit; a maximum of 0 is none."""
-    return depth if maximum == 0 else torch.where(depth <= maximum, depth, torch.nan)

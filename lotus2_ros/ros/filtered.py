@@ -19,7 +19,7 @@ from lotus2_ros.worker import Mailboxes
 
 
 class Cloud(NamedTuple):
-    """What is to be filtered: rows of a cloud (H, W, 4 or more), as pack_cloud makes them, and their header."""
+    """What is to be filtered: rows of a cloud (H, W, 4 or more), as organized_cloud makes them, and their header."""
 
     stage: str
     packed: Tensor

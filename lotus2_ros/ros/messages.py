@@ -132,23 +132,8 @@ def tensor_to_image(pixels: Tensor, encoding: str, header: Header) -> Image:
     return _bridge.cv2_to_imgmsg(pixels.contiguous().cpu().numpy(), encoding, header)
 
 
-def pack_cloud(points: Tensor, image: Tensor, normals: Tensor | None) -> Tensor:
-    """The rows of an organized cloud, (H, W, 4) or with normals (H, W, 7), float32: CLOUD_FIELDS.
-
-    Of points (H, W, 3) float32, NaN invalid, an image (H, W, 3) uint8 and normals (H, W, 3) float32, all on one device.
-    """
-    cloud = torch.empty(*points.shape[:2], 4 if normals is None else 7, device=points.device)
-    cloud[..., :3] = points
-    channels = image.to(torch.int32)
-    packed = channels[..., 0] << 16 | channels[..., 1] << 8 | channels[..., 2]
-    cloud.view(torch.int32)[..., 3] = packed
-    if normals is not None:
-        cloud[..., 4:] = normals
-    return cloud
-
-
 def tensor_to_cloud(packed: Tensor, header: Header) -> PointCloud2:
-    """An organized cloud of what :func:`pack_cloud` gives."""
+    """A cloud of rows (H, W, 4 or 7) float32 of CLOUD_FIELDS, as organized_cloud makes them."""
     height, width, columns = packed.shape
     names = CLOUD_FIELDS[:columns]
     fields = [PointField(name=n, offset=4 * i, datatype=PointField.FLOAT32, count=1) for i, n in enumerate(names)]

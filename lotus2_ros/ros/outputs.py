@@ -19,10 +19,10 @@ from torch import Tensor
 
 from lotus2_ros.config import CloudConfig
 from lotus2_ros.estimator import Geometry
-from lotus2_ros.geometry.depth import limit_depth
+from lotus2_ros.geometry.cloud import organized_cloud
 from lotus2_ros.geometry.normals import normals_to_color
 from lotus2_ros.msg import FrameReport
-from lotus2_ros.ros.messages import pack_cloud, tensor_to_cloud, tensor_to_image
+from lotus2_ros.ros.messages import tensor_to_cloud, tensor_to_image
 
 
 class Topic(NamedTuple):
@@ -141,9 +141,9 @@ def contents_of(
     clouds = [prefix + "points", FILTERED] if geometry.scale.metric else [prefix + "points"]
     clouds = [topic for topic in clouds if wanted(topic)]
     if clouds and depth is not None and geometry.camera is not None:
-        points = geometry.camera.unproject(limit_depth(depth, cloud.max_depth))
-        packed = pack_cloud(points, geometry.image, normals if cloud.normals else None)
-        contents.update(dict.fromkeys(clouds, packed))
+        shown = normals if cloud.normals else None
+        rows = organized_cloud(depth, geometry.camera, geometry.image, shown, cloud)
+        contents.update(dict.fromkeys(clouds, rows))
     return contents
 
 

@@ -1,6 +1,6 @@
 import torch
 
-from lotus2_ros.geometry.depth import disparity_to_depth, limit_depth, valid_depth
+from lotus2_ros.geometry.depth import disparity_to_depth, valid_depth
 
 
 def test_depth_is_the_inverse_of_scaled_and_shifted_disparity():
@@ -16,9 +16,3 @@ def test_at_and_beyond_infinity_is_nan():
 def test_valid_depth_is_finite_and_positive():
     depth = torch.tensor([1.0, 0.0, -1.0, torch.nan, torch.inf])
     assert valid_depth(depth).tolist() == [True, False, False, False, False]
-
-
-def test_limit():
-    depth = torch.tensor([1.0, 8.0, 9.0, torch.nan])
-    assert torch.isfinite(limit_depth(depth, 8.0)).tolist() == [True, True, False, False]
-    assert limit_depth(depth, 0) is depth

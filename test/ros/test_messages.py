@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField, RegionOfInterest
 from std_msgs.msg import Header
 
+from lotus2_ros.config import CloudConfig
+from lotus2_ros.geometry.camera import Camera
+from lotus2_ros.geometry.cloud import organized_cloud
 from lotus2_ros.geometry.distortion import Lens
 from lotus2_ros.ros.messages import (
     COLOR_ENCODINGS,
@@ -16,7 +19,6 @@ from lotus2_ros.ros.messages import (
     camera_from_info,
     depth_to_tensor,
     image_to_tensor,
-    pack_cloud,
     points_to_tensor,
     tensor_to_cloud,
     tensor_to_image,
@@ -277,17 +279,18 @@ def test_float_images_come_back(width, height, channels):
 
 @pytest.mark.parametrize("with_normals", [False, True])
 def test_clouds_are_organized_with_packed_colour(with_normals):
-    points = torch.rand(3, 5, 3)
-    points[1, 2] = torch.nan
+    camera, depth = Camera.from_intrinsics(5, 3, 4.0, 3.0, 2.2, 0.7), 1 + torch.rand(3, 5)
+    depth[1, 2] = torch.nan
     image = torch.randint(0, 256, (3, 5, 3), dtype=torch.uint8)
     normals = torch.rand(3, 5, 3) if with_normals else None
-    cloud = tensor_to_cloud(pack_cloud(points, image, normals), Header(frame_id="cam"))
+    rows = organized_cloud(depth, camera, image, normals, CloudConfig())
+    cloud = tensor_to_cloud(rows, Header(frame_id="cam"))
     assert (cloud.height, cloud.width) == (3, 5) and not cloud.is_dense
     assert cloud.row_step == 5 * cloud.point_step and len(cloud.data) == 3 * cloud.row_step
     names = [field.name for field in cloud.fields]
     assert names == ["x", "y", "z", "rgb"] + ["normal_x", "normal_y", "normal_z"] * with_normals
     values = np.frombuffer(cloud.data, np.float32).reshape(3, 5, -1)
-    assert np.array_equal(values[..., :3], points.numpy(), equal_nan=True)
+    assert np.array_equal(values[..., :3], camera.unproject(depth).numpy(), equal_nan=True)
     packed = np.ascontiguousarray(values[..., 3]).view(np.uint32)
     assert np.array_equal(packed >> 16, image[..., 0]) and np.array_equal(packed & 255, image[..., 2])
     assert np.array_equal((packed >> 8) & 255, image[..., 1])
@@ -298,7 +301,7 @@ def test_clouds_are_organized_with_packed_colour(with_normals):
 def test_a_message_has_memory_of_its_own():
     """What it was made of may hold the next frame by the time the message is sent."""
     depth = torch.ones(2, 3)
-    packed = pack_cloud(torch.ones(2, 3, 3), torch.ones(2, 3, 3, dtype=torch.uint8), None)
+    packed = torch.ones(2, 3, 4)
     messages = tensor_to_image(depth, "32FC1", Header()), tensor_to_cloud(packed, Header())
     before = [bytes(message.data) for message in messages]
     depth.zero_()

@@ -44,7 +44,7 @@ def header_of(stamp):
 
 
 def test_six_topics_come_back_metric_with_stamp_and_frame(start, client, disparity, depth):
-    start()
+    start({"cloud.edge_threshold": 0.0})
     client.subscribe(Image, "depth/image", "disparity/image", "normals/image", "normals/color", "relative/depth/image")
     client.subscribe(CameraInfo, "depth/camera_info")
     client.subscribe(PointCloud2, "points")
@@ -150,7 +150,7 @@ def test_warnings_are_throttled(start, client):
 
 
 def test_images_without_camera_info_wait_or_go_by_field_of_view(start, client):
-    node = start({"input.fov": 90.0})
+    node = start({"input.fov": 90.0, "cloud.edge_threshold": 0.0})
     client.subscribe(PointCloud2, "relative/points")
     image = tensor_to_image(IMAGE, "rgb8", header_of(1))
     client.repeat(lambda: client.publish("image", image), lambda: client.received["relative/points"], "relative points")
