@@ -156,7 +156,6 @@ class References:
         points = self._transforms.to_camera(cloud.values, cloud.header, frame_id, config.points_transform)
         depth = sparse_depth(points.to(camera.K.device), camera)
         if not bool(torch.isfinite(depth).any()):
-            raise MessageError(
-                "reference_empty", f"expected points that the camera sees, got {len(points)}, none of them in its image"
-            )
+            got = f"got {len(points)}, none of them in its image"
+            raise MessageError("reference_empty", f"expected points that the camera sees, {got}")
         return depth
