@@ -42,7 +42,7 @@ class CloudFilter:
         assert source is not None and sink is not None  # pipes
         try:
             sink.write(REQUEST.pack(len(cloud), voxel_size, neighbors, deviation))
-            sink.write(np.ascontiguousarray(cloud, np.float32))
+            sink.write(cloud.astype(np.float32).tobytes())
             sink.flush()
         except BrokenPipeError:  # the exit status says why
             pass
@@ -78,7 +78,7 @@ def filter_cloud(cloud: np.ndarray, voxel_size: float, neighbors: int, deviation
         points, _ = points.remove_statistical_outliers(neighbors, deviation)
     red, green, blue = points.point.colors.numpy().round().astype(np.uint32).T
     packed = (red << 16 | green << 8 | blue).view(np.float32)
-    return np.column_stack((points.point.positions.numpy(), packed))
+    return np.column_stack((points.point.positions.numpy(), packed)).astype(np.float32)
 
 
 def main() -> int:
@@ -96,9 +96,9 @@ def main() -> int:
     while len(header := requests.read(REQUEST.size)) == REQUEST.size:
         count, *options = REQUEST.unpack(header)
         cloud = np.frombuffer(requests.read(count * POINT * 4), np.float32).reshape(count, POINT)
-        filtered = np.ascontiguousarray(filter_cloud(cloud, *options), np.float32)
+        filtered = filter_cloud(cloud, *options)
         answers.write(ANSWER.pack(len(filtered)))
-        answers.write(filtered)
+        answers.write(filtered.tobytes())
         answers.flush()
     return 0
 
