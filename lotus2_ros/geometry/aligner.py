@@ -20,14 +20,17 @@ from lotus2_ros.geometry.scale import (
     scale_of_height,
     scale_of_reference,
 )
-from lotus2_ros.geometry.tracking import MEMORY, Outlook, Tracker, small_size
+from lotus2_ros.geometry.tracking import Outlook, Tracker, small_size
 
 # A fit whose depths differ from what is expected by more than this factor is not believed at once,
 GATE = 1.3
 # but when so many in a row do. As many have to agree before anything is expected.
 CONVINCING = 3
-# Frames that the shift from the normals is averaged over while the camera moves.
-SHIFT_MEMORY = 5
+# How much the right scale of what the model says changes by itself, relative, in a second (as a random walk does),
+# while the camera stands and while it moves.
+CHANGE_STANDING, CHANGE_MOVING = 0.002, 0.05
+# Measurements of the shift from normals that are averaged, while it stands and while it moves.
+SHIFTS_STANDING, SHIFTS_MOVING = 20, 5
 # Frames that are kept for references that come late, and their longer side in pixels.
 REMEMBERED_FRAMES = 30
 REMEMBERED_SIDE = 320
@@ -46,8 +49,9 @@ class Aligner:
     """Finds scale and shift of one camera's frames, and keeps them steady.
 
     *Measured* is what a reference says, or the known height above the floor, or without metres the normals. *Expected*
-    is what leaves still things where they were (:class:`Tracker`) or else the scale of the last frame. The scale is the
-    mean of what was measured while the camera stood, so a moving camera's does not lag. A metric measurement holds for
+    is what leaves still things where they were (:class:`Tracker`) or else the scale of the last frame. Their mean is
+    weighed by their variances (Kalman 1960): what is expected is as sure as what was measured before, less so with the
+    time since, and soon unsure when the camera moves, so that its scale does not lag. A metric measurement holds for
     ``config.max_age`` seconds; in between, the scale follows what is expected.
     """
 
@@ -60,7 +64,8 @@ class Aligner:
         self._stamp = math.nan  # of the last frame, seconds
         self._fit: Scale | None = None  # the last metric measurement that was believed
         self._fit_stamp = math.nan  # of its reference
-        self._measured = self._shifts = 0.0  # measurements in the mean
+        self._variance = math.inf  # relative, of the metric scale that is expected
+        self._shifts = 0.0  # measurements of the shift in the mean
         self._agreed = self._disagreed = 0  # metric measurements in a row
         self._past: deque[_Past] = deque(maxlen=REMEMBERED_FRAMES)
 
@@ -80,8 +85,7 @@ class Aligner:
             tracker = self._tracker
             self._forget()
             self._tracker = tracker
-        self._measured *= outlook.still
-        self._shifts *= max(outlook.still, 1 - 1 / SHIFT_MEMORY)
+        self._grow_unsure(outlook.still, frame.stamp)
         expected = self._expected(outlook) if config.tracking else None
         fit, stamp, note = self._measure(frame, expected, reference, config)
         if fit is not None and expected is not None and self._is_doubtful(fit, expected, outlook):
@@ -96,6 +100,14 @@ class Aligner:
             scale = replace(scale, age=frame.stamp - self._fit_stamp)
         self._settle(frame, scale, expected, config)
         return scale
+
+    def _grow_unsure(self, still: float, stamp: float) -> None:
+        """What is expected of a frame is less sure than what was known of the last one."""
+        seconds = 0.0 if math.isnan(self._stamp) else stamp - self._stamp
+        change = still * CHANGE_STANDING + (1 - still) * CHANGE_MOVING
+        self._variance += change**2 * seconds
+        most = still * SHIFTS_STANDING + (1 - still) * SHIFTS_MOVING
+        self._shifts = min(self._shifts, most - 1)
 
     def _expected(self, outlook: Outlook) -> Scale | None:
         if self._last is None or outlook.line is None:
@@ -147,15 +159,15 @@ class Aligner:
 
     def _believe(self, fit: Scale, stamp: float, expected: Scale | None) -> Scale:
         """The mean of a metric measurement and those before it."""
+        variance = fit.deviation**2
         if expected is None or not expected.metric or self._disagreed:
-            self._measured = 0.0
-            self._agreed = 0
+            self._variance, self._agreed = math.inf, 0
         self._agreed, self._disagreed = self._agreed + 1, 0
-        self._measured = min(self._measured + 1, MEMORY)
         self._fit, self._fit_stamp = fit, stamp
+        gain = 1.0 if math.isinf(self._variance) else self._variance / (self._variance + variance)
+        self._variance = variance if math.isinf(self._variance) else (1 - gain) * self._variance
         if expected is None:
             return fit
-        gain = 1 / self._measured
         scale = expected.scale + gain * (fit.scale - expected.scale)
         return replace(fit, scale=scale, shift=expected.shift + gain * (fit.shift - expected.shift))
 
@@ -187,7 +199,7 @@ class Aligner:
             return replace(expected, source=source, metric=False, age=math.nan, inlier_fraction=math.nan, note=note)
         if expected is None:
             return relative_scale(shift, source, note)
-        self._shifts = min(self._shifts + 1, MEMORY)
+        self._shifts += 1
         gain = 1 if config.relative_shift else 1 / self._shifts
         old = expected.shift / expected.scale
         shift = old + gain * (shift - old)

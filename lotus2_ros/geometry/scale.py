@@ -11,6 +11,7 @@ from torch import Tensor
 from lotus2_ros.config import ScaleConfig
 from lotus2_ros.geometry.alignment import (
     AlignmentError,
+    FitStats,
     scale_from_ground,
     shift_from_normals,
     up_from_angles,
@@ -21,6 +22,8 @@ from lotus2_ros.geometry.reference import Reference, fit_to_reference
 
 # Of an image that nothing is known of: the farthest point is eleven times as far as the nearest.
 GUESSED_SHIFT = 0.1
+# No sensor measures better than this, from one time to the next, relative.
+LEAST_DEVIATION = 0.01
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Scale:
     metric: bool
     age: float = math.nan  # seconds between the fit's reference and the frame
     inlier_fraction: float = math.nan
+    deviation: float = math.nan  # relative standard deviation of depth that the fit's points leave
     note: str = ""  # why something better was not used
 
     def changed(self, factor: float, offset: float) -> Scale:
@@ -54,7 +58,7 @@ class Prediction:
 def scale_of_reference(disparity: Tensor, reference: Reference) -> Scale:
     """The metric scale of ``disparity`` (H, W). Raises AlignmentError if the reference does not determine it."""
     scale, shift, stats = fit_to_reference(disparity, reference)
-    return Scale(scale, shift, reference.source, True, inlier_fraction=float(stats.inlier_fraction))
+    return _metric(scale, shift, reference.source, stats)
 
 
 def scale_of_height(frame: Prediction, config: ScaleConfig) -> Scale:
@@ -66,8 +70,7 @@ def scale_of_height(frame: Prediction, config: ScaleConfig) -> Scale:
     up = up_from_normals(frame.normals, up)
     scale, shift, stats = scale_from_ground(frame.disparity, frame.normals, K, up, config.camera_height, rays)
     stats.check()
-    share = float(stats.inlier_fraction)
-    return Scale(float(scale), float(shift), "camera_height", True, age=0.0, inlier_fraction=share)
+    return _metric(float(scale), float(shift), "camera_height", stats)
 
 
 def relative_shift(frame: Prediction, config: ScaleConfig) -> float:
@@ -80,6 +83,13 @@ def relative_shift(frame: Prediction, config: ScaleConfig) -> float:
     shift, stats = shift_from_normals(frame.disparity, frame.normals, K, torch.isfinite(frame.disparity), rays)
     stats.check()
     return float(shift)
+
+
+def _metric(scale: float, shift: float, source: str, stats: FitStats) -> Scale:
+    share, residual, points = (float(value) for value in (stats.inlier_fraction, stats.residual, stats.points))
+    # Of two unknowns from so many points; what all points have in common is not seen in their residuals.
+    deviation = max(LEAST_DEVIATION, residual * math.sqrt(2 / (share * points)))
+    return Scale(scale, shift, source, metric=True, inlier_fraction=share, deviation=deviation)
 
 
 def relative_scale(shift: float = GUESSED_SHIFT, source: str = "none", note: str = "") -> Scale:

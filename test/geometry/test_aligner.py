@@ -134,9 +134,14 @@ def test_a_standing_camera_averages_its_references():
 
 
 def test_a_moving_camera_does_not_lag():
-    moving = [moved(5 * i) for i in range(10)]
-    tracked, alone = scales_of(CONFIG, moving), scales_of(replace(CONFIG, tracking=False), moving)
-    torch.testing.assert_close(tracked, alone)
+    """The scale of what the model says changes by 3 % a frame; averaged over as many frames as standing it would be
+    off by half of it.
+    """
+    aligner = Aligner()
+    for number in range(15):
+        seen = frame(0.1 * number, scale=0.5 * 1.03**number, image=moved(5 * number))
+        got = aligner.align(seen, Reference(DEPTH, stamp=0.1 * number), CONFIG)
+    assert error(seen, got) < 0.02
 
 
 def test_a_late_reference_corrects_the_present_by_its_own_frame():
