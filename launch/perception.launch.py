@@ -20,12 +20,18 @@ ARGUMENTS = {
     "image": "topic of the images",
     "camera_info": "topic of the camera's intrinsics",
     "reference_depth": "topic of a metric depth image that the scale is fitted to",
+    "reference_points": "topic of a lidar's or SLAM's points that the scale is fitted to",
     "params_file": "YAML file of parameters, like config/perception.yaml",
     "use_sim_time": "true: time comes from /clock, of a playing bag or a simulator",
     "rviz": "true: start RViz with config/perception.rviz",
     "bag": "folder or file of a recorded bag to play, with its clock; goes with use_sim_time:=true",
 }
-TOPICS = {"image": "image", "camera_info": "camera_info", "reference_depth": "reference/depth"}
+TOPICS = {
+    "image": "image",
+    "camera_info": "camera_info",
+    "reference_depth": "reference/depth",
+    "reference_points": "reference/points",
+}
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -18,7 +18,8 @@ import yaml
 ROOT = Path(__file__).parents[1]
 LAUNCH_FILE = ROOT / "launch" / "perception.launch.py"
 ARGUMENTS = {
-    "model", "namespace", "image", "camera_info", "reference_depth", "params_file", "use_sim_time", "rviz", "bag",
+    "model", "namespace", "image", "camera_info", "reference_depth", "reference_points", "params_file", "use_sim_time",
+    "rviz", "bag",
 }  # fmt: skip
 
 
@@ -103,6 +104,7 @@ def test_all_given(launch: Launch, tmp_path: Path) -> None:
         image="/cam/image_raw",
         camera_info="/cam/info",
         reference_depth="/tof/depth",
+        reference_points="/lidar/points",
         params_file=str(tmp_path / "mine.yaml"),
         use_sim_time="true",
     )
@@ -115,6 +117,7 @@ def test_all_given(launch: Launch, tmp_path: Path) -> None:
         "image:=/cam/image_raw",
         "camera_info:=/cam/info",
         "reference/depth:=/tof/depth",
+        "reference/points:=/lidar/points",
     }
     assert str(tmp_path / "mine.yaml") in words
     mine, given = node["files"]  # in this order: the launch arguments override the file
