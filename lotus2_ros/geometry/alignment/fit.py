@@ -10,7 +10,7 @@ from lotus2_ros.geometry.alignment.stats import FitStats
 
 MINIMUM_POINTS = 20
 # In standard errors: a smaller scale may as well be noise, for example before a wall that faces the camera.
-MINIMUM_SCALE = 3.0
+MINIMUM_SCALE = 2.0
 REASONS = (
     "",
     f"expected at least {MINIMUM_POINTS} points",

@@ -148,6 +148,14 @@ def test_a_batch_is_fitted_one_by_one():
     assert torch.isnan(scale).tolist() == [[False, True, False], [False, False, False]]
 
 
+def test_nothing_waits_for_the_device():
+    """Tensors on the meta device have no values to wait for."""
+    values = torch.empty(2, 500, device="meta")
+    scale, shift, stats = fit_scale_shift(values, values, values)
+    assert scale.device.type == shift.device.type == stats.refusal.device.type == "meta"
+    assert scale.shape == shift.shape == stats.refusal.shape == (2,)
+
+
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, 1e30])
 def test_a_weight_of_zero_leaves_a_point_out_whatever_it_is(value):
     disparity, inverse_depth = noisy_line(0)
