@@ -34,11 +34,11 @@ def flying_pixels(depth: Tensor, threshold: float) -> Tensor:
             )
             inner, outer = (right - left).abs_(), (far_right - far_left).abs_()
             # |a + b| - |a - b| is twice the smaller of |a| and |b| where their signs agree, negative where they differ.
-            between = inner - (left + right).sub_(middle, alpha=2).abs_()
-            between -= least.narrow(dim, min(size, 2 * reach), count)
+            between = (left + right).sub_(middle, alpha=2).abs_().neg_().add_(inner)
+            between.sub_(least.narrow(dim, min(size, 2 * reach), count))
             levelled = inner.mul_(LEVELLED).sub_(outer)
             here = score.narrow(dim, min(size, 2 * reach), count)
-            torch.maximum(here, torch.minimum(between, levelled), out=here)
+            torch.maximum(here, torch.minimum(between, levelled, out=between), out=here)
     return score > 0
 
 

@@ -12,8 +12,8 @@ def disparity_to_depth(disparity: Tensor, scale: float | Tensor, shift: float | 
     ``disparity`` is affine-invariant, any shape, 1 = near. Where scale * disparity + shift <= 0 the point lies at or
     beyond infinity, which no surface does: NaN (REP-117: not a valid measurement).
     """
-    inverse_depth = disparity * scale + shift
-    return torch.where(inverse_depth > 0, 1 / inverse_depth, torch.nan)
+    inverse_depth = (disparity * scale).add_(shift)
+    return inverse_depth.masked_fill_(inverse_depth <= 0, torch.nan).reciprocal_()
 
 
 def valid_depth(depth: Tensor) -> Tensor:
