@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lotus2_ros.geometry.camera import Camera, CameraError
-from lotus2_ros.geometry.distortion import Lens
+from lotus2_ros.geometry.distortion import COUNTS, Lens
 
 # Everything that could be mixed up differs: W and H, fx and fy, cx and cy.
 CAMERA = Camera.from_intrinsics(7, 5, fx=4.0, fy=8.0, cx=3.0, cy=1.0)
@@ -116,6 +116,24 @@ def test_projecting_what_was_unprojected_gives_the_pixels_back(lens, size, gener
     v, u = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     torch.testing.assert_close(pixels, torch.stack((u, v), dim=-1).float().expand(2, -1, -1, -1), rtol=0, atol=1e-4)
     assert torch.equal(z, depth)
+
+
+@given(
+    fx=st.floats(40, 200), fy=st.floats(40, 200), cx=st.floats(20, 44), cy=st.floats(15, 33), skew=st.floats(-2, 2),
+    k1=st.floats(-0.3, 0.3), k2=st.floats(-0.1, 0.1), p1=st.floats(-0.01, 0.01), model=st.sampled_from(list(COUNTS)),
+)  # fmt: skip
+def test_of_any_camera_pixels_come_back_or_have_no_ray(fx, fy, cx, cy, skew, k1, k2, p1, model):
+    D = {"plumb_bob": (k1, k2, p1, -p1), "equidistant": (k1 / 3, k2, p1, 0.0)}.get(
+        model, (k1, k2, p1, -p1, 0, k2, 0, 0)
+    )
+    K = Camera.from_intrinsics(64, 48, fx, fy, cx, cy).K
+    K[0, 1] = skew
+    camera = Camera(64, 48, K, Lens(model, D))
+    pixels, _ = camera.project(camera.unproject(torch.ones(48, 64)))
+    seen = torch.isfinite(camera.rays).all(dim=-1)
+    v, u = torch.meshgrid(torch.arange(48.0), torch.arange(64.0), indexing="ij")
+    assert seen[round(cy), round(cx)]
+    torch.testing.assert_close(pixels[seen], torch.stack((u, v), dim=-1)[seen], rtol=0, atol=1e-3)
 
 
 def test_points_behind_the_camera_or_out_of_the_lens_reach_have_no_pixel():
