@@ -28,7 +28,7 @@ GATE = 1.3
 CONVINCING = 3
 # How much the right scale of what the model says changes by itself, relative, in a second (as a random walk does),
 # while the camera stands and while it moves.
-CHANGE_STANDING, CHANGE_MOVING = 0.002, 0.05
+CHANGE_STANDING, CHANGE_MOVING = 0.001, 0.1
 # Measurements of the shift from normals that are averaged, while it stands and while it moves.
 SHIFTS_STANDING, SHIFTS_MOVING = 20, 5
 # Frames that are kept for references that come late, and their longer side in pixels.
