@@ -16,7 +16,7 @@ COUNTS = {PLUMB_BOB: (4, 5), RATIONAL: (8, 12), EQUIDISTANT: (4,)}
 
 # So far off the axis a lens is followed at most: no ray of z = 1 reaches 90 degrees.
 LIMIT = math.radians(89)
-ITERATIONS = 50
+ITERATIONS = 20
 TOLERANCE = 1e-10  # in units of the focal length
 
 
@@ -99,7 +99,9 @@ class Lens:
         theta = drawn_angle.clamp(max=self.reach)
         for _ in range(ITERATIONS):
             mapped, slope = self._angle(theta)
-            theta = (theta - (mapped - drawn_angle) / slope).clamp(0, self.reach)
+            before, theta = theta, (theta - (mapped - drawn_angle) / slope).clamp(0, self.reach)
+            if not bool(((theta - before).abs() > TOLERANCE).any()):
+                break
         found = ((self._angle(theta)[0] - drawn_angle).abs() <= TOLERANCE) & (theta < self.reach)
         return torch.where(found, drawn * torch.where(theta > 0, theta.tan() / drawn_angle, 1), torch.nan)
 
