@@ -1,4 +1,4 @@
-"""Scale and shift, shift from normals, ground, lidar, steadiness, clouds and time: what the geometry is good for, as one table.
+"""Scale, shift, ground, lidar, steadiness, clouds and time: what the geometry is good for, as one table.
 
     python -m benchmarks.alignment [--frames FOLDER] [--only fit,shift,...] [--quick] [--output FILE]
 
