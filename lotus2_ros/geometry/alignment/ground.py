@@ -44,7 +44,7 @@ def scale_from_ground(
     Returns scale, shift (...) float64 and the stats of the fit to the floor; its points are cells of pixels. Refused
     too where less than 1 % of the image may be floor. Scale and shift are NaN then.
     """
-    rays = pinhole_rays(K, *disparity.shape[-2:]) if rays is None else rays
+    rays = pinhole_rays(K.to(disparity.device), *disparity.shape[-2:]) if rays is None else rays
     cells = pool_cells(disparity, normals, rays, torch.isfinite(disparity))
     up = up.to(cells.normals)[..., None, None, :]
     drop = -(up[..., 0] * cells.x + up[..., 1] * cells.y + up[..., 2])

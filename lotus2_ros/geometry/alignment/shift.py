@@ -30,7 +30,7 @@ REASONS = (
     "",
     "expected disparity that varies",
     f"expected normals of at least {LEAST_WINDOWS} windows with a plane that does not face the camera",
-    "the normals say less of the shift than what is usual",
+    "expected normals that tell the shift better than what is usual of scenes",
 )
 
 
@@ -83,7 +83,7 @@ def shift_from_normals(
     Returns s (...) float64 and stats: points are windows with a plane that does not face the camera, their residual is
     the median angle in radians between the normals predicted and those of the planes. s is NaN where refused.
     """
-    rays = pinhole_rays(K, *disparity.shape[-2:]) if rays is None else rays
+    rays = pinhole_rays(K.to(disparity.device), *disparity.shape[-2:]) if rays is None else rays
     windows = fit_windows(pool_cells(disparity, normals, rays, valid))
     low = torch.where(windows.good, windows.disparity, math.inf).amin(-1, keepdim=True)
     high = torch.where(windows.good, windows.disparity, -math.inf).amax(-1, keepdim=True)

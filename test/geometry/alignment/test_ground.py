@@ -151,3 +151,11 @@ def test_without_floor_up_stays_the_guess_and_batches_do_not_mix(box):
     refined = up_from_normals(normals[:, None], guess[:, None])[:, 0]
     torch.testing.assert_close(refined[:2], guess[:2])
     torch.testing.assert_close(refined[2], up_from_normals(normals[2], guess[2]))
+
+
+def test_nothing_waits_for_the_device():
+    """Tensors without values: whatever asked for one would fail."""
+    disparity, normals = torch.empty(2, 64, 96, device="meta"), torch.empty(2, 64, 96, 3, device="meta")
+    up = up_from_normals(normals, torch.empty(2, 3, device="meta"))
+    scale, shift, stats = scale_from_ground(disparity, normals, CAMERA.K, up, 1.2)
+    assert scale.shape == shift.shape == stats.refusal.shape == (2,)
