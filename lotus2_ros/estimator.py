@@ -17,7 +17,6 @@ from lotus2_ros.device import Stopwatch, finish, upload, use_threads
 from lotus2_ros.geometry.aligner import Aligner
 from lotus2_ros.geometry.alignment import AlignmentError
 from lotus2_ros.geometry.camera import Camera
-from lotus2_ros.geometry.depth import disparity_to_depth
 from lotus2_ros.geometry.normals import MODEL_TO_OPTICAL, normalize
 from lotus2_ros.geometry.reference import Reference, fit_to_reference
 from lotus2_ros.geometry.scale import Prediction, Scale, relative_scale
@@ -51,7 +50,7 @@ class Geometry:
         """(H, W) float32 along z: metres if ``scale.metric``, else up to one unknown factor; NaN invalid, +Inf sky."""
         if self.disparity is None:
             return None
-        depth = disparity_to_depth(self.disparity, self.scale.scale, self.scale.shift)
+        depth = self.scale.depth_of(self.disparity)
         return depth if self.sky is None else depth.masked_fill_(self.sky, torch.inf)
 
     @cached_property
@@ -154,7 +153,7 @@ class Estimator:
         if disparity is not None and coarse.depth is not None:
             with stopwatch("align"), suppress(AlignmentError):
                 factor, shift, _ = fit_to_reference(disparity, Reference(coarse.depth))
-                scale = replace(scale, scale=factor, shift=shift)
+                scale = replace(scale, scale=factor, shift=shift, steadying=None)
         with stopwatch("align"):
             sky = self._sky(disparity, normals, scale)
         sharpened = replace(coarse, stage="sharpener", disparity=disparity, normals=normals, sky=sky)

@@ -89,7 +89,8 @@ class Aligner:
         expected = self._expected(outlook) if config.tracking else None
         fit, stamp, note = self._measure(frame, expected, reference, config)
         if fit is not None and expected is not None and self._is_doubtful(fit, expected, outlook):
-            fit, note = None, f"the fit of {fit.source} differs from the last ones"
+            note = f"the fit of {fit.source} differs from the last ones"
+            fit = None
         if fit is not None:
             scale = self._believe(fit, stamp, expected)
         elif self._holds(frame.stamp, config):
@@ -98,8 +99,7 @@ class Aligner:
             scale = self._relative(frame, expected, outlook, config, note)
         if scale.metric:
             scale = replace(scale, age=frame.stamp - self._fit_stamp)
-        self._settle(frame, scale, expected, config)
-        return scale
+        return self._settle(frame, scale, expected, config)
 
     def _grow_unsure(self, still: float, stamp: float) -> None:
         """What is expected of a frame is less sure than what was known of the last one."""
@@ -207,17 +207,19 @@ class Aligner:
         scale = expected.scale * (middle + old) / (middle + shift)
         return Scale(scale, scale * shift, source, metric=False, note=note)
 
-    def _settle(self, frame: Prediction, scale: Scale, expected: Scale | None, config: ScaleConfig) -> None:
-        """Remember the frame, and correct what is remembered of those before it."""
-        if config.tracking:
-            if expected is not None:
-                factor = scale.scale / expected.scale
-                offset = scale.shift - factor * expected.shift
-                self._tracker.change(factor, offset)
-                for number, past in enumerate(self._past):
-                    self._past[number] = replace(past, scale=past.scale.changed(factor, offset))
-            self._tracker.settle(scale.scale, scale.shift)
-            size = small_size(*frame.disparity.shape, REMEMBERED_SIDE)
-            small = F.adaptive_avg_pool2d(frame.disparity[None, None], size)[0, 0]
-            self._past.append(_Past(frame.stamp, small, scale))
+    def _settle(self, frame: Prediction, scale: Scale, expected: Scale | None, config: ScaleConfig) -> Scale:
+        """Remember the frame, correct what is remembered of those before it, and steady the frame by that."""
         self._last, self._stamp = scale, frame.stamp
+        if not config.tracking:
+            return scale
+        if expected is not None:
+            factor = scale.scale / expected.scale
+            offset = scale.shift - factor * expected.shift
+            self._tracker.change(factor, offset)
+            for number, past in enumerate(self._past):
+                self._past[number] = replace(past, scale=past.scale.changed(factor, offset))
+        height, width = frame.disparity.shape
+        size = small_size(height, width, REMEMBERED_SIDE)
+        small = F.adaptive_avg_pool2d(frame.disparity[None, None], size)[0, 0]
+        self._past.append(_Past(frame.stamp, small, scale))
+        return replace(scale, steadying=self._tracker.settle(scale.scale, scale.shift))

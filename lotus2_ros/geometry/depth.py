@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
-def disparity_to_depth(disparity: Tensor, scale: float | Tensor, shift: float | Tensor) -> Tensor:
-    """depth = 1 / (scale * disparity + shift), along z, in the unit of the fit.
+def disparity_to_depth(
+    disparity: Tensor, scale: float | Tensor, shift: float | Tensor, steadying: Tensor | None = None
+) -> Tensor:
+    """depth = 1 / (scale * disparity + shift + steadying), along z, in the unit of the fit.
 
-    ``disparity`` is affine-invariant, any shape, 1 = near. Where scale * disparity + shift <= 0 the point lies at or
-    beyond infinity, which no surface does: NaN (REP-117: not a valid measurement).
+    ``disparity`` is affine-invariant, any shape, 1 = near; with a ``steadying`` (h, w), which is brought to its size,
+    (H, W). Where the inverse depth is not positive the point lies at or beyond infinity, which no surface does: NaN
+    (REP-117: not a valid measurement).
     """
     inverse_depth = (disparity * scale).add_(shift)
+    if steadying is not None:
+        small = steadying[None, None]
+        inverse_depth += F.interpolate(small, disparity.shape, mode="bilinear", align_corners=False)[0, 0]
     return inverse_depth.masked_fill_(inverse_depth <= 0, torch.nan).reciprocal_()
 
 

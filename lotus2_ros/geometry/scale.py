@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from lotus2_ros.geometry.alignment import (
     up_from_normals,
 )
 from lotus2_ros.geometry.camera import Camera
+from lotus2_ros.geometry.depth import disparity_to_depth
 from lotus2_ros.geometry.reference import Reference, fit_to_reference
 
 # Of an image that nothing is known of: the farthest point is eleven times as far as the nearest.
@@ -28,7 +29,7 @@ LEAST_DEVIATION = 0.01
 
 @dataclass(frozen=True)
 class Scale:
-    """1 / depth = scale * disparity + shift; in metres if ``metric``, else up to one unknown factor."""
+    """1 / depth = scale * disparity + shift + steadying; in metres if ``metric``, else up to one unknown factor."""
 
     scale: float
     shift: float
@@ -38,6 +39,12 @@ class Scale:
     inlier_fraction: float = math.nan
     deviation: float = math.nan  # relative standard deviation of depth that the fit's points leave
     note: str = ""  # why something better was not used
+    # (h, w), a small picture of what keeps still things from flickering; None: nothing does
+    steadying: Tensor | None = field(default=None, repr=False, compare=False)
+
+    def depth_of(self, disparity: Tensor) -> Tensor:
+        """Depth (H, W) along z of a disparity (H, W); NaN where it lies beyond infinity."""
+        return disparity_to_depth(disparity, self.scale, self.shift, self.steadying)
 
     def changed(self, factor: float, offset: float) -> Scale:
         """The scale after all inverse depths became factor * inverse depth + offset."""

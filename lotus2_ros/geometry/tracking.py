@@ -21,6 +21,8 @@ NOISE = 0.01
 MOVING, STANDING = 0.3, 0.7
 # Frames that are averaged at the most.
 MEMORY = 20
+# Relative; a larger change of inverse depth is no flicker.
+FLICKER = 0.05
 # Two pictures that correlate less are not of the same place.
 CUT = 0.2
 # Middle and near, as quantiles of disparity.
@@ -58,7 +60,7 @@ class Tracker:
 
     def look(self, disparity: Tensor, image: Tensor) -> Outlook:
         """What is known of a frame: ``disparity`` (H, W), ``image`` (H, W, 3) uint8. :meth:`settle` comes next."""
-        size = small_size(*disparity.shape, SIDE)
+        size = small_size(disparity.shape[0], disparity.shape[1], SIDE)
         picture = F.adaptive_avg_pool2d(image[..., 1].float()[None, None], size)[0, 0]
         picture = picture / picture.mean().clamp_min(1.0)
         small = F.adaptive_avg_pool2d(disparity[None, None], size)[0, 0]
@@ -77,18 +79,23 @@ class Tracker:
         held = found[2] > 0 and not math.isnan(found[0])
         return Outlook((found[0], found[1]) if held else None, found[2], tuple(found[4:]))
 
-    def settle(self, scale: float, shift: float) -> None:
-        """Take the frame that was looked at into the averages, with the scale and shift that it got."""
+    def settle(self, scale: float, shift: float) -> Tensor:
+        """Take the frame that was looked at into the averages, with the scale and shift that it got.
+
+        Returns what is to be added to its inverse depth (h, w) to make it the average: 0 where it moved.
+        """
         assert self._next is not None  # after look
         picture, small, weight = self._next
         inverse_depth = scale * small + shift
         if self._image is None or self._image.shape != picture.shape:
             self._age = torch.zeros_like(picture)
             self._image, self._inverse_depth = picture, inverse_depth
-            return
-        self._age = (self._age * weight + 1).clamp_max(MEMORY)
+        # What changes by more than flicker came or went without being seen to.
+        flickers = (inverse_depth - self._inverse_depth).abs() < FLICKER * self._inverse_depth.abs()
+        self._age = (self._age * weight * flickers + 1).clamp_max(MEMORY)
         self._image = torch.lerp(self._image, picture, 1 / self._age)
         self._inverse_depth = torch.lerp(self._inverse_depth, inverse_depth, 1 / self._age)
+        return self._inverse_depth - inverse_depth
 
     def change(self, factor: float, offset: float) -> None:
         """Correct what is remembered to factor * inverse depth + offset: the scale was found to be another."""

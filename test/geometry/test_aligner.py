@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from lotus2_ros.config import ScaleConfig
 from lotus2_ros.geometry.aligner import GATE, Aligner
 from lotus2_ros.geometry.camera import Camera
-from lotus2_ros.geometry.depth import disparity_to_depth
 from lotus2_ros.geometry.reference import Reference
 from lotus2_ros.geometry.scale import GUESSED_SHIFT, Prediction
 
@@ -41,7 +40,7 @@ def moved(pixels):
 
 def error(prediction, scale):
     """Largest relative error in depth."""
-    depth = disparity_to_depth(prediction.disparity, scale.scale, scale.shift)
+    depth = scale.depth_of(prediction.disparity)
     return float((depth / DEPTH - 1).abs().max())
 
 
@@ -55,7 +54,7 @@ def test_a_reference_makes_it_metric():
 def test_without_a_reference_the_scale_is_relative():
     scale = Aligner().align(frame(5.0), None, CONFIG)
     assert not scale.metric and scale.source == "none" and math.isnan(scale.age)
-    depth = disparity_to_depth(torch.tensor([1.0, 0.0]), scale.scale, scale.shift)
+    depth = replace(scale, steadying=None).depth_of(torch.tensor([1.0, 0.0]))
     torch.testing.assert_close(depth, torch.tensor([1.0, 6.0]))
 
 
@@ -108,6 +107,31 @@ def test_between_references_a_standing_camera_follows_what_is_still():
     untracked = replace(CONFIG, tracking=False)
     alone.align(frame(0.0), Reference(DEPTH, stamp=0.0), untracked)
     assert error(seen, alone.align(seen, None, untracked)) > 0.2
+
+
+def test_a_standing_camera_does_not_flicker():
+    """What the model says changes here and there, by as much as no scale and shift can undo."""
+    aligner, untracked = Aligner(), Aligner()
+    steady, alone = [], []
+    for number in range(30):
+        seen = frame(0.1 * number)
+        seen = replace(seen, disparity=seen.disparity + 0.01 * (blobs(100 + number) - 0.5))
+        steady.append(aligner.align(seen, None, CONFIG).depth_of(seen.disparity))
+        alone.append(untracked.align(seen, None, replace(CONFIG, tracking=False)).depth_of(seen.disparity))
+    flicker, flicker_alone = (torch.stack(depths)[10:].log().std(dim=0).median() for depths in (steady, alone))
+    assert flicker < flicker_alone / 5
+
+
+def test_what_comes_without_being_seen_is_not_held_back():
+    """A plain thing before a plain wall: the image is the same, the depth is not, and a planner has to know."""
+    aligner = Aligner()
+    for number in range(10):
+        aligner.align(frame(0.1 * number), Reference(DEPTH, stamp=0.1 * number), CONFIG)
+    seen = frame(1.0)
+    near = seen.disparity.clone()
+    near[30:60, 40:80] = (1.0 - 0.1) / 0.5  # at one metre
+    depth = aligner.align(replace(seen, disparity=near), None, CONFIG).depth_of(near)
+    torch.testing.assert_close(depth[35:55, 45:75], torch.ones(20, 30), rtol=2e-3, atol=0)
 
 
 def noisy_reference(stamp):
