@@ -6,7 +6,6 @@ import math
 from collections import deque
 from dataclasses import dataclass, replace
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from lotus2_ros.config import ScaleConfig
@@ -20,7 +19,7 @@ from lotus2_ros.geometry.scale import (
     scale_of_height,
     scale_of_reference,
 )
-from lotus2_ros.geometry.tracking import Outlook, Tracker, small_size
+from lotus2_ros.geometry.tracking import Outlook, Tracker
 
 # A fit whose depths differ from what is expected by more than this factor is not believed at once,
 GATE = 1.3
@@ -218,8 +217,6 @@ class Aligner:
             self._tracker.change(factor, offset)
             for number, past in enumerate(self._past):
                 self._past[number] = replace(past, scale=past.scale.changed(factor, offset))
-        height, width = frame.disparity.shape
-        size = small_size(height, width, REMEMBERED_SIDE)
-        small = F.adaptive_avg_pool2d(frame.disparity[None, None], size)[0, 0]
-        self._past.append(_Past(frame.stamp, small, scale))
+        step = max(1, max(frame.disparity.shape) // REMEMBERED_SIDE)
+        self._past.append(_Past(frame.stamp, frame.disparity[step // 2 :: step, step // 2 :: step].clone(), scale))
         return replace(scale, steadying=self._tracker.settle(scale.scale, scale.shift))

@@ -15,7 +15,6 @@ from lotus2_ros.geometry.alignment import (
     scale_from_ground,
     shift_from_normals,
     up_from_angles,
-    up_from_normals,
 )
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.depth import disparity_to_depth
@@ -74,7 +73,6 @@ def scale_of_height(frame: Prediction, config: ScaleConfig) -> Scale:
         raise AlignmentError("expected normals and camera_info for the camera's height, got none")
     K, rays = (values.to(frame.disparity.device) for values in (frame.camera.K, frame.camera.rays))
     up = up_from_angles(config.camera_pitch, config.camera_roll).to(frame.disparity.device)
-    up = up_from_normals(frame.normals, up)
     scale, shift, stats = scale_from_ground(frame.disparity, frame.normals, K, up, config.camera_height, rays)
     stats.check()
     return _metric(float(scale), float(shift), "camera_height", stats)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lotus2_ros.geometry.alignment.fit import fit_scale_shift
-from lotus2_ros.geometry.alignment.planes import pinhole_rays, pool, pool_cells
+from lotus2_ros.geometry.alignment.planes import pinhole_rays, pool_cells
 from lotus2_ros.geometry.alignment.stats import FitStats
 
 # Degrees between `up` and the normal of what may be floor.
@@ -24,8 +24,6 @@ SAMPLES, SUPPORTS = 256, 24
 TOLERANCE = 0.02
 # A cell below a plane counts against it as so many in it count for it: nothing lies below the floor.
 BELOW = 5
-# `up` is refined so many times, by means of so many pixels in both directions, of which every so-manieth is looked at.
-REFINEMENTS, POOLED, STRIDE = 6, 4, 2
 
 
 def scale_from_ground(
@@ -80,27 +78,6 @@ def _on_lowest_plane(drop: Tensor, disparity: Tensor, weight: Tensor) -> Tensor:
     below = (above < -tolerance[..., None]).sum(-1)
     best = torch.where(slope > 0, on - BELOW * below, -BELOW * SAMPLES).argmax(-1, keepdim=True)
     return (disparity - slope.gather(-1, best) * drop - start.gather(-1, best)).abs() <= 2 * tolerance
-
-
-def up_from_normals(normals: Tensor, guess: Tensor) -> Tensor:
-    """`guess` (..., 3), unit vector up in the optical frame, refined by normals (..., H, W, 3) of what is level.
-
-    Mean of the normals within 20 degrees, those far from it weighing less (Tukey's biweight); the guess where there
-    are none.
-    """
-    # Means over a few pixels first: noise of single ones would fill the 20 degrees, and slow the way to their middle.
-    found = normals[..., ::STRIDE, ::STRIDE, :].movedim(-1, -3).to(guess.dtype)
-    found = pool(torch.where(torch.isfinite(found).all(-3, keepdim=True), found, 0), POOLED, POOLED).flatten(-2).mT
-    found = F.normalize(found, dim=-1)
-    up = guess
-    for _ in range(REFINEMENTS):
-        cosine = (found * up[..., None, :]).sum(-1, keepdim=True)
-        # 1 - cos grows with the square of the angle.
-        apart = (1 - cosine) / (1 - math.cos(math.radians(FLOOR_ANGLE)))
-        mean = ((1 - apart).clamp_min(0).square() * found).sum(-2)
-        length = mean.norm(dim=-1, keepdim=True)
-        up = torch.where(length > 0, mean / length.clamp_min(1e-30), up)
-    return up
 
 
 def up_from_angles(pitch_deg: float, roll_deg: float) -> Tensor:

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lotus2_ros.geometry.alignment import AlignmentError, scale_from_ground, up_from_angles, up_from_normals
+from lotus2_ros.geometry.alignment import AlignmentError, scale_from_ground, up_from_angles
 from lotus2_ros.geometry.camera import Camera
 
 # Everything that could be mixed up differs: W and H, fx and fy, cx and cy.
@@ -129,33 +129,9 @@ def test_angles_are_those_of_the_camera_whatever_its_yaw(box, yaw, pitch, roll):
     torch.testing.assert_close(up_from_angles(math.degrees(pitch), math.degrees(roll)), up)
 
 
-@given(angle=st.floats(0, 10), about=st.floats(0, 6.3), seed=st.integers(0, 9))
-def test_up_is_refined_by_the_floor(box, angle, about, seed):
-    _, normals, _ = box().disparity(CAMERA.resize(288, 192).rays)
-    normals = F.normalize(normals + math.radians(8) * noise(seed, 192, 288, 3), dim=-1)
-    normals[::7, ::5] = torch.nan
-    up = box().up
-    side = F.normalize(torch.linalg.cross(up, torch.tensor([1.0, 0.3, 0.2]).double()), dim=0)
-    side = math.cos(about) * side + math.sin(about) * torch.linalg.cross(up, side)
-    guess = math.cos(math.radians(angle)) * up + math.sin(math.radians(angle)) * side
-    refined = up_from_normals(normals, guess)
-    assert float(refined.norm()) == pytest.approx(1)
-    assert math.degrees(math.acos(min(1.0, float(refined @ up)))) < 1.0
-
-
-def test_without_floor_up_stays_the_guess_and_batches_do_not_mix(box):
-    guess = torch.stack((box().up, -box().up, box().up))
-    normals = torch.stack((box().disparity(CAMERA.rays)[1],) * 3)
-    normals[0] = torch.tensor([0.0, 0, -1])
-    normals[1] = torch.nan
-    refined = up_from_normals(normals[:, None], guess[:, None])[:, 0]
-    torch.testing.assert_close(refined[:2], guess[:2])
-    torch.testing.assert_close(refined[2], up_from_normals(normals[2], guess[2]))
-
-
 def test_nothing_waits_for_the_device():
     """Tensors without values: whatever asked for one would fail."""
     disparity, normals = torch.empty(2, 64, 96, device="meta"), torch.empty(2, 64, 96, 3, device="meta")
-    up = up_from_normals(normals, torch.empty(2, 3, device="meta"))
+    up = torch.empty(2, 3, device="meta")
     scale, shift, stats = scale_from_ground(disparity, normals, CAMERA.K, up, 1.2)
     assert scale.shape == shift.shape == stats.refusal.shape == (2,)
