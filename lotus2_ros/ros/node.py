@@ -113,6 +113,10 @@ class PerceptionNode(LifecycleNode):
         self._free()
         return TransitionCallbackReturn.SUCCESS
 
+    def close(self) -> None:
+        """End all threads. A process that ends while one is in the middle of its work aborts."""
+        self._stop()
+
     def _accept(self, config: Config) -> None:
         self._config = config
         if self._estimator is not None:
@@ -143,6 +147,7 @@ def main(args: list[str] | None = None) -> int:
     use_threads(1)  # of this thread; the model's own has its share
     rclpy.init(args=args)
     executor = SingleThreadedExecutor()
+    node = None
     try:
         node = PerceptionNode()
         executor.add_node(node)
@@ -155,6 +160,8 @@ def main(args: list[str] | None = None) -> int:
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
+        if node is not None:
+            node.close()
         rclpy.try_shutdown()
     return 0
 
