@@ -14,6 +14,7 @@ from rclpy.node import Node
 from std_msgs.msg import Header
 
 from lotus2_ros.estimator import Estimator, Geometry
+from lotus2_ros.geometry.scale import Scale
 from lotus2_ros.msg import FrameReport
 from lotus2_ros.worker import Mailboxes
 
@@ -38,7 +39,7 @@ class Health:
         self._totals: deque[float] = deque(maxlen=WINDOW)
         self._previous: dict[str, int] = {}
         self._since = time.monotonic()
-        self._scale = "no frame yet"
+        self._scale: dict[str, str] = {"scale source": "no frame yet"}
 
     def image_received(self) -> None:
         with self._lock:
@@ -60,7 +61,7 @@ class Health:
         """Count a published geometry with its latencies in seconds."""
         with self._lock:
             self._counts[geometry.stage] += 1
-            self._scale = geometry.scale.source
+            self._scale = scale_values(geometry.scale)
             if geometry.stage == "core":
                 self._totals.append(latency["total"])
 
@@ -104,7 +105,7 @@ class Health:
                 "model": model.name,
                 "precision": model.precision,
                 "device": device_name(device),
-                "scale source": self._scale,
+                **self._scale,
                 **{f"rejected: {reason}": str(count) for reason, count in self._rejections.items()},
             }
         if device.type == "cuda":
@@ -122,6 +123,14 @@ def diagnostic_array(node: Node, level: bytes, message: str, values: Mapping[str
 
 def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def scale_values(scale: Scale) -> dict[str, str]:
+    """Where metres come from, how old they are, and what is amiss."""
+    values = {"scale source": scale.source}
+    if scale.metric:
+        values["scale age (s)"] = f"{scale.age:.2f}"
+    return {**values, "scale note": scale.note} if scale.note else values
 
 
 def _level(delta: Mapping[str, int]) -> tuple[bytes, str]:

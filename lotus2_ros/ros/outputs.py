@@ -45,7 +45,7 @@ TOPICS = {
     "depth/camera_info": Topic(CameraInfo, "depth", "of the depth image"),
     "points": Topic(PointCloud2, "depth", "organized, x y z rgb, metres; only while the scale is metric"),
     "relative/depth/image": Topic(
-        Image, "depth", "up to a factor and a guessed shift; while nothing is metric", "32FC1"
+        Image, "depth", "depth up to one factor; while nothing is metric", "32FC1"
     ),
     "relative/points": Topic(PointCloud2, "depth", "the same as a cloud"),
     FILTERED: Topic(PointCloud2, "depth", "`points` thinned to voxels and without outliers, at its own period"),
