@@ -149,12 +149,17 @@ class NodeProcess:
             self.process.kill()
 
 
-@pytest.fixture
-def domain(monkeypatch) -> int:
+def isolate(monkeypatch: pytest.MonkeyPatch) -> int:
+    """A domain of its own on this machine, for this process and those that it starts."""
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     monkeypatch.setenv("FASTDDS_DEFAULT_PROFILES_FILE", str(FASTDDS))
     # Below 102 the ports of a domain are not in the range that Linux gives to other programs.
     return next(_domains) % 100 + 1
+
+
+@pytest.fixture
+def domain(monkeypatch) -> int:
+    return isolate(monkeypatch)
 
 
 @pytest.fixture
@@ -180,3 +185,17 @@ def start(domain, tmp_path, random_bundle) -> Iterator[Callable[..., NodeProcess
     for node in started:
         node.stop()
         print(node.output())  # pytest shows it when the test failed
+
+
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory) -> Iterator[tuple[Client, NodeProcess]]:
+    """A client and a node with the bundled model that all tests of a module share; parameters are set as it runs."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        domain = isolate(monkeypatch)
+        client = Client(domain)
+        parameters = {"sharp.enabled": False, "model.threads": 1, "model.warm_up": "[320x240]"}
+        log = tmp_path_factory.mktemp("lasting") / "node.log"
+        node = NodeProcess(domain, log, ["-m", "lotus2_ros.ros.node"], parameters)
+        yield client, node
+        client.close()
+        node.stop()

@@ -1,0 +1,260 @@
+"""Where metres come from, in a running node with the bundled model: a rendered sequence, and what comes back of it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from statistics import median
+
+import numpy as np
+import pytest
+import torch
+from lotus2_ros.msg import FrameReport
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
+from std_msgs.msg import Header
+from torch import Tensor
+
+from lotus2_ros import scenes
+from lotus2_ros.config import ScaleConfig
+from lotus2_ros.evaluation.metrics import depth_error
+from lotus2_ros.geometry.depth import disparity_to_depth
+from lotus2_ros.geometry.reference import Reference, fit_to_reference
+from lotus2_ros.ros.bridge import create_cloud
+from lotus2_ros.ros.messages import tensor_to_image
+
+pytestmark = pytest.mark.ros
+WIDTH, HEIGHT = 320, 240
+FRAMES, PERIOD = 9, 0.1  # seconds
+POINTS = 200
+METRIC = "depth/image", "points"
+RELATIVE = "relative/depth/image", "relative/points"
+# A lidar of body axes (x forward, y left, z up), 0.3 m to the right of the camera, 0.2 m above and 0.1 m before it.
+LIDAR = "0.3 -0.2 0.1 0.5 -0.5 0.5 0.5"
+WARNINGS = "[reference_empty]", "[reference_fields]"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back of one frame; depth is None where there is none of that kind."""
+
+    view: scenes.View
+    report: FrameReport
+    disparity: Tensor
+    depth: Tensor | None
+    relative_depth: Tensor | None
+
+    @property
+    def error(self) -> float:
+        """AbsRel of the metric depth."""
+        return absrel(self.depth, self.view.depth)
+
+
+class Player:
+    """A camera of 10 Hz that waits for the answer to each frame. Its clock starts over for each test."""
+
+    def __init__(self, client, node, views: Sequence[scenes.View]) -> None:
+        self.client = client
+        self.node = node
+        self._zero = 10_000
+        client.subscribe(Image, "disparity/image", METRIC[0], RELATIVE[0])
+        client.subscribe(PointCloud2, METRIC[1], RELATIVE[1])
+        client.subscribe(FrameReport, "report")
+        nothing = torch.full((HEIGHT, WIDTH), math.nan)
+        client.repeat(  # so that the node hears references
+            lambda: [self.send_depth(nothing, 0.0), client.publish("reference/points", PointCloud2())],
+            lambda: all(warning in node.output() for warning in WARNINGS),
+            "warnings",
+        )
+        for source, topics, depth in ("auto", METRIC, views[0].depth), ("none", RELATIVE, None):
+            self.start(source=source)
+            client.warm_up(views[0].image, "disparity/image", *topics, depth=depth)
+
+    def start(self, **scale) -> None:
+        """With default parameters but these, and a clock that starts over."""
+        self.configure(**scale)
+        self._zero -= 100  # back in time: nothing is left of what came before
+
+    def configure(self, **scale) -> None:
+        values = asdict(replace(ScaleConfig(), **scale))
+        parameters = [Parameter(f"scale.{name}", value=value).to_parameter_msg() for name, value in values.items()]
+        answer = self.client.call(SetParameters, "set_parameters", SetParameters.Request(parameters=parameters))
+        assert all(result.successful for result in answer.results), answer.results
+
+    def header(self, seconds: float, frame: str = "camera_optical") -> Header:
+        header = Header(frame_id=frame)
+        header.stamp.sec, header.stamp.nanosec = divmod(round((self._zero + seconds) * 1e9), 10**9)
+        return header
+
+    def send_depth(self, depth: Tensor, seconds: float, encoding: str = "32FC1") -> None:
+        self.client.publish("reference/depth", tensor_to_image(depth, encoding, self.header(seconds)))
+
+    def send_points(self, points: Tensor, seconds: float) -> None:
+        fields = [PointField(name=n, offset=4 * i, datatype=PointField.FLOAT32, count=1) for i, n in enumerate("xyz")]
+        rows = points.numpy().view([(name, "f4") for name in "xyz"]).reshape(-1)
+        self.client.publish("reference/points", create_cloud(self.header(seconds, "lidar"), fields, rows))
+
+    def play(self, view: scenes.View, seconds: float) -> Answer:
+        """Send a frame and wait until all is there that comes of it: metric or relative, never both."""
+        header = self.header(seconds)
+        info = CameraInfo(header=header, width=WIDTH, height=HEIGHT, k=view.camera.K.double().flatten().tolist())
+        self.client.publish("camera_info", info)
+        self.client.publish("image", tensor_to_image(view.image, "rgb8", header))
+
+        def newest(topic: str):
+            return next((m for m in reversed(self.client.received[topic]) if m.header == header), None)
+
+        self.client.until(lambda: newest("report") is not None, f"report of {seconds:g} s")
+        report = newest("report")
+        topics = "disparity/image", *(METRIC if report.metric else RELATIVE)
+        self.client.until(lambda: all(newest(topic) for topic in topics), f"{topics} of {seconds:g} s")
+        assert not any(newest(topic) for topic in (RELATIVE if report.metric else METRIC))
+        pictures = [newest(topic) and picture(newest(topic)) for topic in ("disparity/image", METRIC[0], RELATIVE[0])]
+        return Answer(view, report, *pictures)
+
+
+def picture(message: Image) -> Tensor:
+    return torch.from_numpy(np.frombuffer(message.data, np.float32).reshape(message.height, message.width).copy())
+
+
+def absrel(depth: Tensor, truth: Tensor) -> float:
+    assert torch.isfinite(depth).float().mean() > 0.98
+    use = torch.isfinite(depth) & torch.isfinite(truth)
+    return depth_error(depth[use], truth[use]).abs_rel
+
+
+def offline_error(answer: Answer, reference: Tensor) -> float:
+    """AbsRel of the fit to a reference that knows of this frame only."""
+    scale, shift, _ = fit_to_reference(answer.disparity, Reference(reference))
+    return absrel(disparity_to_depth(answer.disparity, scale, shift), answer.view.depth)
+
+
+def sparse(view: scenes.View, number: int) -> Tensor:
+    """POINTS pixels of the truth, the rest NaN."""
+    chosen = torch.randperm(HEIGHT * WIDTH, generator=torch.Generator().manual_seed(number))[:POINTS]
+    values = view.depth.flatten()[chosen]
+    return torch.full((HEIGHT * WIDTH,), math.nan).index_put((chosen,), values).reshape(HEIGHT, WIDTH)
+
+
+@pytest.fixture(scope="module")
+def views() -> list[scenes.View]:
+    return list(itertools.islice(scenes.sequence(4, 60, WIDTH, HEIGHT), FRAMES))
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> scenes.View:
+    return scenes.view(701, WIDTH, HEIGHT, "corridor")
+
+
+@pytest.fixture(scope="module")
+def lasting_player(lasting, views) -> Player:
+    return Player(*lasting, views)
+
+
+@pytest.fixture
+def player(lasting_player) -> Iterator[Player]:
+    said = len(lasting_player.node.output())
+    yield lasting_player
+    print(lasting_player.node.output()[said:])  # pytest shows it when the test failed
+
+
+def test_sparse_depth_gives_metres_as_good_as_the_fit_alone(player, views):
+    player.start()
+    answers, alone = [], []
+    for number, view in enumerate(views):
+        player.send_depth(sparse(view, number), PERIOD * number)
+        answers.append(player.play(view, PERIOD * number))
+        alone.append(offline_error(answers[-1], sparse(view, number)))
+    assert {(a.report.metric, a.report.scale_source, a.report.scale_age) for a in answers} == {
+        (True, "reference_depth", 0.0)
+    }
+    assert median(answer.error for answer in answers) <= 1.1 * median(alone)
+
+
+def test_millimetres_of_half_the_size_at_a_third_of_the_rate(player, views):
+    player.start(reference_slop=0.05)
+    answers, alone = [], []
+    for number, view in enumerate(views):
+        half = view.depth[1::2, 1::2]
+        if number % 3 == 0:
+            millimetres = (1000 * half).round().numpy().astype(np.uint16)
+            player.send_depth(torch.from_numpy(millimetres), PERIOD * number, "16UC1")
+        answers.append(player.play(view, PERIOD * number))
+        alone.append(offline_error(answers[-1], half))
+    assert {(a.report.metric, a.report.scale_source) for a in answers} == {(True, "reference_depth")}
+    ages = [PERIOD * (number % 3) for number in range(FRAMES)]
+    assert [answer.report.scale_age for answer in answers] == pytest.approx(ages, abs=1e-6)
+    assert median(answer.error for answer in answers) <= 1.1 * median(alone)
+
+
+def test_points_of_a_lidar_beside_the_camera(player, views):
+    player.start(points_transform=LIDAR)
+    answers, alone = [], []
+    for number, view in enumerate(views):
+        depth = sparse(view, number)
+        x, y, z = view.camera.unproject(depth)[torch.isfinite(depth)].T
+        lidar = torch.stack((z - 0.1, 0.3 - x, -0.2 - y), dim=-1)
+        player.send_points(lidar.contiguous(), PERIOD * number)
+        answers.append(player.play(view, PERIOD * number))
+        alone.append(offline_error(answers[-1], depth))
+    assert {(a.report.metric, a.report.scale_source, a.report.scale_age) for a in answers} == {
+        (True, "reference_points", 0.0)
+    }
+    assert median(answer.error for answer in answers) <= 1.1 * median(alone)
+
+
+def test_a_late_reference_is_used_for_the_next_frame(player, views):
+    player.start(reference_slop=0.02)
+    before = [player.play(view, PERIOD * number) for number, view in enumerate(views[:2])]
+    assert not any(answer.report.metric for answer in before)
+    player.send_depth(views[1].depth, PERIOD)
+    answer = player.play(views[2], 2 * PERIOD)
+    assert answer.report.metric and answer.report.scale_age == pytest.approx(PERIOD, abs=1e-6)
+    assert answer.error <= 1.1 * offline_error(answer, views[2].depth)
+
+
+def test_the_height_of_the_camera_gives_metres(player, views):
+    pose = views[0].pose
+    pitch, roll = -math.degrees(pose.pitch), math.degrees(pose.roll)
+    player.start(camera_height=float(pose.position[2]), camera_pitch=pitch, camera_roll=roll)
+    answers = [player.play(view, PERIOD * number) for number, view in enumerate(views)]
+    assert {(a.report.metric, a.report.scale_source) for a in answers} == {(True, "camera_height")}
+    # The bundled model's normals and disparity are coarse; with twice the height it would be 1.
+    assert median(answer.error for answer in answers) < 0.3
+
+
+def test_without_a_source_depth_is_relative(player, views):
+    player.start()
+    answers = [player.play(view, PERIOD * number) for number, view in enumerate(views[:3])]
+    assert not any(answer.report.metric for answer in answers)
+    assert {answer.report.scale_source for answer in answers} <= {"normals", "none"}
+    for answer in answers:
+        factor = (answer.view.depth / answer.relative_depth).median()
+        assert math.isnan(answer.report.scale_age) and absrel(factor * answer.relative_depth, answer.view.depth) < 0.4
+
+
+def test_metres_end_with_the_reference_and_come_back_with_it(player, views):
+    player.start(max_age=0.35)
+    player.send_depth(views[0].depth, 0.0)
+    answers = [player.play(view, PERIOD * number) for number, view in enumerate(views[:6])]
+    assert [answer.report.metric for answer in answers] == [True] * 4 + [False] * 2
+    assert answers[4].report.scale_note == "the last fit of reference_depth is 0.4 s old"
+    player.send_depth(views[6].depth, 6 * PERIOD)
+    assert player.play(views[6], 6 * PERIOD).report.metric
+    player.configure(source="none")
+    assert not player.play(views[7], 7 * PERIOD).report.metric
+
+
+def test_after_a_cut_the_old_fit_is_not_used(player, views, elsewhere):
+    player.start()
+    for number, view in enumerate(views[:3]):
+        player.send_depth(view.depth, PERIOD * number)
+        player.play(view, PERIOD * number)
+    assert player.play(views[3], 3 * PERIOD).report.metric
+    assert not player.play(elsewhere, 4 * PERIOD).report.metric
+    player.send_depth(elsewhere.depth, 5 * PERIOD)
+    answer = player.play(elsewhere, 5 * PERIOD)
+    assert answer.report.metric and answer.error <= 1.1 * offline_error(answer, elsewhere.depth)
