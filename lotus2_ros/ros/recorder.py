@@ -16,7 +16,7 @@ from pathlib import Path
 
 import rclpy
 from lifecycle_msgs.srv import GetState
-from rclpy.node import Node
+from rclpy.node import Node, NodeNameNonExistentError
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
@@ -80,8 +80,11 @@ def node_topics(recorder: Node, name: str, timeout: float) -> dict[str, str]:
     if state != "active":
         raise RuntimeError(f"expected the node {name} to be active, it is {state}")
     while time.monotonic() < deadline:
-        inputs = recorder.get_subscriber_names_and_types_by_node(name, "/")
-        outputs = recorder.get_publisher_names_and_types_by_node(name, "/")
+        try:
+            inputs = recorder.get_subscriber_names_and_types_by_node(name, "/")
+            outputs = recorder.get_publisher_names_and_types_by_node(name, "/")
+        except NodeNameNonExistentError:  # its services may be known before its name is
+            inputs, outputs = [], []
         if any(topic.startswith("/image") for topic, _ in inputs) and any(FRAME_REPORT in k for _, k in outputs):
             found = {topic: kinds[0] for topic, kinds in (*outputs, *inputs)}
             return {t: k for t, k in found.items() if t not in INFRASTRUCTURE and "transition_event" not in t}
