@@ -68,11 +68,12 @@ class Aligner:
         self._agreed = self._disagreed = 0  # metric measurements in a row
         self._past: deque[_Past] = deque(maxlen=REMEMBERED_FRAMES)
 
-    def wants_normals(self, reference: Reference | None, config: ScaleConfig) -> bool:
-        """Whether the next frame's normals would be of use to :meth:`align`."""
-        if config.source in ("auto", "camera_height") and config.camera_height > 0:
-            return reference is None
-        return reference is None and config.relative_shift == 0 and (self._last is None or not self._last.metric)
+    def wants_normals(self, stamp: float, reference: Reference | None, config: ScaleConfig) -> bool:
+        """Whether the normals of the next frame, of ``stamp``, would be of use to :meth:`align`."""
+        if reference is not None or self._reference_holds(stamp, config):
+            return False
+        by_height = config.camera_height > 0 and config.source in ("auto", "camera_height")
+        return by_height or config.relative_shift == 0
 
     def align(self, frame: Prediction, reference: Reference | None, config: ScaleConfig) -> Scale:
         """The scale of the next frame. ``reference`` belongs to it, or is late and belongs to one before it."""
@@ -175,6 +176,9 @@ class Aligner:
         if self._fit is None or config.source not in ("auto", self._fit.source):
             return False
         return abs(stamp - self._fit_stamp) <= config.max_age
+
+    def _reference_holds(self, stamp: float, config: ScaleConfig) -> bool:
+        return self._fit is not None and self._fit.source != "camera_height" and self._holds(stamp, config)
 
     def _carry(self, expected: Scale | None, note: str) -> Scale:
         """The last metric measurement, as it holds for this frame."""

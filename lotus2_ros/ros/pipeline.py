@@ -142,7 +142,7 @@ class Pipeline:
                 self._node.get_logger().info(f"first image of {width}x{height}: warming up")
             converted = time.perf_counter()
             reference = self._references.for_frame(frame.image.header, camera, config.scale)
-            if "depth" in wanted and self._aligner.wants_normals(reference, config.scale):
+            if "depth" in wanted and self._aligner.wants_normals(stamp, reference, config.scale):
                 wanted.add("normals")
             tasks = [task for task in self._estimator.model.tasks if task in wanted]
             geometry = self._estimator.predict(

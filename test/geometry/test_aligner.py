@@ -289,4 +289,11 @@ def test_a_shift_that_comes_later_leaves_the_middle_where_it_was():
     ],
 )
 def test_normals_are_wanted_only_for_what_needs_them(changes, reference, wanted):
-    assert Aligner().wants_normals(reference, replace(CONFIG, **changes)) is wanted
+    assert Aligner().wants_normals(0.0, reference, replace(CONFIG, **changes)) is wanted
+
+
+def test_normals_are_not_wanted_between_two_references():
+    config, aligner = replace(CONFIG, relative_shift=0.0, camera_height=1.0), Aligner()
+    aligner.align(frame(0.0), Reference(DEPTH, stamp=0.0), config)
+    assert not aligner.wants_normals(0.5, None, config)
+    assert aligner.wants_normals(1.5, None, config)
