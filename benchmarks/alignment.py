@@ -3,7 +3,7 @@
     python -m benchmarks.alignment [--frames FOLDER] [--only fit,shift,...] [--quick] [--output FILE]
 
 ``--frames`` is a folder of recorded RGB-D frames and lidar sweeps, one folder each; without it only rendered scenes are
-used. The exit status is 1 if a figure misses what is wanted of it.
+used. The exit status is 1 if a figure misses what is wanted of it; with ``--quick`` nothing is expected of them.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def main() -> int:
     print(f"\n{table}")
     if args.output:
         args.output.write_text(table)
-    return 0 if all(figure.met for figure in found) else 1
+    return 0 if args.quick or all(figure.met for figure in found) else 1
 
 
 def _cells(figure: Figure) -> tuple[str, ...]:

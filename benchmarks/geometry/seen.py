@@ -44,7 +44,7 @@ class Seen:
 def rendered(counts: dict[str, int], quick: bool) -> Iterator[Seen]:
     """So many scenes of each kind."""
     for kind, count in counts.items():
-        for seed in range(FIRST_SEED, FIRST_SEED + (2 if quick else count)):
+        for seed in range(FIRST_SEED, FIRST_SEED + (1 if quick else count)):
             view = scenes.view(seed, WIDTH, HEIGHT, kind)
             seen = _seen(kind, view.image, view.depth, view.normals, view.camera)
             up = torch.from_numpy(view.pose.rotation()[2].copy())
