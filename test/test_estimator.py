@@ -3,8 +3,8 @@ import torch
 
 from lotus2_ros.config import Config
 from lotus2_ros.estimator import Estimator, load_estimator
-from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.aligner import Aligner
+from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.reference import Reference
 from lotus2_ros.model import checkpoint
 
