@@ -30,7 +30,7 @@ pytestmark = pytest.mark.ros
 WIDTH, HEIGHT = 320, 240
 FRAMES, PERIOD = 9, 0.1  # seconds
 POINTS = 200
-METRIC = "depth/image", "points"
+METRIC = "depth/image", "depth/camera_info", "points"
 RELATIVE = "relative/depth/image", "relative/points"
 # A lidar of body axes (x forward, y left, z up), 0.3 m to the right of the camera, 0.2 m above and 0.1 m before it.
 LIDAR = "0.3 -0.2 0.1 0.5 -0.5 0.5 0.5"
@@ -61,7 +61,8 @@ class Player:
         self.node = node
         self._zero = 10_000
         client.subscribe(Image, "disparity/image", METRIC[0], RELATIVE[0])
-        client.subscribe(PointCloud2, METRIC[1], RELATIVE[1])
+        client.subscribe(PointCloud2, METRIC[-1], RELATIVE[-1])
+        client.subscribe(CameraInfo, METRIC[1])
         client.subscribe(FrameReport, "report")
         nothing = torch.full((HEIGHT, WIDTH), math.nan)
         client.repeat(  # so that the node hears references
