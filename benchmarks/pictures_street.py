@@ -1,6 +1,6 @@
 """docs/images/street.jpg: a rendered street's cloud with all pixels, and without sky and flying pixels.
 
-    python -m benchmarks.pictures [--output docs/images/street.jpg]
+    python -m benchmarks.pictures_street [--output docs/images/street.jpg]
 
 Depth is the rendered one as a network gives it: disparity, 0 in the sky, with edges over a few pixels. What the bundled
 model makes of the same view stands below.
