@@ -27,9 +27,8 @@ from lotus2_ros.ros.bridge import create_cloud
 from lotus2_ros.ros.messages import tensor_to_image
 
 pytestmark = pytest.mark.ros
-WIDTH, HEIGHT = 320, 240
+WIDTH, HEIGHT, POINTS = 320, 240, 200
 FRAMES, PERIOD = 9, 0.1  # seconds
-POINTS = 200
 METRIC = "depth/image", "depth/camera_info", "points"
 RELATIVE = "relative/depth/image", "relative/points"
 # A lidar of body axes (x forward, y left, z up), 0.3 m to the right of the camera, 0.2 m above and 0.1 m before it.
