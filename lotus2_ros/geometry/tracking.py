@@ -23,8 +23,9 @@ MOVING, STANDING = 0.3, 0.7
 MEMORY = 20
 # Relative; a larger change of inverse depth is no flicker.
 FLICKER = 0.05
-# Two pictures that correlate less are not of the same place.
-CUT = 0.2
+# Two pictures that are less alike are not of the same place. That is told from pictures of so many pixels' longer side,
+# and so much of their mean is not told from noise.
+CUT, COARSE_SIDE, PLAIN = 0.4, 20, 0.05
 # Middle and near, as quantiles of disparity.
 LEVELS = (0.5, 0.9)
 
@@ -69,11 +70,11 @@ class Tracker:
             return Outlook(cut=self._image is not None)
         weight, standing = stillness(picture, self._image)
         scale, shift, _ = fit_scale_shift(small.flatten(), self._inverse_depth.flatten(), weight.flatten())
-        correlation = torch.corrcoef(torch.stack((picture.flatten(), self._image.flatten())))[0, 1]
-        self._next = picture, small, torch.where(correlation >= CUT, weight, 0)
+        alike = likeness(picture, self._image)
+        self._next = picture, small, torch.where(alike >= CUT, weight, 0)
         levels = small.quantile(small.new_tensor(LEVELS))
         # One read of the device for all of it.
-        found = torch.cat([torch.stack([scale, shift, standing, correlation]).double(), levels.double()]).tolist()
+        found = torch.cat([torch.stack([scale, shift, standing, alike]).double(), levels.double()]).tolist()
         if not found[3] >= CUT:
             return Outlook(cut=True)
         held = found[2] > 0 and not math.isnan(found[0])
@@ -106,6 +107,20 @@ def small_size(height: int, width: int, side: int) -> tuple[int, int]:
     """(height, width) of the same shape with a longer side of ``side`` at the most."""
     shrink = max(1.0, max(height, width) / side)
     return max(1, round(height / shrink)), max(1, round(width / shrink))
+
+
+def likeness(picture: Tensor, past: Tensor) -> Tensor:
+    """From 1, two pictures (h, w) of mean 1 are of one place, to about 0: structural similarity (Wang et al. 2004).
+
+    Without the means of their rows and columns: floors are dark and ceilings bright in every room.
+    """
+    new, old = (_structure(image) for image in (picture, past))
+    return (2 * (new * old).mean() + PLAIN**2) / (new.square().mean() + old.square().mean() + PLAIN**2)
+
+
+def _structure(picture: Tensor) -> Tensor:
+    coarse = F.adaptive_avg_pool2d(picture[None], small_size(picture.shape[0], picture.shape[1], COARSE_SIDE))[0]
+    return coarse - coarse.mean(0, keepdim=True) - coarse.mean(1, keepdim=True) + coarse.mean()
 
 
 def stillness(picture: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:

@@ -96,9 +96,19 @@ def test_a_picture_without_texture_says_nothing_by_itself():
     assert standing == 0 and not weight.any()
 
 
-def test_another_place_is_a_cut():
-    outlook = follow([camera_image(texture(seed), seed) for seed in (0, 0, 9)], [disparity()] * 3)
+@pytest.mark.parametrize("layout", [0.0, 1.0])
+def test_another_place_is_a_cut(layout):
+    """Also where both have a dark floor and a bright ceiling."""
+    rows = layout * torch.linspace(100, 0, HEIGHT)[:, None]
+    images = [camera_image(rows + 0.6 * texture(seed, cell=20), seed) for seed in (0, 0, 9)]
+    outlook = follow(images, [disparity()] * 3)
     assert outlook.cut and outlook.line is None
+
+
+@pytest.mark.parametrize("noise", [5.0, 40.0])
+def test_a_plain_wall_is_no_cut(noise):
+    images = [camera_image(torch.full((HEIGHT, WIDTH), 128.0), i, noise) for i in range(6)]
+    assert not follow(images, [disparity()] * 6).cut
 
 
 def test_another_size_is_a_cut():
