@@ -1,4 +1,4 @@
-"""Records all that the node reads and publishes: ``python -m lotus2_ros.ros.recorder OUT.mcap``.
+"""Records all that the node reads and publishes, but filtered clouds: ``python -m lotus2_ros.ros.recorder OUT.mcap``.
 
 Prints one JSON object per line, ``{"event": "report", ...}``, for each FrameReport of the node.
 Ends when it is interrupted, and only then is the bag complete.
@@ -28,6 +28,8 @@ from lotus2_ros.ros.serialized import deserialize, message_class
 
 # What every ROS node has, and no part of a recording.
 INFRASTRUCTURE = ("/rosout", "/parameter_events", "/clock")
+# Made of ~/points, by a process that takes a core as long as somebody subscribes.
+FILTERED = "filtered/points"
 DRAIN_QUIET, DRAIN_TIMEOUT = 0.5, 5.0  # seconds
 
 
@@ -87,7 +89,8 @@ def node_topics(recorder: Node, name: str, timeout: float) -> dict[str, str]:
             inputs, outputs = [], []
         if any(topic.startswith("/image") for topic, _ in inputs) and any(FRAME_REPORT in k for _, k in outputs):
             found = {topic: kinds[0] for topic, kinds in (*outputs, *inputs)}
-            return {t: k for t, k in found.items() if t not in INFRASTRUCTURE and "transition_event" not in t}
+            skipped = (*INFRASTRUCTURE, "transition_event", FILTERED)
+            return {topic: kind for topic, kind in found.items() if not topic.endswith(skipped)}
         time.sleep(0.05)
     raise TimeoutError(f"expected image and report topics of the node {name} within {timeout:g} s")
 
