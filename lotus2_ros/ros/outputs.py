@@ -44,9 +44,7 @@ TOPICS = {
     "depth/image": Topic(Image, "depth", "metres along z; only while the scale is metric", "32FC1"),
     "depth/camera_info": Topic(CameraInfo, "depth", "of the depth image"),
     "points": Topic(PointCloud2, "depth", "organized, x y z rgb, metres; only while the scale is metric"),
-    "relative/depth/image": Topic(
-        Image, "depth", "depth up to one factor; while nothing is metric", "32FC1"
-    ),
+    "relative/depth/image": Topic(Image, "depth", "depth up to one factor; while nothing is metric", "32FC1"),
     "relative/points": Topic(PointCloud2, "depth", "the same as a cloud"),
     FILTERED: Topic(PointCloud2, "depth", "`points` thinned to voxels and without outliers, at its own period"),
     "disparity/image": Topic(Image, "depth", "what the model says: 1 = near, 0 = far, affine-invariant", "32FC1"),

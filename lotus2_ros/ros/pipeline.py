@@ -76,7 +76,7 @@ class Pipeline:
         self._config = config
         mailboxes: Mailboxes[Frame] = Mailboxes()
         self._health = Health(node, estimator, mailboxes, lambda: config().node.warn_period)
-        self._references = References(node, self._health)
+        self._references = References(node, self._health, config)
         self._aligner = Aligner()
         self._rectified = image_is_rectified(node, config().input)
         self._camera: tuple[object, Camera] | None = None

@@ -15,13 +15,13 @@ from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import Header
 from torch import Tensor
 
-from lotus2_ros.config import ScaleConfig
+from lotus2_ros.config import Config, ScaleConfig
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.projection import sparse_depth
 from lotus2_ros.geometry.reference import Reference
 from lotus2_ros.ros.diagnostics import Health
 from lotus2_ros.ros.messages import MessageError, depth_to_tensor, points_to_tensor, stamp_seconds
-from lotus2_ros.ros.transforms import Transforms
+from lotus2_ros.ros.transforms import BY_TF, Transforms
 
 # What comes on which topic, in order of trust.
 TOPICS = {"reference_depth": "reference/depth", "reference_points": "reference/points"}
@@ -46,8 +46,9 @@ class Measurement:
 class References:
     """The newest references of each source. Filled by the node's thread, read by the model's."""
 
-    def __init__(self, node: Node, health: Health) -> None:
+    def __init__(self, node: Node, health: Health, config: Callable[[], Config]) -> None:
         self._health = health
+        self._config = config
         self._transforms = Transforms(node)
         self._lock = threading.Lock()
         self._newest: dict[str, deque[Measurement]] = {source: deque(maxlen=REMEMBERED) for source in TOPICS}
@@ -62,6 +63,8 @@ class References:
         self._add("reference_depth", message, depth_to_tensor)
 
     def points(self, message: PointCloud2) -> None:
+        if self._config().scale.points_transform == BY_TF:
+            self._transforms.listen()
         self._add("reference_points", message, points_to_tensor)
 
     def for_frame(self, header: Header, camera: Camera, config: ScaleConfig) -> Reference | None:

@@ -13,15 +13,28 @@ from lotus2_ros.geometry.projection import rigid_transform
 from lotus2_ros.ros.messages import MessageError
 
 REASON = "reference_transform"
+BY_TF = "tf"  # as scale.points_transform says it
 
 
 class Transforms:
-    """Looks transforms up. Listens to /tf from when the first one is asked for, as it is a busy topic."""
+    """Looks transforms up in what /tf said since :meth:`listen`."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
         self._buffer: Any = None
         self._listener: Any = None
+        self._errors: type[Exception] = Exception  # of a lookup
+
+    def listen(self) -> None:
+        """Begin, in the node's thread; /tf is a busy topic, so only when it is needed. Without tf2_ros nothing."""
+        try:
+            import tf2_ros  # not everywhere: it is no Python package of its own
+        except ImportError:
+            return
+        if self._buffer is None:
+            self._errors = tf2_ros.TransformException
+            self._buffer = tf2_ros.Buffer()
+            self._listener = tf2_ros.TransformListener(self._buffer, self._node)
 
     def close(self) -> None:
         if self._listener is not None:
@@ -33,25 +46,20 @@ class Transforms:
         Without a frame_id on either side they are taken as in the camera's. Raises MessageError.
         """
         same = header.frame_id == camera_frame or not header.frame_id or not camera_frame
-        if parameter == "tf" and same:
+        if parameter == BY_TF and same:
             return points
-        transform = self._lookup(header, camera_frame) if parameter == "tf" else parsed(parameter)
+        transform = self._lookup(header, camera_frame) if parameter == BY_TF else parsed(parameter)
         return (points.double() @ transform[:3, :3].T + transform[:3, 3]).float()
 
     def _lookup(self, points: Header, camera_frame: str) -> Tensor:
         """(4, 4) at the points' stamp; what is not known yet is not waited for."""
         expected = f"expected a transform from {points.frame_id!r} to {camera_frame!r}"
-        try:
-            import tf2_ros  # not everywhere: it is no Python package of its own
-        except ImportError:
-            advice = "set scale.points_transform"
-            raise MessageError(REASON, f"{expected}, but tf2_ros is not installed; {advice}") from None
         if self._buffer is None:
-            self._buffer = tf2_ros.Buffer()
-            self._listener = tf2_ros.TransformListener(self._buffer, self._node)
+            advice = "set scale.points_transform"
+            raise MessageError(REASON, f"{expected}, but tf2_ros is not installed; {advice}")
         try:
             found = self._buffer.lookup_transform(camera_frame, points.frame_id, Time.from_msg(points.stamp)).transform
-        except tf2_ros.TransformException as error:
+        except self._errors as error:
             raise MessageError(REASON, f"{expected} on /tf, or in scale.points_transform: {error}") from None
         t, q = found.translation, found.rotation
         return rigid_transform((t.x, t.y, t.z), (q.x, q.y, q.z, q.w))

@@ -1,25 +1,19 @@
-"""References: which one a frame gets, which are rejected, and points over DDS."""
+"""References: which one a frame gets, and which are rejected."""
 
 import sys
 from collections import Counter
-from types import SimpleNamespace
 
 import pytest
 import torch
-from lotus2_ros.msg import FrameReport
-from rcl_interfaces.srv import SetParameters
-from rclpy.parameter import Parameter
-from sensor_msgs.msg import Image, PointCloud2, PointField
+from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
 
 from lotus2_ros.config import Config, ScaleConfig
-from lotus2_ros.estimator import load_estimator
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.ros.bridge import create_cloud
 from lotus2_ros.ros.messages import tensor_to_image
 from lotus2_ros.ros.references import References
 
-HEIGHT, WIDTH = 36, 52
 CAMERA = Camera.from_intrinsics(8, 6, 5.0, 6.0, 3.0, 2.0)
 IN_FRONT = torch.tensor([[0.0, 0.0, 2.0]])
 CONFIG = ScaleConfig(reference_slop=0.1, max_age=2.0)
@@ -56,7 +50,7 @@ def health() -> Rejections:
 
 @pytest.fixture
 def references(health) -> References:
-    return References(None, health)
+    return References(None, health, Config)
 
 
 def send_depth(references: References, stamp: float, value: float = 1.0, frame: str = "camera") -> None:
@@ -169,42 +163,6 @@ def test_without_tf2_points_of_another_frame_are_rejected(references, health, mo
     assert "from 'lidar' to 'camera'" in text and "set scale.points_transform" in text
 
 
-class Tf2:
-    """In place of tf2_ros, which comes with a ROS distribution only: knows where the lidar was at 1.0 s."""
-
-    class TransformException(Exception):  # noqa: N818, tf2's own name
-        pass
-
-    class Buffer:
-        def lookup_transform(self, target_frame, source_frame, time):
-            if (target_frame, source_frame, time.nanoseconds) != ("camera", "lidar", 10**9):
-                raise Tf2.TransformException("no such transform")
-            move = SimpleNamespace(x=0.0, y=-0.5, z=0.0)
-            turn = SimpleNamespace(x=0.5, y=-0.5, z=0.5, w=0.5)
-            return SimpleNamespace(transform=SimpleNamespace(translation=move, rotation=turn))
-
-    class TransformListener:
-        open = 0
-
-        def __init__(self, buffer, node):
-            Tf2.TransformListener.open += 1
-
-        def unregister(self):
-            Tf2.TransformListener.open -= 1
-
-
-def test_tf2_is_asked_at_the_time_of_the_points(references, health, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tf2_ros", Tf2)
-    for stamp in (1.0, 1.5):
-        references.points(cloud_of(torch.tensor([[4.0, 0.8, -0.5]]), header_of(stamp, "lidar")))
-    depth = references.for_frame(header_of(1.0), CAMERA, CONFIG).depth
-    assert torch.nonzero(torch.isfinite(depth)).tolist() == [[2, 2]] and float(depth[2, 2]) == 4.0
-    assert stamps(references, 1.5) == [None] and "no such transform" in health.texts["reference_transform"]
-    assert Tf2.TransformListener.open == 1
-    references.close()
-    assert Tf2.TransformListener.open == 0
-
-
 def test_a_transform_without_a_direction_is_rejected(references, health):
     references.points(cloud_of(IN_FRONT, header_of(1.0, "lidar")))
     assert stamps(references, 1.0, config=ScaleConfig(points_transform="0 0 0 0 0 0 0")) == [None]
@@ -215,61 +173,3 @@ def test_points_of_which_the_camera_sees_none_are_rejected(references, health):
     references.points(cloud_of(-IN_FRONT, header_of(1.0)))
     assert stamps(references, 1.0) == [None] and health.counts == {"reference_empty": 1}
     assert "got 1, none of them in its image" in health.texts["reference_empty"]
-
-
-@pytest.mark.ros
-def test_a_node_rejects_bad_references_and_is_metric_by_points(start, client, random_bundle, generator):
-    image = torch.randint(0, 256, (HEIGHT, WIDTH, 3), dtype=torch.uint8, generator=generator)
-    disparity = load_estimator(Config().updated({"model.path": str(random_bundle)})).predict(image).disparity
-    depth = 1 / (0.5 * disparity + 0.2)
-    camera = Camera.from_intrinsics(WIDTH, HEIGHT, 0.8 * WIDTH, 0.9 * HEIGHT, 0.45 * WIDTH, 0.55 * HEIGHT)
-    # The camera half a metre below a lidar of body axes: x forward, y left, z up.
-    x, y, z = camera.unproject(depth).reshape(-1, 3)[torch.randperm(HEIGHT * WIDTH, generator=generator)[:500]].T
-    points = torch.stack((z, -x, -y - 0.5), dim=-1).contiguous()
-    unseen = torch.full((HEIGHT, WIDTH), torch.nan)
-
-    def send_depth(depth, stamp, frame="camera_optical", encoding="32FC1"):
-        client.publish("reference/depth", tensor_to_image(depth, encoding, header_of(stamp, frame)))
-
-    def send_points(stamp):
-        client.publish("reference/points", cloud_of(points, header_of(stamp, "lidar")))
-
-    node = start({"sharp.enabled": False})
-    client.subscribe(FrameReport, "report")
-    client.subscribe(Image, "depth/image", "disparity/image")
-    client.repeat(  # so that the node hears both topics
-        lambda: [send_depth(image, 0, encoding="rgb8"), client.publish("reference/points", PointCloud2())],
-        lambda: all(f"[reference_{reason}]" in node.output() for reason in ("encoding", "fields")),
-        "warnings",
-    )
-    before = counts_of(client.warm_up(image, "disparity/image"))
-    bad = {
-        "reference_empty": lambda stamp: send_depth(unseen, stamp),
-        "reference_frame": lambda stamp: send_depth(depth, stamp, "another_camera"),
-        "reference_future": lambda stamp: send_depth(depth, stamp + 60),
-        "reference_transform": send_points,
-    }
-    for number, (reason, send) in enumerate(bad.items(), start=10):
-        send(number)
-        client.repeat(
-            lambda number=number: client.send_frame(image, number), lambda r=reason: f"[{r}]" in node.output(), reason
-        )
-    client.send_and_wait(image, 20)
-    report = client.received["report"][-1]
-    after = counts_of(report)
-    assert {reason: after[reason] - before[reason] for reason in bad} == dict.fromkeys(bad, 1)
-    assert not report.metric and not client.received["depth/image"] and "scale.points_transform" in node.output()
-
-    turned = Parameter("scale.points_transform", value="0 -0.5 0 0.5 -0.5 0.5 0.5").to_parameter_msg()
-    answer = client.call(SetParameters, "set_parameters", SetParameters.Request(parameters=[turned]))
-    assert answer.results[0].successful
-    send_points(30.25)
-    client.repeat(lambda: client.send_frame(image, 30), lambda: client.received["report"][-1].metric, "metric report")
-    report = client.received["report"][-1]
-    assert report.metric and report.scale_source == "reference_points"
-    assert (report.scale, report.shift) == (pytest.approx(0.5, rel=0.05), pytest.approx(0.2, rel=0.05))
-    assert counts_of(report) == after
-
-
-def counts_of(report: FrameReport) -> Counter[str]:
-    return Counter(dict(zip(report.rejection_reasons, report.rejection_counts, strict=True)))

@@ -1,0 +1,93 @@
+"""Where an aligner takes its scale from when there is no reference: the height of the camera, and normals."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lotus2_ros.config import ScaleConfig
+from lotus2_ros.geometry.aligner import Aligner
+from lotus2_ros.geometry.camera import Camera
+from lotus2_ros.geometry.reference import Reference
+from lotus2_ros.geometry.scale import GUESSED_SHIFT, Prediction
+
+HEIGHT, WIDTH = 96, 128
+CAMERA = Camera.from_intrinsics(WIDTH, HEIGHT, 110.0, 105.0, 61.0, 50.0)
+CONFIG = ScaleConfig(max_age=1.0, relative_shift=0.2)
+IMAGE = torch.randint(0, 256, (HEIGHT, WIDTH, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def room_normals():
+    """A floor 1.4 m below the camera, a wall 6 m ahead; depth and normals of CAMERA."""
+    floor = 1.4 / CAMERA.rays[..., 1].clamp_min(1e-6)
+    is_floor = floor < 6
+    depth = torch.where(is_floor, floor, 6.0)
+    normals = torch.where(is_floor[..., None], torch.tensor([0.0, -1, 0]), torch.tensor([0.0, 0, -1]))
+    return depth, normals
+
+
+def room(stamp, scale=0.5, shift=0.1, normals=True):
+    depth, directions = room_normals()
+    return Prediction(IMAGE, (1 / depth - shift) / scale, directions if normals else None, CAMERA, stamp)
+
+
+def test_the_height_of_the_camera_makes_it_metric():
+    config = replace(CONFIG, camera_height=1.4)
+    got = Aligner().align(room(2.0), None, config)
+    assert got.metric and got.source == "camera_height" and got.age == 0
+    assert got.scale == pytest.approx(0.5, rel=1e-2) and got.shift == pytest.approx(0.1, abs=2e-3)
+
+
+def test_a_reference_comes_before_the_height_as_long_as_it_holds():
+    depth, _ = room_normals()
+    config = replace(CONFIG, camera_height=2.8)  # twice what it is
+    aligner = Aligner()
+    assert aligner.align(room(0.0), Reference(depth, stamp=0.0), config).source == "reference_depth"
+    kept = aligner.align(room(0.5), None, config)
+    assert kept.source == "reference_depth" and kept.scale == pytest.approx(0.5, rel=1e-2)
+    assert aligner.align(room(1.2), None, config).source == "camera_height"
+
+
+def test_without_normals_the_height_is_of_no_use_and_says_so():
+    got = Aligner().align(room(0.0, normals=False), None, replace(CONFIG, camera_height=1.4))
+    assert not got.metric and "expected normals" in got.note
+
+
+def test_the_normals_give_the_shift():
+    config = replace(CONFIG, relative_shift=0.0)
+    got = Aligner().align(room(0.0), None, config)
+    assert not got.metric and got.source == "normals"
+    assert got.shift / got.scale == pytest.approx(0.2, rel=2e-2)
+    guessed = Aligner().align(room(0.0, normals=False), None, config)
+    assert guessed.source == "none" and guessed.shift / guessed.scale == pytest.approx(GUESSED_SHIFT)
+
+
+def test_a_shift_that_comes_later_leaves_the_middle_where_it_was():
+    """First nothing says how the shift is, then the normals do."""
+    config, aligner = replace(CONFIG, relative_shift=0.0), Aligner()
+    first = aligner.align(room(0.0, normals=False), None, config)
+    second = aligner.align(room(0.1), None, config)
+    middle = float(room(0.0).disparity.median())
+    assert second.source == "normals" and second.shift / second.scale == pytest.approx(0.2, rel=2e-2)
+    assert second.scale * middle + second.shift == pytest.approx(first.scale * middle + first.shift, rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reference", "wanted"),
+    [
+        ({"relative_shift": 0.0}, None, True),
+        ({"relative_shift": 0.2}, None, False),
+        ({"relative_shift": 0.2, "camera_height": 1.0}, None, True),
+        ({"relative_shift": 0.2, "camera_height": 1.0, "source": "reference_depth"}, None, False),
+        ({"relative_shift": 0.0, "camera_height": 1.0}, Reference(room_normals()[0]), False),
+    ],
+)
+def test_normals_are_wanted_only_for_what_needs_them(changes, reference, wanted):
+    assert Aligner().wants_normals(0.0, reference, replace(CONFIG, **changes)) is wanted
+
+
+def test_normals_are_not_wanted_between_two_references():
+    config, aligner = replace(CONFIG, relative_shift=0.0, camera_height=1.0), Aligner()
+    aligner.align(room(0.0), Reference(room_normals()[0], stamp=0.0), config)
+    assert not aligner.wants_normals(0.5, None, config)
+    assert aligner.wants_normals(1.5, None, config)
