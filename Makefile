@@ -1,12 +1,13 @@
 # make help says what there is. Everything runs in .venv, which scripts/setup makes and keeps up to date.
 SHELL := /bin/bash
 VENV := .venv
+JOBS := 2
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint format clean distclean
 
 help:  ## what there is
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 18
-	@echo '  Variables: INPUT=images, folder, video or bag and FOV=degrees (demo), ARGS=more options (demo, test),'
+	@echo '  Variables: INPUT=images, folder, video or bag and FOV=degrees (demo), ARGS=more options (demo, test), JOBS=workers (test),'
 	@echo '  PYTHON=python3.12, TORCH_INDEX=index with CPU wheels of torch (setup)'
 
 setup:  ## make or update .venv: Python libraries, ROS 2 as wheels, the messages
@@ -16,7 +17,7 @@ demo: setup  ## camera bag -> node -> out/demo; INPUT= for your own images
 	$(VENV)/bin/lotus2 demo $(if $(INPUT),--input $(INPUT)) $(if $(FOV),--fov "$(FOV)") $(ARGS)
 
 test: setup  ## run the tests
-	$(VENV)/bin/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: setup  ## ruff, mypy, layers
 	$(VENV)/bin/ruff check .

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +45,23 @@ SCHEDULER = {"num_train_timesteps": 10, "use_dynamic_shifting": True, "shift": 3
 # The same examples every time, and no limit on the time of one: CI machines stall.
 settings.register_profile("deterministic", derandomize=True, deadline=None, max_examples=50)
 settings.load_profile("deterministic")
+
+
+@pytest.fixture(scope="session")
+def domains() -> Iterator[int]:
+    """DDS domains, of which no other worker of the same run uses any."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    # Below 102 the ports of a domain are not in the range that Linux gives to other programs.
+    count = 100 // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    return (1 + worker * count + number % count for number in itertools.count(os.getpid()))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def domain_of_programs(domains) -> Iterator[None]:
+    """For programs that a test starts without a domain of their own."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("ROS_DOMAIN_ID", str(next(domains)))
+        yield
 
 
 @pytest.fixture(scope="session")

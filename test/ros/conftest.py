@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import signal
 import subprocess
@@ -28,7 +27,6 @@ from lotus2_ros.ros.messages import tensor_to_image
 
 TIMEOUT = 60.0  # seconds; only ever reached when a test fails
 FASTDDS = Path(__file__).parents[2] / "config" / "fastdds.xml"
-_domains = itertools.count(os.getpid())
 
 
 class Client:
@@ -149,17 +147,17 @@ class NodeProcess:
             self.process.kill()
 
 
-def isolate(monkeypatch: pytest.MonkeyPatch) -> int:
-    """A domain of its own on this machine, for this process and those that it starts."""
+def isolate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Talk to nobody outside this machine, and lose no large messages."""
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     monkeypatch.setenv("FASTDDS_DEFAULT_PROFILES_FILE", str(FASTDDS))
-    # Below 102 the ports of a domain are not in the range that Linux gives to other programs.
-    return next(_domains) % 100 + 1
 
 
 @pytest.fixture
-def domain(monkeypatch) -> int:
-    return isolate(monkeypatch)
+def domain(monkeypatch, domains) -> int:
+    """A domain of its own, for this process and those that it starts."""
+    isolate(monkeypatch)
+    return next(domains)
 
 
 @pytest.fixture
@@ -188,10 +186,11 @@ def start(domain, tmp_path, random_bundle) -> Iterator[Callable[..., NodeProcess
 
 
 @pytest.fixture(scope="module")
-def lasting(tmp_path_factory) -> Iterator[tuple[Client, NodeProcess]]:
+def lasting(tmp_path_factory, domains) -> Iterator[tuple[Client, NodeProcess]]:
     """A client and a node with the bundled model that all tests of a module share; parameters are set as it runs."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        domain = isolate(monkeypatch)
+        isolate(monkeypatch)
+        domain = next(domains)
         client = Client(domain)
         parameters = {"sharp.enabled": False, "model.threads": 1, "model.warm_up": "[320x240]"}
         log = tmp_path_factory.mktemp("lasting") / "node.log"
