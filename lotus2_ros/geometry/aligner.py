@@ -72,8 +72,7 @@ class Aligner:
         """Whether the normals of the next frame, of ``stamp``, would be of use to :meth:`align`."""
         if reference is not None or self._reference_holds(stamp, config):
             return False
-        by_height = config.camera_height > 0 and config.source in ("auto", "camera_height")
-        return by_height or config.relative_shift == 0
+        return _by_height(config) or config.relative_shift == 0
 
     def align(self, frame: Prediction, reference: Reference | None, config: ScaleConfig) -> Scale:
         """The scale of the next frame. ``reference`` belongs to it, or is late and belongs to one before it."""
@@ -86,7 +85,8 @@ class Aligner:
             self._forget()
             self._tracker = tracker
         self._grow_unsure(outlook.still, frame.stamp)
-        expected = self._expected(outlook) if config.tracking else None
+        # Nothing is expected of a frame that could not be compared: the first one, or the first to be tracked.
+        expected = self._expected(outlook) if outlook.levels else None
         fit, stamp, note = self._measure(frame, expected, reference, config)
         if fit is not None and expected is not None and self._is_doubtful(fit, expected, outlook):
             note = f"the fit of {fit.source} differs from the last ones"
@@ -124,10 +124,7 @@ class Aligner:
                 return self._scale_of(reference, frame, expected, config.reference_slop), reference.stamp, ""
             except AlignmentError as error:
                 note = str(error)
-        by_reference = (
-            self._fit is not None and self._fit.source != "camera_height" and self._holds(frame.stamp, config)
-        )
-        if config.camera_height > 0 and config.source in ("auto", "camera_height") and not by_reference:
+        if _by_height(config) and not self._reference_holds(frame.stamp, config):
             try:
                 return scale_of_height(frame, config), frame.stamp, note
             except AlignmentError as error:
@@ -152,8 +149,8 @@ class Aligner:
         """Whether to wait for more fits that say the same."""
         if not expected.metric or self._agreed < CONVINCING:
             return False
-        pairs = [(s.scale * level + s.shift for s in (fit, expected)) for level in outlook.levels]
-        agrees = all(1 / GATE <= new / max(old, 1e-9) <= GATE for new, old in pairs)
+        new, old = ([s.scale * level + s.shift for level in outlook.levels] for s in (fit, expected))
+        agrees = all(1 / GATE <= n / max(o, 1e-9) <= GATE for n, o in zip(new, old, strict=True))
         self._disagreed = 0 if agrees else self._disagreed + 1
         return 0 < self._disagreed < CONVINCING
 
@@ -189,7 +186,7 @@ class Aligner:
     def _relative(
         self, frame: Prediction, expected: Scale | None, outlook: Outlook, config: ScaleConfig, note: str
     ) -> Scale:
-        """A scale without metres: the mean of the measured shifts; the factor leaves the middle where it was."""
+        """A scale without metres: the mean of the measured shifts; the factor leaves near things where they were."""
         if not note and self._fit is not None:
             note = f"the last fit of {self._fit.source} is {frame.stamp - self._fit_stamp:.1f} s old"
         try:
@@ -200,14 +197,14 @@ class Aligner:
                 return relative_scale(note=note)
             source = expected.source if expected.source == "normals" else "none"
             return replace(expected, source=source, metric=False, age=math.nan, inlier_fraction=math.nan, note=note)
-        if expected is None:
+        near = outlook.levels[-1] if outlook.levels else 0.0
+        if expected is None or expected.scale * near + expected.shift <= 0:
             return relative_scale(shift, source, note)
         self._shifts += 1
         gain = 1 if config.relative_shift else 1 / self._shifts
         old = expected.shift / expected.scale
         shift = old + gain * (shift - old)
-        middle = outlook.levels[0]
-        scale = expected.scale * (middle + old) / (middle + shift)
+        scale = expected.scale * (near + old) / (near + shift)
         return Scale(scale, scale * shift, source, metric=False, note=note)
 
     def _settle(self, frame: Prediction, scale: Scale, expected: Scale | None, config: ScaleConfig) -> Scale:
@@ -224,3 +221,7 @@ class Aligner:
         step = max(1, max(frame.disparity.shape) // REMEMBERED_SIDE)
         self._past.append(_Past(frame.stamp, frame.disparity[step // 2 :: step, step // 2 :: step].clone(), scale))
         return replace(scale, steadying=self._tracker.settle(scale.scale, scale.shift))
+
+
+def _by_height(config: ScaleConfig) -> bool:
+    return config.camera_height > 0 and config.source in ("auto", "camera_height")

@@ -26,8 +26,9 @@ FLICKER = 0.05
 # Two pictures that are less alike are not of the same place. That is told from pictures of so many pixels' longer side,
 # and so much of their mean is not told from noise.
 CUT, COARSE_SIDE, PLAIN = 0.4, 20, 0.05
-# Middle and near, as quantiles of disparity.
-LEVELS = (0.5, 0.9)
+# Quantiles of disparity that scales are compared at: of a street's image more than half may be sky, where inverse depth
+# is so near to 0 that its ratios say nothing.
+LEVELS = (0.75, 0.95)
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ class Outlook:
     """What the frames before say of a new one.
 
     ``line`` is the scale and shift that leave still things where they were; None if too little stays still. ``still``:
-    from 0, the camera moves, to 1, it stands. ``levels`` are the frame's middle and near disparity. ``cut``: this is
-    another place.
+    from 0, the camera moves, to 1, it stands. ``levels`` are the frame's disparity, farther and nearer, to compare
+    scales at; empty where there is nothing to compare. ``cut``: this is another place.
     """
 
     line: tuple[float, float] | None = None

@@ -199,6 +199,15 @@ def test_one_wrong_reference_is_not_believed_but_three_are():
     assert error(frame(0.6), got) == pytest.approx(2 * GATE - 1, rel=1e-3) and not got.note
 
 
+def test_a_reference_that_is_right_near_only_is_not_believed_at_once():
+    aligner = Aligner()
+    for number in range(4):
+        aligner.align(frame(0.1 * number), Reference(DEPTH, stamp=0.1 * number), CONFIG)
+    bent = 1 / (4 * INVERSE_DEPTH - 3 * INVERSE_DEPTH.quantile(0.95))
+    got = aligner.align(frame(0.4), Reference(bent, stamp=0.4), CONFIG)
+    assert "differs" in got.note and error(frame(0.4), got) < 1e-3
+
+
 def test_a_right_reference_after_a_wrong_one_starts_the_count_anew():
     aligner = Aligner()
     factors = [1, 1, 1, 3, 1, 3, 3]

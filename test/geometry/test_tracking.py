@@ -131,13 +131,13 @@ def test_what_is_remembered_can_be_corrected():
     assert outlook.line == (pytest.approx(6.0, rel=1e-4), pytest.approx(1.75, rel=1e-4))
 
 
-def test_levels_are_the_middle_and_the_near():
+def test_levels_are_quantiles_of_what_is_near():
     tracker, seen = Tracker(), disparity()
     tracker.look(seen, camera_image(texture(), 0))
     tracker.settle(1.0, 0.1)
-    middle, near = tracker.look(seen, camera_image(texture(), 1)).levels
-    assert middle == pytest.approx(float(seen.median()), abs=0.03)
-    assert near == pytest.approx(float(seen.quantile(0.9)), abs=0.05)
+    farther, near = tracker.look(seen, camera_image(texture(), 1)).levels
+    assert farther == pytest.approx(float(seen.quantile(0.75)), abs=0.03)
+    assert near == pytest.approx(float(seen.quantile(0.95)), abs=0.05)
 
 
 @pytest.mark.parametrize(("size", "side", "small"), [((480, 640), 80, (60, 80)), ((640, 480), 80, (80, 60)),
