@@ -31,6 +31,7 @@ INFRASTRUCTURE = ("/rosout", "/parameter_events", "/clock")
 # Made of ~/points, by a process that takes a core as long as somebody subscribes.
 FILTERED = "filtered/points"
 DRAIN_QUIET, DRAIN_TIMEOUT = 0.5, 5.0  # seconds
+ASK_AGAIN = 5.0  # seconds
 
 
 def main() -> None:
@@ -98,9 +99,13 @@ def node_topics(recorder: Node, name: str, timeout: float) -> dict[str, str]:
 def node_state(recorder: Node, name: str, timeout: float) -> str:
     """Label of the lifecycle state; a node that starts by itself answers only after it has tried to."""
     client = recorder.create_client(GetState, f"/{name}/get_state")
-    future = client.call_async(GetState.Request()) if client.wait_for_service(timeout) else None
-    if future is not None:
-        rclpy.spin_until_future_complete(recorder, future, timeout_sec=timeout)
+    deadline, future = time.monotonic() + timeout, None
+    while client.wait_for_service(max(0.0, deadline - time.monotonic())) and time.monotonic() < deadline:
+        # Asked again: an answer is lost if the node knows of the question before it knows of who asks.
+        future = client.call_async(GetState.Request())
+        rclpy.spin_until_future_complete(recorder, future, timeout_sec=ASK_AGAIN)
+        if future.done():
+            break
     if future is None or not future.done():
         raise TimeoutError(f"expected the node {name} to answer within {timeout:g} s")
     return future.result().current_state.label
