@@ -1,1 +1,1 @@
-"""Readers of the data sets to train and to evaluate on. Each is a sequence of :class:`~lotus2_ros.data.sample.Sample`."""
+"""Readers of the data sets to train and to evaluate on: sequences of :class:`~lotus2_ros.data.sample.Sample`."""

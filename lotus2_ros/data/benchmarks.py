@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from lotus2_ros.data.depth_benchmarks import DIODE, ETH3D, KITTI, NYUv2, ScanNet
+from lotus2_ros.data.normals_benchmarks import IBims1Normals, NYUv2Normals, ScanNetNormals, SintelNormals
 from lotus2_ros.data.sample import Sample
 
 
@@ -28,4 +30,17 @@ class Benchmark:
     fit_side: int | None = None
 
 
-BENCHMARKS: dict[str, Benchmark] = {}
+BENCHMARKS = {
+    benchmark.name: benchmark
+    for benchmark in (
+        Benchmark("nyuv2", "depth", NYUv2, 654, NYUv2.depth_range),
+        Benchmark("kitti", "depth", KITTI, 652, KITTI.depth_range),
+        Benchmark("eth3d", "depth", ETH3D, 454, ETH3D.depth_range, resolution=768, fit_side=1024),
+        Benchmark("scannet", "depth", ScanNet, 800, ScanNet.depth_range),
+        Benchmark("diode", "depth", DIODE, 771, DIODE.depth_range, resolution=640),
+        Benchmark("nyuv2-normals", "normals", NYUv2Normals, 654),
+        Benchmark("scannet-normals", "normals", ScanNetNormals, 300),
+        Benchmark("ibims1-normals", "normals", IBims1Normals, 100),
+        Benchmark("sintel-normals", "normals", SintelNormals, 1064),
+    )
+}
