@@ -19,7 +19,7 @@ from lotus2_ros.estimator import load_estimator
 from lotus2_ros.geometry.alignment import scale_from_ground
 
 WHAT = "scale_from_ground: AbsRel"
-SCENES = {"room": 15, "corridor": 15, "hall": 15, "street": 15}
+SCENES = {"room": 15, "corridor": 15, "warehouse": 15, "street": 15}
 # Noise of disparity, share of its range, and of normals, degrees; degrees that `up` is off by.
 CASES = {
     "exact": (0.0, 0.0, 0.0),

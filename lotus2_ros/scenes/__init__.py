@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from lotus2_ros.geometry.camera import Camera
+from lotus2_ros.geometry.distortion import EQUIDISTANT, PLUMB_BOB, Lens
 from lotus2_ros.scenes.render import Renderer, View
 from lotus2_ros.scenes.world import Pose, World
 from lotus2_ros.scenes.worlds import KINDS, build
@@ -37,17 +39,38 @@ def views(seed: int, width: int, height: int, kind: str | None = None) -> Iterat
     while True:
         camera = Camera.from_fov(width, height, float(rng.uniform(*world.fov)))
         pose = _clear_pose(world, renderer, rng, camera)
-        yield renderer.view(pose, camera, seed=int(rng.integers(2**31)))
+        yield renderer.view(pose, _drawn_by_a_lens(camera, rng), seed=int(rng.integers(2**31)))
 
 
-def sequence(seed: int = 0, frames: int = 60, width: int = 640, height: int = 480) -> Iterator[View]:
-    """A camera that moves smoothly through a furnished room: `frames` views, ten per second."""
-    world = build(seed, "room")
+def sequence(
+    seed: int = 0, frames: int = 60, width: int = 640, height: int = 480, kind: str = "room"
+) -> Iterator[View]:
+    """A camera that moves smoothly through a scene of one of KINDS: `frames` views, ten per second."""
+    world = build(seed, kind)
     renderer, rng = Renderer(world), np.random.default_rng([seed, 4])
     camera = Camera.from_fov(width, height, 70.0)
     path = _clear_path(world, renderer, rng, camera)
     for i in range(frames):
         yield renderer.view(path(i / max(1, frames - 1)), camera, seed=seed, stamp_s=i / FRAMES_PER_SECOND)
+
+
+def _drawn_by_a_lens(camera: Camera, rng: np.random.Generator) -> Camera:
+    """Most cameras as they are; of the others some are off centre, some distort, a few are fisheyes."""
+    if rng.random() > 0.25:
+        return camera
+    K = camera.K.clone()
+    K[:2, 2] += torch.from_numpy(rng.normal(0, 0.03, 2)) * camera.width
+    kind = rng.random()
+    if kind < 0.4:
+        return replace(camera, K=K)
+    # Coefficients by the radius of the corner, so that every pixel has a ray, of any field of view.
+    corner = float(np.hypot(camera.width, camera.height)) / 2 / float(K[0, 0])
+    if kind < 0.85:
+        k1, p1, p2 = rng.uniform(-0.09, 0.05) / corner**2, *rng.normal(0, 2e-3, 2)
+        return replace(camera, K=K, lens=Lens(PLUMB_BOB, (float(k1), 0.0, float(p1), float(p2))))
+    half_angle = np.radians(rng.uniform(25, 52))
+    K[0, 0] = K[1, 1] = camera.width / 2 / half_angle
+    return replace(camera, K=K, lens=Lens(EQUIDISTANT, (float(rng.normal(0, 0.01)), 0.0, 0.0, 0.0)))
 
 
 def _glance(renderer: Renderer, pose: Pose, camera: Camera) -> tuple[float, float, int]:
@@ -58,11 +81,12 @@ def _glance(renderer: Renderer, pose: Pose, camera: Camera) -> tuple[float, floa
 
 
 def _clear_pose(world: World, renderer: Renderer, rng: np.random.Generator, camera: Camera) -> Pose:
-    """Nothing too near, and more to see than one or two surfaces."""
+    """Nothing too near, and more to see than one or two surfaces, but for some views from close by."""
+    near, most, fewest = (0.5, 0.9, 3) if rng.random() < 0.15 else (1.0, 0.65, 5)
     for attempt in range(40):
         pose = world.choose_pose(rng)
         nearest, largest, things = _glance(renderer, pose, camera)
-        if nearest > world.clearance * 0.97**attempt and largest < 0.7 and things >= 4:
+        if nearest > near * world.clearance * 0.97**attempt and largest < most and things >= fewest:
             break
     return pose
 
@@ -72,7 +96,8 @@ def _clear_path(world: World, renderer: Renderer, rng: np.random.Generator, came
     best, most_seen = None, -1.0
     for attempt in range(60):
         start, ease = world.choose_pose(rng), 0.98**attempt
-        drift = ease * np.array([*rng.uniform(-1.4, 1.4, 2), rng.uniform(-0.2, 0.2)])
+        reach = 1.4 if world.sky is None else 5.0
+        drift = ease * np.array([*rng.uniform(-reach, reach, 2), rng.uniform(-0.2, 0.2)])
         turn = ease * float(rng.choice((-1, 1)) * np.radians(rng.uniform(25, 50)))
         height, pitch = rng.uniform(1.1, 1.7), np.radians(rng.uniform(-22, -8))
         level = Pose(np.array([*start.position[:2], height]), start.yaw, float(pitch))

@@ -1,25 +1,34 @@
-"""Putting a world together: unit shapes, scaled and placed, each with a surface of its own."""
+"""Putting a world together: shapes, scaled and placed, each with a surface of its own."""
 
 from __future__ import annotations
 
 import colorsys
-from dataclasses import dataclass, field
-from functools import lru_cache
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from lotus2_ros.scenes import textures
+from lotus2_ros.scenes import shapes, textures
+
+Point = Sequence[float] | np.ndarray
+Size = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class Surface:
-    """Linear colours mixed by a pattern of the bank, `tile` metres per tile; `gloss` in [0, 1]; own light `glow`."""
+    """Linear colours (3, 3) along the values of a pattern of the bank, `tile` metres per tile.
+
+    In [0, 1]: `gloss` of a highlight, own light `glow`, `mirror` the share of light that is reflected (Schlick's R0),
+    `clear` the share that comes from behind, of a "sheet".
+    """
 
     pattern: int
     tile: float
-    colors: tuple[np.ndarray, np.ndarray]
+    colors: np.ndarray
     gloss: float = 0.0
     glow: float = 0.0
+    mirror: float = 0.0
+    clear: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -43,48 +52,90 @@ class Builder:
     origin: np.ndarray = field(default_factory=lambda: np.zeros(3))
 
     def at(self, x: float, y: float, z: float = 0.0, yaw: float = 0.0) -> Builder:
-        origin = self.origin + self.rotation @ np.array([x, y, z])
-        return Builder(self.rng, self.parts, self.rotation @ turn_z(yaw), origin)
+        return self.turned(turn_z(yaw), x, y, z)
 
-    def add(
-        self,
-        shape: str,
-        size: tuple[float, float, float],
-        center: tuple[float, float, float],
-        surface: Surface,
-        rotation: np.ndarray | None = None,
+    def turned(self, rotation: np.ndarray, x: float = 0.0, y: float = 0.0, z: float = 0.0) -> Builder:
+        origin = self.origin + self.rotation @ np.array([x, y, z])
+        return Builder(self.rng, self.parts, self.rotation @ rotation, origin)
+
+    def add(self, shape: str, size: Size, center: Point, surface: Surface, rotation: np.ndarray | None = None) -> None:
+        """A shape of `shapes.unit` that fills `size` around `center`."""
+        vertices, triangles = shapes.unit(shape, self.rng)
+        frame = self.turned(np.eye(3) if rotation is None else rotation, *center)
+        frame._place(vertices * np.asarray(size), triangles, surface)
+
+    def tube(
+        self, path: Sequence[Point], radius: float | np.ndarray, surface: Surface, sides: int = 8, closed: bool = False
     ) -> None:
-        """A "box", "cylinder", "cone", "ball" or "blob" that fills `size` around `center`."""
-        vertices, triangles = _blob(self.rng) if shape == "blob" else _unit_shape(shape)
-        rotation = self.rotation if rotation is None else self.rotation @ rotation
-        origin = self.origin + self.rotation @ np.asarray(center, float)
-        self.parts.append(Part(vertices * np.asarray(size) @ rotation.T + origin, triangles, rotation, origin, surface))
+        """Round (or, with 4 sides, square) along the polyline `path`."""
+        self._place(*shapes.sweep(np.asarray(path, float), radius, sides, closed), surface)
+
+    def ring(self, radius: float, thickness: float, center: Point, surface: Surface, sides: int = 8) -> None:
+        """A torus that stands in the plane of x and z."""
+        angle = np.linspace(0, 2 * np.pi, 28, endpoint=False)
+        circle = np.c_[np.cos(angle), 0 * angle, np.sin(angle)]
+        self.tube(radius * circle + np.asarray(center), thickness, surface, sides, closed=True)
+
+    def _place(self, vertices: np.ndarray, triangles: np.ndarray, surface: Surface) -> None:
+        self.parts.append(
+            Part(vertices @ self.rotation.T + self.origin, triangles, self.rotation, self.origin, surface)
+        )
 
     def uniform(self, low: float, high: float) -> float:
         return float(self.rng.uniform(low, high))
+
+    def integer(self, low: int, high: int) -> int:
+        """One of low ... high - 1."""
+        return int(self.rng.integers(low, high))
 
     def chance(self, probability: float) -> bool:
         return bool(self.rng.random() < probability)
 
     def surface(
-        self, *families: str, tile: float = 0.6, plain: float = 0.35, bright: tuple[float, float] = (0.1, 0.95)
+        self,
+        *families: str,
+        tile: float = 0.6,
+        plain: float = 0.35,
+        bright: tuple[float, float] = (0.1, 0.95),
+        hue: tuple[float, float] | None = None,
     ) -> Surface:
         """A random one with a pattern of the families (any if none); with probability `plain` almost of one colour."""
         chosen = str(self.rng.choice(families or textures.FAMILIES))
-        first = self._color(bright)
-        other = self._color(bright)
+        first = self._color(bright, hue)
         nearness = self.uniform(0.75, 0.97) if self.chance(plain) else self.uniform(0.0, 0.7)
+        others = [nearness * first + (1 - nearness) * self._color(bright, hue) for _ in range(2)]
         return Surface(
             pattern=int(self.rng.choice(textures.family(chosen))),
             tile=tile * float(np.exp(self.rng.normal(0, 0.4))),
-            colors=(first, nearness * first + (1 - nearness) * other),
+            colors=np.stack((first, *others)),
             gloss=self.uniform(0, 0.8) if self.chance(0.3) else 0.0,
         )
 
-    def _color(self, bright: tuple[float, float]) -> np.ndarray:
-        saturation = self.rng.beta(1.1, 3.5)
-        value = self.uniform(*bright)
-        return np.array(colorsys.hsv_to_rgb(self.rng.random(), saturation, value)) ** 2.2
+    def leaves(self, tile: float) -> Surface:
+        """Green, mostly."""
+        hue = (0.15, 0.4) if self.chance(0.85) else None
+        return self.surface("leafage", "leafage", "noise", tile=tile, plain=0.2, bright=(0.06, 0.55), hue=hue)
+
+    def paint(self, low: float = 0.1, high: float = 0.95) -> Surface:
+        """Of one colour: metal, plastic, lacquer."""
+        return self.surface("noise", plain=1.0, bright=(low, high))
+
+    def looking_glass(self) -> Surface:
+        return replace(self.paint(0.6, 0.9), mirror=self.uniform(0.75, 0.95), gloss=0.0)
+
+    def glass(self) -> Surface:
+        return replace(self.paint(0.3, 0.7), clear=self.uniform(0.75, 0.95), mirror=self.uniform(0.04, 0.15), gloss=0.3)
+
+    def polished(self, surface: Surface) -> Surface:
+        """It reflects a little, and more at a grazing angle."""
+        return replace(surface, mirror=self.uniform(0.02, 0.15))
+
+    def _color(self, bright: tuple[float, float], hue: tuple[float, float] | None) -> np.ndarray:
+        """Linear. Many things are grey, and of those with a colour many are of wood, earth, skin."""
+        saturation = self.rng.beta(1, 14) if hue is None and self.chance(0.4) else self.rng.beta(1.1, 3.5)
+        if hue is None:
+            hue = (0.04, 0.13) if self.chance(0.4) else (0.0, 1.0)
+        return np.array(colorsys.hsv_to_rgb(self.uniform(*hue), saturation, self.uniform(*bright))) ** 2.2
 
 
 def turn_z(angle: float) -> np.ndarray:
@@ -92,49 +143,12 @@ def turn_z(angle: float) -> np.ndarray:
     return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
 
 
+def turn_x(angle: float) -> np.ndarray:
+    c, s = np.cos(angle), np.sin(angle)
+    return np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
+
+
 def any_rotation(rng: np.random.Generator) -> np.ndarray:
     q, r = np.linalg.qr(rng.standard_normal((3, 3)))
     q = q * np.sign(np.diag(r))
     return q if np.linalg.det(q) > 0 else -q
-
-
-@lru_cache(maxsize=8)
-def _unit_shape(shape: str) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices within [-.5, .5]^3 and triangles, normals outward."""
-    if shape == "box":
-        return _revolve(4, (0.0, 0.5**0.5, 0.5**0.5, 0.0), (-0.5, -0.5, 0.5, 0.5), offset=np.pi / 4)
-    if shape == "cylinder":
-        return _revolve(28, (0.0, 0.5, 0.5, 0.0), (-0.5, -0.5, 0.5, 0.5))
-    if shape == "cone":
-        return _revolve(28, (0.0, 0.5, 0.0), (-0.5, -0.5, 0.5))
-    if shape == "ball":
-        angle = np.linspace(-np.pi / 2, np.pi / 2, 18)
-        return _revolve(32, tuple(0.5 * np.cos(angle)), tuple(0.5 * np.sin(angle)))
-    raise ValueError(f"expected a shape among box, cylinder, cone, ball, blob; got {shape!r}")
-
-
-def _revolve(
-    sides: int, radii: tuple[float, ...], heights: tuple[float, ...], offset: float = 0.0
-) -> tuple[np.ndarray, np.ndarray]:
-    """The surface of revolution around z through a profile of (radius, height), bottom to top."""
-    angle = offset + 2 * np.pi * np.arange(sides) / sides
-    ring = np.stack((np.cos(angle), np.sin(angle)), axis=-1)
-    vertices = np.concatenate([np.c_[r * ring, np.full(sides, z)] for r, z in zip(radii, heights, strict=True)])
-    i = np.arange(sides)
-    j = (i + 1) % sides
-    triangles = []
-    for k in range(len(radii) - 1):
-        low, high = k * sides, (k + 1) * sides
-        if radii[k] > 1e-9:
-            triangles.append(np.stack((low + i, low + j, high + j), axis=-1))
-        if radii[k + 1] > 1e-9:
-            triangles.append(np.stack((low + i, high + j, high + i), axis=-1))
-    return vertices, np.concatenate(triangles).astype(np.uint32)
-
-
-def _blob(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A ball with smooth dents: cushions, bags, stones, crowns of trees."""
-    vertices, triangles = _unit_shape("ball")
-    waves = rng.normal(0, 5, (6, 3))
-    dents = np.sin(vertices @ waves.T + rng.uniform(0, 6.3, 6)) @ rng.normal(0, 0.07, 6)
-    return vertices * np.clip(1 + dents, 0.6, 1.25)[:, None] / 1.25, triangles

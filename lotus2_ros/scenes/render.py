@@ -12,10 +12,12 @@ from torch.nn import functional as F
 
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.scenes import textures
+from lotus2_ros.scenes.builder import Part
+from lotus2_ros.scenes.photo import photograph
 from lotus2_ros.scenes.world import Light, Pose, World
 
 OCCLUSION_RAYS = 4
-# What varies slowly, darkness in corners and exposure, is found on a grid of about this many pixels.
+# What varies slowly, darkness in corners, is found on a grid of about this many pixels.
 SMOOTH_SIDE = 160
 
 
@@ -35,68 +37,102 @@ class View:
     pose: Pose
     stamp_s: float = 0.0
 
+    @property
+    def sky(self) -> Tensor:
+        """(H, W) bool."""
+        return torch.isposinf(self.depth)
+
 
 class Renderer:
     """A world made ready for rays."""
 
     def __init__(self, world: World) -> None:
         self.world = world
-        parts = world.parts
-        starts = np.cumsum([0] + [len(part.vertices) for part in parts])
-        vertices = np.concatenate([part.vertices for part in parts]).astype(np.float32)
-        triangles = np.concatenate([part.triangles + start for part, start in zip(parts, starts, strict=False)]).astype(
-            np.uint32
-        )
-        self.scene = o3d.t.geometry.RaycastingScene()
-        self.scene.add_triangles(o3d.core.Tensor(vertices), o3d.core.Tensor(triangles))
+        # Glass last: without it, for light and for what is seen through it or in a mirror, the triangles' numbers hold.
+        parts = sorted(world.parts, key=lambda part: part.surface.clear > 0)
+        solid = [part for part in parts if part.surface.clear == 0]
+        self.solid = _raycasting(solid)
+        self.scene = self.solid if len(solid) == len(parts) else _raycasting(parts)
         counts = torch.tensor([len(part.triangles) for part in parts])
         self.part_of = torch.repeat_interleave(torch.arange(len(parts)), counts)
         surfaces = [part.surface for part in parts]
         self.rotation = _stack(part.rotation for part in parts)
         self.origin = _stack(part.origin for part in parts)
         self.pattern = torch.tensor([surface.pattern for surface in surfaces])
-        self.tile, self.gloss, self.glow = (
+        self.tile, self.gloss, self.glow, self.mirror, self.clear = (
             torch.tensor([getattr(surface, name) for surface in surfaces], dtype=torch.float32)
-            for name in ("tile", "gloss", "glow")
+            for name in ("tile", "gloss", "glow", "mirror", "clear")
         )
-        self.colors = _stack(np.stack(surface.colors) for surface in surfaces)
+        self.colors = _stack(surface.colors for surface in surfaces)
 
     def glance(self, pose: Pose, camera: Camera) -> tuple[Tensor, Tensor]:
         """Depth (H, W) and which part is seen (H, W), -1 for the sky, without light."""
         rays = camera.rays @ torch.from_numpy(pose.rotation()).float().T
-        depth, part, _ = self._cast(torch.from_numpy(pose.position).float().expand_as(rays), rays)
+        depth, part, _ = self._cast(self.scene, torch.from_numpy(pose.position).float().expand_as(rays), rays)
         return depth, part
 
     def view(self, pose: Pose, camera: Camera, seed: int, stamp_s: float = 0.0) -> View:
-        """The whole view; `seed` is the camera's: exposure, white balance, noise."""
+        """The whole view; `seed` is the camera's: exposure, white balance, blur, noise."""
         to_world = torch.from_numpy(pose.rotation()).float()
         eye = torch.from_numpy(pose.position).float()
         rays = camera.rays @ to_world.T
         # The rays have z = 1 in the optical frame, so the distance along them is the depth.
-        depth, part, normals = self._cast(eye.expand_as(rays), rays)
-        normals = torch.where(((normals * rays).sum(-1) > 0)[..., None], -normals, normals)
+        depth, part, normals = self._cast(self.scene, eye.expand_as(rays), rays)
         seen = part >= 0
+        pixel = 1 / float(camera.K[0, 0])
         radiance = self._sky(rays)
-        points = eye + depth[seen, None] * rays[seen]
-        footprint = depth[seen] / float(camera.K[0, 0])
-        radiance[seen] = self._shade(points, normals[seen], F.normalize(rays[seen], dim=-1), part[seen], footprint,
-                                     self._openness(depth, rays, normals, eye)[seen])  # fmt: skip
+        points, directions = eye + depth[seen, None] * rays[seen], F.normalize(rays[seen], dim=-1)
+        openness = self._openness(depth, rays, normals, eye)[seen]
+        light = self._shade(points, normals[seen], directions, part[seen], depth[seen] * pixel, openness)
+        self._look_on(light, points, normals[seen], directions, part[seen], depth[seen], pixel)
+        air = torch.exp(-self.world.haze * depth[seen])[:, None]
+        radiance[seen] = light * air + radiance.mean() * (1 - air)
         normals = torch.where(seen[..., None], normals @ to_world, torch.nan)
-        return View(_expose(radiance, np.random.default_rng([seed, 2])), depth, normals, camera, pose, stamp_s)
+        image = photograph(radiance, depth, np.random.default_rng([seed, 2]))
+        return View(image, depth, normals, camera, pose, stamp_s)
 
-    def _cast(self, origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _look_on(
+        self, light: Tensor, points: Tensor, normals: Tensor, rays: Tensor, part: Tensor, far: Tensor, pixel: float
+    ) -> None:
+        """Mixes into `light` (N, 3), in place, what is seen through glass and what mirrors reflect."""
+        facing = -(rays * normals).sum(-1, keepdim=True)
+        reflected = rays + 2 * facing * normals
+        mirror = self.mirror[part]
+        schlick = mirror + (1 - mirror) * (1 - facing[:, 0]).clamp(0, 1) ** 5
+        for share, on, directions in (
+            (self.clear[part], self.clear[part] > 0, rays),
+            (schlick, mirror > 0, reflected),
+        ):
+            if bool(on.any()):
+                beyond = self._beyond(points[on] + 2e-3 * directions[on], directions[on], far[on], pixel)
+                light[on] = torch.lerp(light[on], beyond, share[on, None])
+
+    def _beyond(self, origins: Tensor, rays: Tensor, far: Tensor, pixel: float) -> Tensor:
+        """Radiance (N, 3) that comes along `rays`, of unit length, after `far` metres already."""
+        distance, part, normals = self._cast(self.solid, origins, rays)
+        radiance, seen = self._sky(rays), part >= 0
+        points, footprint = origins[seen] + distance[seen, None] * rays[seen], (far + distance)[seen] * pixel
+        radiance[seen] = self._shade(points, normals[seen], rays[seen], part[seen], footprint, torch.ones(len(points)))
+        return radiance
+
+    def _cast(
+        self, scene: o3d.t.geometry.RaycastingScene, origins: Tensor, directions: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """How far in lengths of `directions`, which part (-1: none), and its unit normal toward the origin."""
         rays = torch.cat((origins, directions), dim=-1).contiguous()
-        hit = self.scene.cast_rays(o3d.core.Tensor(rays.numpy()))
+        hit = scene.cast_rays(o3d.core.Tensor(rays.numpy()))
         distance = torch.from_numpy(hit["t_hit"].numpy())
         triangle = torch.from_numpy(hit["primitive_ids"].numpy().astype(np.int64))
         seen = torch.isfinite(distance)
         part = torch.where(seen, self.part_of[torch.where(seen, triangle, 0)], -1)
-        return distance, part, F.normalize(torch.from_numpy(hit["primitive_normals"].numpy()), dim=-1)
+        normals = F.normalize(torch.from_numpy(hit["primitive_normals"].numpy()), dim=-1)
+        away = (normals * directions).sum(-1, keepdim=True) > 0
+        return distance, part, torch.where(away, -normals, normals)
 
     def _blocked(self, origins: Tensor, directions: Tensor) -> Tensor:
         """Whether anything lies between `origins` and `origins + directions`."""
         rays = torch.cat((origins, directions), dim=-1).contiguous()
-        return torch.from_numpy(self.scene.test_occlusions(o3d.core.Tensor(rays.numpy()), 1e-3, 0.999).numpy())
+        return torch.from_numpy(self.solid.test_occlusions(o3d.core.Tensor(rays.numpy()), 1e-3, 0.999).numpy())
 
     def _openness(self, depth: Tensor, rays: Tensor, normals: Tensor, eye: Tensor) -> Tensor:
         """(H, W) in [0, 1]: the share of short rays into the open, which is small in corners (ambient occlusion)."""
@@ -158,11 +194,13 @@ class Renderer:
         uv = torch.stack((u, v), dim=-1) / tile[:, None] + torch.frac(part[:, None] * torch.tensor([0.618, 0.414]))
         mix = textures.sample(self.pattern[part], uv, footprint / tile)
         stain = textures.sample(torch.full_like(part, textures.family("noise")[0]), uv * 0.13, footprint / tile * 0.13)
-        first, second = self.colors[part].unbind(1)
-        return torch.lerp(first, second, mix[:, None]) * (0.8 + 0.3 * stain[:, None])
+        low, middle, high = self.colors[part].unbind(1)
+        along = 2 * mix[:, None]
+        color = torch.where(along < 1, torch.lerp(low, middle, along), torch.lerp(middle, high, along - 1))
+        return color * (0.8 + 0.3 * stain[:, None])
 
     def _sky(self, rays: Tensor) -> Tensor:
-        """Radiance (H, W, 3) where nothing is hit: paler toward the horizon, with clouds. Black indoors."""
+        """Radiance (..., 3) where nothing is hit: paler toward the horizon, with clouds. Black indoors."""
         if self.world.sky is None:
             return torch.zeros_like(rays)
         color = torch.from_numpy(self.world.sky).float()
@@ -176,16 +214,13 @@ class Renderer:
         )
 
 
-def _expose(radiance: Tensor, rng: np.random.Generator) -> Tensor:
-    """A camera's automatic exposure, white balance, gamma and noise: uint8."""
-    stride = max(1, max(radiance.shape) // SMOOTH_SIDE)
-    level = radiance[::stride, ::stride].mean(-1).quantile(0.8)
-    gain = rng.uniform(0.45, 0.85) / level.clamp_min(1e-4)
-    balance = torch.from_numpy(rng.normal(1, 0.05, 3)).float()
-    exposed = 1 - torch.exp(-1.3 * radiance * gain * balance)
-    image = exposed.clamp(0, 1) ** (1 / 2.2)
-    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(int(rng.integers(2**31))))
-    return ((image + noise * rng.uniform(0.002, 0.02)) * 255).round().clamp(0, 255).to(torch.uint8)
+def _raycasting(parts: list[Part]) -> o3d.t.geometry.RaycastingScene:
+    starts = np.cumsum([0] + [len(part.vertices) for part in parts])
+    vertices = np.concatenate([part.vertices for part in parts]).astype(np.float32)
+    triangles = np.concatenate([part.triangles + start for part, start in zip(parts, starts, strict=False)])
+    scene = o3d.t.geometry.RaycastingScene()
+    scene.add_triangles(o3d.core.Tensor(vertices), o3d.core.Tensor(triangles.astype(np.uint32)))
+    return scene
 
 
 def _stack(arrays) -> Tensor:

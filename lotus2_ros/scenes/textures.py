@@ -16,7 +16,7 @@ SIDE = 256
 LEVELS = 6
 
 FAMILIES = ("noise", "blotches", "grain", "marble", "planks", "bricks", "tiles", "checks", "stripes", "dots", "cloth",
-            "rectangles", "print", "facade")  # fmt: skip
+            "rectangles", "print", "facade", "text", "picture", "gradient", "leafage")  # fmt: skip
 VARIANTS = 4
 
 
@@ -183,8 +183,52 @@ def _facade(rng: np.random.Generator) -> np.ndarray:
     return np.where(pane, 0.35 * tone * _fractal(rng, 1.8), np.where(frame, 1.0, 0.6 + 0.2 * _fractal(rng, 1.2)))
 
 
+def _text(rng: np.random.Generator) -> np.ndarray:
+    """A few large letters, as on a sign or a package."""
+    canvas = np.full((SIDE, SIDE), rng.uniform(0.0, 0.5)) + 0.1 * _fractal(rng, 1.8)
+    tall = int(rng.integers(24, 64))
+    for top in range(8, SIDE - tall, tall + 12):
+        tone = rng.uniform(0.6, 1.0)
+        for x in range(12, SIDE - tall, int(0.75 * tall)):
+            stroke = tall // 6
+            for _ in range(int(rng.integers(2, 5))):
+                u, v = (int(step) for step in rng.integers(0, 3, 2) * tall // 4)
+                upright = rng.random() < 0.5
+                height, width = (tall, stroke) if upright else (stroke, tall // 2)
+                y, left = (top, x + u) if upright else (top + v, x)
+                canvas[y : y + height, left : left + width] = tone
+    return canvas
+
+
+def _picture(rng: np.random.Generator) -> np.ndarray:
+    """Large soft shapes before one another."""
+    x, y = _grid()
+    canvas = 0.5 * _fractal(rng, 2.0) + 0.5 * y
+    for _ in range(int(rng.integers(4, 14))):
+        u, v, angle = rng.uniform(0.1, 0.9), rng.uniform(0.1, 0.9), rng.uniform(0, np.pi)
+        along = (x - u) * np.cos(angle) + (y - v) * np.sin(angle)
+        across = (y - v) * np.cos(angle) - (x - u) * np.sin(angle)
+        inside = np.hypot(along / rng.uniform(0.05, 0.35), across / rng.uniform(0.05, 0.25)) < 1
+        canvas = np.where(inside, 0.75 * rng.random() + 0.25 * _fractal(rng, 1.4), canvas)
+    return canvas
+
+
+def _gradient(rng: np.random.Generator) -> np.ndarray:
+    """Slow shades, with something fine on them."""
+    x, y = _grid()
+    waves = np.sin(2 * np.pi * (x + rng.random())) + np.sin(2 * np.pi * (rng.integers(0, 2) * x + y + rng.random()))
+    return 0.5 + 0.2 * waves + 0.2 * (_fractal(rng, 2.0) - 0.5) + 0.1 * (_fractal(rng, 0.5) - 0.5)
+
+
+def _leafage(rng: np.random.Generator) -> np.ndarray:
+    """Lit leaves before dark gaps, at several scales."""
+    leaves = _fractal(rng, 0.8) * _fractal(rng, 1.3)
+    return np.clip(1.6 * leaves + 0.25 * (_fractal(rng, 1.8) - 0.5), 0, 1)
+
+
 _PAINTERS = {
     "noise": _noise, "blotches": _blotches, "grain": _grain, "marble": _marble, "planks": _planks, "bricks": _bricks,
     "tiles": _tiles, "checks": _checks, "stripes": _stripes, "dots": _dots, "cloth": _cloth, "rectangles": _rectangles,
-    "print": _print, "facade": _facade,
+    "print": _print, "facade": _facade, "text": _text, "picture": _picture, "gradient": _gradient,
+    "leafage": _leafage,
 }  # fmt: skip

@@ -3,72 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
-from lotus2_ros.scenes.builder import Builder, any_rotation
+import numpy as np
 
-
-def small_thing(b: Builder, size: float) -> None:
-    """A book, box, cup, ball, bottle, bag or stack, about `size` across."""
-    s = size * b.uniform(0.5, 1.4)
-    surface = b.surface("print", "rectangles", "noise", "stripes", "dots", "checks", "cloth", tile=2 * s, plain=0.4)
-    kind = b.rng.integers(7)
-    if kind == 0:  # a box, perhaps lying askew
-        w, d, h = s * b.rng.uniform(0.3, 1.2, 3)
-        b.add("box", (w, d, h), (0, 0, h / 2), surface)
-    elif kind == 1:
-        h = s * b.uniform(0.6, 1.8)
-        b.add("cylinder", (s * 0.6, s * 0.6, h), (0, 0, h / 2), surface)
-    elif kind == 2:
-        b.add("ball", (s, s, s), (0, 0, s / 2), surface)
-    elif kind == 3:  # a bottle
-        h = s * b.uniform(1.2, 2.2)
-        b.add("cylinder", (s * 0.5, s * 0.5, h * 0.7), (0, 0, h * 0.35), surface)
-        b.add("cylinder", (s * 0.18, s * 0.18, h * 0.3), (0, 0, h * 0.85), surface)
-    elif kind == 4:
-        h = s * b.uniform(0.4, 1.0)
-        b.add("blob", (s, s * b.uniform(0.6, 1), h), (0, 0, h * 0.4), surface)
-    elif kind == 5:  # a stack
-        z = 0.0
-        for _ in range(int(b.rng.integers(2, 6))):
-            h = s * b.uniform(0.08, 0.35)
-            b.at(0, 0, 0, b.uniform(-0.3, 0.3)).add(
-                "box",
-                (s * b.uniform(0.7, 1), s * b.uniform(0.5, 0.8), h),
-                (0, 0, z + h / 2),
-                b.surface("print", "rectangles", tile=s),
-            )
-            z += h
-    else:
-        b.add("box", (s, s * 0.1, s * 0.7), (0, 0, s * 0.4), surface, rotation=any_rotation(b.rng))
-
-
-def scatter(b: Builder, width: float, depth: float, z: float, count: int, size: float) -> None:
-    """Small things on a flat top of width x depth at height z."""
-    for _ in range(count):
-        small_thing(b.at(b.uniform(-0.45, 0.45) * width, b.uniform(-0.45, 0.45) * depth, z, b.uniform(-3, 3)), size)
+from lotus2_ros.scenes import curved, thin
+from lotus2_ros.scenes.builder import Builder, Surface, turn_x
+from lotus2_ros.scenes.small import heap, scatter
 
 
 def table(b: Builder) -> None:
     w, d, h = b.uniform(0.7, 2.0), b.uniform(0.5, 1.0), b.uniform(0.4, 0.9)
     wood = b.surface("grain", "planks", "noise", "marble", tile=1.0, plain=0.5)
-    b.add("box", (w, d, 0.04), (0, 0, h - 0.02), wood)
-    if b.chance(0.8):
-        leg = b.uniform(0.03, 0.08)
-        shape = "box" if b.chance(0.6) else "cylinder"
+    if b.chance(0.08):
+        b.add("sheet", (w, 1.0, d), (0, 0, h), b.glass(), rotation=turn_x(np.pi / 2))
+    else:
+        b.add("box", (w, d, 0.04), (0, 0, h - 0.02), wood)
+    legs(b, w, d, h - 0.04, wood)
+    scatter(b, w, d, h, b.integer(0, 10), b.uniform(0.1, 0.22))
+    if b.chance(0.35):
+        screen(b.at(b.uniform(-0.2, 0.2) * w, d * 0.2, h, b.uniform(-0.5, 0.5)))
+    if b.chance(0.2):
+        thin.desk_lamp(b.at(b.uniform(-0.4, 0.4) * w, d * 0.2, h, b.uniform(-3, 3)))
+
+
+def legs(b: Builder, w: float, d: float, h: float, surface: Surface) -> None:
+    """What a top of w x d at height h stands on."""
+    kind = b.rng.random()
+    if kind < 0.2:
+        b.add("box", (w * 0.9, d * 0.8, h), (0, 0, h / 2), surface)
+    elif kind < 0.3:
+        b.add("cylinder", (0.12, 0.12, h), (0, 0, h / 2), surface)
+        b.add("cylinder", (d * 0.7, d * 0.7, 0.04), (0, 0, 0.02), surface)
+    else:
+        leg, shape = b.uniform(0.02, 0.08), "box" if b.chance(0.6) else "cylinder"
         for x in (-1, 1):
             for y in (-1, 1):
-                b.add(shape, (leg, leg, h - 0.04), (x * (w / 2 - leg), y * (d / 2 - leg), (h - 0.04) / 2), wood)
-    else:
-        b.add("box", (w * 0.9, d * 0.8, h - 0.04), (0, 0, (h - 0.04) / 2), wood)
-    scatter(b, w, d, h, int(b.rng.integers(0, 8)), 0.18)
-    if b.chance(0.3):  # a screen
-        b.add(
-            "box",
-            (0.5, 0.04, 0.32),
-            (b.uniform(-0.2, 0.2) * w, d * 0.2, h + 0.28),
-            b.surface("rectangles", "print", tile=0.6),
-        )
-        b.add("cylinder", (0.06, 0.06, 0.15), (0, d * 0.2, h + 0.07), b.surface(plain=1.0))
+                b.add(shape, (leg, leg, h), (x * (w / 2 - leg), y * (d / 2 - leg), h / 2), surface)
+
+
+def screen(b: Builder) -> None:
+    """A monitor on its foot, on or off, its back at +y."""
+    w, plastic = b.uniform(0.35, 0.7), b.paint(0.02, 0.9)
+    h = w * b.uniform(0.55, 0.8)
+    picture = b.surface("picture", "text", "rectangles", tile=w)
+    shown = replace(picture, glow=b.uniform(0.3, 0.9)) if b.chance(0.5) else b.polished(b.paint(0.02, 0.12))
+    b.add("cylinder", (0.2, 0.2, 0.015), (0, 0, 0.01), plastic)
+    b.add("cylinder", (0.05, 0.05, 0.15), (0, 0.02, 0.07), plastic)
+    b.add("box", (w, 0.05, h), (0, 0, 0.1 + h / 2), plastic)
+    b.add("box", (w * 0.93, 0.01, h * 0.9), (0, -0.024, 0.1 + h / 2), shown)
 
 
 def chair(b: Builder) -> None:
@@ -148,10 +131,11 @@ def plant(b: Builder) -> None:
     h = b.uniform(0.5, 1.7)
     b.add("cylinder", (0.3, 0.3, 0.3), (0, 0, 0.15), b.surface("noise", "stripes", plain=0.7, tile=0.4))
     b.add("cylinder", (0.04, 0.04, h * 0.7), (0, 0, h * 0.35), b.surface("grain"))
-    leaves = b.surface("blotches", "noise", tile=0.25, plain=0.2, bright=(0.15, 0.6))
-    for _ in range(int(b.rng.integers(3, 8))):
-        s = b.uniform(0.15, 0.4) * h
-        b.add("blob", (s, s, s), (*b.rng.normal(0, 0.14 * h, 2), h * b.uniform(0.6, 1.0)), leaves)
+    leaves = b.leaves(0.25)
+    shape = "leaves" if b.chance(0.7) else "blob"
+    for _ in range(b.integer(1, 4) if shape == "leaves" else b.integer(3, 8)):
+        s = b.uniform(0.3, 0.6) * h
+        b.add(shape, (s, s, s), (*b.rng.normal(0, 0.1 * h, 2), h * b.uniform(0.6, 1.0)), leaves)
 
 
 def lamp(b: Builder) -> None:
@@ -199,21 +183,30 @@ def tote(b: Builder) -> None:
     for side in (-1, 1):
         b.add("box", (0.02, d, h), (side * w / 2, 0, h / 2), plastic)
         b.add("box", (w, 0.02, h), (0, side * d / 2, h / 2), plastic)
-    scatter(b, w * 0.8, d * 0.8, 0.02, int(b.rng.integers(4, 14)), 0.16)
+    if b.chance(0.5):
+        scatter(b, w * 0.8, d * 0.8, 0.02, b.integer(4, 14), 0.16)
+    else:
+        heap(b, w * 0.9, d * 0.9, 0.02, b.integer(5, 16), 0.25)
+
+
+def standing_mirror(b: Builder) -> None:
+    w, h, frame = b.uniform(0.4, 0.8), b.uniform(1.2, 1.8), b.surface("grain", "noise", plain=0.8)
+    leaning = b.turned(turn_x(-0.1))
+    leaning.add("box", (w, 0.03, h), (0, 0, h / 2), frame)
+    leaning.add("sheet", (w * 0.9, 1.0, h * 0.92), (0, -0.02, h / 2), b.looking_glass())
+
+
+def pane(b: Builder) -> None:
+    """A glass wall in its frame."""
+    w, h, frame = b.uniform(0.8, 2.0), b.uniform(1.2, 2.1), b.paint()
+    b.tube(((-w / 2, 0, 0), (-w / 2, 0, h), (w / 2, 0, h), (w / 2, 0, 0)), 0.03, frame, sides=4)
+    b.add("sheet", (w, 1.0, h), (0, 0, h / 2), b.glass())
 
 
 FURNITURE: tuple[Callable[[Builder], None], ...] = (
-    table,
-    table,
-    chair,
-    chair,
-    shelf,
-    cupboard,
-    sofa,
-    bed,
-    plant,
-    lamp,
-    crates,
-    person,
-    tote,
-)
+    table, table, table, chair, chair, shelf, shelf, cupboard, sofa, bed, plant, lamp, crates, person, tote,
+    thin.office_chair, thin.office_chair, thin.tripod, thin.stool, thin.ladder, thin.clothes_rack,
+    curved.big_vase, curved.tyres, curved.bicycle, curved.motorcycle,
+)  # fmt: skip
+# Hard cases: what is seen is not what is there.
+DECEPTIVE = (standing_mirror, pane)

@@ -41,7 +41,10 @@ class Pose:
 
 @dataclass(frozen=True)
 class World:
-    """Parts and light; `choose_pose` proposes a camera; `clearance` is how near anything may come to it."""
+    """Parts and light; `choose_pose` proposes a camera; `clearance` is how near anything may come to it.
+
+    `haze`: the share of light lost to the air per metre.
+    """
 
     kind: str
     parts: list[Part]
@@ -51,3 +54,4 @@ class World:
     fov: tuple[float, float]
     clearance: float
     sky: np.ndarray | None = None
+    haze: float = 0.0

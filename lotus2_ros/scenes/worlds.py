@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from lotus2_ros.scenes import indoors, outdoors
 from lotus2_ros.scenes.builder import Builder
+from lotus2_ros.scenes.indoors import corridor, desk, room
+from lotus2_ros.scenes.outdoors import street
+from lotus2_ros.scenes.warehouse import warehouse
 from lotus2_ros.scenes.world import World
 
-KINDS = ("room", "desk", "corridor", "hall", "street")
-SHARES = (0.32, 0.22, 0.1, 0.1, 0.26)
-_MAKERS = dict(zip(KINDS, (indoors.room, indoors.desk, indoors.corridor, indoors.hall, outdoors.street), strict=True))
+KINDS = ("room", "desk", "corridor", "warehouse", "street")
+SHARES = (0.28, 0.26, 0.08, 0.12, 0.26)
+_MAKERS = dict(zip(KINDS, (room, desk, corridor, warehouse, street), strict=True))
 
 
 def build(seed: int, kind: str | None = None) -> World:
