@@ -77,19 +77,20 @@ class Files:
 
         try:
             with OpenEXR.File(io.BytesIO(self.read(name))) as file:
-                channels = file.channels()
+                channels = {key: channel.pixels for key, channel in file.channels().items()}
         except (RuntimeError, ValueError) as error:
             raise ValueError(f"{self.root / name}: not an OpenEXR file (truncated?): {error}") from None
         if "RGB" not in channels:
             raise ValueError(f"{self.root / name}: expected the channels R, G, B, got {', '.join(channels)}")
-        return torch.from_numpy(channels["RGB"].pixels.astype(np.float32))
+        return torch.from_numpy(channels["RGB"].astype(np.float32))
 
     def read_hdf5(self, name: str) -> Tensor:
         """float32: what Hypersim's files hold, an array called "dataset"."""
         import h5py  # only one of the data sets has such files
 
+        data = io.BytesIO(self.read(name))
         try:
-            with h5py.File(io.BytesIO(self.read(name))) as file:
+            with h5py.File(data) as file:
                 return torch.from_numpy(file["dataset"][:].astype(np.float32))
         except (OSError, KeyError) as error:
             raise ValueError(f'{self.root / name}: expected HDF5 with a "dataset" ({error})') from None

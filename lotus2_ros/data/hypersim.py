@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
-import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from tqdm import tqdm
@@ -73,11 +73,12 @@ def _complete_frames(files: Files, split: Path) -> list[str]:
             ]
         if not names:
             raise ValueError(f"{split}: expected frames of the split train in the public release, got none")
-        # Several processes may be at it at once; and none may find half a list.
-        partial = complete.with_suffix(f".{os.getpid()}")
-        with partial.open("w") as file:
-            for name in tqdm(names, desc="Hypersim: frames without NaN"):
-                if not files.read_hdf5(_geometry(name, "depth_meters")).isnan().any():
-                    print(name, file=file)
-        partial.replace(complete)
+        # Several processes may be at it at once, and none may find half a list.
+        with TemporaryDirectory(dir=split.parent) as folder:
+            partial = Path(folder) / complete.name
+            with partial.open("w") as file:
+                for name in tqdm(names, desc="Hypersim: frames without NaN"):
+                    if not files.read_hdf5(_geometry(name, "depth_meters")).isnan().any():
+                        print(name, file=file)
+            partial.replace(complete)
     return complete.read_text().splitlines()
