@@ -65,7 +65,12 @@ class Builder:
         frame._place(vertices * np.asarray(size), triangles, surface)
 
     def tube(
-        self, path: Sequence[Point], radius: float | np.ndarray, surface: Surface, sides: int = 8, closed: bool = False
+        self,
+        path: Sequence[Point] | np.ndarray,
+        radius: float | np.ndarray,
+        surface: Surface,
+        sides: int = 8,
+        closed: bool = False,
     ) -> None:
         """Round (or, with 4 sides, square) along the polyline `path`."""
         self._place(*shapes.sweep(np.asarray(path, float), radius, sides, closed), surface)
@@ -134,8 +139,8 @@ class Builder:
         """Linear. Many things are grey, and of those with a colour many are of wood, earth, skin."""
         saturation = self.rng.beta(1, 14) if hue is None and self.chance(0.4) else self.rng.beta(1.1, 3.5)
         if hue is None:
-            hue = (0.04, 0.13) if self.chance(0.4) else (0.0, 1.0)
-        return np.array(colorsys.hsv_to_rgb(self.uniform(*hue), saturation, self.uniform(*bright))) ** 2.2
+            hue = (0.04, 0.13) if self.chance(0.4) else (-0.05, 0.7) if self.chance(0.85) else (0.0, 1.0)
+        return np.array(colorsys.hsv_to_rgb(self.uniform(*hue) % 1, saturation, self.uniform(*bright))) ** 2.2
 
 
 def turn_z(angle: float) -> np.ndarray:

@@ -15,7 +15,7 @@ def room(b: Builder) -> World:
     """From nearly empty to crammed, with clutter on its floor."""
     w, d, h = b.uniform(2.5, 9.0), b.uniform(2.5, 8.0), b.uniform(2.3, 3.4)
     shell(b, w, d, h)
-    furnish(b, w, d, b.integer(2, 8 + int(w * d / 3.5)))
+    furnish(b, w, d, b.integer(3, 9 + int(w * d / 3)))
     scatter(b, w, d, 0.0, b.integer(0, 6), 0.3)
     if b.chance(0.3):
         middle = b.at(b.uniform(-0.25, 0.25) * w, b.uniform(-0.25, 0.25) * d)
