@@ -44,9 +44,11 @@ def test_normals_point_toward_the_camera_in_the_optical_frame(write):
     normals[1:-1, -1] = -2, 0, 0  # a wall on the right; its length is not 1
     normals[0, 0] = 0, 0, -1  # the back of the wall
     normals[0, 1] = 0
+    normals[2, 2] = 0, 0.6, 0.8  # a ramp that rises from the camera
     write_frame(write, 0, np.full((HEIGHT, WIDTH), 2.0), normals)
     (sample,) = Hypersim(write.root)
     assert sample.normals[2, 3].tolist() == [0, 0, -1] and sample.normals[0, 0].tolist() == [0, 0, -1]
+    torch.testing.assert_close(sample.normals[2, 2], torch.tensor([0.0, -0.6, -0.8]), atol=1e-3, rtol=0)
     assert (sample.normals[-1] == torch.tensor([0.0, -1, 0])).all()
     assert (sample.normals[1:-1, -1] == torch.tensor([-1.0, 0, 0])).all()
     assert torch.isnan(sample.normals).any(-1).nonzero().tolist() == [[0, 1]]

@@ -45,16 +45,19 @@ def test_normals_stop_at_an_edge_and_at_the_sky():
     assert torch.isnan(normals[:12, :5]).all() and torch.isnan(normals[3, 7]).all()
 
 
+def test_normals_do_not_bridge_a_small_step():
+    camera = Camera.from_intrinsics(20, 14, 60, 50, 4, 11)
+    depth = torch.full((14, 20), 2.0)
+    depth[:, 9:] = 2.2
+    normals = normals_from_depth(depth, camera.rays)
+    torch.testing.assert_close(normals, torch.tensor([0.0, 0.0, -1.0]).expand(14, 20, 3), atol=1e-4, rtol=0)
+
+
 def test_no_plane_through_a_line_of_pixels():
     camera = Camera.from_intrinsics(20, 14, 60, 50, 4, 11)
-    depth = torch.full((14, 20), torch.nan)
-    depth[6] = 2.0
-    assert torch.isnan(normals_from_depth(depth, camera.rays)).all()
+    for line in (torch.eye(14, 20).bool(), torch.zeros(14, 20).index_fill(0, torch.tensor(6), 1).bool()):
+        depth = torch.where(line, 2.0, torch.nan)
+        assert torch.isnan(normals_from_depth(depth, camera.rays)).all()
     depth[7, 10] = 2.0  # one more makes it a plane, where it is near enough
-    assert torch.isfinite(normals_from_depth(depth, camera.rays)[6]).all(-1).nonzero().flatten().tolist() == [
-        8,
-        9,
-        10,
-        11,
-        12,
-    ]
+    fitted = normals_from_depth(depth, camera.rays)[6].isfinite().all(-1)
+    assert fitted.nonzero().flatten().tolist() == [8, 9, 10, 11, 12]
