@@ -125,6 +125,11 @@ class Builder:
         """Of one colour: metal, plastic, lacquer."""
         return self.surface("noise", plain=1.0, bright=(low, high))
 
+    def dull(self, surface: Surface) -> Surface:
+        """Almost grey: asphalt, concrete, stone."""
+        grey = surface.colors.mean(-1, keepdims=True)
+        return replace(surface, colors=grey + self.uniform(0, 0.35) * (surface.colors - grey))
+
     def looking_glass(self) -> Surface:
         return replace(self.paint(0.6, 0.9), mirror=self.uniform(0.75, 0.95), gloss=0.0)
 

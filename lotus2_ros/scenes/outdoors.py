@@ -47,9 +47,9 @@ def street(b: Builder) -> World:
 def _ground(b: Builder, road: float) -> None:
     """Grass, gravel or concrete; the road and its marks; perhaps rails."""
     ground = b.surface("noise", "blotches", "gradient", tile=4.0, plain=0.6, bright=(0.15, 0.6), hue=(0.04, 0.16))
-    b.add("box", (900, 900, 0.2), (0, 0, -0.1), b.leaves(3.0) if b.chance(0.4) else ground)
+    b.add("box", (900, 900, 0.2), (0, 0, -0.1), b.leaves(3.0) if b.chance(0.4) else b.dull(ground))
     asphalt = b.surface("noise", "blotches", plain=0.9, tile=5.0, bright=(0.15, 0.55), hue=(0.04, 0.13))
-    b.add("box", (400, road, 0.02), (0, 0, 0.01), asphalt)
+    b.add("box", (400, road, 0.02), (0, 0, 0.01), b.dull(asphalt) if b.chance(0.85) else asphalt)
     if b.chance(0.65):
         mark, wide = b.paint(0.8, 1.0), b.uniform(0.1, 0.25)
         for x in np.arange(-90, 90, b.uniform(5, 12)):
@@ -69,7 +69,9 @@ def _ground(b: Builder, road: float) -> None:
 def _kerb(b: Builder, side: int, road: float, walk: float) -> None:
     if b.chance(0.6):
         stone = b.surface("tiles", "noise", tile=1.5, plain=0.6)
-        b.add("box", (400, walk, 0.14), (0, side * (road / 2 + walk / 2), 0.07), stone)
+        b.add(
+            "box", (400, walk, 0.14), (0, side * (road / 2 + walk / 2), 0.07), b.dull(stone) if b.chance(0.8) else stone
+        )
     edge = side * (road / 2 + b.uniform(0.2, walk))
     kind = b.rng.random()
     if kind < 0.15:  # a crash barrier
@@ -95,7 +97,7 @@ def _houses(b: Builder, side: int, edge: float) -> None:
             depth, h = b.uniform(6, 14), b.uniform(3, 18)
             front = b.surface("facade", "facade", "bricks", "planks", "noise", tile=b.uniform(5, 10), plain=0.2)
             house = b.at(x + length / 2, side * (edge + depth / 2 + b.uniform(0, 3)))
-            house.add("box", (length, depth, h), (0, 0, h / 2), front)
+            house.add("box", (length, depth, h), (0, 0, h / 2), b.dull(front) if b.chance(0.4) else front)
             if h < 9 and b.chance(0.6):
                 ridge = np.array([[-length / 2 - 0.3, 0, h], [length / 2 + 0.3, 0, h]])
                 house.tube(ridge, depth / 2**0.5, b.surface("tiles", "bricks", tile=2.0, plain=0.6), sides=4)

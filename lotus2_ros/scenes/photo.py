@@ -25,7 +25,7 @@ def photograph(radiance: Tensor, depth: Tensor, rng: np.random.Generator) -> Ten
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     image = image + torch.randn(image.shape, generator=generator) * torch.sqrt(read**2 + shot**2 * image.clamp(0, 1))
     if rng.random() < 0.15:
-        image = _compressed(image, rng.uniform(0.03, 0.12))
+        image = _compressed(image, rng.uniform(0.02, 0.08))
     return (image * 255).round().clamp(0, 255).to(torch.uint8)
 
 

@@ -18,7 +18,7 @@ from lotus2_ros.scenes.world import Light, Pose, World
 
 OCCLUSION_RAYS = 4
 # What varies slowly, darkness in corners, is found on a grid of about this many pixels.
-SMOOTH_SIDE = 160
+SMOOTH_SIDE = 80
 
 
 @dataclass(frozen=True)

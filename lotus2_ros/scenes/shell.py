@@ -23,6 +23,7 @@ def shell(b: Builder, w: float, d: float, h: float, wall_tile: float = 1.2) -> N
     b.add("box", (w + 2 * t, d + 2 * t, t), (0, 0, h + t / 2), ceiling)
     walls = ("noise", "gradient", "bricks", "stripes", "planks", "cloth", "blotches")
     paint = b.surface(*walls, tile=wall_tile, plain=0.75, bright=(0.3, 1.0))
+    paint = b.dull(paint) if b.chance(0.4) else paint
     skirting = b.surface("grain", plain=0.9)
     for side in range(4):
         wall = b.at(0, 0, 0, side * np.pi / 2)
