@@ -45,7 +45,8 @@ def rendered(counts: dict[str, int], quick: bool) -> Iterator[Seen]:
     """So many scenes of each kind."""
     for kind, count in counts.items():
         for seed in range(FIRST_SEED, FIRST_SEED + (1 if quick else count)):
-            view = scenes.view(seed, WIDTH, HEIGHT, kind)
+            # What is measured takes K and no lens.
+            view = next(view for view in scenes.views(seed, WIDTH, HEIGHT, kind) if view.camera.lens is None)
             seen = _seen(kind, view.image, view.depth, view.normals, view.camera)
             up = torch.from_numpy(view.pose.rotation()[2].copy())
             yield replace(seen, up=up, camera_height=float(view.pose.position[2]))
