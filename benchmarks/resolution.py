@@ -17,8 +17,10 @@ import torch
 from benchmarks.timing import machine, markdown
 from lotus2_ros import scenes
 from lotus2_ros.config import Config
+from lotus2_ros.data.sample import Sample
 from lotus2_ros.estimator import Estimator, load_estimator
-from lotus2_ros.evaluation.command import Scores, measure
+from lotus2_ros.evaluation.measure import measure
+from lotus2_ros.evaluation.summary import average
 from lotus2_ros.scenes import View
 
 FIRST_SEED = 200
@@ -28,19 +30,20 @@ WARM_UP = 3
 def row(estimator: Estimator, views: list[View], resolution: int) -> tuple[object, ...]:
     """Resolution, AbsRel, degrees, milliseconds."""
     estimator.config = estimator.config.updated({"model.process_resolution": resolution})
-    scores, times = Scores(), []
+    records, times = [], []
     for view in views[:WARM_UP]:
         estimator.predict(view.image)
     for view in views:
-        measure(estimator, view.image, view.depth, view.normals, 0, scores)
+        records.append(measure(estimator, Sample("", view.image, view.depth, view.normals), 0))
         start = time.perf_counter()
         geometry = estimator.predict(view.image)
         _ = [result.cpu() for result in (geometry.depth, geometry.normals) if result is not None]
         times.append(1e3 * (time.perf_counter() - start))
+    means = average(records)
     return (
         str(resolution),
-        f"{statistics.fmean(scores.core):.3f}",
-        f"{statistics.fmean(scores.angle):.1f}" if scores.angle else None,
+        f"{means['core/depth/abs_rel']:.3f}",
+        f"{means['core/normals']:.1f}" if "core/normals" in means else None,
         statistics.median(times),
     )
 

@@ -1,120 +1,97 @@
-"""`lotus2 evaluate`: a model against exact depth and normals of held-out scenes, and against recorded frames."""
+"""`lotus2 evaluate`: a model against held-out scenes, recorded frames and the data sets of the paper's tables."""
 
 from __future__ import annotations
 
 import argparse
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import hashlib
 from pathlib import Path
+from typing import Any
 
-import torch
-from torch import Tensor
+from accelerate import PartialState
 
-from lotus2_ros import scenes
 from lotus2_ros.config import Config
-from lotus2_ros.estimator import Estimator, Geometry, load_estimator
-from lotus2_ros.evaluation.frames import read_frames
-from lotus2_ros.evaluation.metrics import affine_invariant_depth_error, angular_errors, image_row
+from lotus2_ros.data.benchmarks import BENCHMARKS
+from lotus2_ros.data.sample import Sample
+from lotus2_ros.estimator import Estimator, load_estimator
+from lotus2_ros.evaluation.parts import Part, benchmark_part, frame_parts, scene_parts, sequence_parts
+from lotus2_ros.evaluation.report import write_report
+from lotus2_ros.evaluation.runs import measure_all, read_records, start
+from lotus2_ros.evaluation.sheets import save_sheet
+from lotus2_ros.evaluation.summary import summarize
+from lotus2_ros.model.checkpoint import BUNDLED
 
-WIDTH, HEIGHT = 320, 240
-
-
-@dataclass
-class Scores:
-    """Per image, of one row of the table."""
-
-    core: list[float] = field(default_factory=list)
-    delta1: list[float] = field(default_factory=list)
-    sharp: list[float] = field(default_factory=list)
-    row: list[float] = field(default_factory=list)
-    angle: list[float] = field(default_factory=list)
-    sharp_angle: list[float] = field(default_factory=list)
+SHEET_ROWS = 12
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="", help="bundle or released layout (the bundled model)")
-    parser.add_argument("--views", type=int, default=40, help="held-out views of each kind of scene (%(default)s)")
-    parser.add_argument("--first-seed", type=int, default=0, help="number of the first held-out scene (%(default)s)")
+    parser.add_argument("--views", type=int, default=20, help="held-out views of each kind of scene (%(default)s)")
+    parser.add_argument(
+        "--sequences", type=int, default=1, help="held-out moving cameras in each kind of place (%(default)s)"
+    )
+    parser.add_argument("--first-seed", type=int, default=200, help="number of the first held-out scene (%(default)s)")
     parser.add_argument("--frames", type=Path, nargs="*", default=[], metavar="DIR",
                         help="folders with rgb.png, depth.png and intrinsics.json, or folders of such")  # fmt: skip
+    parser.add_argument("--benchmarks", nargs="*", default=[], metavar="NAME=PATH",
+                        help=f"data sets and where they are: {', '.join(BENCHMARKS)}")  # fmt: skip
     parser.add_argument("--steps", type=int, help="sharpener steps (the model's own); 0 leaves it out")
+    parser.add_argument("--output", type=Path, default=Path("out/evaluate"), help="for the report (%(default)s)")
+    parser.add_argument("--resume", action="store_true", help="go on with the evaluation in --output")
 
 
 def run(args: argparse.Namespace) -> int:
-    if not 0 <= args.first_seed <= scenes.TRAINING_SEEDS - args.views:
-        raise ValueError(f"expected held-out scenes, numbers below {scenes.TRAINING_SEEDS}, got {args.first_seed}")
+    # Under `accelerate launch` each process has a GPU of its own, and measures its share of the samples.
+    state = PartialState()
     # Not compiled: that takes a while for each size of image, and recorded frames are of many.
     estimator = load_estimator(Config().updated({"model.path": args.model, "model.compile": False}))
-    table: dict[str, Scores] = {}
-    for name, image, depth, normals in _views(args):
-        measure(estimator, image, depth, normals, args.steps, table.setdefault(name, Scores()))
-    print("| | images | AbsRel | delta1 | sharpened | image row | AbsRel / row | normals | sharpened |")
-    print("|---|---|---|---|---|---|---|---|---|")
-    for name, scores in table.items():
-        print(format_row(name, scores))
-    held_out = [scores for name, scores in table.items() if name in scenes.KINDS]
-    recorded = [scores for name, scores in table.items() if name not in scenes.KINDS]
-    if held_out:
-        print(format_row("**held-out scenes**", pool(held_out)))
-    if recorded:
-        ratios = [math.log(_mean(scores.core) / _mean(scores.row)) for scores in recorded]
-        print(format_row("**recorded frames**", pool(recorded)))
-        print(f"\nrecorded frames, geometric mean of AbsRel / row: {math.exp(_mean(ratios)):.3f}")
+    parts = _parts(args, estimator)
+    settings = _settings(args, estimator)
+    with state.main_process_first():
+        if state.is_main_process:
+            start(args.output, settings, args.resume)
+    measure_all(estimator, parts, args.steps, args.output, state.process_index, state.num_processes)
+    state.wait_for_everyone()
+    if state.is_main_process:
+        records = read_records(args.output)
+        print(write_report(args.output, settings, summarize(parts, records, args.output), records))
+        for group in ("scenes", "frames", "depth", "normals"):
+            if samples := _some([part for part in parts if part.group == group]):
+                save_sheet(args.output / f"{group}.png", estimator, samples, args.steps)
     return 0
 
 
-def measure(
-    estimator: Estimator, image: Tensor, depth: Tensor, normals: Tensor | None, steps: int | None, scores: Scores
-) -> None:
-    """One image into `scores`."""
-    coarse = estimator.predict(image)
-    error = affine_invariant_depth_error(_disparity(coarse), depth)
-    scores.core.append(error.abs_rel)
-    scores.delta1.append(error.delta1)
-    scores.row.append(affine_invariant_depth_error(image_row(*depth.shape), depth).abs_rel)
-    if normals is not None and coarse.normals is not None:
-        scores.angle.append(float(angular_errors(coarse.normals.cpu(), normals).mean()))
-    if steps != 0 and estimator.model.has_sharpener("depth"):
-        sharp = [geometry for geometry in estimator.sharpen(coarse, steps) if geometry is not None][-1]
-        scores.sharp.append(affine_invariant_depth_error(_disparity(sharp), depth).abs_rel)
-        if normals is not None and sharp.normals is not None:
-            scores.sharp_angle.append(float(angular_errors(sharp.normals.cpu(), normals).mean()))
+def _parts(args: argparse.Namespace, estimator: Estimator) -> list[Part]:
+    parts = scene_parts(estimator, args.first_seed, args.views) if args.views else []
+    if args.sequences:
+        parts += sequence_parts(args.first_seed, args.sequences)
+    parts += frame_parts(args.frames)
+    for text in args.benchmarks:
+        name, _, path = text.partition("=")
+        if name not in BENCHMARKS or not path:
+            raise ValueError(f"expected a benchmark as NAME=PATH with a name of {', '.join(BENCHMARKS)}; got {text!r}")
+        parts.append(benchmark_part(BENCHMARKS[name], Path(path)))
+    if not parts:
+        raise ValueError("expected something to measure: views, sequences, frames or benchmarks")
+    if len({(part.group, part.name) for part in parts}) < len(parts):
+        raise ValueError("expected folders and benchmarks of different names, got a name twice")
+    return parts
 
 
-def pool(rows: list[Scores]) -> Scores:
-    """All images of several rows as one."""
-    pooled = Scores()
-    for row in rows:
-        for name, values in vars(row).items():
-            getattr(pooled, name).extend(values)
-    return pooled
+def _settings(args: argparse.Namespace, estimator: Estimator) -> dict[str, Any]:
+    """What the records depend on."""
+    settings = {name: value for name, value in vars(args).items() if name not in ("output", "resume")}
+    path = Path(args.model) if args.model else BUNDLED
+    stamp = sorted((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in path.rglob("*"))
+    return {
+        **settings,
+        "model": estimator.model.name,
+        "weights": hashlib.sha256(repr(stamp).encode()).hexdigest()[:16],
+        "frames": [str(folder) for folder in args.frames],
+    }
 
 
-def format_row(name: str, scores: Scores) -> str:
-    ratio = _mean(scores.core) / _mean(scores.row)
-    columns = [_mean(scores.core), _mean(scores.delta1), _mean(scores.sharp), _mean(scores.row), ratio]
-    angles = [_mean(scores.angle), _mean(scores.sharp_angle)]
-    cells = [f"{value:.3f}" for value in columns] + [f"{value:.1f}°" for value in angles]
-    return f"| {name} | {len(scores.core)} | " + " | ".join("-" if "nan" in cell else cell for cell in cells) + " |"
-
-
-def _views(args: argparse.Namespace) -> Iterator[tuple[str, Tensor, Tensor, Tensor | None]]:
-    """Row of the table, image, depth, normals."""
-    for kind in scenes.KINDS:
-        for seed in range(args.first_seed, args.first_seed + args.views):
-            view = scenes.view(seed, WIDTH, HEIGHT, kind)
-            yield kind, view.image, view.depth, view.normals
-    for folder in args.frames:
-        for frame in read_frames(folder):
-            yield frame.name, frame.image, frame.depth, None
-
-
-def _disparity(geometry: Geometry) -> Tensor:
-    if geometry.disparity is None:
-        raise ValueError("expected a model with the task depth")
-    return geometry.disparity.cpu()
-
-
-def _mean(values: list[float]) -> float:
-    return float(torch.tensor(values, dtype=torch.float64).mean()) if values else math.nan
+def _some(parts: list[Part]) -> list[Sample]:
+    """About SHEET_ROWS samples, in turn from each part."""
+    rounds = max(1, SHEET_ROWS // max(1, len(parts)))
+    places = [(part, index) for part in parts for index in range(min(rounds, len(part.samples)))]
+    return [part.samples[index] for part, index in places[:SHEET_ROWS]]

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from lotus2_ros.bags.files import find_depth, find_image, read_calibration, read_depth, read_rgb
+from lotus2_ros.data.sample import Sample
 
 
-@dataclass(frozen=True)
-class Frame:
-    """image (H, W, 3) uint8 RGB and depth (H, W) float32 in metres, perhaps sparse: NaN is no measurement."""
+def read_frames(folder: Path) -> Iterator[Sample]:
+    """The frame in `folder`, or in every folder inside it that holds a depth; perhaps sparse, NaN is no measurement.
 
-    name: str
-    image: Tensor
-    depth: Tensor
-
-
-def read_frames(folder: Path) -> Iterator[Frame]:
-    """The frame in `folder`, or in every folder inside it that holds a depth. Raises ValueError, FileNotFoundError."""
+    Raises ValueError, FileNotFoundError.
+    """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
     folders = [path for path in (folder, *sorted(folder.iterdir())) if path.is_dir() and find_depth(path)]
@@ -31,7 +24,7 @@ def read_frames(folder: Path) -> Iterator[Frame]:
     yield from map(_read_frame, folders)
 
 
-def _read_frame(folder: Path) -> Frame:
+def _read_frame(folder: Path) -> Sample:
     image_file, depth_file = find_image(folder), find_depth(folder)
     assert depth_file is not None  # or read_frames would have left it out
     image = read_rgb(image_file)
@@ -39,4 +32,4 @@ def _read_frame(folder: Path) -> Frame:
     if image.shape[:2] != depth.shape:
         size = f"{image.shape[1]} x {image.shape[0]}"
         raise ValueError(f"{image_file}: expected an image of the depth's size {depth.shape[::-1]}, got {size}")
-    return Frame(folder.name, torch.from_numpy(image), torch.from_numpy(depth))
+    return Sample(folder.name, torch.from_numpy(image), torch.from_numpy(depth))

@@ -1,63 +1,113 @@
-"""How good a disparity or normals are."""
+"""How good a disparity is: the metrics of the public evaluation of Lotus-2, which are Marigold's (arXiv 2312.02145)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 MINIMUM_PIXELS = 20
 MINIMUM_DISPARITY = 1e-3
+INDOORS_AND_STREETS = (1e-3, 80.0)  # metres
 
 
 @dataclass(frozen=True)
 class DepthError:
-    """Of one image: mean of |z - z*| / z*, and the share of pixels with max(z/z*, z*/z) < 1.25."""
+    """Of one image, over the pixels whose truth z* is known, z being what was predicted.
+
+    abs_rel: mean |z - z*| / z*; sq_rel: mean (z - z*)² / z*, metres; rmse: root of mean (z - z*)², metres; rmse_log:
+    root of mean (ln z - ln z*)²; log10: mean |log10 z - log10 z*|; delta1, 2, 3: share of max(z / z*, z* / z) below
+    1.25, 1.25², 1.25³; inverse_rmse: root of mean (1 / z - 1 / z*)², 1 / metres; si_log: 100 times the standard
+    deviation of ln z - ln z* (Eigen et al., arXiv 1406.2283).
+    """
 
     abs_rel: float
+    sq_rel: float
+    rmse: float
+    rmse_log: float
+    log10: float
     delta1: float
+    delta2: float
+    delta3: float
+    inverse_rmse: float
+    si_log: float
 
 
 def depth_error(depth: Tensor, truth: Tensor) -> DepthError:
     """Error of `depth` against `truth`, both of one shape, in one unit and valid everywhere."""
+    depth, truth = depth.double(), truth.double()
+    difference, log_difference = depth - truth, depth.log() - truth.log()
     ratio = torch.maximum(depth / truth, truth / depth)
-    return DepthError(float(((depth - truth).abs() / truth).mean()), float((ratio < 1.25).double().mean()))
+    return DepthError(
+        abs_rel=float((difference.abs() / truth).mean()),
+        sq_rel=float((difference.square() / truth).mean()),
+        rmse=_root_mean_square(difference),
+        rmse_log=_root_mean_square(log_difference),
+        log10=float((depth.log10() - truth.log10()).abs().mean()),
+        delta1=float((ratio < 1.25).double().mean()),
+        delta2=float((ratio < 1.25**2).double().mean()),
+        delta3=float((ratio < 1.25**3).double().mean()),
+        inverse_rmse=_root_mean_square(1 / depth - 1 / truth),
+        si_log=100 * float(log_difference.std(correction=0)),
+    )
+
+
+def fit_depth(
+    disparity: Tensor,
+    truth: Tensor,
+    depth_range: tuple[float, float] = INDOORS_AND_STREETS,
+    fit_side: int | None = None,
+) -> Tensor:
+    """Depth (..., float64), metres, of an affine-invariant `disparity` with the scale and shift that fit `truth` best.
+
+    Protocol of Lotus: least squares in disparity over the pixels where truth is known and within `depth_range`, which
+    leaves out NaN, 0 and the sky, and where the disparity is positive; clip of the fitted disparity at 1e-3; inversion;
+    clip to the range. With `fit_side` the fit takes only the nearest pixels of an image (H, W) with that longer side.
+    Raises ValueError for other shapes, and where there are fewer than 20 such pixels.
+    """
+    if disparity.shape != truth.shape:
+        raise ValueError(
+            f"expected disparity and depth of one shape, got {tuple(disparity.shape)} and {tuple(truth.shape)}"
+        )
+    seen, known = disparity, truth
+    if fit_side is not None and max(truth.shape) > fit_side:
+        factor = fit_side / max(truth.shape)
+        seen, known = (F.interpolate(t[None, None], scale_factor=factor)[0, 0] for t in (disparity, truth))
+    low, high = depth_range
+    valid = in_range(known, depth_range) & torch.isfinite(seen) & (seen > 0)
+    if int(valid.sum()) < MINIMUM_PIXELS:
+        raise ValueError(f"expected at least {MINIMUM_PIXELS} pixels with depth, got {int(valid.sum())}")
+    x, y = seen[valid].double(), 1 / known[valid].double()
+    deviation = x - x.mean()
+    # A constant disparity has no scale: the mean alone is fitted.
+    scale = (deviation @ y) / (deviation @ deviation).clamp_min(1e-30)
+    fitted = scale * (disparity.double() - x.mean()) + y.mean()
+    return (1 / fitted.clamp_min(MINIMUM_DISPARITY)).clamp(low, high)
+
+
+def in_range(depth: Tensor, depth_range: tuple[float, float]) -> Tensor:
+    """Bool mask of the pixels that are measured."""
+    return torch.isfinite(depth) & (depth > depth_range[0]) & (depth < depth_range[1])
 
 
 def affine_invariant_depth_error(
-    disparity: Tensor, depth: Tensor, depth_range: tuple[float, float] = (1e-3, 80.0)
+    disparity: Tensor,
+    depth: Tensor,
+    depth_range: tuple[float, float] = INDOORS_AND_STREETS,
+    fit_side: int | None = None,
 ) -> DepthError:
-    """Error of an affine-invariant `disparity` (H, W) against `depth` (H, W) in metres, after the best scale and shift.
-
-    Protocol of Lotus: least squares in disparity over the valid pixels (depth finite and within `depth_range`, which
-    leaves out NaN, 0 and the sky), clip of the fitted disparity at 1e-3, inversion, clip to the range.
-    """
-    if disparity.shape != depth.shape:
-        raise ValueError(
-            f"expected disparity and depth of one shape, got {tuple(disparity.shape)} and {tuple(depth.shape)}"
-        )
-    low, high = depth_range
-    valid = torch.isfinite(depth) & torch.isfinite(disparity) & (depth > low) & (depth < high)
-    if int(valid.sum()) < MINIMUM_PIXELS:
-        raise ValueError(f"expected at least {MINIMUM_PIXELS} pixels with depth, got {int(valid.sum())}")
-    predicted, truth = disparity[valid].double(), depth[valid].double()
-    design = torch.stack((predicted, torch.ones_like(predicted)), dim=-1)
-    # By the pseudo-inverse, because a constant disparity has no unique scale.
-    scale, shift = torch.linalg.pinv(design) @ (1 / truth)
-    fitted = (1 / (scale * predicted + shift).clamp_min(MINIMUM_DISPARITY)).clamp(low, high)
-    return depth_error(fitted, truth)
-
-
-def angular_errors(normals: Tensor, truth: Tensor) -> Tensor:
-    """Angles in degrees, (N,), between unit normals (H, W, 3) where both are valid (no NaN)."""
-    if normals.shape != truth.shape:
-        raise ValueError(f"expected normals of one shape, got {tuple(normals.shape)} and {tuple(truth.shape)}")
-    valid = torch.isfinite(normals).all(-1) & torch.isfinite(truth).all(-1)
-    cosine = (normals[valid].double() * truth[valid].double()).sum(-1)
-    return torch.rad2deg(torch.acos(cosine.clamp(-1, 1)))
+    """Error of an affine-invariant `disparity` (H, W) against `depth` (H, W) in metres, after :func:`fit_depth`."""
+    fitted = fit_depth(disparity, depth, depth_range, fit_side)
+    valid = in_range(depth, depth_range) & torch.isfinite(disparity)
+    return depth_error(fitted[valid], depth[valid])
 
 
 def image_row(height: int, width: int) -> Tensor:
-    """The baseline that looks at nothing: the image row as disparity, (H, W) in [0, 1], near at the bottom."""
-    return torch.linspace(0, 1, height)[:, None].expand(height, width)
+    """The baseline that looks at nothing: the image row as disparity, (H, W) in (0, 1), near at the bottom."""
+    return ((torch.arange(height) + 0.5) / height)[:, None].expand(height, width)
+
+
+def _root_mean_square(values: Tensor) -> float:
+    return float(values.square().mean().sqrt())

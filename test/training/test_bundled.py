@@ -3,13 +3,14 @@
 from pathlib import Path
 
 import pytest
-import torch
 
 import lotus2_ros
 from lotus2_ros import scenes
 from lotus2_ros.config import Config
+from lotus2_ros.data.sample import Sample
 from lotus2_ros.estimator import load_estimator
-from lotus2_ros.evaluation.command import Scores, measure, pool
+from lotus2_ros.evaluation.measure import measure
+from lotus2_ros.evaluation.summary import Means, average
 
 BUNDLED = Path(lotus2_ros.__file__).parent / "bundled"
 
@@ -21,30 +22,21 @@ def test_it_is_small_and_holds_nothing_but_weights_manifest_and_card():
 
 
 @pytest.fixture(scope="module")
-def scores() -> Scores:
+def scores() -> Means:
     """On views of every kind that it was not trained on."""
     estimator = load_estimator(Config())
-    rows = []
-    for kind in scenes.KINDS:
-        rows.append(Scores())
-        for seed in range(100, 103):
-            view = scenes.view(seed, 160, 120, kind)
-            measure(estimator, view.image, view.depth, view.normals, 4, rows[-1])
-    return pool(rows)
-
-
-def mean(values: list[float]) -> float:
-    return float(torch.tensor(values).mean())
+    views = [scenes.view(seed, 160, 120, kind) for kind in scenes.KINDS for seed in range(100, 103)]
+    return average([measure(estimator, Sample("", v.image, v.depth, v.normals), 4) for v in views])
 
 
 def test_depth_is_far_better_than_the_image_row(scores):
-    assert mean(scores.core) <= 0.65 * mean(scores.row)
+    assert scores["core/depth/abs_rel"] <= 0.65 * scores["row/depth/abs_rel"]
 
 
 def test_normals_are_far_better_than_chance(scores):
-    assert mean(scores.angle) < 32
+    assert scores["core/normals"] < 32
 
 
 def test_the_sharpener_does_little_harm(scores):
-    assert mean(scores.sharp) < mean(scores.core) + 0.02
-    assert mean(scores.sharp_angle) < mean(scores.angle) + 1
+    assert scores["sharp/depth/abs_rel"] < scores["core/depth/abs_rel"] + 0.02
+    assert scores["sharp/normals"] < scores["core/normals"] + 1

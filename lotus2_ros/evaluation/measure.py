@@ -1,0 +1,164 @@
+"""One sample through a model: everything that is measured of it, as a record.
+
+A record holds numbers in a tree of names, `core/depth/abs_rel`, so that it can be kept as one line of JSON and averaged
+without knowing what is in it. What cannot be measured is not in it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lotus2_ros.data.benchmarks import Benchmark
+from lotus2_ros.data.sample import Sample
+from lotus2_ros.estimator import Estimator, Geometry
+from lotus2_ros.evaluation.angles import agreement, angular_errors
+from lotus2_ros.evaluation.boundary import boundary_score
+from lotus2_ros.evaluation.flicker import Frame, flicker
+from lotus2_ros.evaluation.metrics import (
+    INDOORS_AND_STREETS,
+    affine_invariant_depth_error,
+    depth_error,
+    fit_depth,
+    image_row,
+    in_range,
+)
+from lotus2_ros.evaluation.spectrum import high_frequency_ratio, power_spectrum, radial_average
+from lotus2_ros.geometry.camera import Camera
+from lotus2_ros.scenes import View
+
+Record = dict[str, Any]
+
+
+def stages(
+    estimator: Estimator, image: Tensor, steps: int | None, tasks: Sequence[str] | None = None
+) -> dict[str, Geometry]:
+    """Geometries of `image` by stage: `core`, and `sharp` after `steps` (None: the model's own; 0: not at all)."""
+    coarse = estimator.predict(image, tasks=tasks)
+    if steps == 0 or not any(map(estimator.model.has_sharpener, coarse.latents)):
+        return {"core": coarse}
+    return {"core": coarse, "sharp": [geometry for geometry in estimator.sharpen(coarse, steps) if geometry][-1]}
+
+
+def measure(estimator: Estimator, sample: Sample, steps: int | None) -> Record:
+    """Depth and normals against the truth, the image row as disparity, and whether depth and normals agree."""
+    record: Record = {}
+    for stage, geometry in stages(estimator, sample.image, steps).items():
+        found = record[stage] = {}
+        if sample.depth is not None and geometry.disparity is not None:
+            disparity = geometry.disparity.cpu()
+            depth = fit_depth(disparity, sample.depth)
+            known = in_range(sample.depth, INDOORS_AND_STREETS)
+            found["depth"] = asdict(depth_error(depth[known], sample.depth[known]))
+            if geometry.normals is not None and sample.K is not None:
+                camera = Camera(depth.shape[1], depth.shape[0], sample.K)
+                found["agreement"] = float(
+                    agreement(torch.where(known, depth, torch.nan), geometry.normals.cpu(), camera).mean()
+                )
+        if sample.normals is not None and geometry.normals is not None:
+            found["normals"] = float(angular_errors(geometry.normals.cpu(), sample.normals).mean())
+    if sample.depth is not None:
+        row = image_row(*sample.depth.shape)
+        record["row"] = {"depth": asdict(affine_invariant_depth_error(row, sample.depth))}
+    return _known(record)
+
+
+def measure_detail(estimator: Estimator, sample: Sample, steps: int | None) -> Record:
+    """Edges and spectrum of the fitted disparity; the sample is of the model's own resolution, its depth known
+    everywhere.
+    """
+    assert sample.depth is not None  # scenes have it
+    farthest = INDOORS_AND_STREETS[1]
+    truth = sample.depth.double().clamp(max=farthest)
+    true_power = power_spectrum(1 / truth)
+    record: Record = {"truth": {"spectrum": _log_power(true_power)}}
+    for stage, geometry in stages(estimator, sample.image, steps, ("depth",)).items():
+        assert geometry.disparity is not None
+        depth = fit_depth(geometry.disparity.cpu(), sample.depth)
+        power = power_spectrum(1 / depth)
+        record[stage] = {
+            "boundary": asdict(boundary_score(depth, truth)),
+            "log_high_frequency_ratio": math.log(max(high_frequency_ratio(power, true_power), 1e-12)),
+            "spectrum": _log_power(power),
+        }
+    return _known(record)
+
+
+def measure_sequence(estimator: Estimator, views: Sequence[View], steps: int | None) -> Record:
+    """Flicker, with one scale and shift for the whole sequence, and with each frame's own."""
+    predicted = [stages(estimator, view.image, steps, ("depth",)) for view in views]
+    record: Record = {}
+    for stage in predicted[0]:
+        disparities = [_disparity(geometries[stage]) for geometries in predicted]
+        truths = [view.depth for view in views]
+        together = fit_depth(torch.stack(disparities), torch.stack(truths)).unbind()
+        alone = [fit_depth(disparity, truth) for disparity, truth in zip(disparities, truths, strict=True)]
+        record[stage] = {"flicker": _flicker(together, views), "flicker_fitted": _flicker(alone, views)}
+    return _known(record)
+
+
+def measure_benchmark(
+    estimator: Estimator, sample: Sample, steps: int | None, benchmark: Benchmark
+) -> tuple[Record, dict[str, Tensor]]:
+    """By the data set's protocol; of normals also the angles (N,) by stage, which are pooled over the data set."""
+    record: Record = {}
+    angles: dict[str, Tensor] = {}
+    size = sample.image.shape[:2]
+    for stage, geometry in stages(estimator, _processed(sample.image, benchmark), steps, (benchmark.task,)).items():
+        if benchmark.task == "normals":
+            assert sample.normals is not None and geometry.normals is not None
+            normals = F.normalize(_resized(geometry.normals.cpu().permute(2, 0, 1), size).permute(1, 2, 0), dim=-1)
+            angles[stage] = angular_errors(normals, sample.normals)
+            record[stage] = {"normals": float(angles[stage].mean())}
+        else:
+            assert sample.depth is not None
+            disparity = _resized(_disparity(geometry)[None], size)[0]
+            limits = benchmark.depth_range or INDOORS_AND_STREETS
+            error = affine_invariant_depth_error(disparity, sample.depth, limits, benchmark.fit_side)
+            record[stage] = {"depth": asdict(error)}
+    return _known(record), angles
+
+
+def _processed(image: Tensor, benchmark: Benchmark) -> Tensor:
+    """The image with the longer side that the protocol gives to the model."""
+    if benchmark.resolution is None:
+        return image
+    scale = benchmark.resolution / max(image.shape[:2])
+    size = [round(side * scale) for side in image.shape[:2]]
+    return _resized(image.permute(2, 0, 1).float(), size).round().clamp(0, 255).byte().permute(1, 2, 0).contiguous()
+
+
+def _resized(pictures: Tensor, size: Sequence[int]) -> Tensor:
+    """(C, H, W) to (C, *size)."""
+    if tuple(pictures.shape[1:]) == tuple(size):
+        return pictures
+    return F.interpolate(pictures[None], tuple(size), mode="bilinear", align_corners=False, antialias=True)[0]
+
+
+def _flicker(depths: Sequence[Tensor], views: Sequence[View]) -> float:
+    poses = [(torch.from_numpy(view.pose.rotation()), torch.from_numpy(view.pose.position)) for view in views]
+    return flicker(
+        [Frame(depth, view.depth, view.camera, *pose) for depth, view, pose in zip(depths, views, poses, strict=True)]
+    )
+
+
+def _disparity(geometry: Geometry) -> Tensor:
+    if geometry.disparity is None:
+        raise ValueError("expected a model with the task depth")
+    return geometry.disparity.cpu()
+
+
+def _log_power(power: Tensor) -> list[float]:
+    return radial_average(power).clamp_min(1e-12).log10().tolist()
+
+
+def _known(record: Record) -> Record:
+    """Without the numbers that are NaN, which JSON does not have."""
+    branches = {name: _known(value) if isinstance(value, dict) else value for name, value in record.items()}
+    return {name: value for name, value in branches.items() if not (isinstance(value, float) and math.isnan(value))}

@@ -1,0 +1,111 @@
+"""What an evaluation consists of: parts, each of samples that are measured alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Generic, TypeVar, overload
+
+from torch import Tensor
+
+from lotus2_ros import scenes
+from lotus2_ros.data.benchmarks import Benchmark
+from lotus2_ros.data.sample import Sample
+from lotus2_ros.estimator import Estimator
+from lotus2_ros.evaluation.frames import read_frames
+from lotus2_ros.evaluation.measure import Record, measure, measure_benchmark, measure_detail, measure_sequence
+from lotus2_ros.model.lotus2 import process_size
+
+SCENE_SIZE = (320, 240)
+SEQUENCE_FRAMES = 16
+PLACES = ("room", "corridor", "warehouse", "street")
+
+Item = TypeVar("Item", covariant=True)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A row of a table: so many samples of one `group` (scenes, detail, sequences, frames, depth, normals).
+
+    run(estimator, sample, steps) gives a record, and angles to be pooled, by stage.
+    """
+
+    name: str
+    group: str
+    samples: Sequence[Any]
+    run: Callable[[Estimator, Any, int | None], tuple[Record, dict[str, Tensor]]]
+
+
+class Rendered(Sequence[Item], Generic[Item]):
+    """So many samples, each made when it is asked for."""
+
+    def __init__(self, count: int, make: Callable[[int], Item]) -> None:
+        self._count, self._make = count, make
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> Item: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Item]: ...
+    def __getitem__(self, index: int | slice) -> Item | Sequence[Item]:
+        if isinstance(index, slice):
+            return [self._make(i) for i in range(*index.indices(self._count))]
+        if not 0 <= index < self._count:
+            raise IndexError(index)
+        return self._make(index)
+
+
+def scene_parts(estimator: Estimator, first_seed: int, count: int) -> list[Part]:
+    """Held-out scenes of every kind; again for detail, at the model's own resolution."""
+    if not 0 <= first_seed <= scenes.TRAINING_SEEDS - count:
+        raise ValueError(f"expected held-out scenes, numbers below {scenes.TRAINING_SEEDS}, got {first_seed}")
+    longer = estimator.process_resolution
+    height, width = process_size(longer * 3 // 4, longer, longer, estimator.model.multiple)
+    parts = []
+    for group, run, size in (("scenes", measure, SCENE_SIZE), ("detail", measure_detail, (width, height))):
+        for kind in scenes.KINDS:
+            samples = Rendered(count, partial(_scene, first_seed, kind, size))
+            parts.append(Part(kind, group, samples, partial(_without_angles, run)))
+    return parts
+
+
+def sequence_parts(first_seed: int, count: int) -> list[Part]:
+    """Held-out sequences of a camera that moves through places of each kind."""
+
+    def sequence(kind: str, index: int) -> list[scenes.View]:
+        return list(scenes.sequence(first_seed + index, SEQUENCE_FRAMES, *SCENE_SIZE, kind))
+
+    run = partial(_without_angles, measure_sequence)
+    return [Part(kind, "sequences", Rendered(count, partial(sequence, kind)), run) for kind in PLACES]
+
+
+def frame_parts(folders: Sequence[Path]) -> list[Part]:
+    """Recorded frames, one a part."""
+    frames = [frame for folder in folders for frame in read_frames(folder)]
+    return [Part(frame.name, "frames", [frame], partial(_without_angles, measure)) for frame in frames]
+
+
+def benchmark_part(benchmark: Benchmark, path: Path) -> Part:
+    """A published data set."""
+
+    def run(estimator: Estimator, sample: Sample, steps: int | None) -> tuple[Record, dict[str, Tensor]]:
+        return measure_benchmark(estimator, sample, steps, benchmark)
+
+    return Part(benchmark.name, benchmark.task, benchmark.open(path), run)
+
+
+def _scene(first_seed: int, kind: str, size: tuple[int, int], index: int) -> Sample:
+    view = scenes.view(first_seed + index, *size, kind)
+    # K says all only of a pinhole.
+    K = view.camera.K if view.camera.lens is None else None
+    return Sample(f"{kind} {first_seed + index}", view.image, view.depth, view.normals, K)
+
+
+def _without_angles(
+    run: Callable[..., Record], estimator: Estimator, sample: Any, steps: int | None
+) -> tuple[Record, dict[str, Tensor]]:
+    return run(estimator, sample, steps), {}

@@ -1,0 +1,55 @@
+"""Contact sheets: image, truth and what the model says, a row for each sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from lotus2_ros.data.sample import Sample
+from lotus2_ros.estimator import Estimator, Geometry
+from lotus2_ros.evaluation.measure import stages
+from lotus2_ros.geometry.normals import normals_to_color
+from lotus2_ros.preview import colored, show
+
+TITLES = ("image", "true disparity", "core predictor", "sharpened", "true normals", "normals")
+CELL = 2.4  # inches
+
+
+def save_sheet(path: Path, estimator: Estimator, samples: Sequence[Sample], steps: int | None) -> None:
+    """One PNG with a row for each sample; disparities of a row from their 2nd to their 98th percentile."""
+    ratio = max(sample.image.shape[0] / sample.image.shape[1] for sample in samples)
+    size = (len(TITLES) * CELL, len(samples) * CELL * ratio + 0.3)
+    figure = Figure(figsize=size, dpi=100)
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(samples), len(TITLES), squeeze=False)
+    for sample, line in zip(samples, axes, strict=True):
+        line[0].set_ylabel(sample.name, fontsize=7)
+        for axis, picture in zip(line, _row(sample, stages(estimator, sample.image, steps)), strict=True):
+            show(axis, picture)
+    for axis, title in zip(axes[0], TITLES, strict=True):
+        axis.set_title(title, fontsize=9, pad=3)
+    figure.tight_layout(pad=0.2, h_pad=0.2, w_pad=0.2)
+    figure.savefig(path, facecolor="white")
+
+
+def _row(sample: Sample, geometries: dict[str, Geometry]) -> list[Tensor | None]:
+    core, sharp = geometries["core"], geometries.get("sharp")
+    return [
+        sample.image,
+        None if sample.depth is None else _shades(1 / sample.depth),
+        None if core.disparity is None else _shades(core.disparity.cpu()),
+        None if sharp is None or sharp.disparity is None else _shades(sharp.disparity.cpu()),
+        None if sample.normals is None else normals_to_color(sample.normals),
+        None if core.normals is None else normals_to_color(core.normals.cpu()),
+    ]
+
+
+def _shades(disparity: Tensor) -> Tensor | None:
+    known = disparity[torch.isfinite(disparity)]
+    low, high = torch.quantile(known[:: len(known) // 10**6 + 1], torch.tensor([0.02, 0.98])).tolist()
+    return colored(disparity, low, max(high, low + 1e-6), "magma")
