@@ -143,7 +143,7 @@ def run_by_diffusers(model: AdaptedLotus2) -> AdaptedLotus2:
 
     The prompt's embeddings are computed once, which the public code does for each image.
     """
-    model._transform = MethodType(_transform, model)  # type: ignore[method-assign]
+    model.transform = MethodType(_transform, model)  # type: ignore[method-assign]
     return model
 
 

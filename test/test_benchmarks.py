@@ -102,8 +102,8 @@ def test_plain_model_is_the_network_of_the_adapted_one():
     latent = torch.randn(1, 16, 6, 8, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         for stage, timestep in (("core_predictor", 1.0), ("detail_sharpener", 5.0)):
-            plain = model._transform(latent, stage, TASKS[0], timestep)
-            ours = AdaptedLotus2._transform(model, latent, stage, TASKS[0], timestep)
+            plain = model.transform(latent, stage, TASKS[0], timestep)
+            ours = AdaptedLotus2.transform(model, latent, stage, TASKS[0], timestep)
             assert (plain - ours).norm() <= 1e-5 * ours.norm()
 
 

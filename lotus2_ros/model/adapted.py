@@ -5,6 +5,7 @@ Each stage of each task is an adapter; where there is none for a core predictor,
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,7 +27,7 @@ LORA_TARGETS = (
 
 
 class AdaptedLotus2(Lotus2):
-    """A `Lotus2` that can be trained; `settings` as for that class."""
+    """A `Lotus2` that can be trained; `settings` as for that class. `patch`: side of a token in latent pixels."""
 
     def __init__(
         self,
@@ -39,12 +40,7 @@ class AdaptedLotus2(Lotus2):
         **settings: Any,
     ) -> None:
         super().__init__(vae, scheduler, **settings)
-        channels = vae.config.latent_channels
-        if transformer.config.in_channels != 4 * channels:
-            raise ValueError(
-                f"the transformer takes {transformer.config.in_channels} channels, "
-                f"but {channels} latent channels packed 2x2 are {4 * channels}"
-            )
+        self.patch = _patch(vae.config.latent_channels, transformer)
         self.transformer = transformer
         self.conditioner = Conditioner(prompt_embeds, pooled, self.conditioning)
         self.adapters: dict[str, LoraConfig] = {}
@@ -109,8 +105,26 @@ class AdaptedLotus2(Lotus2):
             self.transformer.set_adapter(name)
         self._active = name
 
-    def _transform(self, latent: Tensor, stage: str, task: str, timestep: float | Tensor) -> Tensor:
+    def transform(self, latent: Tensor, stage: str, task: str, timestep: float | Tensor) -> Tensor:
         self.select(stage, task)
         height, width = latent.shape[2:]
-        conditioning = self.conditioner(self.transformer, timestep, height // 2, width // 2)
-        return flux.unpack(flux.transform(self.transformer, flux.pack(latent), conditioning), height, width)
+        conditioning = self.conditioner(self.transformer, timestep, height // self.patch, width // self.patch)
+        tokens = flux.transform(self.transformer, flux.pack(latent, self.patch), conditioning)
+        return flux.unpack(tokens, height, width, self.patch)
+
+
+def _patch(channels: int, transformer: FluxTransformer2DModel) -> int:
+    """The side of the square of latent pixels that is one token of the transformer.
+
+    The transformer gives latents of `channels` channels and takes the same or, to be given an image beside them, twice
+    as many.
+    """
+    taken = transformer.config.in_channels
+    given = transformer.config.out_channels or taken
+    patch = math.isqrt(given // channels)
+    if patch not in (1, 2) or given != channels * patch**2 or taken not in (given, 2 * given):
+        raise ValueError(
+            f"the transformer takes {taken} channels and gives {given}, "
+            f"but {channels} latent channels packed 2x2 are {4 * channels}"
+        )
+    return patch

@@ -32,6 +32,9 @@ def save_bundle(model: AdaptedLotus2, folder: str | Path, *, metadata: Mapping[s
     metadata: `name` and `licence`; optionally `sources`, {file: sha256} of what it was made from, and `card`, free.
     """
     check_metadata(metadata)
+    taken, packed = model.transformer.config.in_channels, 4 * model.vae.config.latent_channels
+    if taken != packed:
+        raise ValueError(f"expected a model that takes the image's latent packed 2x2, {packed} channels, got {taken}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     number_format = str(dtype).removeprefix("torch.")

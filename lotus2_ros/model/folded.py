@@ -78,7 +78,7 @@ class FoldedLotus2(Lotus2):
         batch = self._pass(latent.expand(len(tasks), -1, -1, -1), CORE_TIMESTEP, names)
         return {task: self.continuity[task](one) for task, one in zip(tasks, batch.split(1), strict=True)}
 
-    def _transform(self, latent: Tensor, stage: str, task: str, timestep: float | Tensor) -> Tensor:
+    def transform(self, latent: Tensor, stage: str, task: str, timestep: float | Tensor) -> Tensor:
         return self._pass(latent, timestep, (adapter_name(stage, task),))
 
     def _pass(self, latent: Tensor, timestep: float | Tensor, adapters: tuple[str, ...]) -> Tensor:

@@ -144,7 +144,7 @@ class Lotus2(nn.Module):
     def core(self, latent: Tensor, task: str) -> Tensor:
         """The core predictor: image latent (B, C, h, w) -> annotation latent, same shape, in one pass."""
         self.require(CORE, task)
-        return self.continuity[task](self._transform(latent, CORE, task, CORE_TIMESTEP))
+        return self.continuity[task](self.transform(latent, CORE, task, CORE_TIMESTEP))
 
     def cores(self, latent: Tensor, tasks: Sequence[str]) -> dict[str, Tensor]:
         """The core predictor of several tasks on one image: latent (1, C, h, w) -> annotation latents by task."""
@@ -153,7 +153,7 @@ class Lotus2(nn.Module):
     def velocity(self, latent: Tensor, task: str, sigma: float | Tensor) -> Tensor:
         """The detail sharpener's d latent / d sigma at sigma, a number or (B,), between 1 (coarse) and 0 (sharp)."""
         self.require(SHARPENER, task)
-        return self._transform(latent, SHARPENER, task, sigma * self.scheduler.config.num_train_timesteps)
+        return self.transform(latent, SHARPENER, task, sigma * self.scheduler.config.num_train_timesteps)
 
     def sharpen(self, latent: Tensor, task: str, steps: int | None = None) -> Iterator[Tensor | None]:
         """Euler steps from the core predictor's latent: yields None after each but the last, then the sharp latent."""
@@ -177,7 +177,7 @@ class Lotus2(nn.Module):
         scheduler.set_timesteps(sigmas=[(steps - i) / steps for i in range(steps)], mu=shift)
         return scheduler.sigmas.tolist()
 
-    def _transform(self, latent: Tensor, stage: str, task: str, timestep: float | Tensor) -> Tensor:
+    def transform(self, latent: Tensor, stage: str, task: str, timestep: float | Tensor) -> Tensor:
         """One pass of the transformer of that stage and task, at a timestep (a number or (B,)) on its own scale."""
         raise NotImplementedError
 

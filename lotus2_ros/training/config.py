@@ -1,60 +1,138 @@
-"""What the bundled model is trained with: THE defaults of `lotus2 train`."""
+"""What a training run is: read from one YAML file, strictly. The files in config/train/ are the runs we know."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lotus2_ros.training.objectives import Objective
+
+Task = Literal["depth", "normals"]
+Count = Annotated[int, Field(ge=1)]
 
 
-@dataclass(frozen=True)
-class DataConfig:
-    """Scenes rendered once. `buckets`: (height, width) and how often; the widest only shows streets."""
-
-    shards: int = 60
-    scenes_per_shard: int = 50
-    views_per_scene: int = 3
-    buckets: tuple[tuple[int, int], ...] = ((120, 160), (96, 160), (48, 160))
-    shares: tuple[float, ...] = (0.65, 0.2, 0.15)
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-@dataclass(frozen=True)
-class NetworkConfig:
-    """Sizes. With two halvings in the VAE a token of the transformer is 8 x 8 pixels."""
+class Bucket(Section):
+    """Views of one size, and how often; `kind` of scene, any if None."""
 
-    vae_widths: tuple[int, ...] = (16, 16, 32)
-    vae_groups: int = 4  # at least 4 channels each: a group of one channel loses its mean
-    latent_channels: int = 16
-    heads: int = 4
-    head_size: int = 32
-    rotary_axes: tuple[int, int, int] = (4, 14, 14)
-    double_blocks: int = 2
-    single_blocks: int = 4
-    prompt_tokens: int = 2
-    core_rank: int = 64
-    sharpener_rank: int = 32
-    process_resolution: int = 160
-    sharpener_steps: int = 4
+    height: Count
+    width: Count
+    share: float = Field(gt=0)
+    kind: str | None = None
 
 
-@dataclass(frozen=True)
-class StageConfig:
-    """One run of the loop: AdamW, linear warm-up, cosine decay."""
+class ScenesConfig(Section):
+    """Our own scenes, rendered once."""
 
-    steps: int
-    batch: int
-    learning_rate: float
-    warm_up: int = 100
-    weight_decay: float = 0.01
+    source: Literal["scenes"]
+    shards: Count
+    scenes_per_shard: Count
+    views_per_scene: Count
+    buckets: tuple[Bucket, ...]
 
 
-@dataclass(frozen=True)
-class TrainingConfig:
-    data: DataConfig = field(default_factory=DataConfig)
-    network: NetworkConfig = field(default_factory=NetworkConfig)
-    vae: StageConfig = field(default_factory=lambda: StageConfig(steps=1400, batch=18, learning_rate=2e-3))
-    core_small: StageConfig = field(default_factory=lambda: StageConfig(steps=2000, batch=16, learning_rate=1e-3))
-    core: StageConfig = field(default_factory=lambda: StageConfig(steps=1300, batch=8, learning_rate=1e-3))
-    sharpener: StageConfig = field(default_factory=lambda: StageConfig(steps=700, batch=8, learning_rate=5e-4))
-    vae_crop: int = 64
-    vae_noise: float = 0.05  # on the latent, so that near latents decode to near images
-    seed: int = 0
-    checkpoint_every: int = 200
+class NetworkConfig(Section):
+    """A small network from nothing. `patch`: side of the square of latent pixels that is one token (pack-unpack: 2)."""
+
+    source: Literal["scratch"]
+    vae_widths: tuple[int, ...]
+    vae_groups: Count  # at least 4 channels each: a group of one channel loses its mean
+    latent_channels: Count
+    heads: Count
+    head_size: Count
+    rotary_axes: tuple[int, int, int]
+    double_blocks: Count
+    single_blocks: Count
+    prompt_tokens: Count
+    core_rank: Count
+    sharpener_rank: Count
+    process_resolution: Count
+    sharpener_steps: Count
+    patch: Literal[1, 2] = 2
+
+
+class StageConfig(Section):
+    """One stage: an objective and how long. `size`: of the images, a part of their own; `batch` of each process and
+    `accumulate` of them to a step; without `schedule` the rate is constant after the warm-up."""
+
+    name: str = Field(pattern=r"^\w+$")
+    objective: Objective = Field(discriminator="kind")
+    steps: Count
+    batch: Count
+    learning_rate: float = Field(gt=0)
+    warm_up: int = Field(default=0, ge=0)
+    schedule: Literal["constant", "cosine"] = "cosine"
+    weight_decay: float = Field(default=0.01, ge=0)
+    accumulate: Count = 1
+    size: float = Field(default=1.0, gt=0, le=1)
+    mixed_precision: Literal["no", "bf16"] = "no"
+
+
+class TrainingConfig(Section):
+    name: str
+    licence: str
+    seed: int
+    tasks: tuple[Task, ...]
+    network: NetworkConfig
+    data: ScenesConfig
+    stages: tuple[StageConfig, ...]
+    report_every: Count
+    checkpoint_every: Count  # a multiple of report_every, so that a resumed run reports the same
+    panels_every: Count
+    loaders: int = Field(default=0, ge=0)  # processes that make batches beside the training
+    gradient_checkpointing: bool = False
+    compile: bool = False  # the transformer's blocks, by torch.compile
+
+    @model_validator(mode="after")
+    def _distinct(self) -> TrainingConfig:
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) != len(names):
+            raise ValueError(f"expected stages of different names, got {', '.join(names)}")
+        if self.checkpoint_every % self.report_every:
+            raise ValueError(f"expected checkpoint_every to be a multiple of report_every, got {self.checkpoint_every}")
+        return self
+
+
+def read_config(path: Path, changes: list[str]) -> TrainingConfig:
+    """The run of a YAML file; `changes`: key=value, keys dotted, a stage by its name (stages.core.steps=10).
+
+    Raises ValueError that names the file, the key, what was expected and what came.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a mapping, got {type(content).__name__}")
+    for change in changes:
+        _apply(content, change)
+    try:
+        return TrainingConfig(**content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{path}: {place}: {first['msg']}, got {str(first['input'])[:80]!r}") from None
+
+
+def _apply(content: dict[str, Any], change: str) -> None:
+    key, equals, value = change.partition("=")
+    if not equals:
+        raise ValueError(f"expected key=value, got {change!r}")
+    place: Any = content
+    *path, last = key.split(".")
+    for name in path:
+        if isinstance(place, list):
+            place = next((item for item in place if item.get("name") == name), None)
+        else:
+            place = place.get(name) if isinstance(place, dict) else None
+        if not isinstance(place, (dict, list)):
+            raise ValueError(f"expected a key of the configuration, got {key!r}: there is no {name!r}")
+    if not isinstance(place, dict):
+        raise ValueError(f"expected a key of the configuration, got {key!r}")
+    place[last] = yaml.safe_load(value)

@@ -1,77 +1,104 @@
-"""The one training loop; a stage is a set of parameters and a loss."""
+"""The one training loop. What is trained, and to what end, comes in as a model and an objective."""
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from lotus2_ros.training.config import StageConfig
+from lotus2_ros.model.adapted import AdaptedLotus2
+from lotus2_ros.training.batches import Batch, Batches
+from lotus2_ros.training.checkpoint import resume, save
+from lotus2_ros.training.config import StageConfig, TrainingConfig
+from lotus2_ros.training.objectives import Objective
+from lotus2_ros.training.progress import Progress
 
-# A loss of one batch: step number and the step's own random numbers -> scalar.
-Loss = Callable[[int, torch.Generator], Tensor]
-REPORT_EVERY = 50
+FLOOR = 0.01  # of the learning rate, where the cosine ends
+GRADIENT_NORM = 1.0
+
+
+class ObjectiveModule(nn.Module):
+    """A model with an objective: batch -> loss. A module, because that is what several GPUs are synchronised around."""
+
+    def __init__(self, model: AdaptedLotus2, objective: Objective) -> None:
+        super().__init__()
+        self.model, self.objective = model, objective
+
+    def forward(self, batch: Batch) -> Tensor:
+        return self.objective.loss(self.model, batch)
 
 
 def train(
-    name: str,
+    accelerator: Accelerator,
+    model: AdaptedLotus2,
     parameters: Mapping[str, Tensor],
-    loss: Loss,
+    batches: Batches,
     stage: StageConfig,
+    config: TrainingConfig,
     folder: Path,
-    seed: int,
-    checkpoint_every: int,
+    panels: Callable[[], Mapping[str, Tensor]],
 ) -> None:
-    """Minimise `loss`: AdamW with warm-up, cosine decay and clipped gradients.
+    """One stage: AdamW with warm-up and clipped gradients on `parameters`.
 
-    Goes on from `folder/<name>.pt` where there is one and leaves the finished parameters there. Every step has random
-    numbers of its own, so a run that was interrupted ends as if it had not been.
+    Goes on from `folder/<stage>.safetensors` where there is one, with the losses of a run that was not interrupted, and
+    leaves the finished parameters there. `panels()` gives images (3, H, W) in [0, 1] to look at, by name.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.pt"
+    checkpoint = folder / f"{stage.name}.safetensors"
+    model.requires_grad_(False)
+    for parameter in parameters.values():
+        parameter.requires_grad_(True)
     optimizer = torch.optim.AdamW(list(parameters.values()), stage.learning_rate, weight_decay=stage.weight_decay)
-    start = _resume(path, parameters, optimizer) if path.exists() else 0
-    mean, since = 0.0, time.monotonic()
-    for step in range(start, stage.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = stage.learning_rate * _schedule(step, stage)
-        value = loss(step, torch.Generator().manual_seed(seed * 1_000_003 + step))
-        optimizer.zero_grad()
-        value.backward()
-        torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
-        optimizer.step()
-        mean += float(value.detach()) / REPORT_EVERY
-        done = step + 1
-        if done % REPORT_EVERY == 0:
-            pace = (time.monotonic() - since) / REPORT_EVERY
-            print(f"{name} {done}/{stage.steps} loss {mean:.4f} {pace:.2f} s/step", flush=True)
-            mean, since = 0.0, time.monotonic()
-        if done % checkpoint_every == 0 or done == stage.steps:
-            _save(path, done, parameters, optimizer)
+    start = resume(checkpoint, parameters, optimizer) if checkpoint.exists() else 0
+    if start >= stage.steps:
+        return
+    accelerator.step, accelerator.gradient_accumulation_steps = 0, stage.accumulate
+    module, optimizer = accelerator.prepare(ObjectiveModule(model, stage.objective), optimizer)
+    precision = torch.autocast(
+        accelerator.device.type, torch.bfloat16, enabled=stage.mixed_precision == "bf16", cache_enabled=True
+    )
+    losses: list[Tensor] = []
+    with Progress(folder, stage.name, start, stage.steps, shown=accelerator.is_main_process) as progress:
+        for number, batch in _numbered(batches, start * stage.accumulate, stage.steps * stage.accumulate, config):
+            done, part = divmod(number + 1, stage.accumulate)
+            rate = stage.learning_rate * _schedule(number // stage.accumulate, stage)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            with accelerator.accumulate(module):
+                with precision:
+                    loss = module(batch.to(accelerator.device))
+                accelerator.backward(loss)
+                if accelerator.sync_gradients:
+                    accelerator.clip_grad_norm_(list(parameters.values()), GRADIENT_NORM)
+                optimizer.step()
+                optimizer.zero_grad()
+            losses.append(loss.detach())
+            if part:
+                continue
+            if done % config.report_every == 0 or done == stage.steps:
+                mean = accelerator.reduce(torch.stack(losses).mean(), "mean")
+                progress.report(done, float(mean), rate)
+                losses.clear()
+            if accelerator.is_main_process and (done % config.panels_every == 0 or done == stage.steps):
+                progress.show(done, panels())
+            if accelerator.is_main_process and (done % config.checkpoint_every == 0 or done == stage.steps):
+                save(checkpoint, done, parameters, optimizer)
+    accelerator.wait_for_everyone()
+    accelerator.free_memory()
+
+
+def _numbered(batches: Batches, start: int, stop: int, config: TrainingConfig) -> Iterator[tuple[int, Batch]]:
+    """Numbers and batches, made beside the training by `config.loaders` processes."""
+    numbers = range(start, stop)
+    return zip(numbers, DataLoader(batches, None, sampler=numbers, num_workers=config.loaders), strict=True)
 
 
 def _schedule(step: int, stage: StageConfig) -> float:
-    warm = min(1.0, (step + 1) / stage.warm_up)
-    return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / stage.steps)))
-
-
-def _save(path: Path, step: int, parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
-    partial = path.with_suffix(".part")
-    state = {name: tensor.detach() for name, tensor in parameters.items()}
-    torch.save({"step": step, "parameters": state, "optimizer": optimizer.state_dict()}, partial)
-    partial.replace(path)
-
-
-def _resume(path: Path, parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> int:
-    saved = torch.load(path, weights_only=True)
-    if saved["parameters"].keys() != parameters.keys():
-        raise ValueError(f"{path}: is of another configuration; remove it or choose another folder")
-    with torch.no_grad():
-        for name, tensor in parameters.items():
-            tensor.copy_(saved["parameters"][name])
-    optimizer.load_state_dict(saved["optimizer"])
-    return int(saved["step"])
+    warm = min(1.0, (step + 1) / max(1, stage.warm_up))
+    if stage.schedule == "constant":
+        return warm
+    return warm * (FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * step / stage.steps)))

@@ -104,7 +104,7 @@ def test_prompt(shared: Path, dtype: str) -> None:
 def test_core_predictor(golden: Golden) -> None:
     model, task = golden.model, golden.task
     # Before the local continuity module.
-    core_out = model._transform(golden.latent("core_in"), CORE, task, CORE_TIMESTEP)
+    core_out = model.transform(golden.latent("core_in"), CORE, task, CORE_TIMESTEP)
     assert error(core_out, golden.latent("core_out")) <= PASS[golden.dtype]
     assert error(model.continuity[task](golden["lcm_in"]), golden["lcm_out"]) <= STAGE[golden.dtype]
     assert error(model.core(golden.latent("core_in"), task), golden["lcm_out"]) <= STAGE[golden.dtype]

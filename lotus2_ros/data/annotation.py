@@ -1,0 +1,49 @@
+"""What the model is to answer: depth and normals as annotations, three channels in [-1, 1], each with its validity."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lotus2_ros.geometry.normals import MODEL_TO_OPTICAL
+
+QUANTILES = (0.02, 0.98)
+# Enough to find quantiles of, and no more than torch.quantile takes.
+MAXIMUM_SAMPLES = 1 << 20
+
+
+def disparity_annotation(depth: Tensor) -> tuple[Tensor, Tensor]:
+    """depth (H, W) in metres, +Inf in the sky, NaN where unknown -> annotation (3, H, W), valid (H, W) bool.
+
+    1/depth with its 2 % and 98 % quantiles brought to -1 and 1 and clamped there, three times the same; the sky has
+    disparity 0 and counts (training protocol of arXiv 2409.18124 and 2512.01030). Raises ValueError without any depth.
+    """
+    valid = ~depth.isnan() & (depth > 0)
+    if not valid.any():
+        raise ValueError("expected a depth with valid pixels, got none")
+    disparity = torch.where(valid, 1 / depth, 0.0)
+    known = disparity[valid]
+    known = known[:: 1 + len(known) // MAXIMUM_SAMPLES]
+    low, high = torch.quantile(known, torch.tensor(QUANTILES, device=depth.device))
+    scaled = (disparity - low) / (high - low).clamp_min(1e-6) * 2 - 1
+    return scaled.clamp(-1, 1).expand(3, *depth.shape), valid
+
+
+def normals_annotation(normals: Tensor, sky: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """normals (H, W, 3) in the optical frame, NaN where unknown -> annotation (3, H, W) in the model's axes, valid.
+
+    The model's axes are x left, y up, z toward the camera. `sky` (H, W) bool: pixels that are to face the camera;
+    without it the sky, which has no normal, does not count.
+    """
+    valid = normals.isfinite().all(-1)
+    toward = torch.tensor([0.0, 0.0, -1.0], device=normals.device)
+    annotation = (MODEL_TO_OPTICAL * torch.where(valid[..., None], normals, toward)).permute(2, 0, 1)
+    return annotation, valid if sky is None else valid | sky
+
+
+def mirror(annotation: Tensor, task: str) -> Tensor:
+    """(..., 3, H, W) flipped left to right; a normal's x changes its sign."""
+    flipped = annotation.flip(-1)
+    if task != "normals":
+        return flipped
+    return flipped * torch.tensor([-1.0, 1.0, 1.0], device=annotation.device)[:, None, None]

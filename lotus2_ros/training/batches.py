@@ -1,0 +1,101 @@
+"""Batches by number: batch N of a run is always the same, whoever makes it and whatever was made before it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from lotus2_ros.data.annotation import mirror
+
+MIRRORED = 0.5
+
+
+@dataclass(frozen=True)
+class Batch:
+    """image (B, 3, H, W) and annotation of `task` (B, 3, H, W) in [-1, 1], valid (B, 1, H, W) bool; sides are
+    multiples of what the model needs; `seed` is for whatever else the step draws."""
+
+    task: str
+    image: Tensor
+    annotation: Tensor
+    valid: Tensor
+    seed: int
+
+    def to(self, device: torch.device) -> Batch:
+        moved = {name: getattr(self, name).to(device) for name in ("image", "annotation", "valid")}
+        return replace(self, **moved)
+
+    def generator(self) -> torch.Generator:
+        """On the CPU, so that a run on another device draws the same numbers."""
+        return torch.Generator().manual_seed(self.seed)
+
+
+class Group(Protocol):
+    """Views of one size; `weight`: how often a batch comes from here, beside the other groups."""
+
+    @property
+    def weight(self) -> float: ...
+
+    def __len__(self) -> int: ...
+
+    def read(self, indices: Sequence[int], task: str) -> tuple[Tensor, Tensor, Tensor]:
+        """image (B, 3, H, W) and annotation (B, 3, H, W) in [-1, 1], valid (B, 1, H, W)."""
+        ...
+
+
+class Batches(Dataset[Batch]):
+    """All batches of one stage. `size`: of the images, a part of their own; `tasks` in turn; `rank` of the process."""
+
+    def __init__(
+        self,
+        groups: Sequence[Group],
+        tasks: Sequence[str],
+        batch: int,
+        *,
+        multiple: int,
+        size: float = 1.0,
+        jitter: bool = True,
+        seed: int = 0,
+        rank: int = 0,
+    ) -> None:
+        if not groups or not all(len(group) for group in groups):
+            raise ValueError("expected at least one view in each group of the training data, got none")
+        self.groups, self.tasks, self.batch = groups, tasks, batch
+        self.multiple, self.size, self.jitter, self.seed, self.rank = multiple, size, jitter, seed, rank
+        self.weights = torch.tensor([float(group.weight) for group in groups])
+
+    def __getitem__(self, number: int) -> Batch:
+        # Hashed, so that neighbouring numbers and seeds share nothing.
+        seed = hash((self.seed, self.rank, number)) % 2**63
+        generator = torch.Generator().manual_seed(seed)
+        task = self.tasks[number % len(self.tasks)]
+        group = self.groups[int(torch.multinomial(self.weights, 1, generator=generator))]
+        indices = torch.randint(len(group), (self.batch,), generator=generator).tolist()
+        image, annotation, valid = group.read(indices, task)
+        sides = [int(side * self.size) // self.multiple * self.multiple for side in image.shape[2:]]
+        if sides != list(image.shape[2:]):
+            image, annotation = (F.interpolate(values, sides, mode="area") for values in (image, annotation))
+            valid = F.interpolate(valid.float(), sides, mode="area") > 0.999
+        if torch.rand((), generator=generator) < MIRRORED:
+            image, annotation, valid = image.flip(-1), mirror(annotation, task), valid.flip(-1)
+        if self.jitter:
+            image = jitter(image, generator)
+        return Batch(task, image, annotation, valid, int(torch.randint(2**62, (), generator=generator)))
+
+
+def jitter(images: Tensor, generator: torch.Generator) -> Tensor:
+    """(B, 3, H, W) in [-1, 1] with other brightness, contrast, white balance, saturation and noise."""
+
+    def draw(low: float, high: float, channels: int = 1) -> Tensor:
+        return low + (high - low) * torch.rand(len(images), channels, 1, 1, generator=generator)
+
+    values = (images * 0.5 + 0.5).clamp_min(1e-3) ** draw(0.6, 1.6) * draw(0.6, 1.2) * draw(0.85, 1.15, 3)
+    grey = values.mean(1, keepdim=True)
+    values = torch.lerp(grey, values, draw(0.1, 1.3)) + draw(0, 0.02) * torch.randn(values.shape, generator=generator)
+    return values.clamp(0, 1) * 2 - 1

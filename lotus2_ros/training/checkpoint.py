@@ -1,0 +1,48 @@
+"""Where a stage has come to: one safetensors file with its parameters, AdamW's moments and the number of steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+PARAMETER, OPTIMIZER = "parameter.", "optimizer."
+
+
+def save(path: Path, step: int, parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
+    """Replaces the file as a whole, so that there is a good one at any time."""
+    state = {PARAMETER + name: tensor.detach().cpu().contiguous() for name, tensor in parameters.items()}
+    for index, moments in optimizer.state_dict()["state"].items():
+        state |= {f"{OPTIMIZER}{index}.{key}": value.detach().cpu().contiguous() for key, value in moments.items()}
+    partial = path.with_suffix(".part")
+    save_file(state, partial, metadata={"step": str(step)})
+    partial.replace(path)
+
+
+def resume(path: Path, parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer | None = None) -> int:
+    """Fill `parameters`, and the optimizer, from the file; how many steps it has seen.
+
+    Raises ValueError when the file belongs to other parameters.
+    """
+    with safe_open(path, framework="pt") as file:
+        names = {key.removeprefix(PARAMETER) for key in file.keys() if key.startswith(PARAMETER)}  # noqa: SIM118
+        if names != parameters.keys() or any(
+            file.get_slice(PARAMETER + name).get_shape() != list(tensor.shape) for name, tensor in parameters.items()
+        ):
+            raise ValueError(f"{path}: is of another configuration; remove it or choose another folder")
+        with torch.no_grad():
+            for name, tensor in parameters.items():
+                tensor.copy_(file.get_tensor(PARAMETER + name))
+        if optimizer is not None:
+            moments: dict[int, dict[str, Any]] = {}
+            for key in file.keys():  # noqa: SIM118
+                if key.startswith(OPTIMIZER):
+                    index, name = key.removeprefix(OPTIMIZER).split(".")
+                    moments.setdefault(int(index), {})[name] = file.get_tensor(key)
+            optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+        return int(file.metadata()["step"])

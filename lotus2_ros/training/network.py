@@ -1,0 +1,81 @@
+"""The network of a training run, from nothing, and which of its weights a stage trains."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lotus2_ros.model.adapted import LORA_TARGETS, AdaptedLotus2
+from lotus2_ros.model.lotus2 import CORE, SHARPENER
+from lotus2_ros.training.batches import Batch
+from lotus2_ros.training.config import NetworkConfig, StageConfig, Task
+from lotus2_ros.training.objectives import Part, StochasticFlow, encode
+
+# A small base takes its second task best when the adapter reaches every linear of the blocks and the output.
+CORE_TARGETS = LORA_TARGETS + r"|single_transformer_blocks\.\d+\.(proj_mlp|proj_out)|proj_out"
+
+
+def build(network: NetworkConfig, tasks: tuple[Task, ...], stages: tuple[StageConfig, ...]) -> AdaptedLotus2:
+    """The untrained model: the base is the first task's core, all else adapters on it."""
+    depth = len(network.vae_widths)
+    given = network.latent_channels * network.patch**2
+    beside = any(isinstance(stage.objective, StochasticFlow) for stage in stages)
+    model = AdaptedLotus2.from_config(
+        {
+            "block_out_channels": network.vae_widths,
+            "down_block_types": ("DownEncoderBlock2D",) * depth,
+            "up_block_types": ("UpDecoderBlock2D",) * depth,
+            "latent_channels": network.latent_channels,
+            "norm_num_groups": network.vae_groups,
+            "layers_per_block": 1,
+            "mid_block_add_attention": False,
+            "use_quant_conv": False,
+            "use_post_quant_conv": False,
+            "force_upcast": False,
+            "scaling_factor": 1.0,
+            "shift_factor": 0.0,
+        },
+        {
+            "patch_size": 1,
+            "in_channels": 2 * given if beside else given,
+            "out_channels": given,
+            "num_layers": network.double_blocks,
+            "num_single_layers": network.single_blocks,
+            "attention_head_dim": network.head_size,
+            "num_attention_heads": network.heads,
+            "joint_attention_dim": 16,
+            "pooled_projection_dim": 16,
+            "guidance_embeds": True,
+            "axes_dims_rope": network.rotary_axes,
+        },
+        {"num_train_timesteps": 10, "shift": 1.0, "use_dynamic_shifting": False},
+        prompt_tokens=network.prompt_tokens,
+        tasks=tasks,
+        process_resolution=network.process_resolution,
+        antialias=True,
+        sharpener_steps=network.sharpener_steps,
+    )
+    for task in tasks[1:]:
+        model.add_adapter(CORE, task, network.core_rank, targets=CORE_TARGETS)
+    if any(stage.objective.part() == "sharpener" for stage in stages):
+        for task in tasks:
+            model.add_adapter(SHARPENER, task, network.sharpener_rank)
+    return model
+
+
+def parameters_of(model: AdaptedLotus2, part: Part) -> dict[str, Tensor]:
+    """What a stage trains. The core: base, adapters and continuity modules together; the sharpener: its adapters."""
+
+    def belongs(name: str) -> bool:
+        if part == "vae":
+            return name.startswith("vae.")
+        return not name.startswith("vae.") and (SHARPENER in name) == (part == "sharpener")
+
+    return {name: parameter for name, parameter in model.named_parameters() if belongs(name)}
+
+
+def measure_latents(model: AdaptedLotus2, batches: list[Batch]) -> None:
+    """Shift and scale that bring the latents of images and annotations to mean 0 and standard deviation 1."""
+    model.vae.register_to_config(shift_factor=0.0, scaling_factor=1.0)
+    latents = torch.cat([latent.flatten() for batch in batches for latent in encode(model, batch)])
+    model.vae.register_to_config(shift_factor=float(latents.mean()), scaling_factor=1 / float(latents.std()))

@@ -1,0 +1,209 @@
+"""What a stage of training minimises. x is the image, y its annotation, z their latents, t in [0, 1].
+
+All predict an annotation latent, so that they can be compared: the rows of the ablation in arXiv 2512.01030, table III.
+Each loss is a mean over the latent pixels whose image pixels are all valid.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from lotus2_ros.model.adapted import AdaptedLotus2
+from lotus2_ros.model.lotus2 import CORE, CORE_TIMESTEP
+from lotus2_ros.training.batches import Batch
+
+# A part of the model that a stage trains.
+Part = Literal["vae", "core", "sharpener"]
+
+
+class _Objective(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def part(self) -> Part:
+        return "core"
+
+    def loss(self, model: AdaptedLotus2, batch: Batch) -> Tensor:
+        """A scalar to minimise."""
+        image, truth = encode(model, batch)
+        error = self.error(model, batch.task, image, truth, batch.generator())
+        valid = latent_valid(batch.valid, model.vae_factor)
+        return (error.float().square() * valid).sum() / (valid.sum() * error.shape[1]).clamp_min(1)
+
+    def error(
+        self, model: AdaptedLotus2, task: str, image: Tensor, truth: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """What is squared: (B, C, h, w) of latents of the same shape."""
+        raise NotImplementedError
+
+    def predict(self, model: AdaptedLotus2, image: Tensor, task: str, generator: torch.Generator) -> Tensor:
+        """The annotation latent (B, C, h, w) of an image latent of the same shape."""
+        raise NotImplementedError
+
+
+class StochasticFlow(_Objective):
+    """Direct adaptation of the generator: a flow from noise to the annotation, given the image.
+
+    z_t = t e + (1 - t) z_y with e ~ N(0, 1), minimise |v(z_t, z_x, t) - (e - z_y)|^2 (eq. 9-10). The image latent comes
+    in beside z_t as further channels, so the network takes twice as many.
+    """
+
+    kind: Literal["stochastic_flow"]
+    steps: int = Field(ge=1)
+
+    def error(
+        self, model: AdaptedLotus2, task: str, image: Tensor, truth: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        noise = torch.randn(truth.shape, generator=generator).to(truth)
+        time = _times(truth, generator)
+        between = torch.lerp(truth, noise, time)
+        return _at(model, torch.cat((between, image), dim=1), task, time) - (noise - truth)
+
+    def predict(self, model: AdaptedLotus2, image: Tensor, task: str, generator: torch.Generator) -> Tensor:
+        latent = torch.randn(image.shape, generator=generator).to(image)
+        return _euler(lambda z, time: _at(model, torch.cat((z, image), dim=1), task, time), latent, self.steps)
+
+
+class DeterministicFlow(_Objective):
+    """A flow from the image itself to its annotation.
+
+    z_t = t z_x + (1 - t) z_y, minimise |v(z_t, t) - (z_x - z_y)|^2 (eq. 11-12).
+    """
+
+    kind: Literal["deterministic_flow"]
+    steps: int = Field(ge=1)
+
+    def error(
+        self, model: AdaptedLotus2, task: str, image: Tensor, truth: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        time = _times(truth, generator)
+        return _at(model, torch.lerp(truth, image, time), task, time) - (image - truth)
+
+    def predict(self, model: AdaptedLotus2, image: Tensor, task: str, generator: torch.Generator) -> Tensor:
+        return _euler(lambda z, time: _at(model, z, task, time), image, self.steps)
+
+
+class SingleStep(_Objective):
+    """The core predictor: one pass at t = 1.
+
+    Residual: z_y = z_x - f(z_x, 1) (eq. 13); clean data: z_y = f(z_x, 1) (eq. 15); minimise the squared error of z_y.
+    With `continuity` z_y then goes through the local continuity module (eq. 14), as in the released model.
+    """
+
+    kind: Literal["single_step"]
+    prediction: Literal["clean", "residual"]
+    continuity: bool
+
+    def error(
+        self, model: AdaptedLotus2, task: str, image: Tensor, truth: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        return self.predict(model, image, task, generator) - truth
+
+    def predict(self, model: AdaptedLotus2, image: Tensor, task: str, generator: torch.Generator) -> Tensor:
+        predicted = model.transform(image, CORE, task, CORE_TIMESTEP)
+        if self.prediction == "residual":
+            predicted = image - predicted
+        return model.continuity[task](predicted) if self.continuity else predicted
+
+
+class Sharpener(_Objective):
+    """The detail sharpener: a flow from what the trained core predicts, z_c, to the annotation.
+
+    z_t = t z_c + (1 - t) z_y, minimise |v(z_t, t) - (z_c - z_y)|^2 (eq. 16-17).
+    """
+
+    kind: Literal["sharpener"]
+
+    def part(self) -> Part:
+        return "sharpener"
+
+    def error(
+        self, model: AdaptedLotus2, task: str, image: Tensor, truth: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        with torch.no_grad():
+            coarse = model.core(image, task).to(truth)
+        time = _times(truth, generator)
+        between = torch.lerp(truth, coarse, time)
+        return model.velocity(between, task, time.flatten()) - (coarse - truth)
+
+    def predict(self, model: AdaptedLotus2, image: Tensor, task: str, generator: torch.Generator) -> Tensor:
+        sharp = [latent for latent in model.sharpen(model.core(image, task), task) if latent is not None]
+        return sharp[-1]
+
+
+class Autoencoder(_Objective):
+    """The VAE, on square crops of images and annotations alike: L1 + .5 gradient + .5 MSE.
+
+    `noise` on the latent, in place of a sample of the posterior, so that near latents decode to near images; the
+    posterior's deviation is kept near it, so that a sample is what the decoder was trained on.
+    """
+
+    kind: Literal["autoencoder"]
+    crop: int = Field(ge=8)
+    noise: float = Field(gt=0)
+
+    def part(self) -> Part:
+        return "vae"
+
+    def loss(self, model: AdaptedLotus2, batch: Batch) -> Tensor:
+        generator = batch.generator()
+        truth = torch.cat([self._crop(values, generator) for values in (batch.image, batch.annotation)])
+        posterior = model.vae.encode(truth).latent_dist
+        noise = self.noise * torch.randn(posterior.mean.shape, generator=generator).to(truth)
+        error = model.vae.decode(posterior.mean + noise).sample - truth
+        gradient = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
+        spread = (posterior.logvar / 2 - torch.tensor(self.noise).log()).square().mean()
+        size = posterior.mean.square().mean()
+        return error.abs().mean() + 0.5 * gradient + 0.5 * error.square().mean() + 1e-3 * size + 1e-2 * spread
+
+    def predict(self, model: AdaptedLotus2, image: Tensor, task: str, generator: torch.Generator) -> Tensor:
+        return image
+
+    def _crop(self, values: Tensor, generator: torch.Generator) -> Tensor:
+        sides = [min(self.crop, side) for side in values.shape[2:]]
+        y, x = (
+            int(torch.randint(length - side + 1, (), generator=generator))
+            for length, side in zip(values.shape[2:], sides, strict=True)
+        )
+        crop = values[:, :, y : y + sides[0], x : x + sides[1]]
+        return crop.contiguous(memory_format=torch.channels_last)
+
+
+Objective = StochasticFlow | DeterministicFlow | SingleStep | Sharpener | Autoencoder
+
+
+@torch.no_grad()
+def encode(model: AdaptedLotus2, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Latents (B, C, h, w) of the images and of their annotations, in the VAE's own precision."""
+    with torch.autocast(batch.image.device.type, enabled=False):
+        image, truth = model.encode(torch.cat((batch.image, batch.annotation))).chunk(2)
+    return image, truth
+
+
+def latent_valid(valid: Tensor, factor: int) -> Tensor:
+    """valid (B, 1, H, W) bool -> (B, 1, H/factor, W/factor) float: 1 where every pixel of the square is valid."""
+    return 1 - F.max_pool2d((~valid).float(), factor)
+
+
+def _times(latent: Tensor, generator: torch.Generator) -> Tensor:
+    """Uniform in [0, 1], (B, 1, 1, 1)."""
+    return torch.rand(len(latent), 1, 1, 1, generator=generator).to(latent)
+
+
+def _at(model: AdaptedLotus2, latent: Tensor, task: str, time: Tensor) -> Tensor:
+    """The core's adapter at a time (B, 1, 1, 1), or any that flattens to 1 or B."""
+    return model.transform(latent, CORE, task, time.flatten() * model.scheduler.config.num_train_timesteps)
+
+
+def _euler(velocity, latent: Tensor, steps: int) -> Tensor:
+    """From t = 1 to 0 in equal steps, float32 between them."""
+    times = torch.linspace(1, 0, steps + 1, device=latent.device)
+    sharp = latent.float()
+    for time, following in pairwise(times):
+        sharp = sharp + (following - time) * velocity(sharp.to(latent.dtype), time).float()
+    return sharp.to(latent.dtype)

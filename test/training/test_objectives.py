@@ -1,0 +1,164 @@
+import pytest
+import torch
+
+from lotus2_ros.training import objectives
+from lotus2_ros.training.batches import Batch
+from lotus2_ros.training.network import build, parameters_of
+
+
+def objective(kind, **fields):
+    return objectives.Objective.__args__[KINDS.index(kind)](kind=kind, **fields)
+
+
+KINDS = ("stochastic_flow", "deterministic_flow", "single_step", "sharpener", "autoencoder")
+ALL = {
+    "stochastic_flow": objective("stochastic_flow", steps=3),
+    "deterministic_flow": objective("deterministic_flow", steps=3),
+    "clean": objective("single_step", prediction="clean", continuity=False),
+    "residual": objective("single_step", prediction="residual", continuity=False),
+    "continuity": objective("single_step", prediction="clean", continuity=True),
+    "sharpener": objective("sharpener"),
+}
+
+
+class Perfect:
+    """Stands for a network that has learnt everything: it knows the truth of the one image it is asked about."""
+
+    def __init__(self, image, truth, answer):
+        self.image, self.truth, self.answer, self.vae_factor = image, truth, answer, 4
+        self.scheduler = type("Scheduler", (), {"config": type("Config", (), {"num_train_timesteps": 10})})
+        self.continuity = {"depth": lambda latent: latent}
+        self.asked = []
+
+    def transform(self, latent, stage, task, timestep):
+        self.asked.append((latent, stage, timestep))
+        return self.answer(self, latent, timestep)
+
+    def core(self, image, task):
+        return 0.5 * (self.image + self.truth)
+
+    def velocity(self, latent, task, sigma):
+        return self.core(self.image, task) - self.truth
+
+
+@pytest.fixture
+def latents():
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(2, 4, 6, 8, generator=generator), torch.randn(2, 4, 6, 8, generator=generator)
+
+
+def perfect_answers():
+    """What the equation of each objective asks of the network."""
+
+    def noise_minus_truth(model, latent, timestep):
+        # z_t = t e + (1 - t) z_y, so e - z_y = (z_t - z_y) / t
+        time = torch.as_tensor(timestep).reshape(-1, 1, 1, 1) / 10
+        return (latent[:, : latent.shape[1] // 2] - model.truth) / time
+
+    return {
+        "stochastic_flow": noise_minus_truth,
+        "deterministic_flow": lambda model, latent, timestep: model.image - model.truth,
+        "clean": lambda model, latent, timestep: model.truth,
+        "residual": lambda model, latent, timestep: model.image - model.truth,
+        "continuity": lambda model, latent, timestep: model.truth,
+        "sharpener": lambda model, latent, timestep: pytest.fail("the sharpener asks for a velocity"),
+    }
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_network_that_answers_the_equation_has_no_error(name, latents):
+    image, truth = latents
+    model = Perfect(image, truth, perfect_answers()[name])
+    error = ALL[name].error(model, "depth", image, truth, torch.Generator().manual_seed(0))
+    assert error.shape == truth.shape and float(error.abs().max()) < 1e-4
+    wrong = Perfect(image, truth, lambda model, latent, timestep: model.truth + 1)
+    if name != "sharpener":
+        error = ALL[name].error(wrong, "depth", image, truth, torch.Generator().manual_seed(0))
+        assert float(error.abs().max()) > 0.5
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name != "sharpener"])
+def test_a_network_that_answers_the_equation_predicts_the_truth(name, latents):
+    image, truth = latents
+    model = Perfect(image, truth, perfect_answers()[name])
+    predicted = ALL[name].predict(model, image, "depth", torch.Generator().manual_seed(0))
+    torch.testing.assert_close(predicted, truth, atol=1e-4, rtol=0)
+
+
+def test_flows_see_every_time_and_the_single_step_the_last_only(latents):
+    image, truth = latents
+    for name in ("stochastic_flow", "deterministic_flow"):
+        model = Perfect(image, truth, perfect_answers()[name])
+        for seed in range(30):
+            ALL[name].error(model, "depth", image, truth, torch.Generator().manual_seed(seed))
+        times = torch.cat([timestep for _, _, timestep in model.asked])
+        assert times.shape == (60,) and 0 <= times.min() < 1 and 9 < times.max() <= 10
+    model = Perfect(image, truth, perfect_answers()["clean"])
+    ALL["clean"].error(model, "depth", image, truth, torch.Generator())
+    assert [timestep for _, _, timestep in model.asked] == [1.0]
+
+
+def test_the_stochastic_flow_gives_the_image_beside_the_noise(latents):
+    image, truth = latents
+    model = Perfect(image, truth, perfect_answers()["stochastic_flow"])
+    ALL["stochastic_flow"].predict(model, image, "depth", torch.Generator().manual_seed(0))
+    assert len(model.asked) == 3
+    assert all(torch.equal(latent[:, 4:], image) for latent, _, _ in model.asked)
+    assert model.asked[0][0][:, :4].std() == pytest.approx(1, abs=0.2)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_objective_trains_a_real_network(name, network, batch):
+    stages = (stage_of(ALL[name]),)
+    torch.manual_seed(0)
+    model = build(network, ("depth", "normals"), stages)
+    parameters = parameters_of(model, ALL[name].part())
+    model.requires_grad_(False)
+    for parameter in parameters.values():
+        parameter.requires_grad_(True)
+    loss = ALL[name].loss(model, batch("normals"))
+    loss.backward()
+    assert torch.isfinite(loss)
+    reached = {key for key, parameter in parameters.items() if parameter.grad is not None and parameter.grad.any()}
+    assert reached and not any(parameter.grad is not None for parameter in model.vae.parameters())
+    assert any(key.startswith("continuity.normals") for key in reached) == (name == "continuity")
+    assert not any("depth" in key for key in reached)
+    latent = model.encode(batch("normals").image)
+    predicted = ALL[name].predict(model, latent, "normals", torch.Generator().manual_seed(0))
+    assert predicted.shape == latent.shape
+
+
+def test_without_pack_unpack_a_token_is_one_latent_pixel(network, batch):
+    torch.manual_seed(0)
+    model = build(network.model_copy(update={"patch": 1}), ("depth",), (stage_of(ALL["clean"]),))
+    assert model.transformer.config.in_channels == network.latent_channels
+    seen = []
+    model.transformer.x_embedder.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape))
+    loss = ALL["clean"].loss(model, batch("depth"))
+    assert torch.isfinite(loss) and seen == [(2, 8 * 10, network.latent_channels)]
+
+
+def test_pixels_that_are_not_valid_do_not_count(network, batch):
+    torch.manual_seed(0)
+    model = build(network, ("depth",), (stage_of(ALL["clean"]),))
+    whole = batch("depth")
+    other = whole.annotation.clone()
+    other[:, :, :, :8] = 1  # two latent columns
+    valid = whole.valid.clone()
+    valid[:, :, :, 5] = False  # one pixel column spoils the latent column it is in
+    some = objectives.latent_valid(valid, model.vae_factor)
+    assert some.shape == (2, 1, 8, 10) and (some == 0).nonzero()[:, 3].unique().tolist() == [1]
+    model.encode = lambda image: image[:, :1, ::4, ::4].expand(-1, network.latent_channels, -1, -1).contiguous()
+    valid[:, :, :, :8] = False
+    losses = [
+        ALL["clean"].loss(model, Batch("depth", whole.image, annotation, valid, 0))
+        for annotation in (whole.annotation, other)
+    ]
+    assert float(losses[0]) == float(losses[1]) > 0
+    assert float(ALL["clean"].loss(model, Batch("depth", whole.image, other, whole.valid, 0))) != float(losses[0])
+
+
+def stage_of(objective):
+    from lotus2_ros.training.config import StageConfig
+
+    return StageConfig(name="stage", objective=objective, steps=1, batch=2, learning_rate=1e-3)
