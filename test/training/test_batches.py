@@ -1,0 +1,82 @@
+import pytest
+import torch
+
+from lotus2_ros.training.batches import Batches, jitter
+from lotus2_ros.training.rendered import RenderedGroup
+
+
+def batches(groups, **changes):
+    return Batches(groups, ("depth", "normals"), 4, **{"multiple": 8, "seed": 1, **changes})
+
+
+def equal(first, second):
+    return all(torch.equal(getattr(first, name), getattr(second, name)) for name in ("image", "annotation", "valid"))
+
+
+def test_a_batch_is_the_same_whenever_it_is_made(group):
+    some = batches([group])
+    later = some[7]
+    some[3]
+    again = batches([group])[7]
+    assert equal(later, again) and later.seed == again.seed and later.task == again.task
+    assert not equal(later, batches([group])[9]) and later.seed != some[9].seed
+
+
+def test_seeds_and_processes_see_other_batches(group):
+    first = batches([group])[0]
+    assert not equal(first, batches([group], seed=2)[0]) and not equal(first, batches([group], rank=1)[0])
+
+
+def test_tasks_take_turns(group):
+    assert [batches([group])[number].task for number in range(4)] == ["depth", "normals"] * 2
+
+
+def test_mirrored_halves_keep_image_and_annotation_together(group):
+    """In the group's views depth = - red, so that they show whether they went together."""
+    mirrored = 0
+    for number in range(0, 20, 2):
+        batch = batches([group], jitter=False)[number]
+        torch.testing.assert_close(batch.annotation[:, 0], -batch.image[:, 0], atol=0.02, rtol=0)
+        originals = group.read(range(6), "depth")[0]
+        mirrored += not any(torch.equal(batch.image[0], original) for original in originals)
+    assert 1 <= mirrored <= 9
+
+
+def test_a_mirrored_normal_points_the_other_way(group):
+    """In the group's views normals = image with its channels in reverse, so x is the image's blue."""
+    signs = set()
+    for number in range(1, 21, 2):
+        batch = batches([group], jitter=False)[number]
+        torch.testing.assert_close(batch.annotation[:, 1:], batch.image.flip(1)[:, 1:], atol=0.02, rtol=0)
+        same = torch.allclose(batch.annotation[:, 0], batch.image[:, 2], atol=0.02)
+        opposite = torch.allclose(batch.annotation[:, 0], -batch.image[:, 2], atol=0.02)
+        assert same != opposite
+        signs.add(same)
+    assert signs == {True, False}
+
+
+def test_smaller_images_are_means_and_fit_the_model(group):
+    batch = batches([group], size=0.5)[0]
+    assert batch.image.shape == (4, 3, 16, 16) and batch.valid.shape == (4, 1, 16, 16)
+    assert batch.valid.dtype == torch.bool and batch.valid.all()
+    assert float(batch.annotation.mean()) == pytest.approx(float(batches([group])[0].annotation.mean()), abs=0.03)
+
+
+def test_groups_come_up_by_their_weight(group):
+    wide = RenderedGroup(3.0, {name: values[:, :, :16] for name, values in group.fields.items()})
+    heights = [batches([group, wide])[number].image.shape[2] for number in range(200)]
+    assert 0.65 < heights.count(16) / 200 < 0.85
+
+
+def test_jitter_changes_colours_and_stays_in_range(group):
+    image = group.read([0, 1], "depth")[0]
+    changed = jitter(image, torch.Generator().manual_seed(0))
+    assert changed.shape == image.shape and changed.abs().max() <= 1 and (changed - image).abs().mean() > 0.05
+    # Bright stays brighter than dark.
+    grey, before = changed.mean(1).flatten(1), image.mean(1).flatten(1)
+    assert all(torch.corrcoef(torch.stack(pair))[0, 1] > 0.8 for pair in zip(grey, before, strict=True))
+
+
+def test_no_views_is_an_error(group):
+    with pytest.raises(ValueError, match="at least one view"):
+        batches([])

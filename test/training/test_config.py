@@ -1,0 +1,59 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lotus2_ros.training.config import TrainingConfig, read_config
+from lotus2_ros.training.objectives import SingleStep
+
+RUNS = sorted((Path(__file__).parents[2] / "config" / "train").glob("*.yaml"))
+BUNDLED = next(path for path in RUNS if path.stem == "bundled")
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
+def test_the_runs_that_come_with_the_package_are_valid(path):
+    assert isinstance(read_config(path, []), TrainingConfig)
+
+
+def test_changes_reach_what_they_name_and_nothing_else():
+    plain = read_config(BUNDLED, [])
+    changed = read_config(BUNDLED, ["stages.core.steps=7", "data.shards=2", "seed=3", "tasks=[depth]"])
+    stages = {stage.name: stage for stage in changed.stages}
+    assert (stages["core"].steps, changed.data.shards, changed.seed, changed.tasks) == (7, 2, 3, ("depth",))
+    assert stages["core"].objective == SingleStep(kind="single_step", prediction="clean", continuity=True)
+    assert stages["vae"] == plain.stages[0] and changed.network == plain.network
+
+
+@pytest.mark.parametrize(
+    "change, expected",
+    [
+        ("stages.core.steps=0", "stages.2.steps: Input should be greater than or equal to 1, got '0'"),
+        ("stages.core.stepz=5", "stages.2.stepz: Extra inputs are not permitted, got '5'"),
+        ("stages.nothing.steps=5", "there is no 'nothing'"),
+        ("network.heads=many", "network"),
+        ("stages.core.objective={kind: magic}", "'magic'"),
+        ("stages.core.name=vae", "stages of different names"),
+        ("checkpoint_every=75", "multiple of report_every"),
+        ("seed", "expected key=value, got 'seed'"),
+        ("seed.more.deep=1", "'seed.more.deep'"),
+    ],
+)
+def test_a_wrong_value_is_named(change, expected):
+    with pytest.raises(ValueError) as error:
+        read_config(BUNDLED, [change])
+    assert expected in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_missing_key_and_a_file_that_is_no_run_are_named(tmp_path):
+    path = tmp_path / "run.yaml"
+    content = yaml.safe_load(BUNDLED.read_text())
+    del content["network"]["heads"]
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(ValueError, match=r"run\.yaml: network.*heads: Field required"):
+        read_config(path, [])
+    path.write_text("- just\n- a list\n")
+    with pytest.raises(ValueError, match=r"run\.yaml: expected a mapping, got list"):
+        read_config(path, [])
+    path.write_text("a: [1")
+    with pytest.raises(ValueError, match=r"run\.yaml: not YAML"):
+        read_config(path, [])

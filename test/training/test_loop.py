@@ -1,0 +1,124 @@
+"""The loop: it learns, and a run that was killed goes on with the same losses."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from lotus2_ros.model.bundle import load_bundle
+from lotus2_ros.training import loop, network
+from lotus2_ros.training.batches import Batches
+from lotus2_ros.training.checkpoint import resume, save
+from lotus2_ros.training.config import StageConfig, read_config
+from lotus2_ros.training.progress import read_progress
+
+SMOKE = Path(__file__).parents[2] / "config" / "train" / "smoke.yaml"
+CHANGES = [
+    "data.shards=1", "data.scenes_per_shard=2", "stages.vae.steps=12", "stages.core.steps=60", "stages.sharpener.steps=4",
+    "report_every=2", "checkpoint_every=4", "panels_every=100",
+]  # fmt: skip
+
+
+def command(folder: Path) -> list[str]:
+    return [
+        sys.executable, "-m", "lotus2_ros.cli", "train", str(SMOKE), "--output", str(folder / "model"),
+        "--work", str(folder / "work"), "--workers", "1", "--set", *CHANGES,
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    done = subprocess.run(command(folder), capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def losses(folder: Path) -> dict[str, list[tuple[float, float]]]:
+    stages = (stage.name for stage in read_config(SMOKE, CHANGES).stages)
+    return {name: [(line["step"], line["loss"]) for line in read_progress(folder / "work" / f"{name}.jsonl")]
+            for name in stages}  # fmt: skip
+
+
+def test_a_killed_run_goes_on_with_the_same_losses_and_gives_the_same_model(whole, tmp_path):
+    broken = subprocess.Popen(command(tmp_path), stderr=subprocess.PIPE, text=True)
+    curve, checkpoint = tmp_path / "work" / "core.jsonl", tmp_path / "work" / "core.safetensors"
+    deadline = time.monotonic() + 120
+    while len(read_progress(curve)) < 5 or not checkpoint.exists():
+        assert broken.poll() is None and time.monotonic() < deadline, broken.stderr.read()
+        time.sleep(0.01)
+    broken.send_signal(signal.SIGKILL)
+    broken.wait()
+    broken.stderr.close()
+    assert len(read_progress(curve)) < 30, "the run ended before it was killed"
+    resumed = subprocess.run(command(tmp_path), capture_output=True, text=True, timeout=200)
+    assert resumed.returncode == 0, resumed.stderr
+    assert losses(tmp_path) == losses(whole)
+    first, second = ((folder / "model" / "model.safetensors").read_bytes() for folder in (whole, tmp_path))
+    assert first == second
+
+
+def test_a_run_leaves_curves_pictures_and_a_model_that_loads(whole):
+    assert [step for step, _ in losses(whole)["core"]] == list(range(2, 61, 2))
+    events = {path.parent.name: path.read_bytes() for path in (whole / "work" / "tensorboard").glob("*/events*")}
+    assert events.keys() == {"vae", "core", "sharpener"}
+    assert all(word in events["core"] for word in (b"loss", b"learning_rate", b"depth", b"normals", b"PNG"))
+    model = load_bundle(whole / "model", device=torch.device("cpu"), dtype=torch.float32)
+    assert model.tasks == ("depth", "normals") and model.has_sharpener("normals")
+    manifest = json.loads((whole / "model" / "bundle.json").read_text())
+    assert manifest["name"] == "smoke" and manifest["components"]["vae"]["scaling_factor"] != 1
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    parameter = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.AdamW([parameter])
+    save(tmp_path / "core.safetensors", 5, {"x": parameter}, optimizer)
+    assert resume(tmp_path / "core.safetensors", {"x": parameter}, optimizer) == 5
+    for other in ({"y": parameter}, {"x": torch.nn.Parameter(torch.ones(4))}):
+        with pytest.raises(ValueError, match=r"core\.safetensors: is of another configuration"):
+            resume(tmp_path / "core.safetensors", other)
+
+
+def test_accumulated_batches_are_one_step_of_their_mean(network_of, group, tmp_path):
+    """Two batches to a step are as good as their two gradients' mean."""
+    model, stage, config = network_of("clean", accumulate=2, steps=1, warm_up=0, weight_decay=0.0)
+    batches = Batches([group], ("depth",), 2, multiple=model.multiple)
+    parameters = network.parameters_of(model, "core")
+    model.requires_grad_(False)
+    for parameter in parameters.values():
+        parameter.requires_grad_(True)
+    (sum(stage.objective.loss(model, batches[number]) for number in (0, 1)) / 2).backward()
+    torch.nn.utils.clip_grad_norm_(parameters.values(), loop.GRADIENT_NORM)
+    twin, _, _ = network_of("clean")
+    trained = network.parameters_of(twin, "core")
+    loop.train(Accelerator(), twin, trained, batches, stage, config, tmp_path, dict)
+    moved = 0
+    for name, parameter in parameters.items():
+        # Adam's first step goes by the sign of the gradient.
+        clear = parameter.grad.abs() > 1e-6
+        expected = parameter.detach() - stage.learning_rate * parameter.grad.sign()
+        torch.testing.assert_close(trained[name][clear], expected[clear], atol=2e-5, rtol=0)
+        moved += int(clear.sum())
+    assert moved > 1000
+
+
+@pytest.fixture
+def network_of(network):
+    """An untrained model, its stage and run."""
+    from lotus2_ros.training.network import build
+    from lotus2_ros.training.objectives import SingleStep
+
+    def make(prediction: str, **changes):
+        objective = SingleStep(kind="single_step", prediction=prediction, continuity=True)
+        fields = {"name": "core", "objective": objective, "steps": 4, "batch": 2, "learning_rate": 1e-3} | changes
+        stage = StageConfig(**fields)
+        torch.manual_seed(0)
+        return build(network, ("depth",), (stage,)), stage, read_config(SMOKE, ["report_every=1", "checkpoint_every=1"])
+
+    return make
