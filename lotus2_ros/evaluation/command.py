@@ -7,6 +7,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
 
 from lotus2_ros.config import Config
@@ -41,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     # Under `accelerate launch` each process has a GPU of its own, and measures its share of the samples.
-    state = PartialState()
+    state = PartialState(cpu=not torch.cuda.is_available())
     # Not compiled: that takes a while for each size of image, and recorded frames are of many.
     estimator = load_estimator(Config().updated({"model.path": args.model, "model.compile": False}))
     parts = _parts(args, estimator)

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from lotus2_ros.data.benchmarks import BENCHMARKS
 from lotus2_ros.evaluation.angles import LIMITS
 from lotus2_ros.evaluation.measure import Record
 from lotus2_ros.evaluation.runs import Key
@@ -105,9 +106,11 @@ def _benchmark_tables(summary: Summary) -> Iterator[str]:
         if sets := summary.get(task):
             rows = []
             for name, means in sets.items():
+                count, published = means["samples"], BENCHMARKS[name].images
+                images = count if count == published else f"{count} of {published}"
                 for stage, title in STAGES.items():
                     if any(path.startswith(f"{stage}/") for path in means):
-                        rows.append([name, title, *_row("", means, [f"{stage}/{path}" for path in paths])[1:]])
+                        rows.append([name, title, images, *(means.get(f"{stage}/{path}") for path in paths)])
             yield markdown(["data set", "", "images", *header], rows)
             yield ranked_table(_beside_published(task, sets))
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -18,19 +19,22 @@ from lotus2_ros.preview import colored, show
 
 TITLES = ("image", "true disparity", "core predictor", "sharpened", "true normals", "normals")
 CELL = 2.4  # inches
+SPARSE = 0.3
 
 
 def save_sheet(path: Path, estimator: Estimator, samples: Sequence[Sample], steps: int | None) -> None:
     """One PNG with a row for each sample; disparities of a row from their 2nd to their 98th percentile."""
-    ratio = max(sample.image.shape[0] / sample.image.shape[1] for sample in samples)
-    size = (len(TITLES) * CELL, len(samples) * CELL * ratio + 0.3)
-    figure = Figure(figsize=size, dpi=100)
+    heights = [CELL * sample.image.shape[0] / sample.image.shape[1] for sample in samples]
+    figure = Figure(figsize=(len(TITLES) * CELL, sum(heights) + 0.3), dpi=100)
     FigureCanvasAgg(figure)
-    axes = figure.subplots(len(samples), len(TITLES), squeeze=False)
+    axes = figure.subplots(len(samples), len(TITLES), squeeze=False, height_ratios=heights)
     for sample, line in zip(samples, axes, strict=True):
-        line[0].set_ylabel(sample.name, fontsize=7)
+        line[0].set_ylabel(sample.name[-24:], fontsize=6)
         for axis, picture in zip(line, _row(sample, stages(estimator, sample.image, steps)), strict=True):
-            show(axis, picture)
+            if picture is None:
+                axis.axis("off")
+            else:
+                show(axis, picture)
     for axis, title in zip(axes[0], TITLES, strict=True):
         axis.set_title(title, fontsize=9, pad=3)
     figure.tight_layout(pad=0.2, h_pad=0.2, w_pad=0.2)
@@ -41,12 +45,22 @@ def _row(sample: Sample, geometries: dict[str, Geometry]) -> list[Tensor | None]
     core, sharp = geometries["core"], geometries.get("sharp")
     return [
         sample.image,
-        None if sample.depth is None else _shades(1 / sample.depth),
+        None if sample.depth is None else _shades(_thickened(1 / sample.depth)),
         None if core.disparity is None else _shades(core.disparity.cpu()),
         None if sharp is None or sharp.disparity is None else _shades(sharp.disparity.cpu()),
         None if sample.normals is None else normals_to_color(sample.normals),
         None if core.normals is None else normals_to_color(core.normals.cpu()),
     ]
+
+
+def _thickened(disparity: Tensor) -> Tensor:
+    """Where few pixels are known, the nearest within some pixels: a small picture would not show a lidar's points."""
+    known = torch.isfinite(disparity)
+    if known.float().mean() > SPARSE:
+        return disparity
+    reach = 1 + disparity.shape[1] // 200
+    nearest = F.max_pool2d(disparity.where(known, -torch.inf)[None], 2 * reach + 1, 1, reach)[0]
+    return nearest.masked_fill(nearest.isinf(), torch.nan)
 
 
 def _shades(disparity: Tensor) -> Tensor | None:

@@ -27,15 +27,15 @@ class Table:
         return Table(self.columns, self.lower_is_better, {**self.methods, name: row}, self.printed_ranks)
 
 
-def published_table(task: str) -> Table:
-    """Table I (task depth) or II (normals) of Lotus-2, arXiv 2512.01030v3."""
-    data = yaml.safe_load(PUBLISHED.read_text())[task]
+def published_table(name: str) -> Table:
+    """Table I (depth), II (normals) or III (ablation, of depth) of Lotus-2, arXiv 2512.01030v3."""
+    data = yaml.safe_load(PUBLISHED.read_text())[name]
     columns = [(dataset, metric) for dataset in data["datasets"] for metric in data["metrics"]]
     return Table(
         columns,
         [data["metrics"][metric] == "lower" for _, metric in columns],
         {name: method["values"] for name, method in data["methods"].items()},
-        {name: method["rank"] for name, method in data["methods"].items()},
+        {name: method["rank"] for name, method in data["methods"].items() if "rank" in method},
     )
 
 

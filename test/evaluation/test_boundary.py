@@ -28,6 +28,13 @@ def test_blur_and_shift_lose_edges_and_a_constant_has_none():
     assert (nothing.precision, nothing.recall, nothing.f1) == (0.0, 0.0, 0.0)
 
 
+def test_what_is_enlarged_scores_low_however_good_it_is(view):
+    exact = view.depth[None, None].double()
+    large = F.interpolate(exact, scale_factor=2)[0, 0]
+    enlarged = 1 / F.interpolate(1 / exact, scale_factor=2, mode="bilinear", align_corners=False)[0, 0]
+    assert boundary_score(large, large).f1 == 1.0 and boundary_score(enlarged, large).f1 < 0.5
+
+
 def test_precision_and_recall_by_hand():
     truth = torch.tensor([[1.0, 2.0, 2.0, 4.0]])
     # One edge of two found, and one that is none; a step the other way is another edge.

@@ -31,7 +31,7 @@ def samples(path):
 def evaluated(random_bundle, tmp_path_factory, shared):
     """A folder that an untrained model was evaluated into."""
     folder = tmp_path_factory.mktemp("evaluated")
-    given = {"nyuv2": Benchmark("nyuv2", "depth", samples, 3, (1e-3, 10.0), resolution=48),
+    given = {"nyuv2": Benchmark("nyuv2", "depth", samples, 654, (1e-3, 10.0), resolution=48),
              "sintel-normals": Benchmark("sintel-normals", "normals", samples, 3)}  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         for name, benchmark in given.items():
@@ -60,7 +60,7 @@ def test_the_report_has_a_row_for_everything(evaluated):
     assert len(rows(report, "**held-out scenes**")) == 3  # of sequences too
     # What no model at all scores on this frame is known: .116.
     assert rows(report, "indoor_tum_rgbd_open3d")[0][5] == "0.116"
-    assert [row[1] for row in rows(report, "nyuv2")] == ["core predictor", "sharpened"]
+    assert [row[1:3] for row in rows(report, "nyuv2")] == [["core predictor", "3 of 654"], ["sharpened", "3 of 654"]]
     ranked = rows(report, "**this model, sharpened**")
     assert [len(row) for row in ranked] == [13, 11] and ranked[0][3] == "-" and float(ranked[1][7]) > 20
 

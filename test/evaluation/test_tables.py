@@ -1,6 +1,10 @@
+from pathlib import Path
+
 import pytest
 
 from lotus2_ros.evaluation.tables import Table, average_ranks, markdown, published_table, ranked_table
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(("task", "methods"), [("depth", 20), ("normals", 14)])
@@ -11,6 +15,16 @@ def test_the_published_numbers_give_the_published_ranks(task, methods):
     # Printed with one digit.
     wrong = {name: rank for name, rank in ranks.items() if abs(rank - table.printed_ranks[name]) > 0.0501}
     assert wrong == {}
+
+
+def test_the_papers_ablation_ends_with_what_its_first_table_has_for_lotus_2():
+    ablation, depth = published_table("ablation"), published_table("depth")
+    lotus2 = dict(zip(depth.columns, depth.methods["Lotus-2"], strict=True))
+    last = dict(zip(ablation.columns, ablation.methods["+ Detail Sharpener"], strict=True))
+    assert (
+        len(ablation.methods) == 7
+        and {column: round(value, 1) for column, value in last.items()}.items() <= lotus2.items()
+    )
 
 
 def test_only_the_two_methods_with_gaps_are_flattered_by_the_papers_rule():
@@ -34,6 +48,11 @@ def test_another_method_is_ranked_among_the_published_ones():
     lines = ranked_table(table).splitlines()
     assert lines[-1].startswith("| best | - | - | 1.0 | 99.0 |") and lines[-2].startswith("| Lotus-2 | 4.1 | 97.6 |")
     assert lines[-2].endswith("| 3.8 | 3.6 |")
+
+
+@pytest.mark.parametrize("task", ["depth", "normals"])
+def test_the_documentation_shows_the_tables_as_they_are(task):
+    assert ranked_table(published_table(task)) in (ROOT / "docs/evaluation.md").read_text()
 
 
 def test_a_table_shows_what_is_missing_as_a_dash():
