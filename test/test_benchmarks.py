@@ -13,12 +13,17 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import ablation
+from benchmarks.ablation_report import table
 from benchmarks.ceilings import Ceilings
 from benchmarks.models import TASKS, TINY, make_plain
 from benchmarks.report import Aim
 from benchmarks.rows import floor_ms
 from benchmarks.timing import interleaved_ms, markdown, percentile
 from lotus2_ros import scenes
+from lotus2_ros.data.sample import Sample
+from lotus2_ros.evaluation.metrics import affine_invariant_depth_error, image_row
+from lotus2_ros.evaluation.tables import published_table
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
@@ -85,6 +90,54 @@ def test_alignment_bench_measures_everything_it_names(tmp_path):
         "sky missed", "sky indoors", "flying pixels left", "time, 640x480",
     }  # fmt: skip
     assert any(what.startswith("shift_from_normals") and case.startswith("recorded") for what, case, *_ in rows)
+
+
+@pytest.mark.slow
+def test_ablation_trains_and_measures_every_row_of_the_papers_table(tmp_path):
+    folders = {name: str(tmp_path / name) for name in ("scenes", "work", "output")}
+    options = [text for name, path in folders.items() for text in (f"--{name}", path)]
+    printed = run("benchmarks.ablation", "--quick", "--steps", "2", "--seeds", "1", *options)
+    rows = json.loads((tmp_path / "output/ablation.json").read_text())["rows"]
+    assert rows.keys() == published_table("ablation").methods.keys()
+    assert all(math.isfinite(value) for (figures,) in rows.values() for value in figures.values())
+    errors = [figures["scenes, AbsRel"] for (figures,) in rows.values()]
+    assert len(set(errors)) == len(errors)
+    assert (tmp_path / "output/ablation.md").read_text() in printed
+    assert cv2.imread(str(tmp_path / "output/ablation.png")) is not None
+
+
+def test_ablation_gives_all_rows_the_same_budget():
+    configs = [ablation.configuration(training, 7, 400, quick=False) for training in ablation.TRAININGS]
+    budgets = {config.stages[0].model_dump_json(exclude={"objective"}) for config in configs}
+    assert len(budgets) == 1 and len({(config.seed, config.data) for config in configs}) == 1
+    networks = [config.network.model_dump() for config in configs]
+    assert [network.pop("patch") for network in networks] == [2, 2, 2, 2, 2, 1]
+    assert all(network == networks[0] for network in networks)
+    assert [stage.steps for stage in configs[4].stages] == [400, 200]
+
+
+def test_ablation_measures_exact_disparity_as_exact(monkeypatch):
+    seen = scenes.view(3, 128, 96, "room")
+    sample = Sample("", seen.image, seen.depth)
+    monkeypatch.setattr(ablation, "predict", lambda *_: 0.5 / seen.depth + 0.1)
+    found = ablation.measure(None, None, [sample], [sample])
+    assert found["scenes, AbsRel"] == pytest.approx(0, abs=1e-5) == found["frames, AbsRel / row"]
+    assert found["edges, F1"] == pytest.approx(1)
+    assert found["power above half Nyquist / truth"] == pytest.approx(1, abs=1e-3)
+    # A smaller one is enlarged for the error, and its edges are those of the pixels that it has.
+    row = image_row(48, 64)
+    monkeypatch.setattr(ablation, "predict", lambda *_: row)
+    found = ablation.measure(None, None, [sample], [sample])
+    of_row = affine_invariant_depth_error(image_row(96, 128), seen.depth).abs_rel
+    assert found["scenes, AbsRel"] == pytest.approx(of_row, rel=0.02)
+    assert found["scenes, AbsRel / row"] == pytest.approx(1, abs=0.02) == found["frames, AbsRel / row"]
+
+
+def test_ablation_table_has_spreads_and_the_papers_numbers():
+    found = {"+ Detail Sharpener": [{"AbsRel": 0.1}, {"AbsRel": 0.3}], "Stochastic-DA": [{"AbsRel": 0.5}]}
+    _, _, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table(found).splitlines()]
+    assert rows[0][:4] == ["Stochastic-DA", "0.500", "1", "8.261"]
+    assert rows[1][:4] == ["+ Detail Sharpener", "0.200 ± 0.141", "2", "4.122"]
 
 
 def test_gpu_bench_needs_neither_ros_nor_a_renderer():

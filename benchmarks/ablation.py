@@ -1,0 +1,237 @@
+"""The rows of Lotus-2's ablation (arXiv 2512.01030, Table III), small: the same scenes, steps and seeds for each.
+
+    python -m benchmarks.ablation [--frames FOLDER] [--steps 400] [--seeds 3] [--output FOLDER] [--quick]
+
+The bundled model's network from nothing, for depth, on rendered scenes of 64 x 48 pixels, behind the VAE of a trained
+bundle, which stays as it is. Each row is measured on held-out scenes of every kind and on recorded frames. What is
+trained stays in --work, so that a second run goes on where the first was stopped. With --quick nothing is learnt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import Tensor
+
+import lotus2_ros
+from benchmarks.ablation_report import save_panel, save_report
+from lotus2_ros import scenes
+from lotus2_ros.data.sample import Sample
+from lotus2_ros.evaluation.boundary import boundary_score
+from lotus2_ros.evaluation.frames import read_frames
+from lotus2_ros.evaluation.metrics import INDOORS_AND_STREETS, affine_invariant_depth_error, fit_depth, image_row
+from lotus2_ros.evaluation.spectrum import high_frequency_ratio, power_spectrum
+from lotus2_ros.evaluation.summary import average
+from lotus2_ros.model.adapted import AdaptedLotus2
+from lotus2_ros.model.bundle import load_bundle
+from lotus2_ros.model.lotus2 import process_size
+from lotus2_ros.training import network, rendered
+from lotus2_ros.training.config import TrainingConfig, read_config
+from lotus2_ros.training.objectives import Objective
+from lotus2_ros.training.run import run_stages
+
+CONFIG = Path(__file__).parents[1] / "config/train/bundled.yaml"
+# Of the rendered 160 x 120, so that all sides are whole tokens.
+SIZE, LONGER_SIDE = 0.4, 64
+EULER_STEPS = 10
+HELD_OUT_SIZE = (160, 120)
+FIRST_SEED = 300
+
+
+@dataclass(frozen=True)
+class Training:
+    """A network and its stages. `rows`: the paper's names of what comes of each stage."""
+
+    name: str
+    rows: tuple[str, ...]
+    objectives: tuple[dict[str, Any], ...]
+    patch: int = 2
+
+
+def _single_step(prediction: str, continuity: bool = False) -> dict[str, Any]:
+    return {"kind": "single_step", "prediction": prediction, "continuity": continuity}
+
+
+TRAININGS = (
+    Training("stochastic", ("Stochastic-DA",), ({"kind": "stochastic_flow", "steps": EULER_STEPS},)),
+    Training("deterministic", ("Deterministic-DA",), ({"kind": "deterministic_flow", "steps": EULER_STEPS},)),
+    Training("residual", ("+ Single-Step Formulation",), (_single_step("residual"),)),
+    Training("clean", ("+ Clean-Data Prediction",), (_single_step("clean"),)),
+    Training(
+        "continuity",
+        ("+ Local Continuity Module", "+ Detail Sharpener"),
+        (_single_step("clean", continuity=True), {"kind": "sharpener"}),
+    ),
+    Training("unpacked", ("(w/o Pack-Unpack)",), (_single_step("clean"),), patch=1),
+)
+
+
+def main() -> None:
+    args = _arguments()
+    torch.set_num_threads(1)
+    views = 1 if args.quick else args.views
+    held_out = [_held_out(kind, seed) for kind in scenes.KINDS for seed in range(FIRST_SEED, FIRST_SEED + views)]
+    frames = [] if args.frames is None else list(read_frames(args.frames))
+    shown = [*held_out[::views], *frames[:1]]
+    settings = {"steps": args.steps, "held-out views": len(held_out), "recorded frames": len(frames)}
+    # The data is the same for all rows and seeds.
+    data = configuration(TRAININGS[0], 0, args.steps, args.quick).data
+    assert data.source == "scenes"
+    rendered.render(args.scenes, data, os.cpu_count() or 1)
+    groups = rendered.load(args.scenes, data)
+    vae = load_bundle(args.vae, device=torch.device("cpu"), dtype=torch.float32).vae
+    accelerator = Accelerator()
+    found: dict[str, list[dict[str, float]]] = {}
+    depths: dict[str, list[Tensor]] = {}
+    for seed in range(args.seeds):
+        for training in TRAININGS:
+            config = configuration(training, seed, args.steps, args.quick)
+            model = build(config, vae).to(accelerator.device)
+            # Other budgets have other folders: what is finished is not trained again.
+            run_stages(accelerator, model, groups, config, args.work / f"{training.name}-{args.steps}-{seed}")
+            for row, stage in zip(training.rows, config.stages, strict=True):
+                found.setdefault(row, []).append(measure(model, stage.objective, held_out, frames))
+                if seed == 0:
+                    depths[row] = [_fitted(predict(model, stage.objective, sample.image), sample) for sample in shown]
+            save_report(args.output, found, settings)
+        if seed == 0:
+            images, truths = ([getattr(sample, name) for sample in shown] for name in ("image", "depth"))
+            save_panel(args.output / "ablation.png", images, truths, depths)
+    print((args.output / "ablation.md").read_text())
+
+
+def configuration(training: Training, seed: int, steps: int, quick: bool) -> TrainingConfig:
+    """The bundled model's, with this training's stages: the first of so many steps, those after it of half as many."""
+    stages = [
+        {
+            "name": f"stage{number}",
+            "objective": objective,
+            "size": SIZE,
+            "steps": max(1, steps // (2 if number else 1)),
+            "batch": 2 if quick else 16,
+            "learning_rate": 1e-3,
+            "warm_up": steps // 10,
+            "mixed_precision": "bf16",
+        }
+        for number, objective in enumerate(training.objectives)
+    ]
+    changes = {
+        "seed": seed,
+        "tasks": ["depth"],
+        "network.patch": training.patch,
+        "network.process_resolution": LONGER_SIDE,
+        "data.shards": 1 if quick else 16,
+        "stages": stages,
+        "panels_every": steps,
+        "compile": False,
+    }
+    if quick:
+        changes |= {"data.scenes_per_shard": 4, "data.views_per_scene": 1}
+    return read_config(CONFIG, [f"{key}={json.dumps(value)}" for key, value in changes.items()])
+
+
+def build(config: TrainingConfig, vae: torch.nn.Module) -> AdaptedLotus2:
+    """The untrained network behind a trained VAE; all rows of a seed draw the same weights as far as they have them."""
+    assert config.network.source == "scratch"
+    torch.manual_seed(config.seed)
+    model = network.build(config.network, config.tasks, config.stages)
+    model.vae.load_state_dict(vae.state_dict())
+    latents = {name: vae.config[name] for name in ("shift_factor", "scaling_factor")}
+    model.vae.register_to_config(**latents)
+    return model
+
+
+@torch.no_grad()
+def predict(model: AdaptedLotus2, objective: Objective, image: Tensor) -> Tensor:
+    """image (H, W, 3) uint8 -> affine-invariant disparity (h, w) in [0, 1], of the size that the model sees.
+
+    Means over the pixels bring the image to that size, as in training. Noise is drawn from the same seed every time.
+    """
+    pixels = image.permute(2, 0, 1)[None].float() / 127.5 - 1
+    sides = process_size(*image.shape[:2], model.process_resolution, model.multiple)
+    latent = model.encode(F.interpolate(pixels, sides, mode="area").to(model.device))
+    annotation = objective.predict(model, latent, "depth", torch.Generator().manual_seed(0))
+    return model.decode(annotation)[0].mean(0).cpu()
+
+
+def measure(
+    model: AdaptedLotus2, objective: Objective, held_out: Sequence[Sample], frames: Sequence[Sample]
+) -> dict[str, float]:
+    """AbsRel at the images' own size, as it is and over the image row's; edges and spectrum at the model's.
+
+    As in `lotus2 evaluate`: of scenes the ratio of the means, of frames the geometric mean of the ratios.
+    """
+    records = [_measure_scene(predict(model, objective, sample.image), sample) for sample in held_out]
+    means = average(records)
+    found = {
+        "scenes, AbsRel": means["abs_rel"],
+        "scenes, AbsRel / row": means["abs_rel"] / means["row"],
+        "edges, F1": means["f1"],
+        "power above half Nyquist / truth": math.exp(means["log_power"]),
+    }
+    if frames:
+        errors = [_errors(predict(model, objective, sample.image), sample) for sample in frames]
+        found["frames, AbsRel"] = sum(error for error, _ in errors) / len(errors)
+        found["frames, AbsRel / row"] = math.exp(sum(math.log(error / row) for error, row in errors) / len(errors))
+    return found
+
+
+def _measure_scene(disparity: Tensor, sample: Sample) -> dict[str, float]:
+    abs_rel, row = _errors(disparity, sample)
+    truth = F.interpolate(sample.depth[None, None], tuple(disparity.shape), mode="nearest-exact")[0, 0]
+    depth, truth = fit_depth(disparity, truth), truth.double().clamp(max=INDOORS_AND_STREETS[1])
+    power = high_frequency_ratio(power_spectrum(1 / depth), power_spectrum(1 / truth))
+    f1 = boundary_score(depth, truth).f1
+    record = {"abs_rel": abs_rel, "row": row, "log_power": math.log(max(power, 1e-12))}
+    return record if math.isnan(f1) else {**record, "f1": f1}  # a view without an edge
+
+
+def _errors(disparity: Tensor, sample: Sample) -> tuple[float, float]:
+    """AbsRel of the enlarged disparity, and of the image row."""
+    both = (_enlarged(disparity, sample), image_row(*sample.depth.shape))
+    return tuple(affine_invariant_depth_error(d, sample.depth).abs_rel for d in both)
+
+
+def _fitted(disparity: Tensor, sample: Sample) -> Tensor:
+    return fit_depth(_enlarged(disparity, sample), sample.depth)
+
+
+def _enlarged(disparity: Tensor, sample: Sample) -> Tensor:
+    return F.interpolate(disparity[None, None], tuple(sample.depth.shape), mode="bilinear")[0, 0]
+
+
+def _held_out(kind: str, seed: int) -> Sample:
+    view = scenes.view(seed, *HELD_OUT_SIZE, kind)
+    return Sample(f"{kind} {seed}", view.image, view.depth)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    bundled = Path(lotus2_ros.__file__).parent / "bundled"
+    parser.add_argument("--vae", type=Path, default=bundled, help="bundle whose VAE is taken (the bundled model)")
+    rendered_scenes = Path("out/train/bundled/scenes")
+    parser.add_argument(
+        "--scenes", type=Path, default=rendered_scenes, help="what is missing of them is rendered (%(default)s)"
+    )
+    parser.add_argument("--frames", type=Path, help="folder of recorded frames")
+    parser.add_argument("--steps", type=int, default=400, help="of the optimizer; half of them for the sharpener")
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of each row (%(default)s)")
+    parser.add_argument("--views", type=int, default=20, help="held out, of each kind of scene (%(default)s)")
+    parser.add_argument("--work", type=Path, default=Path("out/ablation/work"), help="checkpoints and curves")
+    parser.add_argument("--output", type=Path, default=Path("out/ablation"), help="ablation.md, .json, .png")
+    parser.add_argument("--quick", action="store_true", help="few and tiny batches: whether it runs")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
