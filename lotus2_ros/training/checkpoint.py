@@ -1,8 +1,8 @@
-"""Where a stage has come to: one safetensors file with its parameters, AdamW's moments and the number of steps."""
+"""Where a stage has come to: one safetensors file with its parameters, the optimizers' moments, the number of steps."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,20 @@ from torch import Tensor
 PARAMETER, OPTIMIZER = "parameter.", "optimizer."
 
 
-def save(path: Path, step: int, parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
+def save(path: Path, step: int, parameters: Mapping[str, Tensor], optimizers: Sequence[torch.optim.Optimizer]) -> None:
     """Replaces the file as a whole, so that there is a good one at any time."""
     state = {PARAMETER + name: tensor.detach().cpu().contiguous() for name, tensor in parameters.items()}
-    for index, moments in optimizer.state_dict()["state"].items():
-        state |= {f"{OPTIMIZER}{index}.{key}": value.detach().cpu().contiguous() for key, value in moments.items()}
+    for number, optimizer in enumerate(optimizers):
+        for index, moments in optimizer.state_dict()["state"].items():
+            prefix = f"{OPTIMIZER}{number}.{index}."
+            state |= {prefix + key: value.detach().cpu().contiguous() for key, value in moments.items()}
     partial = path.with_suffix(".part")
     save_file(state, partial, metadata={"step": str(step)})
     partial.replace(path)
 
 
-def resume(path: Path, parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer | None = None) -> int:
-    """Fill `parameters`, and the optimizer, from the file; how many steps it has seen.
+def resume(path: Path, parameters: Mapping[str, Tensor], optimizers: Sequence[torch.optim.Optimizer] = ()) -> int:
+    """Fill `parameters`, and the optimizers, from the file; how many steps it has seen.
 
     Raises ValueError when the file belongs to other parameters.
     """
@@ -38,11 +40,12 @@ def resume(path: Path, parameters: Mapping[str, Tensor], optimizer: torch.optim.
         with torch.no_grad():
             for name, tensor in parameters.items():
                 tensor.copy_(file.get_tensor(PARAMETER + name))
-        if optimizer is not None:
+        for number, optimizer in enumerate(optimizers):
+            prefix = f"{OPTIMIZER}{number}."
             moments: dict[int, dict[str, Any]] = {}
             for key in file.keys():  # noqa: SIM118
-                if key.startswith(OPTIMIZER):
-                    index, name = key.removeprefix(OPTIMIZER).split(".")
+                if key.startswith(prefix):
+                    index, name = key.removeprefix(prefix).split(".")
                     moments.setdefault(int(index), {})[name] = file.get_tensor(key)
             optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
         return int(file.metadata()["step"])

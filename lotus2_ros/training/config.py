@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from lotus2_ros.training.objectives import Objective
+from lotus2_ros.training.objectives import Objective, StochasticFlow
 
 Task = Literal["depth", "normals"]
 Count = Annotated[int, Field(ge=1)]
@@ -37,6 +37,23 @@ class ScenesConfig(Section):
     buckets: tuple[Bucket, ...]
 
 
+class RecordedSet(Section):
+    """A data set on disk. `size`: height and width that its views are brought to, multiples of 16 for FLUX; `weight`:
+    how often a batch comes from it, beside the others."""
+
+    name: Literal["hypersim", "virtual_kitti"]
+    folder: Path
+    size: tuple[Count, Count]
+    weight: float = Field(gt=0)
+
+
+class RecordedConfig(Section):
+    """Data sets that others have made."""
+
+    source: Literal["recorded"]
+    sets: tuple[RecordedSet, ...]
+
+
 class NetworkConfig(Section):
     """A small network from nothing. `patch`: side of the square of latent pixels that is one token (pack-unpack: 2)."""
 
@@ -57,6 +74,17 @@ class NetworkConfig(Section):
     patch: Literal[1, 2] = 2
 
 
+class ReleasedConfig(Section):
+    """FLUX.1-dev, frozen, with new adapters of each task's rank. `flux`: its folder in diffusers' layout; `lotus2`:
+    folder of `lotus-2_*` files to start from, a core predictor's at least."""
+
+    source: Literal["released"]
+    flux: Path
+    lotus2: Path | None = None
+    ranks: dict[Task, Count]
+    base_dtype: Literal["float32", "bfloat16"]
+
+
 class StageConfig(Section):
     """One stage: an objective and how long. `size`: of the images, a part of their own; `batch` of each process and
     `accumulate` of them to a step; without `schedule` the rate is constant after the warm-up."""
@@ -69,6 +97,7 @@ class StageConfig(Section):
     warm_up: int = Field(default=0, ge=0)
     schedule: Literal["constant", "cosine"] = "cosine"
     weight_decay: float = Field(default=0.01, ge=0)
+    optimizer: Literal["adamw", "muon"] = "adamw"
     accumulate: Count = 1
     size: float = Field(default=1.0, gt=0, le=1)
     mixed_precision: Literal["no", "bf16"] = "no"
@@ -79,12 +108,13 @@ class TrainingConfig(Section):
     licence: str
     seed: int
     tasks: tuple[Task, ...]
-    network: NetworkConfig
-    data: ScenesConfig
+    network: NetworkConfig | ReleasedConfig = Field(discriminator="source")
+    data: ScenesConfig | RecordedConfig = Field(discriminator="source")
     stages: tuple[StageConfig, ...]
     report_every: Count
     checkpoint_every: Count  # a multiple of report_every, so that a resumed run reports the same
     panels_every: Count
+    jitter: bool = True  # of the images' colours
     loaders: int = Field(default=0, ge=0)  # processes that make batches beside the training
     gradient_checkpointing: bool = False
     compile: bool = False  # the transformer's blocks, by torch.compile
@@ -96,6 +126,23 @@ class TrainingConfig(Section):
             raise ValueError(f"expected stages of different names, got {', '.join(names)}")
         if self.checkpoint_every % self.report_every:
             raise ValueError(f"expected checkpoint_every to be a multiple of report_every, got {self.checkpoint_every}")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_the_released(self) -> TrainingConfig:
+        if self.network.source != "released":
+            return self
+        parts = [stage.objective.part() for stage in self.stages]
+        if missing := set(self.tasks) - self.network.ranks.keys():
+            raise ValueError(f"expected network.ranks of every task, got none of {', '.join(sorted(missing))}")
+        if "vae" in parts:
+            raise ValueError("expected stages of core and sharpener, as FLUX's VAE is kept; got an autoencoder")
+        if any(isinstance(stage.objective, StochasticFlow) for stage in self.stages):
+            raise ValueError("expected objectives on the image's latent alone, as FLUX takes it; got stochastic_flow")
+        if parts[:1] == ["sharpener"] and self.network.lotus2 is None:
+            raise ValueError("expected network.lotus2 with a trained core before the sharpener, got none")
+        if self.network.base_dtype == "bfloat16" and any(stage.mixed_precision == "no" for stage in self.stages):
+            raise ValueError("expected mixed_precision: bf16 of every stage on a base in bfloat16, got no")
         return self
 
 

@@ -16,6 +16,7 @@ from lotus2_ros.training.batches import Batch, Batches
 from lotus2_ros.training.checkpoint import resume, save
 from lotus2_ros.training.config import StageConfig, TrainingConfig
 from lotus2_ros.training.objectives import Objective
+from lotus2_ros.training.optimizer import optimizers_for
 from lotus2_ros.training.progress import Progress
 
 FLOOR = 0.01  # of the learning rate, where the cosine ends
@@ -43,7 +44,7 @@ def train(
     folder: Path,
     panels: Callable[[], Mapping[str, Tensor]],
 ) -> None:
-    """One stage: AdamW with warm-up and clipped gradients on `parameters`.
+    """One stage: steps with warm-up and clipped gradients on `parameters`.
 
     Goes on from `folder/<stage>.safetensors` where there is one, with the losses of a run that was not interrupted, and
     leaves the finished parameters there. `panels()` gives images (3, H, W) in [0, 1] to look at, by name.
@@ -52,12 +53,12 @@ def train(
     model.requires_grad_(False)
     for parameter in parameters.values():
         parameter.requires_grad_(True)
-    optimizer = torch.optim.AdamW(list(parameters.values()), stage.learning_rate, weight_decay=stage.weight_decay)
-    start = resume(checkpoint, parameters, optimizer) if checkpoint.exists() else 0
+    optimizers = optimizers_for(parameters, stage)
+    start = resume(checkpoint, parameters, optimizers) if checkpoint.exists() else 0
     if start >= stage.steps:
         return
     accelerator.step, accelerator.gradient_accumulation_steps = 0, stage.accumulate
-    module, optimizer = accelerator.prepare(ObjectiveModule(model, stage.objective), optimizer)
+    module, *optimizers = accelerator.prepare(ObjectiveModule(model, stage.objective), *optimizers)
     precision = torch.autocast(
         accelerator.device.type, torch.bfloat16, enabled=stage.mixed_precision == "bf16", cache_enabled=True
     )
@@ -66,16 +67,18 @@ def train(
         for number, batch in _numbered(batches, start * stage.accumulate, stage.steps * stage.accumulate, config):
             done, part = divmod(number + 1, stage.accumulate)
             rate = stage.learning_rate * _schedule(number // stage.accumulate, stage)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
             with accelerator.accumulate(module):
                 with precision:
                     loss = module(batch.to(accelerator.device))
                 accelerator.backward(loss)
                 if accelerator.sync_gradients:
                     accelerator.clip_grad_norm_(list(parameters.values()), GRADIENT_NORM)
-                optimizer.step()
-                optimizer.zero_grad()
+                for optimizer in optimizers:
+                    optimizer.step()
+                    optimizer.zero_grad()
             losses.append(loss.detach())
             if part:
                 continue
@@ -86,7 +89,7 @@ def train(
             if accelerator.is_main_process and (done % config.panels_every == 0 or done == stage.steps):
                 progress.show(done, panels())
             if accelerator.is_main_process and (done % config.checkpoint_every == 0 or done == stage.steps):
-                save(checkpoint, done, parameters, optimizer)
+                save(checkpoint, done, parameters, optimizers)
     accelerator.wait_for_everyone()
     accelerator.free_memory()
 

@@ -20,8 +20,8 @@ from lotus2_ros.training.progress import read_progress
 
 SMOKE = Path(__file__).parents[2] / "config" / "train" / "smoke.yaml"
 CHANGES = [
-    "data.shards=1", "data.scenes_per_shard=2", "stages.vae.steps=12", "stages.core.steps=60", "stages.sharpener.steps=4",
-    "report_every=2", "checkpoint_every=4", "panels_every=100",
+    "data.shards=1", "data.scenes_per_shard=2", "stages.vae.steps=12", "stages.core.steps=60",
+    "stages.sharpener.steps=4", "report_every=2", "checkpoint_every=4", "panels_every=100",
 ]  # fmt: skip
 
 
@@ -78,8 +78,8 @@ def test_a_run_leaves_curves_pictures_and_a_model_that_loads(whole):
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     parameter = torch.nn.Parameter(torch.ones(3))
     optimizer = torch.optim.AdamW([parameter])
-    save(tmp_path / "core.safetensors", 5, {"x": parameter}, optimizer)
-    assert resume(tmp_path / "core.safetensors", {"x": parameter}, optimizer) == 5
+    save(tmp_path / "core.safetensors", 5, {"x": parameter}, [optimizer])
+    assert resume(tmp_path / "core.safetensors", {"x": parameter}, [optimizer]) == 5
     for other in ({"y": parameter}, {"x": torch.nn.Parameter(torch.ones(4))}):
         with pytest.raises(ValueError, match=r"core\.safetensors: is of another configuration"):
             resume(tmp_path / "core.safetensors", other)

@@ -18,7 +18,9 @@ SMOKE = Path(__file__).parents[2] / "config" / "train" / "smoke.yaml"
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_losses_fall_and_the_model_beats_a_constant(tmp_path):
-    assert main(["train", str(SMOKE), "--output", str(tmp_path / "model"), "--work", str(tmp_path), "--workers", "1"]) == 0
+    assert (
+        main(["train", str(SMOKE), "--output", str(tmp_path / "model"), "--work", str(tmp_path), "--workers", "1"]) == 0
+    )
     for stage, part in (("vae", 0.5), ("core", 0.6), ("sharpener", 0.95)):
         losses = [line["loss"] for line in read_progress(tmp_path / f"{stage}.jsonl")]
         assert sum(losses[-3:]) / 3 < part * losses[0], (stage, losses)
