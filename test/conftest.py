@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings
@@ -119,3 +120,50 @@ def random_bundle(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("bundle")
     save_bundle(build_small(), folder, metadata={"name": "random", "licence": "none"}, dtype=torch.float32)
     return folder
+
+
+class Writer:
+    """Writes files into a folder, by their path in it, in the formats of data sets, as their makers' tools do."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, name: str) -> Path:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def rgb(self, name: str, image: np.ndarray) -> None:
+        import cv2
+
+        assert cv2.imwrite(str(self.path(name)), image[..., ::-1])
+
+    def plain(self, name: str, height: int, width: int, color: tuple[int, int, int] = (10, 120, 240)) -> None:
+        """One color, which also JPEG keeps."""
+        self.rgb(name, np.full((height, width, 3), color, np.uint8))
+
+    def png16(self, name: str, values: np.ndarray) -> None:
+        import cv2
+
+        assert cv2.imwrite(str(self.path(name)), values.astype(np.uint16))
+
+    def npy(self, name: str, values: np.ndarray) -> None:
+        np.save(self.path(name), values)
+
+    def exr(self, name: str, values: np.ndarray) -> None:
+        import OpenEXR
+
+        channels = {letter: np.ascontiguousarray(values[..., i], np.float32) for i, letter in enumerate("RGB")}
+        header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
+        OpenEXR.File(header, channels).write(str(self.path(name)))
+
+    def hdf5(self, name: str, values: np.ndarray) -> None:
+        import h5py
+
+        with h5py.File(self.path(name), "w") as file:
+            file.create_dataset("dataset", data=values.astype(np.float16), compression="gzip")
+
+
+@pytest.fixture
+def write(tmp_path) -> Writer:
+    return Writer(tmp_path)

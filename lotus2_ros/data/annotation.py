@@ -12,17 +12,19 @@ QUANTILES = (0.02, 0.98)
 MAXIMUM_SAMPLES = 1 << 20
 
 
-def disparity_annotation(depth: Tensor) -> tuple[Tensor, Tensor]:
+def disparity_annotation(depth: Tensor, *, sky_in_range: bool = True) -> tuple[Tensor, Tensor]:
     """depth (H, W) in metres, +Inf in the sky, NaN where unknown -> annotation (3, H, W), valid (H, W) bool.
 
     1/depth with its 2 % and 98 % quantiles brought to -1 and 1 and clamped there, three times the same; the sky has
-    disparity 0 and counts (training protocol of arXiv 2409.18124 and 2512.01030). Raises ValueError without any depth.
+    disparity 0 and counts (training protocol of arXiv 2409.18124 and 2512.01030). `sky_in_range`: for the quantiles
+    too; it does not in that protocol. Raises ValueError without any depth.
     """
     valid = ~depth.isnan() & (depth > 0)
-    if not valid.any():
+    ranged = valid if sky_in_range else valid & depth.isfinite()
+    if not ranged.any():
         raise ValueError("expected a depth with valid pixels, got none")
     disparity = torch.where(valid, 1 / depth, 0.0)
-    known = disparity[valid]
+    known = disparity[ranged]
     known = known[:: 1 + len(known) // MAXIMUM_SAMPLES]
     low, high = torch.quantile(known, torch.tensor(QUANTILES, device=depth.device))
     scaled = (disparity - low) / (high - low).clamp_min(1e-6) * 2 - 1

@@ -113,6 +113,11 @@ class AdaptedLotus2(Lotus2):
         return flux.unpack(tokens, height, width, self.patch)
 
 
+def is_base(name: str) -> bool:
+    """Whether a weight is none of what is added to VAE and transformer: adapters and continuity modules."""
+    return not (name.startswith("continuity.") or ".lora_" in name)
+
+
 def _patch(channels: int, transformer: FluxTransformer2DModel) -> int:
     """The side of the square of latent pixels that is one token of the transformer.
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+from safetensors.torch import save_file
 from torch import Tensor
 
-from lotus2_ros.model.adapted import AdaptedLotus2
+from lotus2_ros.model.adapted import AdaptedLotus2, is_base
 from lotus2_ros.model.bundle import choose_tasks, plain_config, read_json
 from lotus2_ros.model.lotus2 import CORE, SHARPENER
 from lotus2_ros.model.prompt import T5_TOKENS, check_encoders, embed_empty_prompt
@@ -61,39 +62,19 @@ def open_released(
     Every file's header is checked here, before any tensor is read. `device`: where the text encoders run, by default
     the CPU. Raises CheckpointError that names file and key.
     """
-    tasks = choose_tasks(TASKS, tasks, lotus2)
-    scheduler_file = flux / "scheduler" / "scheduler_config.json"
-    scheduler_config = plain_config(read_json(scheduler_file)) | {"num_train_timesteps": SHARPENER_TRAIN_TIMESTEPS}
+    model = _empty(flux, choose_tasks(TASKS, tasks, lotus2), conditioning)
     with torch.device("meta"):
-        transformer = _component(FluxTransformer2DModel, flux / "transformer")
-        model = AdaptedLotus2(
-            _component(AutoencoderKL, flux / "vae"),
-            transformer,
-            _build(FlowMatchEulerDiscreteScheduler, scheduler_config, scheduler_file),
-            tasks=tasks,
-            prompt_embeds=torch.empty(1, T5_TOKENS, transformer.config.joint_attention_dim),
-            pooled=torch.empty(1, transformer.config.pooled_projection_dim),
-            process_resolution=PROCESS_RESOLUTION,
-            conditioning=conditioning or CONDITIONING,
-            metadata={"name": NAME, "licence": LICENCE},
-        )
-        for task in tasks:
+        for task in model.tasks:
             for stage in (CORE, SHARPENER):
                 model.add_adapter(stage, task, adapter_rank(WeightFile(lotus2_file(lotus2, stage, task))))
-    places = _locate_all(model, flux, lotus2)
-    check_encoders(flux)
+    return _source(model, _locate_all(stored_state(model), flux, lotus2), flux, device)
 
-    def read(name: str) -> Tensor:
-        file, key = places[name]
-        return file.read(key)
 
-    def embed_prompt() -> tuple[Tensor, Tensor]:
-        prompt_embeds, pooled = embed_empty_prompt(flux, device=device or torch.device("cpu"))
-        _check_embedding(flux / "text_encoder_2", prompt_embeds, model.conditioner.prompt_embeds)
-        _check_embedding(flux / "text_encoder", pooled, model.conditioner.pooled)
-        return prompt_embeds, pooled
-
-    return Source(model.requires_grad_(False), read, embed_prompt)
+def open_flux(flux: Path, *, tasks: Sequence[str], device: torch.device | None = None) -> Source:
+    """FLUX.1-dev alone, to be adapted: the released model without adapters; continuity modules cannot be read."""
+    model = _empty(flux, choose_tasks(TASKS, tasks, flux), None)
+    base = {name: tensor for name, tensor in stored_state(model).items() if is_base(name)}
+    return _source(model, _locate_all(base, flux, flux), flux, device)
 
 
 def load_released(
@@ -110,6 +91,36 @@ def load_released(
     state |= {name: source.read(name) for name in stored_state(source.model) if name not in EMBEDDINGS}
     assign_weights(source.model, state, device, source.model.dtype_of(dtype))
     return source.model.eval().requires_grad_(False)
+
+
+def load_adapters(model: AdaptedLotus2, lotus2: Path) -> None:
+    """Fill adapters and continuity modules, which keep their dtype; a sharpener stays as it is if it has no file.
+
+    Raises CheckpointError that names file and key.
+    """
+    own = {
+        name: tensor
+        for name, tensor in stored_state(model).items()
+        if not is_base(name) and (SHARPENER not in name or locate(lotus2, lotus2, name)[0].exists())
+    }
+    for name, (file, key) in _locate_all(own, lotus2, lotus2).items():
+        own[name].copy_(file.read(key))
+
+
+def save_adapters(model: AdaptedLotus2, lotus2: Path) -> None:
+    """Write adapters and continuity modules as they are released, each file replaced as a whole."""
+    contents: dict[Path, dict[str, Tensor]] = defaultdict(dict)
+    for name, tensor in stored_state(model).items():
+        if not is_base(name):
+            file, key = locate(lotus2, lotus2, name)
+            contents[file][key] = tensor.detach().cpu().contiguous()
+    lotus2.mkdir(parents=True, exist_ok=True)
+    for file, weights in contents.items():
+        partial = file.with_suffix(".part")
+        # The reference reads the continuity module's file by torch.load, whatever its name says.
+        write = torch.save if FILE_NAMES["continuity"] in file.name else save_file
+        write(weights, partial)
+        partial.replace(file)
 
 
 def flux_files(folder: Path) -> list[str]:
@@ -145,9 +156,45 @@ def adapter_rank(file: WeightFile) -> int:
     return ranks.pop()
 
 
-def _locate_all(model: AdaptedLotus2, flux: Path, lotus2: Path) -> Mapping[str, tuple[WeightFile, str]]:
-    """File and key of each weight, all of them checked against the model."""
-    shapes = stored_state(model)
+def _empty(flux: Path, tasks: Sequence[str], conditioning: str | None) -> AdaptedLotus2:
+    """The model on FLUX without adapters and without memory for its weights."""
+    scheduler_file = flux / "scheduler" / "scheduler_config.json"
+    scheduler_config = plain_config(read_json(scheduler_file)) | {"num_train_timesteps": SHARPENER_TRAIN_TIMESTEPS}
+    with torch.device("meta"):
+        transformer = _component(FluxTransformer2DModel, flux / "transformer")
+        return AdaptedLotus2(
+            _component(AutoencoderKL, flux / "vae"),
+            transformer,
+            _build(FlowMatchEulerDiscreteScheduler, scheduler_config, scheduler_file),
+            tasks=tasks,
+            prompt_embeds=torch.empty(1, T5_TOKENS, transformer.config.joint_attention_dim),
+            pooled=torch.empty(1, transformer.config.pooled_projection_dim),
+            process_resolution=PROCESS_RESOLUTION,
+            conditioning=conditioning or CONDITIONING,
+            metadata={"name": NAME, "licence": LICENCE},
+        )
+
+
+def _source(
+    model: AdaptedLotus2, places: Mapping[str, tuple[WeightFile, str]], flux: Path, device: torch.device | None
+) -> Source:
+    check_encoders(flux)
+
+    def read(name: str) -> Tensor:
+        file, key = places[name]
+        return file.read(key)
+
+    def embed_prompt() -> tuple[Tensor, Tensor]:
+        prompt_embeds, pooled = embed_empty_prompt(flux, device=device or torch.device("cpu"))
+        _check_embedding(flux / "text_encoder_2", prompt_embeds, model.conditioner.prompt_embeds)
+        _check_embedding(flux / "text_encoder", pooled, model.conditioner.pooled)
+        return prompt_embeds, pooled
+
+    return Source(model.requires_grad_(False), read, embed_prompt)
+
+
+def _locate_all(shapes: Mapping[str, Tensor], flux: Path, lotus2: Path) -> Mapping[str, tuple[WeightFile, str]]:
+    """File and key of each weight, all of them checked against what the model has."""
     expected: dict[Path, dict[str, str]] = defaultdict(dict)
     for name in shapes.keys() - set(EMBEDDINGS):
         file, key = locate(flux, lotus2, name)

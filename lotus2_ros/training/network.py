@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lotus2_ros.model.adapted import LORA_TARGETS, AdaptedLotus2
-from lotus2_ros.model.lotus2 import CORE, SHARPENER
+from lotus2_ros.model.adapted import LORA_TARGETS, AdaptedLotus2, is_base
+from lotus2_ros.model.lotus2 import CORE, SHARPENER, adapter_name
 from lotus2_ros.training.batches import Batch
 from lotus2_ros.training.config import NetworkConfig, StageConfig, Task
 from lotus2_ros.training.objectives import Part, StochasticFlow, encode
@@ -64,12 +64,14 @@ def build(network: NetworkConfig, tasks: tuple[Task, ...], stages: tuple[StageCo
 
 
 def parameters_of(model: AdaptedLotus2, part: Part) -> dict[str, Tensor]:
-    """What a stage trains. The core: base, adapters and continuity modules together; the sharpener: its adapters."""
+    """What a stage trains. The core: adapters and continuity modules, with a base that is itself the core predictor of
+    some task; the sharpener: its adapters."""
+    frozen = all(adapter_name(CORE, task) in model.adapters for task in model.tasks)
 
     def belongs(name: str) -> bool:
-        if part == "vae":
-            return name.startswith("vae.")
-        return not name.startswith("vae.") and (SHARPENER in name) == (part == "sharpener")
+        if part == "vae" or name.startswith("vae."):
+            return part == "vae" and name.startswith("vae.")
+        return (SHARPENER in name) == (part == "sharpener") and not (frozen and is_base(name))
 
     return {name: parameter for name, parameter in model.named_parameters() if belongs(name)}
 

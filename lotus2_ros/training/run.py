@@ -1,4 +1,4 @@
-"""A whole run: data, network, one stage after the other, a bundle."""
+"""A whole run: data, network, one stage after the other, a model on disk."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor
 
 from lotus2_ros.model.adapted import AdaptedLotus2
 from lotus2_ros.model.bundle import save_bundle
-from lotus2_ros.training import loop, network, rendered
+from lotus2_ros.training import loop, network, recorded, rendered
 from lotus2_ros.training.batches import Batch, Batches, Group
-from lotus2_ros.training.config import TrainingConfig
+from lotus2_ros.training.config import RecordedConfig, ReleasedConfig, TrainingConfig
 from lotus2_ros.training.objectives import Objective
 
 PANEL_ROWS = 4
@@ -27,14 +27,37 @@ def train(config: TrainingConfig, work: Path, output: Path, workers: int) -> Non
     # A step uses the adapters of one task.
     accelerator = Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
     with accelerator.main_process_first():
-        rendered.render(work / "scenes", config.data, workers)
-    groups = rendered.load(work / "scenes", config.data)
+        groups = _load(config, work, workers)
     torch.manual_seed(config.seed)
-    model = network.build(config.network, config.tasks, config.stages).to(accelerator.device)
+    model = _build(config, accelerator.device)
     run_stages(accelerator, model, groups, config, work)
     if accelerator.is_main_process:
-        metadata = {"name": config.name, "licence": config.licence, "card": "README.md"}
-        save_bundle(model, output, metadata=metadata, dtype=torch.float16)
+        _save(model, config, output)
+
+
+def _load(config: TrainingConfig, work: Path, workers: int) -> list[Group]:
+    if isinstance(config.data, RecordedConfig):
+        return recorded.load(config.data)
+    rendered.render(work / "scenes", config.data, workers)
+    return rendered.load(work / "scenes", config.data)
+
+
+def _build(config: TrainingConfig, device: torch.device) -> AdaptedLotus2:
+    if isinstance(config.network, ReleasedConfig):
+        from lotus2_ros.training import released  # text encoders: a model from nothing needs none
+
+        return released.build(config.network, config.tasks, config.stages, device)
+    return network.build(config.network, config.tasks, config.stages).to(device)
+
+
+def _save(model: AdaptedLotus2, config: TrainingConfig, output: Path) -> None:
+    """In the layout in which such a model is released, or as a bundle."""
+    if isinstance(config.network, ReleasedConfig):
+        from lotus2_ros.model.released import save_adapters
+
+        return save_adapters(model, output)
+    metadata = {"name": config.name, "licence": config.licence, "card": "README.md"}
+    return save_bundle(model, output, metadata=metadata, dtype=torch.float16)
 
 
 def run_stages(
@@ -50,7 +73,7 @@ def run_stages(
     for index, stage in enumerate(config.stages):
         batches_of = partial(
             Batches, groups, config.tasks, stage.batch, multiple=model.multiple, size=stage.size,
-            rank=accelerator.process_index,
+            jitter=config.jitter, rank=accelerator.process_index,
         )  # fmt: skip
         batches = batches_of(seed=hash((config.seed, index)))
         looked_at = batches_of(seed=hash((config.seed, LOOKED_AT)))
@@ -66,10 +89,13 @@ def run_stages(
 def _panels(model: AdaptedLotus2, objective: Objective, batches: Sequence[Batch]) -> dict[str, Tensor]:
     """For each batch's task a few rows of image, answer and truth, (3, H, W) in [0, 1]."""
     panels = {}
+    # Adapters are float32 whatever the base is.
+    mixed = torch.autocast(model.device.type, torch.bfloat16, enabled=model.dtype == torch.bfloat16)
     for batch in batches:
         moved = batch.to(model.device)
         image, truth = moved.image[:PANEL_ROWS], moved.annotation[:PANEL_ROWS]
-        answer = model.decode(objective.predict(model, model.encode(image), batch.task, batch.generator()))
+        with mixed:
+            answer = model.decode(objective.predict(model, model.encode(image), batch.task, batch.generator()))
         rows = torch.cat((image * 0.5 + 0.5, answer, truth * 0.5 + 0.5), dim=3)
         panels[batch.task] = torch.cat(list(rows), dim=1).cpu()
     return panels
