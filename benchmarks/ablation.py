@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +23,12 @@ from accelerate import Accelerator
 from torch import Tensor
 
 import lotus2_ros
+from benchmarks.ablation_figures import fitted, measure
 from benchmarks.ablation_report import save_panel, save_report
 from lotus2_ros import scenes
+from lotus2_ros.data.annotation import disparity_annotation
 from lotus2_ros.data.sample import Sample
-from lotus2_ros.evaluation.boundary import boundary_score
 from lotus2_ros.evaluation.frames import read_frames
-from lotus2_ros.evaluation.metrics import INDOORS_AND_STREETS, affine_invariant_depth_error, fit_depth, image_row
-from lotus2_ros.evaluation.spectrum import high_frequency_ratio, power_spectrum
-from lotus2_ros.evaluation.summary import average
 from lotus2_ros.model.adapted import AdaptedLotus2
 from lotus2_ros.model.bundle import load_bundle
 from lotus2_ros.model.lotus2 import process_size
@@ -44,6 +41,7 @@ CONFIG = Path(__file__).parents[1] / "config/train/bundled.yaml"
 # Of the rendered 160 x 120, so that all sides are whole tokens.
 SIZE, LONGER_SIDE = 0.4, 64
 EULER_STEPS = 10
+CEILING = "the truth through the VAE"
 HELD_OUT_SIZE = (160, 120)
 FIRST_SEED = 300
 
@@ -89,20 +87,21 @@ def main() -> None:
     assert data.source == "scenes"
     rendered.render(args.scenes, data, os.cpu_count() or 1)
     groups = rendered.load(args.scenes, data)
-    vae = load_bundle(args.vae, device=torch.device("cpu"), dtype=torch.float32).vae
+    bundle = load_bundle(args.vae, device=torch.device("cpu"), dtype=torch.float32)
     accelerator = Accelerator()
-    found: dict[str, list[dict[str, float]]] = {}
+    found = {CEILING: [measure(partial(through_vae, bundle), held_out, [])]}
     depths: dict[str, list[Tensor]] = {}
     for seed in range(args.seeds):
         for training in TRAININGS:
             config = configuration(training, seed, args.steps, args.quick)
-            model = build(config, vae).to(accelerator.device)
+            model = build(config, bundle.vae).to(accelerator.device)
             # Other budgets have other folders: what is finished is not trained again.
             run_stages(accelerator, model, groups, config, args.work / f"{training.name}-{args.steps}-{seed}")
             for row, stage in zip(training.rows, config.stages, strict=True):
-                found.setdefault(row, []).append(measure(model, stage.objective, held_out, frames))
+                answer = partial(predict, model, stage.objective)
+                found.setdefault(row, []).append(measure(answer, held_out, frames))
                 if seed == 0:
-                    depths[row] = [_fitted(predict(model, stage.objective, sample.image), sample) for sample in shown]
+                    depths[row] = [fitted(answer(sample), sample) for sample in shown]
             save_report(args.output, found, settings)
         if seed == 0:
             images, truths = ([getattr(sample, name) for sample in shown] for name in ("image", "depth"))
@@ -152,62 +151,26 @@ def build(config: TrainingConfig, vae: torch.nn.Module) -> AdaptedLotus2:
 
 
 @torch.no_grad()
-def predict(model: AdaptedLotus2, objective: Objective, image: Tensor) -> Tensor:
-    """image (H, W, 3) uint8 -> affine-invariant disparity (h, w) in [0, 1], of the size that the model sees.
+def predict(model: AdaptedLotus2, objective: Objective, sample: Sample) -> Tensor:
+    """Affine-invariant disparity (h, w) in [0, 1] of the size that the model sees.
 
     Means over the pixels bring the image to that size, as in training. Noise is drawn from the same seed every time.
     """
-    pixels = image.permute(2, 0, 1)[None].float() / 127.5 - 1
-    sides = process_size(*image.shape[:2], model.process_resolution, model.multiple)
-    latent = model.encode(F.interpolate(pixels, sides, mode="area").to(model.device))
+    pixels = sample.image.permute(2, 0, 1)[None].float() / 127.5 - 1
+    latent = model.encode(_reduced(pixels, model.multiple).to(model.device))
     annotation = objective.predict(model, latent, "depth", torch.Generator().manual_seed(0))
     return model.decode(annotation)[0].mean(0).cpu()
 
 
-def measure(
-    model: AdaptedLotus2, objective: Objective, held_out: Sequence[Sample], frames: Sequence[Sample]
-) -> dict[str, float]:
-    """AbsRel at the images' own size, as it is and over the image row's; edges and spectrum at the model's.
-
-    As in `lotus2 evaluate`: of scenes the ratio of the means, of frames the geometric mean of the ratios.
-    """
-    records = [_measure_scene(predict(model, objective, sample.image), sample) for sample in held_out]
-    means = average(records)
-    found = {
-        "scenes, AbsRel": means["abs_rel"],
-        "scenes, AbsRel / row": means["abs_rel"] / means["row"],
-        "edges, F1": means["f1"],
-        "power above half Nyquist / truth": math.exp(means["log_power"]),
-    }
-    if frames:
-        errors = [_errors(predict(model, objective, sample.image), sample) for sample in frames]
-        found["frames, AbsRel"] = sum(error for error, _ in errors) / len(errors)
-        found["frames, AbsRel / row"] = math.exp(sum(math.log(error / row) for error, row in errors) / len(errors))
-    return found
+@torch.no_grad()
+def through_vae(model: AdaptedLotus2, sample: Sample) -> Tensor:
+    """What the decoder makes of the true disparity's latent: no row can be much better."""
+    truth = disparity_annotation(sample.depth)[0][None]
+    return model.decode(model.encode(_reduced(truth, model.multiple)))[0].mean(0)
 
 
-def _measure_scene(disparity: Tensor, sample: Sample) -> dict[str, float]:
-    abs_rel, row = _errors(disparity, sample)
-    truth = F.interpolate(sample.depth[None, None], tuple(disparity.shape), mode="nearest-exact")[0, 0]
-    depth, truth = fit_depth(disparity, truth), truth.double().clamp(max=INDOORS_AND_STREETS[1])
-    power = high_frequency_ratio(power_spectrum(1 / depth), power_spectrum(1 / truth))
-    f1 = boundary_score(depth, truth).f1
-    record = {"abs_rel": abs_rel, "row": row, "log_power": math.log(max(power, 1e-12))}
-    return record if math.isnan(f1) else {**record, "f1": f1}  # a view without an edge
-
-
-def _errors(disparity: Tensor, sample: Sample) -> tuple[float, float]:
-    """AbsRel of the enlarged disparity, and of the image row."""
-    both = (_enlarged(disparity, sample), image_row(*sample.depth.shape))
-    return tuple(affine_invariant_depth_error(d, sample.depth).abs_rel for d in both)
-
-
-def _fitted(disparity: Tensor, sample: Sample) -> Tensor:
-    return fit_depth(_enlarged(disparity, sample), sample.depth)
-
-
-def _enlarged(disparity: Tensor, sample: Sample) -> Tensor:
-    return F.interpolate(disparity[None, None], tuple(sample.depth.shape), mode="bilinear")[0, 0]
+def _reduced(picture: Tensor, multiple: int) -> Tensor:
+    return F.interpolate(picture, process_size(*picture.shape[2:], LONGER_SIDE, multiple), mode="area")
 
 
 def _held_out(kind: str, seed: int) -> Sample:

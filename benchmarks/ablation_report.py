@@ -34,20 +34,23 @@ def save_report(folder: Path, found: Found, settings: Mapping[str, int]) -> None
 
 
 def table(found: Found) -> str:
-    """In the paper's order: mean and standard deviation over the seeds, and the paper's AbsRel in per cent."""
+    """Mean and standard deviation over the seeds beside the paper's AbsRel in per cent, in the paper's order."""
     paper = published_table("ablation")
-    published = {name: column for column, name in enumerate(paper.columns) if name[1] == "AbsRel"}
-    figures = list(next(iter(found.values()))[0])
-    header = ["", *figures, "seeds", *(f"{dataset}, paper" for dataset, _ in published)]
-    rows = [
-        [name, *(spread([of_seed[figure] for of_seed in found[name]]) for figure in figures), len(found[name]),
-         *(values[column] for column in published.values())]
-        for name, values in paper.methods.items() if name in found
-    ]  # fmt: skip
+    published = {dataset: column for column, (dataset, metric) in enumerate(paper.columns) if metric == "AbsRel"}
+    figures = list(dict.fromkeys(figure for of_row in found.values() for figure in of_row[0]))
+    header = ["", *figures, "seeds", *(f"{dataset}, paper" for dataset in published)]
+    rows = []
+    for name in [*(name for name in paper.methods if name in found), *(found.keys() - paper.methods.keys())]:
+        measured = [_spread([of_seed[figure] for of_seed in found[name] if figure in of_seed]) for figure in figures]
+        values = paper.methods.get(name)
+        printed = [None if values is None else values[column] for column in published.values()]
+        rows.append([name, *measured, len(found[name]), *printed])
     return markdown(header, rows)
 
 
-def spread(values: Sequence[float]) -> str:
+def _spread(values: Sequence[float]) -> str | None:
+    if not values:
+        return None
     mean = f"{statistics.mean(values):.3f}"
     return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.3f}"
 

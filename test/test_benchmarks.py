@@ -12,8 +12,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from benchmarks import ablation
+from benchmarks.ablation_figures import measure
 from benchmarks.ablation_report import table
 from benchmarks.ceilings import Ceilings
 from benchmarks.models import TASKS, TINY, make_plain
@@ -98,7 +100,7 @@ def test_ablation_trains_and_measures_every_row_of_the_papers_table(tmp_path):
     options = [text for name, path in folders.items() for text in (f"--{name}", path)]
     printed = run("benchmarks.ablation", "--quick", "--steps", "2", "--seeds", "1", *options)
     rows = json.loads((tmp_path / "output/ablation.json").read_text())["rows"]
-    assert rows.keys() == published_table("ablation").methods.keys()
+    assert rows.keys() == {*published_table("ablation").methods, ablation.CEILING}
     assert all(math.isfinite(value) for (figures,) in rows.values() for value in figures.values())
     errors = [figures["scenes, AbsRel"] for (figures,) in rows.values()]
     assert len(set(errors)) == len(errors)
@@ -116,28 +118,38 @@ def test_ablation_gives_all_rows_the_same_budget():
     assert [stage.steps for stage in configs[4].stages] == [400, 200]
 
 
-def test_ablation_measures_exact_disparity_as_exact(monkeypatch):
+def test_ablation_measures_exact_disparity_as_exact():
     seen = scenes.view(3, 128, 96, "room")
     sample = Sample("", seen.image, seen.depth)
-    monkeypatch.setattr(ablation, "predict", lambda *_: 0.5 / seen.depth + 0.1)
-    found = ablation.measure(None, None, [sample], [sample])
+    found = measure(lambda _: 0.5 / seen.depth + 0.1, [sample], [sample])
     assert found["scenes, AbsRel"] == pytest.approx(0, abs=1e-5) == found["frames, AbsRel / row"]
-    assert found["edges, F1"] == pytest.approx(1)
-    assert found["power above half Nyquist / truth"] == pytest.approx(1, abs=1e-3)
-    # A smaller one is enlarged for the error, and its edges are those of the pixels that it has.
-    row = image_row(48, 64)
-    monkeypatch.setattr(ablation, "predict", lambda *_: row)
-    found = ablation.measure(None, None, [sample], [sample])
+    assert found["scenes, edges F1"] == pytest.approx(1)
+    assert found["scenes, log10 of high-frequency power / truth"] == pytest.approx(0, abs=1e-3)
+
+
+def test_ablation_enlarges_a_smaller_answer_for_its_error():
+    seen = scenes.view(3, 128, 96, "room")
+    sample = Sample("", seen.image, seen.depth)
     of_row = affine_invariant_depth_error(image_row(96, 128), seen.depth).abs_rel
-    assert found["scenes, AbsRel"] == pytest.approx(of_row, rel=0.02)
+    found = measure(lambda _: image_row(48, 64), [sample], [sample])
+    assert found["scenes, AbsRel"] == pytest.approx(of_row, rel=0.02) == found["frames, AbsRel"]
     assert found["scenes, AbsRel / row"] == pytest.approx(1, abs=0.02) == found["frames, AbsRel / row"]
+    # Each of its pixels stands for the mean of four of the truth's, which has no power that only single pixels have.
+    halves = F.avg_pool2d(1 / seen.depth[None, None].clamp(max=80), 2)[0, 0]
+    found = measure(lambda _: halves, [sample], [])
+    assert found["scenes, log10 of high-frequency power / truth"] == pytest.approx(0, abs=0.02)
 
 
 def test_ablation_table_has_spreads_and_the_papers_numbers():
-    found = {"+ Detail Sharpener": [{"AbsRel": 0.1}, {"AbsRel": 0.3}], "Stochastic-DA": [{"AbsRel": 0.5}]}
+    found = {
+        "other": [{"F1": 0.7}],
+        "+ Detail Sharpener": [{"F1": 0.1, "AbsRel": 0.1}, {"F1": 0.2, "AbsRel": 0.3}],
+        "Stochastic-DA": [{"F1": 0.1, "AbsRel": 0.5}],
+    }
     _, _, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table(found).splitlines()]
-    assert rows[0][:4] == ["Stochastic-DA", "0.500", "1", "8.261"]
-    assert rows[1][:4] == ["+ Detail Sharpener", "0.200 ± 0.141", "2", "4.122"]
+    assert rows[0][:5] == ["Stochastic-DA", "0.100", "0.500", "1", "8.261"]
+    assert rows[1][:5] == ["+ Detail Sharpener", "0.150 ± 0.071", "0.200 ± 0.141", "2", "4.122"]
+    assert rows[2][:5] == ["other", "0.700", "-", "1", "-"]
 
 
 def test_gpu_bench_needs_neither_ros_nor_a_renderer():
