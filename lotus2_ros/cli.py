@@ -15,7 +15,7 @@ COMMANDS = {
     "bag": ("lotus2_ros.bag_command", "run the model over a recorded bag and write another"),
     "node": ("lotus2_ros.node_command", "run the ROS 2 node; ROS arguments follow --ros-args"),
     "params": ("lotus2_ros.params_command", "write config/perception.yaml and the README's tables"),
-    "train": ("lotus2_ros.training.command", "train the small bundled model from nothing"),
+    "train": ("lotus2_ros.training.command", "train the small bundled model, or the real one on FLUX.1-dev"),
     "evaluate": ("lotus2_ros.evaluation.command", "measure a model against exact or recorded depth"),
 }
 

@@ -196,7 +196,7 @@ def _source(
 def _locate_all(shapes: Mapping[str, Tensor], flux: Path, lotus2: Path) -> Mapping[str, tuple[WeightFile, str]]:
     """File and key of each weight, all of them checked against what the model has."""
     expected: dict[Path, dict[str, str]] = defaultdict(dict)
-    for name in shapes.keys() - set(EMBEDDINGS):
+    for name in (name for name in shapes if name not in EMBEDDINGS):
         file, key = locate(flux, lotus2, name)
         expected[file][key] = name
     places: dict[str, tuple[WeightFile, str]] = {}

@@ -38,9 +38,8 @@ class RecordedGroup:
 
     def _view(self, sample: Sample, task: str) -> tuple[Tensor, Tensor, Tensor]:
         """The sky counts in depth and has no normal, as in the public training of Lotus (arXiv 2409.18124)."""
-        image = F.interpolate(
-            sample.image.permute(2, 0, 1)[None].float(), self.size, mode="bilinear", antialias=True
-        )[0]  # fmt: skip
+        image = sample.image.permute(2, 0, 1)[None].float()
+        image = F.interpolate(image, self.size, mode="bilinear", antialias=True)[0]
         if task == "normals":
             annotation, valid = normals_annotation(self._nearest(sample, "normals").permute(1, 2, 0))
         else:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import Tensor
 
 from lotus2_ros.model.adapted import AdaptedLotus2
@@ -17,6 +18,7 @@ from lotus2_ros.training.batches import Batch, Batches, Group
 from lotus2_ros.training.config import RecordedConfig, ReleasedConfig, TrainingConfig
 from lotus2_ros.training.objectives import Objective
 
+PATIENCE = timedelta(hours=12)
 PANEL_ROWS = 4
 MEASURED_BATCHES = 24  # for the latents' mean and deviation
 LOOKED_AT = -1  # in place of a stage's number: batches that no stage learns from in this order
@@ -24,8 +26,9 @@ LOOKED_AT = -1  # in place of a stage's number: batches that no stage learns fro
 
 def train(config: TrainingConfig, work: Path, output: Path, workers: int) -> None:
     """The whole way; goes on where an earlier run in `work` was interrupted."""
-    # A step uses the adapters of one task.
-    accelerator = Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
+    # A step uses the adapters of one task; and the others wait while one process renders or looks through a data set.
+    parallel = DistributedDataParallelKwargs(find_unused_parameters=True), InitProcessGroupKwargs(timeout=PATIENCE)
+    accelerator = Accelerator(kwargs_handlers=list(parallel))
     with accelerator.main_process_first():
         groups = _load(config, work, workers)
     torch.manual_seed(config.seed)

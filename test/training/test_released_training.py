@@ -199,8 +199,11 @@ def test_two_processes_follow_the_mean_gradient_of_their_batches(run_of, tmp_pat
     command = ["train", str(path), "--work", str(tmp_path / "work"), "--output", str(tmp_path / "lotus2")]
     done = subprocess.run(
         [sys.executable, *launch, "-m", "lotus2_ros.cli", *command, "--set", "stages.single_step.steps=1"],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"}, capture_output=True, text=True, timeout=200,
-    )  # fmt: skip
+        env=os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
     assert done.returncode == 0, done.stderr
     remembered = read_weights(tmp_path / "work" / "single_step.safetensors")
     got = [remembered[f"optimizer.0.{index}.exp_avg"] / (1 - 0.9) for index in range(len(mean_gradient(config, (0,))))]
