@@ -27,8 +27,9 @@ FAR = 80.0  # metres; no lidar sees farther
 POINTS, NOISE, WRONG = 200, 0.01, 0.1
 IMAGE_NOISE = 5.0  # of 255
 EXACT_NOISE = 0.01  # of disparity
+NEAR = 0.98  # quantile of inverse depth that has disparity 1
 STANDING = (("room", 5), ("corridor", 7), ("desk", 8), ("street", 6))
-MOVING = (0, 3)
+MOVING = (5, 7, 9, 3, 0)
 FRAMES = {"standing": 50, "moving": 60}
 SETTLED = 15  # frames that a standing camera is given first
 ENDS = 10  # frames at the start and the end of a moving camera's that drift is told from
@@ -80,9 +81,10 @@ def moving_figures(sequences: Sequence[list[Shot]], name: str, every: int, wante
             drift_and_error(shots, follow(shots, every, tracking)) for tracking in (False, True)
         )
         found.append((drift, drift_alone, error, error_alone))
-    drift, drift_alone = (100 * max(values) for values in list(zip(*found, strict=True))[:2])
-    yield Figure("drift of a moving camera", name, drift, "%", wanted, f"untracked {drift_alone:.2f} %")
-    lag = max(error / alone for _, _, error, alone in found)
+    drifts, drifts_alone = ([100 * drift for drift in values] for values in list(zip(*found, strict=True))[:2])
+    note = f"at most {max(drifts):.2f}; untracked {statistics.median(drifts_alone):.2f}, at most {max(drifts_alone):.2f} %"
+    yield Figure("drift of a moving camera", name, statistics.median(drifts), "%", wanted, note)
+    lag = statistics.median(error / alone for _, _, error, alone in found)
     errors = ", ".join(f"{error:.3f} against {alone:.3f}" for _, _, error, alone in found)
     yield Figure("AbsRel of a moving camera", f"{name}, tracked over untracked", lag, "times", 1.05, errors)
 
@@ -104,7 +106,8 @@ def exact_shots(sequence: Sequence[scenes.View]) -> Iterator[Shot]:
         inverse = 1 / view.depth
         scale, shift = (torch.tensor([0.8, 0.1]) + 0.03 * torch.randn(2, generator=generator)).tolist()
         noise = EXACT_NOISE * torch.randn(inverse.shape, generator=generator)
-        disparity = scale * (inverse / inverse.max()) + shift + noise
+        # By a quantile, as the model is trained, or one near thing would drown the rest in noise.
+        disparity = scale * inverse / inverse.quantile(NEAR) + shift + noise
         yield Shot(Prediction(view.image, disparity, None, view.camera, PERIOD * number), known(view.depth))
 
 
