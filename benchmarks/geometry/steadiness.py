@@ -82,7 +82,8 @@ def moving_figures(sequences: Sequence[list[Shot]], name: str, every: int, wante
         )
         found.append((drift, drift_alone, error, error_alone))
     drifts, drifts_alone = ([100 * drift for drift in values] for values in list(zip(*found, strict=True))[:2])
-    note = f"at most {max(drifts):.2f}; untracked {statistics.median(drifts_alone):.2f}, at most {max(drifts_alone):.2f} %"
+    worst, worst_alone = max(drifts), max(drifts_alone)
+    note = f"at most {worst:.2f}; untracked {statistics.median(drifts_alone):.2f}, at most {worst_alone:.2f} %"
     yield Figure("drift of a moving camera", name, statistics.median(drifts), "%", wanted, note)
     lag = statistics.median(error / alone for _, _, error, alone in found)
     errors = ", ".join(f"{error:.3f} against {alone:.3f}" for _, _, error, alone in found)

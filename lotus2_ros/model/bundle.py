@@ -32,9 +32,7 @@ def save_bundle(model: AdaptedLotus2, folder: str | Path, *, metadata: Mapping[s
     metadata: `name` and `licence`; optionally `sources`, {file: sha256} of what it was made from, and `card`, free.
     """
     check_metadata(metadata)
-    taken, packed = model.transformer.config.in_channels, 4 * model.vae.config.latent_channels
-    if taken != packed:
-        raise ValueError(f"expected a model that takes the image's latent packed 2x2, {packed} channels, got {taken}")
+    _check_packing(model)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     number_format = str(dtype).removeprefix("torch.")
@@ -109,7 +107,15 @@ def _build(manifest: Mapping[str, Any], tasks: Sequence[str], conditioning: str)
                 adapter = manifest["adapters"].get(adapter_name(stage, task))
                 if adapter is not None:
                     model.add_adapter(stage, task, adapter["rank"], adapter["alpha"], adapter["targets"])
+    _check_packing(model)
     return model
+
+
+def _check_packing(model: AdaptedLotus2) -> None:
+    """Other networks can be trained, to be compared, but not run."""
+    taken, packed = model.transformer.config.in_channels, 4 * model.vae.config.latent_channels
+    if taken != packed:
+        raise ValueError(f"expected a model that takes the image's latent packed 2x2, {packed} channels, got {taken}")
 
 
 def check_metadata(metadata: Mapping[str, Any]) -> None:

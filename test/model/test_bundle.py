@@ -125,7 +125,15 @@ def test_weights_must_fit(bundle: Path, change: Change, message: str) -> None:
         (lambda m: m.update(family="other"), "got format 1 of family other"),
         (lambda m: m.pop("components"), "missing key components"),
         (lambda m: m["components"]["vae"].update(colour="red"), "colour"),
-        (lambda m: m["components"]["transformer"].update(in_channels=64), "takes 64 channels, but 4 latent channels"),
+        (
+            lambda m: m["components"]["transformer"].update(in_channels=64),
+            "takes 64 channels and gives 64, but 4 latent channels",
+        ),
+        (lambda m: m["components"]["transformer"].update(in_channels=4), "latent packed 2x2, 16 channels, got 4"),
+        (
+            lambda m: m["components"]["transformer"].update(in_channels=32, out_channels=16),
+            "latent packed 2x2, 16 channels, got 32",
+        ),
         (lambda m: m.update(conditioning="int3"), "unknown dtype 'int3'"),
     ],
 )
