@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -59,9 +59,6 @@ def train(
         return
     accelerator.step, accelerator.gradient_accumulation_steps = 0, stage.accumulate
     module, *optimizers = accelerator.prepare(ObjectiveModule(model, stage.objective), *optimizers)
-    precision = torch.autocast(
-        accelerator.device.type, torch.bfloat16, enabled=stage.mixed_precision == "bf16", cache_enabled=True
-    )
     losses: list[Tensor] = []
     with Progress(folder, stage.name, start, stage.steps, shown=accelerator.is_main_process) as progress:
         for number, batch in _numbered(batches, start * stage.accumulate, stage.steps * stage.accumulate, config):
@@ -70,16 +67,7 @@ def train(
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = rate
-            with accelerator.accumulate(module):
-                with precision:
-                    loss = module(batch.to(accelerator.device))
-                accelerator.backward(loss)
-                if accelerator.sync_gradients:
-                    accelerator.clip_grad_norm_(list(parameters.values()), GRADIENT_NORM)
-                for optimizer in optimizers:
-                    optimizer.step()
-                    optimizer.zero_grad()
-            losses.append(loss.detach())
+            losses.append(_step(accelerator, module, optimizers, parameters, batch, stage))
             if part:
                 continue
             if done % config.report_every == 0 or done == stage.steps:
@@ -92,6 +80,28 @@ def train(
                 save(checkpoint, done, parameters, optimizers)
     accelerator.wait_for_everyone()
     accelerator.free_memory()
+
+
+def _step(
+    accelerator: Accelerator,
+    module: nn.Module,
+    optimizers: Sequence[torch.optim.Optimizer],
+    parameters: Mapping[str, Tensor],
+    batch: Batch,
+    stage: StageConfig,
+) -> Tensor:
+    """The loss of a batch, its gradient added, and with the last of the accumulated ones a step."""
+    device = accelerator.device
+    with accelerator.accumulate(module):
+        with torch.autocast(device.type, torch.bfloat16, enabled=stage.mixed_precision == "bf16"):
+            loss = module(batch.to(device))
+        accelerator.backward(loss)
+        if accelerator.sync_gradients:
+            accelerator.clip_grad_norm_(list(parameters.values()), GRADIENT_NORM)
+        for optimizer in optimizers:  # accelerate's, which wait for the last
+            optimizer.step()
+            optimizer.zero_grad()
+    return loss.detach()
 
 
 def _numbered(batches: Batches, start: int, stop: int, config: TrainingConfig) -> Iterator[tuple[int, Batch]]:
