@@ -28,42 +28,6 @@ CLEAN = {"kind": "single_step", "prediction": "clean", "continuity": True}
 SHARPEN = {"kind": "sharpener"}
 
 
-@pytest.fixture(scope="session")
-def golden(shared):
-    return shared / "golden" / "tiny-flux"
-
-
-@pytest.fixture
-def run_of(golden, write):
-    """(objectives..., changes) -> a run of two steps of each on a room of Hypersim's."""
-    generator = np.random.default_rng(0)
-    for number in range(3):
-        geometry = f"ai_001_002/images/scene_cam_00_geometry_hdf5/frame.{number:04d}"
-        image = generator.integers(0, 255, (32, 48, 3)).astype(np.uint8)
-        write.rgb(f"ai_001_002/images/scene_cam_00_final_preview/frame.{number:04d}.tonemap.jpg", image)
-        write.hdf5(f"{geometry}.depth_meters.hdf5", generator.uniform(1, 9, (32, 48)))
-        write.hdf5(f"{geometry}.normal_cam.hdf5", generator.normal(size=(32, 48, 3)))
-
-    def make(*objectives, tasks=("depth",), lotus2=None, base_dtype="float32", **changes):
-        precision = "bf16" if base_dtype == "bfloat16" else "no"
-        stages = [
-            {
-                "name": objective["kind"], "objective": objective, "steps": 2, "batch": 2, "learning_rate": 1e-3,
-                "weight_decay": 0.0, "schedule": "constant", "mixed_precision": precision,
-            }
-            for objective in objectives
-        ]  # fmt: skip
-        flux = {"source": "released", "flux": golden, "lotus2": lotus2, "base_dtype": base_dtype}
-        data = [{"name": "hypersim", "folder": write.root, "size": (32, 48), "weight": 0.9}]
-        return TrainingConfig(
-            name="tiny", licence="none", seed=1, tasks=tasks, stages=stages, jitter=False,
-            network=flux | {"ranks": {"depth": 128, "normals": 256}}, data={"source": "recorded", "sets": data},
-            report_every=1, checkpoint_every=1, panels_every=2, **changes,
-        )  # fmt: skip
-
-    return make
-
-
 def train(config, folder):
     """The trained model, which weights were changed, the losses."""
     torch.manual_seed(config.seed)
