@@ -1,6 +1,6 @@
 """The rows of Lotus-2's ablation (arXiv 2512.01030, Table III), small: the same scenes, steps and seeds for each.
 
-    python -m benchmarks.ablation [--frames FOLDER] [--steps 400] [--seeds 3] [--output FOLDER] [--quick]
+    python -m benchmarks.ablation [--frames FOLDER] [--steps 400] [--seeds 3] [--only clean ...] [--quick]
 
 The bundled model's network from nothing, for depth, on rendered scenes of 64 x 48 pixels, behind the VAE of a trained
 bundle, which stays as it is. Each row is measured on held-out scenes of every kind and on recorded frames. What is
@@ -81,6 +81,7 @@ def main() -> None:
     held_out = [_held_out(kind, seed) for kind in scenes.KINDS for seed in range(FIRST_SEED, FIRST_SEED + views)]
     frames = [] if args.frames is None else list(read_frames(args.frames))
     shown = [*held_out[::views], *frames[:1]]
+    trainings = [training for training in TRAININGS if training.name in args.only]
     settings = {"steps": args.steps, "held-out views": len(held_out), "recorded frames": len(frames)}
     # The data is the same for all rows and seeds.
     data = configuration(TRAININGS[0], 0, args.steps, args.quick).data
@@ -92,7 +93,7 @@ def main() -> None:
     found = {CEILING: [measure(partial(through_vae, bundle), held_out, [])]}
     depths: dict[str, list[Tensor]] = {}
     for seed in range(args.seeds):
-        for training in TRAININGS:
+        for training in trainings:
             config = configuration(training, seed, args.steps, args.quick)
             model = build(config, bundle.vae).to(accelerator.device)
             # Other budgets have other folders: what is finished is not trained again.
@@ -187,6 +188,8 @@ def _arguments() -> argparse.Namespace:
         "--scenes", type=Path, default=rendered_scenes, help="what is missing of them is rendered (%(default)s)"
     )
     parser.add_argument("--frames", type=Path, help="folder of recorded frames")
+    names = [training.name for training in TRAININGS]
+    parser.add_argument("--only", nargs="+", default=names, choices=names, help="some of the trainings (all)")
     parser.add_argument("--steps", type=int, default=400, help="of the optimizer; half of them for the sharpener")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each row (%(default)s)")
     parser.add_argument("--views", type=int, default=20, help="held out, of each kind of scene (%(default)s)")
