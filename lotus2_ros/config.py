@@ -100,7 +100,7 @@ class SharpConfig:
     period: float = parameter(
         1.0, "Seconds between the starts of two sharpened frames", low=0.0, high=3600.0, live=True
     )
-    steps: int = parameter(0, "Euler steps of the sharpener; 0: the model's own", low=0, high=50, live=True)
+    steps: int = parameter(0, "Euler steps of the sharpener; 0: the model's own, if any", low=0, high=50, live=True)
     share: float = parameter(
         0.25,
         "Share of the model's time that a sharpened frame under way gets at least, however fast images come; a step "

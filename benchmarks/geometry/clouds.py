@@ -11,11 +11,11 @@ from torch import Tensor
 
 from benchmarks.geometry.figure import Figure
 from lotus2_ros.config import CloudConfig, Config
+from lotus2_ros.data.annotation import disparity_annotation
 from lotus2_ros.estimator import load_estimator
 from lotus2_ros.geometry.cloud import flying_pixels
 from lotus2_ros.geometry.sky import sky_mask
 from lotus2_ros.scenes import KINDS, View, view
-from lotus2_ros.training.data import disparity_target
 
 FIRST_SEED, STREETS, INDOORS = 9000, 20, 5  # streets, and views of each other kind
 WIDTH, HEIGHT = 640, 480
@@ -58,7 +58,7 @@ def true_sky(seen: View) -> Tensor:
     inverse = 1 / seen.depth
     low, high = torch.quantile(inverse.flatten(), torch.tensor([0.02, 0.98])).tolist()
     normals = torch.where(torch.isfinite(seen.normals), seen.normals, TOWARD)
-    return sky_mask((disparity_target(seen.depth)[0] + 1) / 2, normals, low / (high - low))
+    return sky_mask((disparity_annotation(seen.depth)[0][0] + 1) / 2, normals, low / (high - low))
 
 
 def _flying(views: list[View], blur: float) -> Figure:

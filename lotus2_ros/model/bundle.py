@@ -48,6 +48,7 @@ def save_bundle(model: AdaptedLotus2, folder: str | Path, *, metadata: Mapping[s
         "process_resolution": model.process_resolution,
         "antialias": model.antialias,
         "sharpener_steps": model.sharpener_steps,
+        "sharpens": model.sharpens,
         "prompt_tokens": model.conditioner.prompt_embeds.shape[1],
         "adapters": {
             name: {"rank": config.r, "alpha": config.lora_alpha, "targets": _targets(config.target_modules)}
@@ -99,6 +100,7 @@ def _build(manifest: Mapping[str, Any], tasks: Sequence[str], conditioning: str)
             process_resolution=manifest["process_resolution"],
             antialias=manifest["antialias"],
             sharpener_steps=manifest["sharpener_steps"],
+            sharpens=manifest.get("sharpens", True),
             conditioning=conditioning,
             metadata={key: manifest[key] for key in METADATA if key in manifest},
         )

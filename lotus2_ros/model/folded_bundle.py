@@ -41,6 +41,7 @@ def describe(
         "process_resolution": model.process_resolution,
         "antialias": model.antialias,
         "sharpener_steps": model.sharpener_steps,
+        "sharpens": model.sharpens,
         "prompt_tokens": model.transformer.prompt.shape[1],
         "base": plan.base,
         "adapters": {
@@ -111,6 +112,7 @@ def _build(manifest: Mapping[str, Any], tasks: tuple[str, ...]) -> FoldedLotus2:
             process_resolution=manifest["process_resolution"],
             antialias=manifest["antialias"],
             sharpener_steps=manifest["sharpener_steps"],
+            sharpens=manifest.get("sharpens", True),
             conditioning=manifest["conditioning"],
             metadata={key: manifest[key] for key in METADATA if key in manifest},
         )

@@ -35,8 +35,8 @@ class Lotus2(nn.Module):
 
     `tasks` it can do; `multiple`: sides of an image must be multiples of it; `process_resolution`: the longer side it
     is meant for, at most; `antialias`: whether images are low-pass filtered when they are brought down to it;
-    `sharpener_steps` by default; `conditioning`: the dtype in which timestep and guidance are rounded; `metadata`:
-    name, licence and whatever else its bundle tells.
+    `sharpener_steps` by default; `sharpens`: whether a node sharpens without being asked for steps; `conditioning`: the
+    dtype in which timestep and guidance are rounded; `metadata`: name, licence and whatever else its bundle tells.
 
     `launch(key, function, *tensors)` runs the encoder, a pass of the transformer or the decoder. Key and shapes say
     all that the function's work depends on, so that it may be recorded once and replayed.
@@ -51,6 +51,7 @@ class Lotus2(nn.Module):
         process_resolution: int,
         antialias: bool = False,
         sharpener_steps: int = 10,
+        sharpens: bool = True,
         conditioning: str = "bfloat16",
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
@@ -63,6 +64,7 @@ class Lotus2(nn.Module):
         self.process_resolution = process_resolution
         self.antialias = antialias
         self.sharpener_steps = sharpener_steps
+        self.sharpens = sharpens
         self.conditioning = conditioning
         self.metadata = dict(metadata or {})
         self.launch: Callable[..., Tensor] = call
@@ -70,7 +72,7 @@ class Lotus2(nn.Module):
     @property
     def settings(self) -> dict[str, Any]:
         """The constructor's keyword arguments that made this model."""
-        names = ("tasks", "process_resolution", "antialias", "sharpener_steps", "conditioning", "metadata")
+        names = ("tasks", "process_resolution", "antialias", "sharpener_steps", "sharpens", "conditioning", "metadata")
         return {name: getattr(self, name) for name in names}
 
     @property

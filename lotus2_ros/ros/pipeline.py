@@ -128,7 +128,8 @@ class Pipeline:
     def _predict(self, frame: Frame) -> Pending | None:
         """One frame's way; gives back what the sharpener may refine, or None."""
         config = self._config()
-        sharp = self._outputs.tasks("sharpener") if config.sharp.enabled else set()
+        sharpens = config.sharp.enabled and (self._estimator.model.sharpens or config.sharp.steps > 0)
+        sharp = self._outputs.tasks("sharpener") if sharpens else set()
         wanted = self._outputs.tasks("core") | sharp
         if not wanted.intersection(self._estimator.model.tasks):
             return None

@@ -71,6 +71,7 @@ class NetworkConfig(Section):
     sharpener_rank: Count
     process_resolution: Count
     sharpener_steps: Count
+    sharpens: bool = True  # whether a node sharpens without being asked for steps
     patch: Literal[1, 2] = 2
 
 

@@ -54,6 +54,7 @@ def build(network: NetworkConfig, tasks: tuple[Task, ...], stages: tuple[StageCo
         process_resolution=network.process_resolution,
         antialias=True,
         sharpener_steps=network.sharpener_steps,
+        sharpens=network.sharpens,
     )
     for task in tasks[1:]:
         model.add_adapter(CORE, task, network.core_rank, targets=CORE_TARGETS)
