@@ -141,7 +141,8 @@ def sparse(view: scenes.View, number: int) -> Tensor:
 
 @pytest.fixture(scope="module")
 def views() -> list[scenes.View]:
-    return list(itertools.islice(scenes.sequence(4, 60, WIDTH, HEIGHT), FRAMES))
+    """With the floor in sight."""
+    return list(itertools.islice(scenes.sequence(7, 60, WIDTH, HEIGHT), FRAMES))
 
 
 @pytest.fixture(scope="module")
