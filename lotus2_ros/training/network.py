@@ -80,5 +80,5 @@ def parameters_of(model: AdaptedLotus2, part: Part) -> dict[str, Tensor]:
 def measure_latents(model: AdaptedLotus2, batches: list[Batch]) -> None:
     """Shift and scale that bring the latents of images and annotations to mean 0 and standard deviation 1."""
     model.vae.register_to_config(shift_factor=0.0, scaling_factor=1.0)
-    latents = torch.cat([latent.flatten() for batch in batches for latent in encode(model, batch)])
+    latents = torch.cat([part.flatten() for batch in batches for part in encode(model, batch.to(model.device))])
     model.vae.register_to_config(shift_factor=float(latents.mean()), scaling_factor=1 / float(latents.std()))
