@@ -159,6 +159,10 @@ def main(args: list[str] | None = None) -> int:
         return 2
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except RuntimeError:
+        # An interruption between two of rclpy's own steps makes the next one fail for want of a context.
+        if rclpy.ok():
+            raise
     finally:
         if node is not None:
             node.close()

@@ -24,10 +24,14 @@ def set_parameter(client, name, value):
 def test_parameters_are_described_and_refused_with_a_reason(start, client):
     start({"qos_overrides./perception/points.publisher.reliability": "best_effort"})
     client.until(lambda: client.state() == "active", "active node")
-    qos = {
-        topic: client.node.get_publishers_info_by_topic(f"/perception/{topic}")[0].qos_profile.reliability
-        for topic in ("depth/image", "points", "disparity/image")
-    }
+    topics = "depth/image", "points", "disparity/image"
+
+    def publishers(topic):
+        return client.node.get_publishers_info_by_topic(f"/perception/{topic}")
+
+    # A service's answer may be here before the topics are known.
+    client.until(lambda: all(map(publishers, topics)), "publishers")
+    qos = {topic: publishers(topic)[0].qos_profile.reliability for topic in topics}
     best_effort, reliable = ReliabilityPolicy.BEST_EFFORT, ReliabilityPolicy.RELIABLE
     assert qos == {"depth/image": reliable, "points": best_effort, "disparity/image": reliable}
     answer = client.call(DescribeParameters, "describe_parameters", DescribeParameters.Request(names=["sharp.steps"]))
