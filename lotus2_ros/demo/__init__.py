@@ -14,9 +14,10 @@ from lotus2_ros.demo.results import read_results, save_cloud, save_picture
 from lotus2_ros.demo.scene import SCENE_FRAMES, SCENE_RATE, write_scene_bag
 from lotus2_ros.demo.session import SessionError, record_node
 from lotus2_ros.demo.table import table
+from lotus2_ros.model.bundle import MANIFEST, read_manifest
+from lotus2_ros.model.checkpoint import BUNDLED
 
 LIMIT = 300
-SHARPENER_STEPS = 4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
     if args.model:
         parameters.append(f"model.path:={args.model}")
     else:  # the bundled model sharpens when it is asked to, and the demo shows all there is
-        parameters.insert(0, f"sharp.steps:={SHARPENER_STEPS}")
+        steps = read_manifest(BUNDLED / MANIFEST)["sharpener_steps"]
+        parameters.insert(0, f"sharp.steps:={steps}")
     if next(read_messages(source, [COMPRESSED_TOPIC]), None) is not None:
         parameters.append("input.image_transport:=compressed")
     print(f"playing at {rate:g} x the speed of the recording")

@@ -118,7 +118,6 @@ class TrainingConfig(Section):
     jitter: bool = True  # of the images' colours
     loaders: int = Field(default=0, ge=0)  # processes that make batches beside the training
     gradient_checkpointing: bool = False
-    compile: bool = False  # the transformer's blocks, by torch.compile
 
     @model_validator(mode="after")
     def _distinct(self) -> TrainingConfig:

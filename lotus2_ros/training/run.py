@@ -71,8 +71,6 @@ def run_stages(
     model.vae.to(memory_format=torch.channels_last)
     if config.gradient_checkpointing:
         model.transformer.enable_gradient_checkpointing()
-    if config.compile:
-        _compile(model)
     for index, stage in enumerate(config.stages):
         batches_of = partial(
             Batches, groups, config.tasks, stage.batch, multiple=model.multiple, size=stage.size,
@@ -102,10 +100,3 @@ def _panels(model: AdaptedLotus2, objective: Objective, batches: Sequence[Batch]
         rows = torch.cat((image * 0.5 + 0.5, answer, truth * 0.5 + 0.5), dim=3)
         panels[batch.task] = torch.cat(list(rows), dim=1).cpu()
     return panels
-
-
-def _compile(model: AdaptedLotus2) -> None:
-    # One for each kind of block, size of image and state of the adapters.
-    torch._dynamo.config.recompile_limit = 64
-    for block in (*model.transformer.transformer_blocks, *model.transformer.single_transformer_blocks):
-        block.compile()
