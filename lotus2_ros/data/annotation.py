@@ -31,6 +31,16 @@ def disparity_annotation(depth: Tensor, *, sky_in_range: bool = True) -> tuple[T
     return scaled.clamp(-1, 1).expand(3, *depth.shape), valid
 
 
+def renormalize(annotation: Tensor, valid: Tensor) -> Tensor:
+    """Disparity annotations (B, 3, H, W) that were cut out of larger ones, valid (B, 1, H, W), in their own range.
+
+    The same as :func:`disparity_annotation` of the part, but for what was clamped in the whole.
+    """
+    known = torch.where(valid, annotation[:, :1], torch.nan).flatten(1)
+    low, high = torch.nanquantile(known, torch.tensor(QUANTILES, device=known.device), dim=1)[..., None, None, None]
+    return ((annotation - low) / (high - low).clamp_min(1e-6) * 2 - 1).clamp(-1, 1)
+
+
 def normals_annotation(normals: Tensor, sky: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """normals (H, W, 3) in the optical frame, NaN where unknown -> annotation (3, H, W) in the model's axes, valid.
 

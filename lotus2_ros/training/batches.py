@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from lotus2_ros.data.annotation import mirror
+from lotus2_ros.data.annotation import mirror, renormalize
 
 MIRRORED = 0.5
 
@@ -50,7 +50,8 @@ class Group(Protocol):
 
 
 class Batches(Dataset[Batch]):
-    """All batches of one stage. `size`: of the images, a part of their own; `tasks` in turn; `rank` of the process."""
+    """All batches of one stage. `size`: of the images, a part of their own; `crop`: the smallest part of their sides
+    that is looked at, brought to that size; `tasks` in turn; `rank` of the process."""
 
     def __init__(
         self,
@@ -60,6 +61,7 @@ class Batches(Dataset[Batch]):
         *,
         multiple: int,
         size: float = 1.0,
+        crop: float = 1.0,
         jitter: bool = True,
         seed: int = 0,
         rank: int = 0,
@@ -67,7 +69,8 @@ class Batches(Dataset[Batch]):
         if not groups or not all(len(group) for group in groups):
             raise ValueError("expected at least one view in each group of the training data, got none")
         self.groups, self.tasks, self.batch = groups, tasks, batch
-        self.multiple, self.size, self.jitter, self.seed, self.rank = multiple, size, jitter, seed, rank
+        self.multiple, self.size, self.crop, self.jitter = multiple, size, crop, jitter
+        self.seed, self.rank = seed, rank
         self.weights = torch.tensor([float(group.weight) for group in groups])
 
     def __getitem__(self, number: int) -> Batch:
@@ -79,14 +82,35 @@ class Batches(Dataset[Batch]):
         indices = torch.randint(len(group), (self.batch,), generator=generator).tolist()
         image, annotation, valid = group.read(indices, task)
         sides = [int(side * self.size) // self.multiple * self.multiple for side in image.shape[2:]]
+        if self.crop < 1:
+            rows, columns = window(image.shape[2:], self.crop, generator)
+            image, annotation, valid = (values[:, :, rows, columns] for values in (image, annotation, valid))
+            if task == "depth":
+                annotation = renormalize(annotation, valid)
         if sides != list(image.shape[2:]):
-            image, annotation = (F.interpolate(values, sides, mode="area") for values in (image, annotation))
-            valid = F.interpolate(valid.float(), sides, mode="area") > 0.999
+            image, annotation, valid = (resize(values, sides) for values in (image, annotation, valid.float()))
+            valid = valid > 0.999
         if torch.rand((), generator=generator) < MIRRORED:
             image, annotation, valid = image.flip(-1), mirror(annotation, task), valid.flip(-1)
         if self.jitter:
             image = jitter(image, generator)
         return Batch(task, image, annotation, valid, int(torch.randint(2**62, (), generator=generator)))
+
+
+def window(sides: Sequence[int], smallest: float, generator: torch.Generator) -> tuple[slice, slice]:
+    """Rows and columns of a part of an image of `sides` (H, W), of its shape and of `smallest` to all of its sides."""
+    part = smallest + (1 - smallest) * float(torch.rand((), generator=generator))
+    lengths = [round(side * part) for side in sides]
+    starts = [int(torch.randint(side - n + 1, (), generator=generator)) for side, n in zip(sides, lengths, strict=True)]
+    rows, columns = (slice(start, start + n) for start, n in zip(starts, lengths, strict=True))
+    return rows, columns
+
+
+def resize(values: Tensor, sides: Sequence[int]) -> Tensor:
+    """(B, C, H, W) to (B, C, *sides): means where it shrinks, linear where it grows."""
+    if sides[0] > values.shape[2]:
+        return F.interpolate(values, tuple(sides), mode="bilinear", align_corners=False)
+    return F.interpolate(values, tuple(sides), mode="area")
 
 
 def jitter(images: Tensor, generator: torch.Generator) -> Tensor:

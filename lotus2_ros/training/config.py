@@ -87,8 +87,8 @@ class ReleasedConfig(Section):
 
 
 class StageConfig(Section):
-    """One stage: an objective and how long. `size`: of the images, a part of their own; `batch` of each process and
-    `accumulate` of them to a step; without `schedule` the rate is constant after the warm-up."""
+    """One stage: an objective and how long. `size` and `crop` of the images: see `Batches`; `batch` of each process
+    and `accumulate` of them to a step; without `schedule` the rate is constant after the warm-up."""
 
     name: str = Field(pattern=r"^\w+$")
     objective: Objective = Field(discriminator="kind")
@@ -101,6 +101,7 @@ class StageConfig(Section):
     optimizer: Literal["adamw", "muon"] = "adamw"
     accumulate: Count = 1
     size: float = Field(default=1.0, gt=0, le=1)
+    crop: float = Field(default=1.0, gt=0, le=1)
     mixed_precision: Literal["no", "bf16"] = "no"
 
 

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from lotus2_ros.model.adapted import AdaptedLotus2
 from lotus2_ros.model.lotus2 import CORE, CORE_TIMESTEP
 from lotus2_ros.training.batches import Batch
+from lotus2_ros.training.decoded import decoded_error
 
 # A part of the model that a stage trains.
 Part = Literal["vae", "core", "sharpener"]
@@ -31,9 +32,7 @@ class _Objective(BaseModel):
     def loss(self, model: AdaptedLotus2, batch: Batch) -> Tensor:
         """A scalar to minimise."""
         image, truth = encode(model, batch)
-        error = self.error(model, batch.task, image, truth, batch.generator())
-        valid = latent_valid(batch.valid, model.vae_factor)
-        return (error.float().square() * valid).sum() / (valid.sum() * error.shape[1]).clamp_min(1)
+        return _mean_square(self.error(model, batch.task, image, truth, batch.generator()), model, batch)
 
     def error(
         self, model: AdaptedLotus2, task: str, image: Tensor, truth: Tensor, generator: torch.Generator
@@ -111,6 +110,22 @@ class SingleStep(_Objective):
         return model.continuity[task](predicted) if self.continuity else predicted
 
 
+class EndToEnd(SingleStep):
+    """The core predictor again, which now sees what comes of its latents: to their error that of the decoded annotation
+    is added, see :func:`decoded_error`, as in the end-to-end fine-tuning of arXiv 2409.11355.
+    """
+
+    kind: Literal["end_to_end"]
+    decoded: float = Field(gt=0)
+    angles: float = Field(gt=0)
+
+    def loss(self, model: AdaptedLotus2, batch: Batch) -> Tensor:
+        image, truth = encode(model, batch)
+        predicted = self.predict(model, image, batch.task, batch.generator())
+        values, angles = decoded_error(model, predicted, batch)
+        return _mean_square(predicted - truth, model, batch) + self.decoded * values + self.angles * angles
+
+
 class Sharpener(_Objective):
     """The detail sharpener: a flow from what the trained core predicts, z_c, to the annotation.
 
@@ -174,15 +189,19 @@ class Autoencoder(_Objective):
         return crop.contiguous(memory_format=torch.channels_last)
 
 
-Objective = StochasticFlow | DeterministicFlow | SingleStep | Sharpener | Autoencoder
+Objective = StochasticFlow | DeterministicFlow | SingleStep | Sharpener | Autoencoder | EndToEnd
 
 
 @torch.no_grad()
 def encode(model: AdaptedLotus2, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Latents (B, C, h, w) of the images and of their annotations, in the VAE's own precision."""
-    with torch.autocast(batch.image.device.type, enabled=False):
-        image, truth = model.encode(torch.cat((batch.image, batch.annotation))).chunk(2)
+    """Latents (B, C, h, w) of the images and of their annotations."""
+    image, truth = model.encode(torch.cat((batch.image, batch.annotation))).to(model.vae.dtype).chunk(2)
     return image, truth
+
+
+def _mean_square(error: Tensor, model: AdaptedLotus2, batch: Batch) -> Tensor:
+    valid = latent_valid(batch.valid, model.vae_factor)
+    return (error.float().square() * valid).sum() / (valid.sum() * error.shape[1]).clamp_min(1)
 
 
 def latent_valid(valid: Tensor, factor: int) -> Tensor:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lotus2_ros.data.annotation import disparity_annotation, mirror, normals_annotation
+from lotus2_ros.data.annotation import disparity_annotation, mirror, normals_annotation, renormalize
 
 
 def test_disparity_puts_the_quantiles_at_minus_one_and_one_and_the_sky_far():
@@ -42,3 +42,15 @@ def test_mirroring_a_normal_exchanges_left_and_right():
     assert torch.equal(mirrored[0, :, 0, 0], torch.tensor([-0.6, 0.8, 0.0]))
     assert torch.equal(mirrored[0, :, 0, 4], torch.tensor([0.0, 0, 1]))
     assert torch.equal(mirror(left_and_up, "depth"), left_and_up.flip(-1))
+
+
+def test_a_part_in_its_own_range_is_what_its_depth_alone_would_give():
+    depth = torch.rand(30, 40, generator=torch.Generator().manual_seed(0)) * 6 + 1
+    depth[:2] = 20  # the far end is in the part too
+    depth[:, :2] = 0.5
+    depth[4, 5] = torch.nan
+    whole, valid = disparity_annotation(depth)
+    rows, columns = slice(3, 20), slice(4, 31)
+    part, known = disparity_annotation(depth[rows, columns])
+    found = renormalize(whole[None, :, rows, columns], valid[None, None, rows, columns])[0]
+    torch.testing.assert_close(found[:, known], part[:, known], atol=1e-4, rtol=0)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lotus2_ros.training.batches import Batches, jitter
+from lotus2_ros.training.batches import Batches, jitter, window
 from lotus2_ros.training.rendered import RenderedGroup
 
 
@@ -60,6 +60,36 @@ def test_smaller_images_are_means_and_fit_the_model(group):
     assert batch.image.shape == (4, 3, 16, 16) and batch.valid.shape == (4, 1, 16, 16)
     assert batch.valid.dtype == torch.bool and batch.valid.all()
     assert float(batch.annotation.mean()) == pytest.approx(float(batches([group])[0].annotation.mean()), abs=0.03)
+
+
+def test_parts_of_images_are_enlarged_with_their_annotation(group):
+    """In the group's views normals = image with its channels in reverse."""
+    whole, part = (batches([group], crop=crop, jitter=False) for crop in (1.0, 0.6))
+    for number in range(1, 13, 2):
+        batch = part[number]
+        assert batch.image.shape == whole[number].image.shape and batch.valid.all()
+        torch.testing.assert_close(batch.annotation[:, 1:], batch.image.flip(1)[:, 1:], atol=0.02, rtol=0)
+        assert not torch.equal(batch.image, whole[number].image)
+
+
+def test_the_depth_of_a_part_has_the_range_of_the_part(group):
+    batch = batches([group], crop=0.5, jitter=False)[0]
+    low, high = batch.annotation[:, 0].flatten(1).aminmax(dim=1)
+    assert (low < -0.95).all() and (high > 0.95).all()
+    image, depth = -batch.image[:, 0].flatten(1), batch.annotation[:, 0].flatten(1)
+    inside = depth.abs() < 0.99
+    for x, y, known in zip(image, depth, inside, strict=True):
+        assert torch.corrcoef(torch.stack((x[known], y[known])))[0, 1] > 0.999
+
+
+def test_windows_are_of_every_size_and_place():
+    generator = torch.Generator().manual_seed(0)
+    windows = [window((48, 160), 0.5, generator) for _ in range(200)]
+    sizes = torch.tensor([(rows.stop - rows.start, columns.stop - columns.start) for rows, columns in windows])
+    assert sizes.amin(0).tolist() <= [24, 82] and (sizes.amax(0) >= torch.tensor([47, 158])).all()
+    assert ((sizes[:, 1] / sizes[:, 0] - 160 / 48).abs() < 0.15).all()
+    assert min(rows.start for rows, _ in windows) == 0 and max(rows.stop for rows, _ in windows) == 48
+    assert min(columns.start for _, columns in windows) == 0 and max(columns.stop for _, columns in windows) == 160
 
 
 def test_groups_come_up_by_their_weight(group):

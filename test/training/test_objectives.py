@@ -10,13 +10,14 @@ def objective(kind, **fields):
     return objectives.Objective.__args__[KINDS.index(kind)](kind=kind, **fields)
 
 
-KINDS = ("stochastic_flow", "deterministic_flow", "single_step", "sharpener", "autoencoder")
+KINDS = ("stochastic_flow", "deterministic_flow", "single_step", "sharpener", "autoencoder", "end_to_end")
 ALL = {
     "stochastic_flow": objective("stochastic_flow", steps=3),
     "deterministic_flow": objective("deterministic_flow", steps=3),
     "clean": objective("single_step", prediction="clean", continuity=False),
     "residual": objective("single_step", prediction="residual", continuity=False),
     "continuity": objective("single_step", prediction="clean", continuity=True),
+    "end_to_end": objective("end_to_end", prediction="clean", continuity=True, decoded=1.0, angles=2.0),
     "sharpener": objective("sharpener"),
 }
 
@@ -61,6 +62,7 @@ def perfect_answers():
         "clean": lambda model, latent, timestep: model.truth,
         "residual": lambda model, latent, timestep: model.image - model.truth,
         "continuity": lambda model, latent, timestep: model.truth,
+        "end_to_end": lambda model, latent, timestep: model.truth,
         "sharpener": lambda model, latent, timestep: pytest.fail("the sharpener asks for a velocity"),
     }
 
@@ -121,11 +123,25 @@ def test_every_objective_trains_a_real_network(name, network, batch):
     assert torch.isfinite(loss)
     reached = {key for key, parameter in parameters.items() if parameter.grad is not None and parameter.grad.any()}
     assert reached and not any(parameter.grad is not None for parameter in model.vae.parameters())
-    assert any(key.startswith("continuity.normals") for key in reached) == (name == "continuity")
+    assert any(key.startswith("continuity.normals") for key in reached) == (name in ("continuity", "end_to_end"))
     assert not any("depth" in key for key in reached)
     latent = model.encode(batch("normals").image)
     predicted = ALL[name].predict(model, latent, "normals", torch.Generator().manual_seed(0))
     assert predicted.shape == latent.shape
+
+
+def test_end_to_end_adds_what_comes_of_the_latent(network, batch):
+    torch.manual_seed(0)
+    model = build(network, ("depth",), (stage_of(ALL["end_to_end"]),))
+    latents = ALL["continuity"].loss(model, batch("depth")).item()
+    losses = {
+        weight: objective("end_to_end", prediction="clean", continuity=True, decoded=weight, angles=weight)
+        .loss(model, batch("depth"))
+        .item()
+        for weight in (1.0, 3.0)
+    }
+    assert losses[3.0] - latents == pytest.approx(3 * (losses[1.0] - latents), rel=1e-4)
+    assert losses[1.0] > latents
 
 
 def test_without_pack_unpack_a_token_is_one_latent_pixel(network, batch):
