@@ -87,21 +87,14 @@ class DeterministicFlow(_Objective):
         return _euler(lambda z, time: _at(model, z, task, time), image, self.steps)
 
 
-class SingleStep(_Objective):
-    """The core predictor: one pass at t = 1.
+class _OnePass(_Objective):
+    """One pass at t = 1. Residual: z_y = z_x - f(z_x, 1) (eq. 13); clean data: z_y = f(z_x, 1) (eq. 15).
 
-    Residual: z_y = z_x - f(z_x, 1) (eq. 13); clean data: z_y = f(z_x, 1) (eq. 15); minimise the squared error of z_y.
     With `continuity` z_y then goes through the local continuity module (eq. 14), as in the released model.
     """
 
-    kind: Literal["single_step"]
     prediction: Literal["clean", "residual"]
     continuity: bool
-
-    def error(
-        self, model: AdaptedLotus2, task: str, image: Tensor, truth: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        return self.predict(model, image, task, generator) - truth
 
     def predict(self, model: AdaptedLotus2, image: Tensor, task: str, generator: torch.Generator) -> Tensor:
         predicted = model.transform(image, CORE, task, CORE_TIMESTEP)
@@ -110,8 +103,19 @@ class SingleStep(_Objective):
         return model.continuity[task](predicted) if self.continuity else predicted
 
 
-class EndToEnd(SingleStep):
-    """The core predictor again, which now sees what comes of its latents: to their error that of the decoded annotation
+class SingleStep(_OnePass):
+    """The core predictor: minimise the squared error of z_y."""
+
+    kind: Literal["single_step"]
+
+    def error(
+        self, model: AdaptedLotus2, task: str, image: Tensor, truth: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        return self.predict(model, image, task, generator) - truth
+
+
+class EndToEnd(_OnePass):
+    """The core predictor, which sees what comes of its latents: to their squared error that of the decoded annotation
     is added, see :func:`decoded_error`, as in the end-to-end fine-tuning of arXiv 2409.11355.
     """
 

@@ -67,7 +67,7 @@ def perfect_answers():
     }
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", [name for name in ALL if name != "end_to_end"])
 def test_a_network_that_answers_the_equation_has_no_error(name, latents):
     image, truth = latents
     model = Perfect(image, truth, perfect_answers()[name])
