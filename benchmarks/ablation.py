@@ -31,7 +31,7 @@ from lotus2_ros.data.sample import Sample
 from lotus2_ros.evaluation.frames import read_frames
 from lotus2_ros.model.adapted import AdaptedLotus2
 from lotus2_ros.model.bundle import load_bundle
-from lotus2_ros.model.lotus2 import process_size
+from lotus2_ros.model.interface import process_size
 from lotus2_ros.training import network, rendered
 from lotus2_ros.training.config import TrainingConfig, read_config
 from lotus2_ros.training.objectives import Objective

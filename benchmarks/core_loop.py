@@ -11,7 +11,8 @@ from torch import Tensor
 
 from benchmarks.timing import percentile
 from lotus2_ros.device import Download, copy_stream, use_threads
-from lotus2_ros.estimator import Estimator, Geometry
+from lotus2_ros.estimate import Geometry
+from lotus2_ros.estimator import Estimator
 from lotus2_ros.worker import Mailboxes, Worker
 
 LEFT_OUT = 10  # frames at the start

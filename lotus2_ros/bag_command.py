@@ -13,7 +13,8 @@ from lotus2_ros.bags import BagWriter, Frame, open_recording
 from lotus2_ros.bags.frames import typestore
 from lotus2_ros.bags.writer import write_frame
 from lotus2_ros.config import Config
-from lotus2_ros.estimator import Estimator, Geometry, load_estimator
+from lotus2_ros.estimate import Geometry
+from lotus2_ros.estimator import Estimator, load_estimator
 from lotus2_ros.geometry.aligner import Aligner
 from lotus2_ros.geometry.reference import Reference
 from lotus2_ros.ros.diagnostics import frame_report

@@ -1,8 +1,7 @@
 """Every parameter of the node and the command line: the one place of defaults, limits and help texts.
 
-A field is declared with :func:`parameter`; ``ros/parameters.py`` turns it into a ROS parameter named
-``<group>.<field>``, ``lotus2 params`` into ``config/perception.yaml`` and the README's table, ``lotus2 infer`` into
-command line options.
+A field is declared with :func:`parameter`; ``ros/parameters.py`` makes a ROS parameter ``<group>.<field>`` of it,
+``lotus2 params`` ``config/perception.yaml`` and the README's table, ``lotus2 infer`` command line options.
 """
 
 from __future__ import annotations
@@ -45,7 +44,8 @@ class ModelConfig:
         choices=("mode", "sample"),
         live=True,
     )
-    seed: int = parameter(0, "Seed of posterior:=sample", low=0, high=2**31 - 1, live=True)
+    seed: int = parameter(0, "Seed of posterior:=sample and of a generative model's noise", low=0, high=2**31 - 1)
+    samples: int = parameter(4, "Samples of a generative model; their median is the answer", low=1, high=64)
     conditioning: str = parameter(
         "bfloat16",
         "Rounding of guidance and timesteps; bfloat16 is what the published results were made with",

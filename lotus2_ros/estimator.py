@@ -4,61 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from dataclasses import replace
+from functools import partial
 from itertools import combinations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lotus2_ros.annotations import annotate
 from lotus2_ros.config import Config
 from lotus2_ros.device import Stopwatch, finish, upload, use_threads
+from lotus2_ros.estimate import Geometry
 from lotus2_ros.geometry.aligner import Aligner
 from lotus2_ros.geometry.alignment import AlignmentError
 from lotus2_ros.geometry.camera import Camera
-from lotus2_ros.geometry.normals import MODEL_TO_OPTICAL, normalize
 from lotus2_ros.geometry.reference import Reference, fit_to_reference
 from lotus2_ros.geometry.scale import Prediction, Scale, relative_scale
 from lotus2_ros.geometry.sky import sky_mask
 from lotus2_ros.model import checkpoint
-from lotus2_ros.model.lotus2 import Lotus2, process_size
+from lotus2_ros.model.interface import GeometryModel
 from lotus2_ros.model.runtime import choose_resolution, optimize
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """What is known of one image. Tensors are on the model's device, at the image's size (H, W)."""
-
-    image: Tensor  # (H, W, 3) uint8 RGB
-    camera: Camera | None
-    stage: str  # core | sharpener
-    scale: Scale
-    disparity: Tensor | None  # (H, W) float32 in [0, 1], affine-invariant, 1 = near
-    normals: Tensor | None  # (H, W, 3) float32, unit, optical frame, toward the camera
-    stopwatch: Stopwatch = field(repr=False)  # of what was done for it
-    latents: dict[str, Tensor] = field(repr=False, default_factory=dict)  # clean annotation latents by task
-    sky: Tensor | None = field(repr=False, default=None)  # (H, W) bool; None: not looked for
-
-    @property
-    def latency(self) -> dict[str, float]:
-        """Seconds per stage, in order. Waits until the model's device is done with them."""
-        return self.stopwatch.read()
-
-    @cached_property
-    def depth(self) -> Tensor | None:
-        """(H, W) float32 along z: metres if ``scale.metric``, else up to one unknown factor; NaN invalid, +Inf sky."""
-        if self.disparity is None:
-            return None
-        depth = self.scale.depth_of(self.disparity)
-        return depth if self.sky is None else depth.masked_fill_(self.sky, torch.inf)
-
-    @cached_property
-    def points(self) -> Tensor | None:
-        """(H, W, 3) float32 in the optical frame, in the unit of ``depth``; NaN invalid. None without a camera."""
-        if self.depth is None or self.camera is None:
-            return None
-        return self.camera.unproject(self.depth)
 
 
 class Estimator:
@@ -67,7 +33,7 @@ class Estimator:
     It works at ``config.model.process_resolution``, or where that is 0 at ``resolution``, by default the model's own.
     """
 
-    def __init__(self, model: Lotus2, config: Config, resolution: int | None = None) -> None:
+    def __init__(self, model: GeometryModel, config: Config, resolution: int | None = None) -> None:
         self.model = model
         self.config = config
         self.device = model.device
@@ -114,15 +80,19 @@ class Estimator:
         with stopwatch("core"):
             latents = self.model.cores(latent, tasks)
         with stopwatch("decode"):
-            disparity, normals = self._decode(latents, image.shape[:2])
-        scale, sky = relative_scale(), None
-        if disparity is not None:
+            found = annotate(self.model, latents, image.shape[:2])
+        scale, sky, aligner = relative_scale(), None, aligner or Aligner()
+        if found.affine_depth is not None:
             with stopwatch("align"):
-                prediction = Prediction(image, disparity, normals, camera, stamp)
-                scale = (aligner or Aligner()).align(prediction, reference, self.config.scale)
-                sky = self._sky(disparity, normals, scale)
+                seen = found.affine_depth, found.normals, camera, reference
+                found = found.inverted(aligner.inverter.shift_of(*seen, self.config.scale, stamp))
+        if found.disparity is not None:
+            with stopwatch("align"):
+                prediction = Prediction(image, found.disparity, found.normals, camera, stamp)
+                scale = aligner.align(prediction, reference, self.config.scale)
+                sky = self._sky(found.disparity, found.normals, scale)
         self._seen.add(self._process_size(*image.shape[:2]))
-        return Geometry(image, camera, "core", scale, disparity, normals, stopwatch, latents, sky)
+        return Geometry(image, camera, "core", scale, found, stopwatch, latents, sky)
 
     @torch.inference_mode()
     def sharpen(
@@ -148,15 +118,15 @@ class Estimator:
                 yield None
             latents[task] = sharp
         with stopwatch("decode"):
-            disparity, normals = self._decode(latents, coarse.image.shape[:2])
+            found = annotate(self.model, latents, coarse.image.shape[:2])
         scale = coarse.scale
-        if disparity is not None and coarse.depth is not None:
+        if found.disparity is not None and coarse.depth is not None:
             with stopwatch("align"), suppress(AlignmentError):
-                factor, shift, _ = fit_to_reference(disparity, Reference(coarse.depth))
+                factor, shift, _ = fit_to_reference(found.disparity, Reference(coarse.depth))
                 scale = replace(scale, scale=factor, shift=shift, steadying=None)
         with stopwatch("align"):
-            sky = self._sky(disparity, normals, scale)
-        sharpened = replace(coarse, stage="sharpener", disparity=disparity, normals=normals, sky=sky)
+            sky = self._sky(found.disparity, found.normals, scale)
+        sharpened = replace(coarse, stage="sharpener", annotations=found, sky=sky)
         yield replace(sharpened, scale=scale, latents=latents, stopwatch=stopwatch)
 
     def _sky(self, disparity: Tensor | None, normals: Tensor | None, scale: Scale) -> Tensor | None:
@@ -205,28 +175,13 @@ class Estimator:
         return resized / 127.5 - 1
 
     def _process_size(self, height: int, width: int) -> tuple[int, int]:
-        return process_size(height, width, self.process_resolution, self.model.multiple)
+        return self.model.process_size(height, width, self.process_resolution)
 
     def _posterior(self) -> torch.Generator | None:
         """None for the mode; a generator, seeded anew for each image, for a sample."""
         if self.config.model.posterior == "mode":
             return None
         return torch.Generator(self.device).manual_seed(self.config.model.seed)
-
-    def _decode(self, latents: dict[str, Tensor], size: Sequence[int]) -> tuple[Tensor | None, Tensor | None]:
-        """Disparity (H, W) and normals (H, W, 3) of the tasks at hand, at the image's ``size``."""
-        disparity = normals = None
-        decoded = self.model.decode(torch.cat(list(latents.values())))
-        for task, picture in zip(latents, decoded.split(1), strict=True):
-            # The mean of the channels first: it is the same, and one channel is resized faster than three.
-            channels = picture.mean(dim=1, keepdim=True) if task == "depth" else picture
-            pixels = F.interpolate(channels, tuple(size), mode="bilinear", align_corners=False)[0]
-            if task == "depth":
-                disparity = pixels[0]
-            else:
-                # Length 1 only after resizing: means of unit vectors are shorter.
-                normals = normalize(MODEL_TO_OPTICAL * (2 * pixels.permute(1, 2, 0) - 1))
-        return disparity, normals
 
 
 def load_estimator(config: Config, *, live: bool = False) -> Estimator:
@@ -240,7 +195,13 @@ def load_estimator(config: Config, *, live: bool = False) -> Estimator:
     if chosen.threads and not live:
         use_threads(chosen.threads)
     model = checkpoint.load(
-        chosen.path, device=chosen.device, dtype=chosen.dtype, tasks=chosen.tasks, conditioning=chosen.conditioning
+        chosen.path,
+        device=chosen.device,
+        dtype=chosen.dtype,
+        tasks=chosen.tasks,
+        conditioning=chosen.conditioning,
+        samples=chosen.samples,
+        seed=chosen.seed,
     )
     optimize(model, compile=chosen.compile, graphs=chosen.compile)
     return Estimator(model, config, choose_resolution(model) if live else None)

@@ -12,7 +12,8 @@ import torch
 
 from lotus2_ros.bags.files import read_rgb
 from lotus2_ros.config import Config
-from lotus2_ros.estimator import Estimator, Geometry, load_estimator
+from lotus2_ros.estimate import Geometry
+from lotus2_ros.estimator import Estimator, load_estimator
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.options import add_options
 from lotus2_ros.ply import save_ply

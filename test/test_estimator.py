@@ -1,6 +1,8 @@
 import pytest
 import torch
 
+from lotus2_ros import scenes
+from lotus2_ros.annotations import Annotations
 from lotus2_ros.config import Config
 from lotus2_ros.estimator import Estimator, load_estimator
 from lotus2_ros.geometry.aligner import Aligner
@@ -135,7 +137,7 @@ def test_a_reference_makes_it_metric(estimator):
 def test_depth_is_infinite_in_the_sky(estimator, monkeypatch, wanted):
     disparity = torch.linspace(-0.5, 1, HEIGHT).clamp(min=0)[:, None].repeat(1, WIDTH)
     normals = torch.where((disparity > 0)[..., None], torch.tensor([0.0, -1.0, 0.0]), torch.tensor([0.0, 0.0, -1.0]))
-    monkeypatch.setattr(estimator, "_decode", lambda latents, size: (disparity, normals))
+    monkeypatch.setattr("lotus2_ros.estimator.annotate", lambda *_: Annotations(disparity, normals=normals))
     estimator.config = Config().updated({"depth.sky": wanted})
     coarse = estimator.predict(IMAGE, CAMERA)
     *_, sharp = estimator.sharpen(coarse, steps=1)
@@ -158,7 +160,8 @@ def test_the_sharpener_yields_between_its_steps_and_keeps_the_frame(estimator):
 def test_a_sharp_frame_is_brought_to_the_scale_of_its_coarse_one(estimator, monkeypatch):
     """A sharpener that changes nothing but the scale and shift of the disparity leaves the depth as it was."""
     coarse = estimator.predict(IMAGE, CAMERA)
-    monkeypatch.setattr(estimator, "_decode", lambda latents, size: (0.5 * coarse.disparity + 0.3, coarse.normals))
+    sharp = Annotations(0.5 * coarse.disparity + 0.3, normals=coarse.normals)
+    monkeypatch.setattr("lotus2_ros.estimator.annotate", lambda *_: sharp)
     *_, sharp = estimator.sharpen(coarse, steps=1)
     torch.testing.assert_close(sharp.depth, coarse.depth, rtol=1e-3, atol=0)
     assert not sharp.scale.metric
@@ -187,3 +190,30 @@ def test_bad_images_are_refused(estimator, image, message):
 def test_a_camera_of_another_size_is_refused(estimator):
     with pytest.raises(ValueError, match="53 x 37, got 53 x 36"):
         estimator.predict(IMAGE, Camera.from_fov(WIDTH, HEIGHT - 1, 60))
+
+
+def room_as_depth(monkeypatch, estimator):
+    """A rendered room, and an estimator whose model says its depth up to scale and shift, and its normals."""
+    view = scenes.view(203, WIDTH, HEIGHT, "room")
+    near, far = view.depth.min(), view.depth.max()
+    said = Annotations(affine_depth=(view.depth - near) / (far - near), normals=view.normals)
+    monkeypatch.setattr("lotus2_ros.estimator.annotate", lambda *_: said)
+    return view
+
+
+def test_a_model_of_depths_is_metric_with_a_reference(estimator, monkeypatch):
+    view = room_as_depth(monkeypatch, estimator)
+    geometry = estimator.predict(IMAGE, CAMERA, Reference(view.depth.float()))
+    assert geometry.scale.metric
+    torch.testing.assert_close(geometry.depth, view.depth.float(), rtol=0.01, atol=0)
+    assert geometry.disparity.max() <= 1 and geometry.disparity.min() >= 0
+    nearest = geometry.disparity.argmax()
+    assert view.depth.flatten()[nearest] == view.depth.min()
+
+
+def test_a_model_of_depths_is_undistorted_by_its_normals_alone(estimator, monkeypatch):
+    view = room_as_depth(monkeypatch, estimator)
+    geometry = estimator.predict(IMAGE, view.camera)
+    assert not geometry.scale.metric and geometry.scale.source == "normals"
+    ratio = geometry.depth / view.depth
+    assert float(ratio.std() / ratio.mean()) < 0.1

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from lotus2_ros.data.benchmarks import Benchmark
 from lotus2_ros.data.sample import Sample
-from lotus2_ros.estimator import Estimator, Geometry
+from lotus2_ros.estimate import Geometry
+from lotus2_ros.estimator import Estimator
 from lotus2_ros.evaluation.angles import agreement, angular_errors
 from lotus2_ros.evaluation.boundary import boundary_score
 from lotus2_ros.evaluation.flicker import Frame, flicker
@@ -31,6 +32,7 @@ from lotus2_ros.evaluation.metrics import (
 )
 from lotus2_ros.evaluation.spectrum import high_frequency_ratio, power_spectrum, radial_average
 from lotus2_ros.geometry.camera import Camera
+from lotus2_ros.geometry.depth import Space
 from lotus2_ros.scenes import View
 
 Record = dict[str, Any]
@@ -52,8 +54,8 @@ def measure(estimator: Estimator, sample: Sample, steps: int | None) -> Record:
     for stage, geometry in stages(estimator, sample.image, steps).items():
         found = record[stage] = {}
         if sample.depth is not None and geometry.disparity is not None:
-            disparity = geometry.disparity.cpu()
-            depth = fit_depth(disparity, sample.depth)
+            said, space = _affine(geometry)
+            depth = fit_depth(said, sample.depth, space=space)
             known = in_range(sample.depth, INDOORS_AND_STREETS)
             found["depth"] = asdict(depth_error(depth[known], sample.depth[known]))
             if geometry.normals is not None and sample.K is not None:
@@ -79,8 +81,8 @@ def measure_detail(estimator: Estimator, sample: Sample, steps: int | None) -> R
     true_power = power_spectrum(1 / truth)
     record: Record = {"truth": {"spectrum": _log_power(true_power)}}
     for stage, geometry in stages(estimator, sample.image, steps, ("depth",)).items():
-        assert geometry.disparity is not None
-        depth = fit_depth(geometry.disparity.cpu(), sample.depth)
+        said, space = _affine(geometry)
+        depth = fit_depth(said, sample.depth, space=space)
         power = power_spectrum(1 / depth)
         record[stage] = {
             "boundary": asdict(boundary_score(depth, truth)),
@@ -95,10 +97,10 @@ def measure_sequence(estimator: Estimator, views: Sequence[View], steps: int | N
     predicted = [stages(estimator, view.image, steps, ("depth",)) for view in views]
     record: Record = {}
     for stage in predicted[0]:
-        disparities = [_disparity(geometries[stage]) for geometries in predicted]
+        said, (space, *_) = zip(*[_affine(geometries[stage]) for geometries in predicted], strict=True)
         truths = [view.depth for view in views]
-        together = fit_depth(torch.stack(disparities), torch.stack(truths)).unbind()
-        alone = [fit_depth(disparity, truth) for disparity, truth in zip(disparities, truths, strict=True)]
+        together = fit_depth(torch.stack(said), torch.stack(truths), space=space).unbind()
+        alone = [fit_depth(one, truth, space=space) for one, truth in zip(said, truths, strict=True)]
         record[stage] = {"flicker": _flicker(together, views), "flicker_fitted": _flicker(alone, views)}
     return _known(record)
 
@@ -118,9 +120,10 @@ def measure_benchmark(
             record[stage] = {"normals": float(angles[stage].mean())}
         else:
             assert sample.depth is not None
-            disparity = _resized(_disparity(geometry)[None], size)[0]
+            said, space = _affine(geometry)
             limits = benchmark.depth_range or INDOORS_AND_STREETS
-            error = affine_invariant_depth_error(disparity, sample.depth, limits, benchmark.fit_side)
+            resized = _resized(said[None], size)[0]
+            error = affine_invariant_depth_error(resized, sample.depth, limits, benchmark.fit_side, space)
             record[stage] = {"depth": asdict(error)}
     return _known(record), angles
 
@@ -148,10 +151,12 @@ def _flicker(depths: Sequence[Tensor], views: Sequence[View]) -> float:
     )
 
 
-def _disparity(geometry: Geometry) -> Tensor:
-    if geometry.disparity is None:
+def _affine(geometry: Geometry) -> tuple[Tensor, Space]:
+    """What the model says of depth, up to scale and shift, in the space that it is to be fitted in."""
+    if geometry.annotations.affine is None:
         raise ValueError("expected a model with the task depth")
-    return geometry.disparity.cpu()
+    said, space = geometry.annotations.affine
+    return said.cpu(), space
 
 
 def _log_power(power: Tensor) -> list[float]:

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lotus2_ros.geometry.depth import Space
+
 MINIMUM_PIXELS = 20
 MINIMUM_DISPARITY = 1e-3
 INDOORS_AND_STREETS = (1e-3, 80.0)  # metres
@@ -59,12 +61,14 @@ def fit_depth(
     truth: Tensor,
     depth_range: tuple[float, float] = INDOORS_AND_STREETS,
     fit_side: int | None = None,
+    space: Space = "disparity",
 ) -> Tensor:
     """Depth (..., float64), metres, of an affine-invariant `disparity` with the scale and shift that fit `truth` best.
 
     Protocol of Lotus: least squares in disparity over the pixels where truth is known and within `depth_range`, which
     leaves out NaN, 0 and the sky, and where the disparity is positive; clip of the fitted disparity at 1e-3; inversion;
-    clip to the range. With `fit_side` the fit takes only the nearest pixels of an image (H, W) with that longer side.
+    clip to the range. In `space` depth the same for affine-invariant depth, without the inversions. With `fit_side` the
+    fit takes only the nearest pixels of an image (H, W) with that longer side.
     Raises ValueError for other shapes, and where there are fewer than 20 such pixels.
     """
     if disparity.shape != truth.shape:
@@ -79,12 +83,14 @@ def fit_depth(
     valid = in_range(known, depth_range) & torch.isfinite(seen) & (seen > 0)
     if int(valid.sum()) < MINIMUM_PIXELS:
         raise ValueError(f"expected at least {MINIMUM_PIXELS} pixels with depth, got {int(valid.sum())}")
-    x, y = seen[valid].double(), 1 / known[valid].double()
+    x, y = seen[valid].double(), known[valid].double()
+    y = 1 / y if space == "disparity" else y
     deviation = x - x.mean()
     # A constant disparity has no scale: the mean alone is fitted.
     scale = (deviation @ y) / (deviation @ deviation).clamp_min(1e-30)
     fitted = scale * (disparity.double() - x.mean()) + y.mean()
-    return (1 / fitted.clamp_min(MINIMUM_DISPARITY)).clamp(low, high)
+    depth = 1 / fitted.clamp_min(MINIMUM_DISPARITY) if space == "disparity" else fitted
+    return depth.clamp(low, high)
 
 
 def in_range(depth: Tensor, depth_range: tuple[float, float]) -> Tensor:
@@ -97,9 +103,10 @@ def affine_invariant_depth_error(
     depth: Tensor,
     depth_range: tuple[float, float] = INDOORS_AND_STREETS,
     fit_side: int | None = None,
+    space: Space = "disparity",
 ) -> DepthError:
     """Error of an affine-invariant `disparity` (H, W) against `depth` (H, W) in metres, after :func:`fit_depth`."""
-    fitted = fit_depth(disparity, depth, depth_range, fit_side)
+    fitted = fit_depth(disparity, depth, depth_range, fit_side, space)
     valid = in_range(depth, depth_range) & torch.isfinite(disparity)
     return depth_error(fitted[valid], depth[valid])
 

@@ -16,7 +16,6 @@ from lotus2_ros.data.sample import Sample
 from lotus2_ros.estimator import Estimator
 from lotus2_ros.evaluation.frames import read_frames
 from lotus2_ros.evaluation.measure import Record, measure, measure_benchmark, measure_detail, measure_sequence
-from lotus2_ros.model.lotus2 import process_size
 
 SCENE_SIZE = (320, 240)
 SEQUENCE_FRAMES = 16
@@ -64,7 +63,7 @@ def scene_parts(estimator: Estimator, first_seed: int, count: int) -> list[Part]
     if not 0 <= first_seed <= scenes.TRAINING_SEEDS - count:
         raise ValueError(f"expected held-out scenes, numbers below {scenes.TRAINING_SEEDS}, got {first_seed}")
     longer = estimator.process_resolution
-    height, width = process_size(longer * 3 // 4, longer, longer, estimator.model.multiple)
+    height, width = estimator.model.process_size(longer * 3 // 4, longer, longer)
     parts = []
     for group, run, size in (("scenes", measure, SCENE_SIZE), ("detail", measure_detail, (width, height))):
         for kind in scenes.KINDS:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lotus2_ros.config import ScaleConfig
 from lotus2_ros.geometry.alignment import AlignmentError
+from lotus2_ros.geometry.inversion import Inverter
 from lotus2_ros.geometry.reference import Reference
 from lotus2_ros.geometry.scale import (
     Prediction,
@@ -51,10 +52,12 @@ class Aligner:
     is what leaves still things where they were (:class:`Tracker`) or else the scale of the last frame. Their mean is
     weighed by their variances (Kalman 1960): what is expected is as sure as what was measured before, less so with the
     time since, and soon unsure when the camera moves, so that its scale does not lag. A metric measurement holds for
-    ``config.max_age`` seconds; in between, the scale follows what is expected.
+    ``config.max_age`` seconds; in between, the scale follows what is expected. ``inverter`` is for models that predict
+    depth.
     """
 
     def __init__(self) -> None:
+        self.inverter = Inverter()
         self._forget()
 
     def _forget(self) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+# What is known up to scale and shift: inverse depth, or depth.
+Space = Literal["disparity", "depth"]
 
 
 def disparity_to_depth(

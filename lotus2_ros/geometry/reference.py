@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lotus2_ros.geometry.alignment import FitStats, fit_scale_shift
-from lotus2_ros.geometry.depth import valid_depth
+from lotus2_ros.geometry.depth import Space, valid_depth
 
 # More points make the fit slower, not better.
 FIT_POINTS = 8192
@@ -25,12 +25,14 @@ class Reference:
     source: str = "reference_depth"  # or reference_points: which input it came from
 
 
-def fit_to_reference(disparity: Tensor, reference: Reference) -> tuple[float, float, FitStats]:
+def fit_to_reference(
+    disparity: Tensor, reference: Reference, space: Space = "disparity"
+) -> tuple[float, float, FitStats]:
     """Metric scale and shift of ``disparity`` (H, W) from a reference of any size, and what the fit stands on.
 
-    depth = 1 / (scale * disparity + shift). All measurements weigh the same in inverse depth: weights that grow
-    with depth make depth worse, on streets most. Raises AlignmentError where the reference does not determine a scale
-    and a shift.
+    depth = 1 / (scale * disparity + shift), or of affine-invariant depth in its place: depth = scale * depth + shift.
+    All measurements weigh the same, in inverse depth: weights that grow with depth make depth worse, on streets most.
+    Raises AlignmentError where the reference does not determine a scale and a shift.
     """
     depth = reference.depth
     rows, columns = torch.nonzero(valid_depth(depth), as_tuple=True)
@@ -43,6 +45,8 @@ def fit_to_reference(disparity: Tensor, reference: Reference) -> tuple[float, fl
     at_v = ((rows + 0.5) * disparity.shape[0] / depth.shape[0]).long().to(disparity.device)
     at_u = ((columns + 0.5) * disparity.shape[1] / depth.shape[1]).long().to(disparity.device)
     predicted = disparity[at_v, at_u].to(depth.device)
-    scale, shift, stats = fit_scale_shift(predicted, 1 / measured, torch.ones_like(measured))
+    scale, shift, stats = fit_scale_shift(
+        predicted, 1 / measured if space == "disparity" else measured, torch.ones_like(measured)
+    )
     stats.check()
     return float(scale), float(shift), stats

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -126,12 +127,15 @@ def check_metadata(metadata: Mapping[str, Any]) -> None:
         raise ValueError(f"expected metadata name, licence and optionally sources, card; got {', '.join(metadata)}")
 
 
-def read_manifest(path: Path, formats: Sequence[int] = (FORMAT,)) -> dict[str, Any]:
+def read_manifest(
+    path: Path, formats: Mapping[str, Sequence[int]] = MappingProxyType({FAMILY: (FORMAT,)})
+) -> dict[str, Any]:
+    """The manifest of a bundle of one of these formats, by family."""
     manifest = read_json(path)
-    if manifest.get("format") not in formats or manifest.get("family") != FAMILY:
+    if manifest.get("format") not in formats.get(str(manifest.get("family")), ()):
+        known = ", ".join(f"{' or '.join(map(str, numbers))} of family {family}" for family, numbers in formats.items())
         raise CheckpointError(
-            f"{path}: expected format {' or '.join(map(str, formats))} of family {FAMILY}, "
-            f"got format {manifest.get('format')} of family {manifest.get('family')}"
+            f"{path}: expected format {known}, got format {manifest.get('format')} of family {manifest.get('family')}"
         )
     return manifest
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from lotus2_ros.model.folded import FoldedLotus2
+from lotus2_ros.model.interface import Runnable
 from lotus2_ros.model.lotus2 import CORE_TIMESTEP, SHARPENER
 
 
@@ -25,24 +26,25 @@ class Flops:
     decode: int
 
 
-def count_frame(model: FoldedLotus2, height: int, width: int, tasks: Sequence[str] | None = None) -> Flops:
+def count_frame(model: Runnable, height: int, width: int, tasks: Sequence[str] | None = None) -> Flops:
     """From an image of height x width, multiples of `model.multiple`, to some tasks' annotations, by default to all.
 
     The same in all precisions: products are counted, whatever they are made of.
     """
-    twin = _on_meta(model, "float32")
-    tasks = twin.tasks if tasks is None else tuple(tasks)
+    tasks = model.tasks if tasks is None else tuple(tasks)
+    twin = model.on_meta(tasks)
     latent = _latent(twin, height, width)
+    answers: list[Tensor] = []
     return Flops(
         encode=_count(lambda: twin.encode(torch.empty(1, 3, height, width, device="meta"))),
-        core=_count(lambda: list(twin.cores(latent, tasks).values())),
-        decode=_count(lambda: twin.decode(latent.expand(len(tasks), -1, -1, -1))),
+        core=_count(lambda: answers.extend(twin.cores(latent, tasks).values())),
+        decode=_count(lambda: twin.decode(torch.cat(answers))),
     )
 
 
 def count_step(model: FoldedLotus2, height: int, width: int, task: str) -> int:
     """One Euler step of the sharpener."""
-    twin = _on_meta(model, "float32")
+    twin = model.on_meta(model.tasks)
     return _count(lambda: twin.velocity(_latent(twin, height, width), task, CORE_TIMESTEP))
 
 
@@ -57,18 +59,9 @@ def weight_bytes(
 
     What the precision leaves as it is counts in bfloat16; in precision float32, in that.
     """
-    twin = _on_meta(model, precision or model.plan.precision, tasks, sharpeners)
-    dtype_of = twin.dtype_of(torch.float32 if twin.plan.precision == "float32" else torch.bfloat16)
-    return sum(tensor.numel() * (dtype_of(name) or tensor.dtype).itemsize for name, tensor in twin.state_dict().items())
-
-
-def _on_meta(
-    model: FoldedLotus2, precision: str, tasks: Sequence[str] | None = None, sharpeners: bool = True
-) -> FoldedLotus2:
-    """The same network, or a part of it, without memory for its weights."""
     plan = replace(
         model.plan,
-        precision=precision,
+        precision=precision or model.plan.precision,
         tasks=model.tasks if tasks is None else tuple(tasks),
         adapters={
             name: adapter
@@ -76,15 +69,17 @@ def _on_meta(
             if sharpeners or not name.startswith(SHARPENER)
         },
     )
-    return model.on_meta(plan)
+    twin = model.planned(plan)
+    dtype_of = twin.dtype_of(torch.float32 if twin.plan.precision == "float32" else torch.bfloat16)
+    return sum(tensor.numel() * (dtype_of(name) or tensor.dtype).itemsize for name, tensor in twin.state_dict().items())
 
 
-def _latent(model: FoldedLotus2, height: int, width: int) -> Tensor:
+def _latent(model: Runnable, height: int, width: int) -> Tensor:
     channels, factor = model.vae.config.latent_channels, model.vae_factor
     return torch.empty(1, channels, height // factor, width // factor, device="meta")
 
 
-def _count(run: Callable[[], Tensor | list[Tensor]]) -> int:
+def _count(run: Callable[[], object]) -> int:
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         run()
     return counter.get_total_flops()

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
-from torch import Tensor
+from torch import Tensor, nn
 
 from lotus2_ros.model import flux
 from lotus2_ros.model.blocks import Rotary
 from lotus2_ros.model.changes import Plan
 from lotus2_ros.model.conditioning import round_timestep
 from lotus2_ros.model.folded_flux import FoldedFlux
+from lotus2_ros.model.interface import Runnable
 from lotus2_ros.model.linear import kept_dtypes
 from lotus2_ros.model.lotus2 import CORE, CORE_TIMESTEP, SHARPENER, Lotus2, adapter_name
 
@@ -21,11 +23,10 @@ from lotus2_ros.model.lotus2 import CORE, CORE_TIMESTEP, SHARPENER, Lotus2, adap
 REMEMBERED = 64
 
 
-class FoldedLotus2(Lotus2):
+class FoldedLotus2(Lotus2, Runnable):
     """A `Lotus2` for inference.
 
-    configs: of diffusers' vae, transformer and scheduler. `batched`: several tasks of one image go through the
-    transformer as one batch, which reads its weights once; on the CPU one after the other is faster.
+    configs: of diffusers' vae, transformer and scheduler.
     """
 
     def __init__(
@@ -42,7 +43,6 @@ class FoldedLotus2(Lotus2):
         self.configs = configs
         highest = float(scheduler.config.num_train_timesteps)
         self.transformer = FoldedFlux(configs["transformer"], plan, prompt_tokens, highest)
-        self.batched = False
         self._tables: dict[float, Tensor] = {}
         self._rotaries: dict[tuple[int, int], Rotary] = {}
 
@@ -50,7 +50,19 @@ class FoldedLotus2(Lotus2):
     def dtype(self) -> torch.dtype:
         return self.transformer.prompt.dtype
 
-    def on_meta(self, plan: Plan) -> FoldedLotus2:
+    @property
+    def products(self) -> str:
+        return self.plan.precision
+
+    def compiled_parts(self) -> Mapping[nn.Module, bool]:
+        # The code of one block serves all blocks of its kind. The first image size is compiled for itself, a second one
+        # for all others. Not so the VAE: its norms' reductions over the whole image are slow where sizes are unknown.
+        return {**dict.fromkeys(self.transformer.blocks, True), self.vae.encoder: False, self.vae.decoder: False}
+
+    def on_meta(self, tasks: Sequence[str]) -> FoldedLotus2:
+        return self.planned(replace(self.plan, precision="float32", tasks=tuple(tasks)))
+
+    def planned(self, plan: Plan) -> FoldedLotus2:
         """The same network by another plan, without memory for its weights."""
         settings = {name: value for name, value in self.settings.items() if name != "tasks"}
         with torch.device("meta"):

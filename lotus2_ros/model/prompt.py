@@ -1,4 +1,4 @@
-"""The empty prompt, embedded once by FLUX's text encoders."""
+"""The empty prompt, embedded once by a model's text encoders."""
 
 from __future__ import annotations
 
@@ -36,6 +36,18 @@ def embed_empty_prompt(folder: Path, *, device: torch.device) -> tuple[Tensor, T
     return prompt_embeds.cpu().clone(), pooled.cpu().clone()
 
 
+@torch.inference_mode()
+def embed_unpadded_prompt(folder: Path) -> Tensor:
+    """(1, 2, C) from CLIP, of the empty prompt's beginning and end alone, as Lotus takes it; float32."""
+    ids = _tokenize(CLIPTokenizer, folder / "tokenizer", padded=False)
+    embedding = _encoder(CLIPTextModel, folder / "text_encoder").float()(ids).last_hidden_state
+    if not bool(embedding.isfinite().all()):
+        raise CheckpointError(
+            f"{folder / 'text_encoder'}: its embedding of the empty prompt has NaN or infinite values"
+        )
+    return embedding.clone()
+
+
 def check_encoders(folder: Path) -> None:
     """Raise CheckpointError unless all files are there and the encoders' weights are complete."""
     for kind, component in ((CLIPTokenizer, "tokenizer"), (T5TokenizerFast, "tokenizer_2")):
@@ -46,15 +58,15 @@ def check_encoders(folder: Path) -> None:
         open_weights(weight_file(folder / component, "model"))
 
 
-def _tokenize(kind: Any, folder: Path, length: int | None = None) -> Tensor:
+def _tokenize(kind: Any, folder: Path, length: int | None = None, *, padded: bool = True) -> Tensor:
     _check_vocabulary(kind, folder)
     try:
         tokenizer = kind.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder}: {_first_line(error)}") from None
-    return tokenizer(
-        "", padding="max_length", max_length=length or tokenizer.model_max_length, truncation=True, return_tensors="pt"
-    ).input_ids
+    padding = "max_length" if padded else "do_not_pad"
+    length = length or tokenizer.model_max_length
+    return tokenizer("", padding=padding, max_length=length, truncation=True, return_tensors="pt").input_ids
 
 
 def _check_vocabulary(kind: Any, folder: Path) -> None:

@@ -14,10 +14,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lotus2_ros.model.flops import count_frame
-from lotus2_ros.model.folded import FoldedLotus2
 from lotus2_ros.model.graphs import CudaRecorder, Graphs, first_line
+from lotus2_ros.model.interface import Runnable
 from lotus2_ros.model.linear import FloatLinear, make_linear, store_linear
-from lotus2_ros.model.lotus2 import process_size
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +40,10 @@ FRAME_TIME = 1 / 15  # seconds that a frame of the chosen resolution may take
 EFFICIENCY = 0.7  # of the measured rate of products, that a whole frame reaches
 
 
-def optimize(model: FoldedLotus2, *, compile: bool, graphs: bool) -> None:
+def optimize(model: Runnable, *, compile: bool, graphs: bool) -> None:
     """Make the model fast where it is; after this it must neither be moved nor converted.
 
-    compile: on a GPU the transformer's blocks and the VAE, each when it first runs with new shapes (seconds to a
+    compile: on a GPU the network's parts and the VAE, each when it first runs with new shapes (seconds to a
     minute); what was compiled is kept on disk, under $TORCHINDUCTOR_CACHE_DIR or $XDG_CACHE_HOME/lotus2_ros. Where
     nothing can be compiled, a warning says why, and the model runs all the same: slower, with the same results.
     graphs: on a GPU, record the work for each image size once and replay it. On a CPU both are without effect: there
@@ -76,8 +75,8 @@ def _with_attention(launch: Launch) -> Launch:
     return launch_with_attention
 
 
-def compile_model(model: FoldedLotus2) -> None:
-    """Compile the transformer's blocks and the VAE when they first run, or warn that it cannot be done."""
+def compile_model(model: Runnable) -> None:
+    """Compile the model's network and its VAE when they first run, or warn that it cannot be done."""
     _keep_compiled()
     problem = compile_problem(model.device)
     if problem is not None:
@@ -86,12 +85,8 @@ def compile_model(model: FoldedLotus2) -> None:
     limits = torch._dynamo.config
     limits.recompile_limit = max(limits.recompile_limit, VARIANTS)
     limits.accumulated_recompile_limit = max(limits.accumulated_recompile_limit, 4 * VARIANTS)
-    # The code of one block serves all blocks of its kind. The first image size is compiled for itself, a second one
-    # for all others. Not so the VAE: its norms' reductions over the whole image are slow where sizes are unknown.
-    for block in model.transformer.blocks:
-        block.compile()
-    model.vae.encoder.compile(dynamic=False)
-    model.vae.decoder.compile(dynamic=False)
+    for part, for_all_sizes in model.compiled_parts().items():
+        part.compile(dynamic=None if for_all_sizes else False)
 
 
 def _keep_compiled() -> None:
@@ -121,7 +116,7 @@ def compile_problem(device: torch.device) -> str | None:
     return None if torch.allclose(result, expected) else "a compiled test function gave a wrong result"
 
 
-def choose_resolution(model: FoldedLotus2) -> int:
+def choose_resolution(model: Runnable) -> int:
     """The processing resolution for the device at hand, at most the model's own.
 
     On a GPU, by the rate at which it multiplies in the model's precision, the largest of `RESOLUTIONS` at which a 4:3
@@ -129,15 +124,15 @@ def choose_resolution(model: FoldedLotus2) -> int:
     """
     if model.device.type != "cuda":
         return model.process_resolution
-    rate = product_rate(model.device, model.plan.precision, model.dtype)
+    rate = product_rate(model.device, model.products, model.dtype)
     return affordable_resolution(model, rate, product_rate(model.device, "bfloat16", model.vae.dtype))
 
 
-def affordable_resolution(model: FoldedLotus2, rate: float, vae_rate: float) -> int:
+def affordable_resolution(model: Runnable, rate: float, vae_rate: float) -> int:
     """`choose_resolution` by the FLOP/s of the transformer's and of the VAE's products."""
     candidates = [resolution for resolution in RESOLUTIONS if resolution <= model.process_resolution]
     for resolution in reversed(candidates[1:]):
-        size = process_size(round(resolution / ASPECT), resolution, resolution, model.multiple)
+        size = model.process_size(round(resolution / ASPECT), resolution, resolution)
         flops = count_frame(model, *size, model.tasks[:1])
         floor = flops.core / rate + (flops.encode + flops.decode) / vae_rate
         if floor / EFFICIENCY <= FRAME_TIME:

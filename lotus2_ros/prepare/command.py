@@ -1,4 +1,4 @@
-"""`lotus2 prepare`: from FLUX.1-dev and the released Lotus-2 files, or a trained bundle, to a bundle that runs."""
+"""`lotus2 prepare`: from released files of either family, or a trained bundle, to a bundle that runs."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from lotus2_ros.model.source import Source
 from lotus2_ros.options import add_options
 from lotus2_ros.prepare.convert import convert
 from lotus2_ros.prepare.hub import FLUX, LOTUS2, locate
+from lotus2_ros.prepare.lotus1 import PRECISIONS as LOTUS1_PRECISIONS
+from lotus2_ros.prepare.lotus1 import convert_lotus1, open_places
 from lotus2_ros.prepare.work import check_output
 
 # Option -> parameter, whose default and choices it takes.
@@ -36,10 +38,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bundle", type=Path, metavar="B", help="instead of these: a bundle as `lotus2 train` writes it"
     )
+    parser.add_argument(
+        "--lotus1",
+        nargs="+",
+        metavar="L",
+        help=f"instead of these: Lotus-D or Lotus-G, for each task a {place} jingheya/lotus-depth-d-v2-0-disparity; "
+        "disparity=L, depth=L or normals=L where its name does not say what it predicts",
+    )
     parser.add_argument("--output", required=True, type=Path, metavar="BUNDLE", help="folder of the bundle, a new one")
     parser.add_argument(
         "--precision",
-        choices=PRECISIONS,
+        choices=sorted({*PRECISIONS, *LOTUS1_PRECISIONS}),
         help="of the transformer's weights (as its files are: bfloat16 for FLUX.1-dev)",
     )
     add_options(parser, OPTIONS, HELP)
@@ -50,8 +59,14 @@ def run(args: argparse.Namespace) -> int:
     config = Config().updated({name: getattr(args, name) for name in OPTIONS.values()}).model
     device = resolve_device(config.device)
     check_output(args.output)  # before anything is fetched
-    if bool(args.flux and args.lotus2) == bool(args.bundle) or bool(args.flux) != bool(args.lotus2):
-        raise ValueError("expected --flux and --lotus2, or --bundle alone")
+    if [bool(args.flux or args.lotus2), bool(args.bundle), bool(args.lotus1)].count(True) != 1:
+        raise ValueError("expected --flux and --lotus2, or --bundle alone, or --lotus1 alone")
+    if bool(args.flux) != bool(args.lotus2):
+        raise ValueError("expected --flux and --lotus2 together")
+    if args.lotus1:
+        manifest = convert_lotus1(*open_places(args.lotus1, config.tasks), args.output, args.precision)
+        print(_summary(args.output, manifest))
+        return 0
     open_source = _trained if args.bundle else _released
     source, files = open_source(args, config, device)
     precision = args.precision or _precision_of(source)
@@ -89,7 +104,8 @@ def _precision_of(source: Source) -> str:
 
 def _summary(output: Path, manifest: dict[str, Any]) -> str:
     size = sum(file.stat().st_size for file in output.iterdir())
-    errors = {name: error for name, error in manifest["errors"].items() if name != "compute"}
-    lines = [f"{output}: {manifest['precision']}, {size / GIGABYTE:.2f} GB. Errors against float32 of one pass:"]
+    errors = {name: error for name, error in manifest.get("errors", {}).items() if name != "compute"}
+    lines = [f"{output}: {manifest['precision']}, {size / GIGABYTE:.2f} GB"]
+    lines += ["Errors against float32 of one pass:"] if errors else []
     lines += [f"  {name.replace('_', ' ')} {error:.2%}" for name, error in errors.items()]
     return "\n".join([*lines, f"Licence: {manifest['licence']}"])

@@ -49,7 +49,7 @@ def convert(
         "sources": checksums(files),
     }
     work = Work(output, plan)
-    with _leaving_nothing(work):
+    with leaving_nothing(work):
         folding = Folding(replace(source, embed_prompt=lambda: _embed_prompt_once(source, work)), precision)
         manifest = describe(
             folding.model,
@@ -87,7 +87,7 @@ def checksums(files: Mapping[str, Path]) -> dict[str, str]:
 
 
 @contextmanager
-def _leaving_nothing(work: Work) -> Iterator[None]:
+def leaving_nothing(work: Work) -> Iterator[None]:
     """An error removes what is unfinished. To be killed or interrupted does not: the next run goes on with it."""
     try:
         yield

@@ -30,7 +30,7 @@ class Stream:
 
     def __init__(self, model: FoldedLotus2, precision: str, dtype: torch.dtype, device: torch.device) -> None:
         plan = replace(model.plan, precision=precision)
-        self._model = model.on_meta(plan)
+        self._model = model.planned(plan)
         self._dtype_of, self._device = self._model.dtype_of(dtype), device
         self.adapters = (plan.base, *plan.changes)
         self.tokens = torch.empty(0)

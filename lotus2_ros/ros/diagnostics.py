@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter, deque
@@ -13,7 +14,8 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 from std_msgs.msg import Header
 
-from lotus2_ros.estimator import Estimator, Geometry
+from lotus2_ros.estimate import Geometry
+from lotus2_ros.estimator import Estimator
 from lotus2_ros.geometry.scale import Scale
 from lotus2_ros.msg import FrameReport
 from lotus2_ros.worker import Mailboxes
@@ -150,6 +152,18 @@ def _percentiles(seconds: deque[float]) -> dict[str, str]:
     return {"latency p50 (ms)": f"{1e3 * cuts[9]:.1f}", "latency p95 (ms)": f"{1e3 * cuts[18]:.1f}"}
 
 
+def sharpener_note(estimator: Estimator) -> str:
+    """Why nothing is sharpened; empty if it is."""
+    model, sharp = estimator.model, estimator.config.sharp
+    if not any(map(model.has_sharpener, model.tasks)):
+        return f"{model.name} has no detail sharpener"
+    if not sharp.enabled:
+        return "sharp.enabled is false"
+    if not (model.sharpens or sharp.steps):
+        return f"{model.name} gains little by it: it sharpens when sharp.steps says how often"
+    return ""
+
+
 def frame_report(geometry: Geometry, estimator: Estimator, latency: Mapping[str, float], header: Header) -> FrameReport:
     """What was done with one frame, without counters; ``latency`` in seconds."""
     scale, model = geometry.scale, estimator.model
@@ -166,6 +180,8 @@ def frame_report(geometry: Geometry, estimator: Estimator, latency: Mapping[str,
         scale_age=scale.age,
         inlier_fraction=scale.inlier_fraction,
         scale_note=scale.note,
+        uncertainty=math.nan if geometry.uncertainty is None else float(geometry.uncertainty.mean()),
+        sharpener_note=sharpener_note(estimator),
         latency_names=list(latency),
         latency_ms=[1e3 * seconds for seconds in latency.values()],
     )

@@ -18,7 +18,7 @@ from std_msgs.msg import Header
 from torch import Tensor
 
 from lotus2_ros.config import CloudConfig
-from lotus2_ros.estimator import Geometry
+from lotus2_ros.estimate import Geometry
 from lotus2_ros.geometry.cloud import organized_cloud
 from lotus2_ros.geometry.normals import normals_to_color
 from lotus2_ros.msg import FrameReport
@@ -48,6 +48,9 @@ TOPICS = {
     "relative/points": Topic(PointCloud2, "depth", "the same as a cloud"),
     FILTERED: Topic(PointCloud2, "depth", "`points` thinned to voxels and without outliers, at its own period"),
     "disparity/image": Topic(Image, "depth", "what the model says: 1 = near, 0 = far, affine-invariant", "32FC1"),
+    "uncertainty/image": Topic(
+        Image, "depth", "standard deviation of the disparity over a generative model's samples", "32FC1"
+    ),
     "normals/image": Topic(Image, "normals", "unit vectors in the optical frame, toward the camera", "32FC3"),
     "normals/color": Topic(Image, "normals", "a picture of them", "rgb8"),
 }
@@ -130,6 +133,8 @@ def contents_of(
         contents[prefix + "depth/image"] = depth.contiguous()
     if disparity is not None and wanted("disparity/image"):
         contents["disparity/image"] = disparity.contiguous()
+    if geometry.uncertainty is not None and wanted("uncertainty/image"):
+        contents["uncertainty/image"] = geometry.uncertainty.contiguous()
     if geometry.scale.metric and info is not None and wanted("depth/camera_info"):
         contents["depth/camera_info"] = info
     if normals is not None and wanted("normals/image"):

@@ -12,11 +12,12 @@ from rclpy.publisher import Publisher
 
 from lotus2_ros.config import Config
 from lotus2_ros.device import Download, copy_stream, finish, use_threads
-from lotus2_ros.estimator import Estimator, Geometry
+from lotus2_ros.estimate import Geometry
+from lotus2_ros.estimator import Estimator
 from lotus2_ros.geometry.aligner import Aligner
 from lotus2_ros.geometry.camera import Camera
-from lotus2_ros.model.lotus2 import ImageSizeError
-from lotus2_ros.ros.diagnostics import PERIOD, Health
+from lotus2_ros.model.interface import ImageSizeError
+from lotus2_ros.ros.diagnostics import PERIOD, Health, sharpener_note
 from lotus2_ros.ros.filtered import Cloud, FilteredClouds
 from lotus2_ros.ros.inputs import Frame, Pairing, image_is_rectified, subscribe
 from lotus2_ros.ros.messages import (
@@ -128,8 +129,7 @@ class Pipeline:
     def _predict(self, frame: Frame) -> Pending | None:
         """One frame's way; gives back what the sharpener may refine, or None."""
         config = self._config()
-        sharpens = config.sharp.enabled and (self._estimator.model.sharpens or config.sharp.steps > 0)
-        sharp = self._outputs.tasks("sharpener") if sharpens else set()
+        sharp = set() if sharpener_note(self._estimator) else self._outputs.tasks("sharpener")
         wanted = self._outputs.tasks("core") | sharp
         if not wanted.intersection(self._estimator.model.tasks):
             return None

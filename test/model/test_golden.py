@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lotus2_ros.model import checkpoint, flux
-from lotus2_ros.model.lotus2 import CORE, CORE_TIMESTEP, Lotus2, process_size
+from lotus2_ros.model.lotus2 import CORE, CORE_TIMESTEP, Lotus2
 from lotus2_ros.model.released import load_released
 
 STEPS = 10
@@ -66,7 +66,7 @@ class Golden:
     @property
     def vae_in(self) -> Tensor:
         image = self["image_u8"].permute(2, 0, 1)[None].float() / 127.5 - 1
-        size = process_size(*self.size, self.model.process_resolution, self.model.multiple)
+        size = self.model.process_size(*self.size, self.model.process_resolution)
         return F.interpolate(image, size, mode="bilinear", align_corners=False)
 
 

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lotus2_ros.model.adapted import LORA_TARGETS, AdaptedLotus2
-from lotus2_ros.model.lotus2 import CORE, SHARPENER, process_size
+from lotus2_ros.model.interface import process_size
+from lotus2_ros.model.lotus2 import CORE, SHARPENER
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,10 @@ import pytest
 import torch
 from std_msgs.msg import Header
 
+from lotus2_ros.annotations import Annotations
 from lotus2_ros.config import CloudConfig
 from lotus2_ros.device import Stopwatch
-from lotus2_ros.estimator import Geometry
+from lotus2_ros.estimate import Geometry
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.scale import Scale
 from lotus2_ros.ros.messages import MessageError, depth_to_tensor
@@ -27,7 +28,7 @@ def geometry() -> Geometry:
     sky[0] = True
     image = torch.randint(0, 256, (HEIGHT, WIDTH, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     camera, scale = Camera.from_fov(WIDTH, HEIGHT, 60.0), Scale(1.0, 0.1, "reference_depth", True)
-    return Geometry(image, camera, "core", scale, disparity, None, Stopwatch(torch.device("cpu")), sky=sky)
+    return Geometry(image, camera, "core", scale, Annotations(disparity), Stopwatch(torch.device("cpu")), sky=sky)
 
 
 def named(geometry: Geometry, cloud: CloudConfig = ALL) -> dict:

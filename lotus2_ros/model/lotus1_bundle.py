@@ -1,0 +1,77 @@
+"""A bundle of Lotus-D or Lotus-G: `bundle.json`, and a safetensors file for the VAE with the prompt, and each U-Net."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lotus2_ros.model.bundle import MANIFEST, METADATA, check_metadata, choose_tasks, naming
+from lotus2_ros.model.lotus1 import Lotus1
+from lotus2_ros.model.weights import assign_weights, check_weights, read_weights
+
+FORMAT = 1
+FAMILIES = ("lotus-d", "lotus-g")
+
+
+def describe(model: Lotus1, dtype: torch.dtype) -> dict[str, Any]:
+    """The manifest of a model whose weights are stored in `dtype`; its metadata as for `save_bundle`."""
+    check_metadata(model.metadata)
+    return {
+        "format": FORMAT,
+        "family": model.family,
+        **{key: model.metadata[key] for key in METADATA if key in model.metadata},
+        "tasks": list(model.tasks),
+        "predicts": model.predicts,
+        "dtype": str(dtype).removeprefix("torch."),
+        "precision": str(dtype).removeprefix("torch."),
+        "process_resolution": model.process_resolution,
+        "antialias": model.antialias,
+        "enlarges": model.enlarges,
+        "prompt_shape": list(model.prompt_embeds.shape[1:]),
+        "components": dict(model.configs),
+    }
+
+
+def parts(model: Lotus1) -> dict[str, list[str]]:
+    """File of a bundle -> names of the weights in it."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for name in model.state_dict():
+        component, task = name.split(".")[:2] if "." in name else (name, "")
+        found[f"unet_{task}.safetensors" if component == "unets" else "vae.safetensors"].append(name)
+    return dict(found)
+
+
+def load_lotus1(
+    folder: Path, manifest: Mapping[str, Any], *, tasks: Sequence[str] | None = None, **settings: Any
+) -> tuple[Lotus1, dict[str, Tensor]]:
+    """The bundle's model without memory for its weights, and these, memory-mapped. `tasks`: a part of the bundle's."""
+    with naming(folder / MANIFEST), torch.device("meta"):
+        model = Lotus1(
+            manifest["components"],
+            tasks=choose_tasks(manifest["tasks"], tasks, folder),
+            predicts=manifest["predicts"],
+            prompt_shape=tuple(manifest["prompt_shape"]),
+            process_resolution=manifest["process_resolution"],
+            antialias=manifest["antialias"],
+            enlarges=manifest["enlarges"],
+            metadata={key: manifest[key] for key in METADATA if key in manifest},
+            **settings,
+        )
+    state: dict[str, Tensor] = {}
+    expected = model.state_dict()
+    for file, names in parts(model).items():
+        tensors = read_weights(folder / file)
+        check_weights(folder / file, tensors, {name: expected[name] for name in names})
+        state |= tensors
+    return model, state
+
+
+def ready(model: Lotus1, state: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype) -> Lotus1:
+    """The model with its weights, to run."""
+    assign_weights(model, state, device, model.dtype_of(dtype))
+    return model.eval().requires_grad_(False)
