@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -31,3 +33,14 @@ def check_products(precision: str, device: torch.device) -> float:
         layer.load_state_dict(state)
         results.append(layer.to(place, dtype)(x.to(place, dtype)).cpu())
     return relative_error(*results)
+
+
+def wrong_products(device: torch.device, note: Callable[[str], None]) -> list[str]:
+    """What is wrong with a device's own products, in every precision; their errors are noted."""
+    wrong = []
+    for precision in ("bfloat16", "float8", "int8", "nf4"):
+        error = check_products(precision, device)
+        note(f"{precision} products against float32, relative: {error:.1e}")
+        if not error <= BOUND:
+            wrong.append(f"{precision}: products are off by {error:.2g}")
+    return wrong

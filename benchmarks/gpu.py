@@ -1,12 +1,12 @@
-"""Lotus-2 at its true size on a GPU: as public code runs it and as it runs here, against what the card can do at best.
+"""The models at their true size on a GPU: as public code runs Lotus-2 and as all run here, against the card's best.
 
     python -m benchmarks.gpu --output gpu_bench
 
 Needs no weights: speed does not depend on their values, so random ones are made on the GPU. Plain is diffusers'
 `FluxTransformer2DModel` in bfloat16, eager, PEFT adapters unmerged, the prompt's embeddings cached, with the same VAE
-and everything around it. Rows are printed as they are measured; when the deadline comes near, what is left is skipped
-and named. Floors are the products' operations by the card's own rate of large products, and the time to read the
-weights by its rate of copies. `--tiny` runs all of it with a tiny model, on a CPU where there is no GPU.
+and everything around it. Rows come as they are measured; near the deadline, what is left is skipped and named. Floors
+are the products' operations by the card's own rate of large products, and the time to read the weights by its rate of
+copies. `--tiny` runs all of it with tiny models, on a CPU where there is no GPU.
 
 Exit code 1 if results are wrong: compiled and recorded against eager, products against float32.
 """
@@ -18,15 +18,18 @@ import gc
 import sys
 import time
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmarks.ceilings import Ceilings, measure_ceilings, operators
-from benchmarks.checks import BOUND, check_products, relative_error
+from benchmarks.checks import relative_error, wrong_products
 from benchmarks.core_loop import run_core_loop
+from benchmarks.lotus1_models import FAMILIES, SMALL, TRUE, build_lotus1, make_lotus1
 from benchmarks.models import FLUX, TASKS, TINY, Shape, build_folded, make_folded, make_plain
 from benchmarks.report import Report, lotus2_aims
 from benchmarks.rows import TASK, Row, Work, count_work, measure_row
@@ -35,6 +38,7 @@ from lotus2_ros.config import Config
 from lotus2_ros.estimator import Estimator
 from lotus2_ros.model.flops import weight_bytes
 from lotus2_ros.model.folded import FoldedLotus2
+from lotus2_ros.model.interface import GeometryModel
 from lotus2_ros.model.lotus2 import Lotus2
 from lotus2_ros.model.runtime import choose_resolution, optimize
 
@@ -55,6 +59,7 @@ class Bench:
 
     device: torch.device
     shape: Shape
+    lotus1: Mapping[str, Mapping[str, Any]]  # configs of its vae and unet
     sizes: list[tuple[int, int]]  # width, height
     variants: list[str]
     seconds: float  # for each figure
@@ -62,7 +67,7 @@ class Bench:
     deadline: float
     ceilings: Ceilings
     report: Report
-    work: dict[tuple[int, int], Work] = field(default_factory=dict)
+    work: dict[tuple[str, tuple[int, int]], Work] = field(default_factory=dict)
     weights: dict[str, int] = field(default_factory=dict)  # bytes of one task's core predictor, by variant
     wrong: list[str] = field(default_factory=list)
 
@@ -92,7 +97,7 @@ class Bench:
         model, expected = self.make(variant, compiled)
         self.report.note(f"{variant}: made in {time.monotonic() - begun:.0f} s")
         estimator = Estimator(model, Config())
-        name = variant if compiled else f"{variant}, eager"
+        name = variant + ("" if compiled else ", eager")
         done = {(row.width, row.height) for row in self.report.rows if row.variant == variant}
         for size in [size for size in self.sizes if size not in done]:
             first = size == self.sizes[0]
@@ -102,7 +107,7 @@ class Bench:
                 continue
             begun = time.monotonic()
             both = variant != PLAIN and (first or spare > 0)
-            work, weights = self.work_of(size), self.weights[variant]
+            work, weights = self.work_of(variant, size), self.weights[variant]
             row = measure_row(estimator, name, work, weights, size, self.seconds, self.ceilings, both=both)
             self.report.add(row, time.monotonic() - begun)
             if first and expected is not None:
@@ -114,8 +119,14 @@ class Bench:
             if self.left() > reserve + self.report.expected_seconds(variant):
                 self.compare_batch(model)
 
-    def make(self, variant: str, compiled: bool) -> tuple[Lotus2, list[Tensor] | None]:
+    def make(self, variant: str, compiled: bool) -> tuple[GeometryModel, list[Tensor] | None]:
         """A model, and what it gave before it was made fast."""
+        if variant in FAMILIES:
+            lotus1 = make_lotus1(variant, self.lotus1, TASKS, self.device, torch.bfloat16)
+            self.weights[variant] = sum(tensor.nbytes for tensor in lotus1.unets[TASK].parameters())
+            expected = self.results(lotus1)
+            optimize(lotus1, compile=compiled, graphs=True)
+            return lotus1, expected
         if variant == PLAIN:
             plain = make_plain(self.shape, TASK, self.device, torch.bfloat16)
             self.weights[variant] = sum(tensor.nbytes for tensor in plain.transformer.parameters())
@@ -134,13 +145,13 @@ class Bench:
         return model, expected
 
     @torch.inference_mode()
-    def results(self, model: Lotus2) -> list[Tensor]:
+    def results(self, model: GeometryModel) -> list[Tensor]:
         """Of every function of the network, on one image of the first size."""
         width, height = self.sizes[0]
         image = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(2)).to(self.device) * 2 - 1
         latent = model.encode(image)
-        cores = model.cores(latent, TASKS)
-        return [latent, *cores.values(), model.velocity(latent, TASK, 0.5), model.decode(latent)]
+        found = [latent, *model.cores(latent, TASKS).values(), model.decode(latent)]
+        return [*found, model.velocity(latent, TASK, 0.5)] if isinstance(model, Lotus2) else found
 
     def compare(self, variant: str, fast: list[Tensor], expected: list[Tensor]) -> None:
         errors = [relative_error(a, b) for a, b in zip(fast, expected, strict=True)]
@@ -164,7 +175,7 @@ class Bench:
 
     def loops(self, estimator: Estimator, row: Row, reserve: float) -> None:
         """The core loop, of a camera slow enough for one Euler step after each frame."""
-        period = 1.1e-3 * (row.frame + row.step)
+        period = 1.1e-3 * (row.frame + (row.step or 0.0))
         frames = min(self.frames, int(min(LOOP_SECONDS, self.left() - reserve) / 2 / period))
         if frames < FEWEST_FRAMES:
             self.report.note(f"{row.variant}: core loop skipped for the deadline")
@@ -173,12 +184,14 @@ class Bench:
         for busy in (False, True):
             self.report.add_loop(row, busy, frames, run_core_loop(estimator, image, period, frames, busy=busy))
 
-    def work_of(self, size: tuple[int, int]) -> Work:
-        if size not in self.work:
+    def work_of(self, variant: str, size: tuple[int, int]) -> Work:
+        family = variant if variant in FAMILIES else "lotus-2"
+        if (family, size) not in self.work:
             with torch.device("meta"):
-                model = build_folded(self.shape, "bfloat16")
-            self.work[size] = count_work(model, size)
-        return self.work[size]
+                lotus1 = build_lotus1(variant, self.lotus1, TASKS) if variant in FAMILIES else None
+                model = lotus1 or build_folded(self.shape, "bfloat16")
+            self.work[family, size] = count_work(model, size)
+        return self.work[family, size]
 
     def left(self) -> float:
         return self.deadline - time.monotonic()
@@ -187,15 +200,6 @@ class Bench:
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-
-
-def check(bench: Bench) -> None:
-    """The device's own products, in every precision."""
-    for precision in ("bfloat16", "float8", "int8", "nf4"):
-        error = check_products(precision, bench.device)
-        bench.report.note(f"{precision} products against float32, relative: {error:.1e}")
-        if not error <= BOUND:
-            bench.wrong.append(f"{precision}: products are off by {error:.2g}")
 
 
 def parse() -> argparse.Namespace:
@@ -217,17 +221,17 @@ def main() -> int:
         print(f"needs a CUDA GPU, but torch {torch.__version__} sees none; --tiny runs without", file=sys.stderr)
         return 2
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-    shape, side, copied = (TINY, 256, 1 << 20) if options.tiny else (FLUX, 8192, 1 << 31)
+    shape, lotus1, side, copied = (TINY, SMALL, 256, 1 << 20) if options.tiny else (FLUX, TRUE, 8192, 1 << 31)
     ceilings = measure_ceilings(device, side, copied)
     rates = ", ".join(f"{name} {rate / 1e12:.0f}" for name, rate in ceilings.rates.items())
     title = f"{machine(device)}; TFLOP/s: {rates}; copies {ceilings.bandwidth / 1e12:.2f} TB/s"
     print(title, flush=True)
     report = Report(title, options.output)
     sizes = [(int(width), int(height)) for width, height in (size.split("x") for size in options.sizes.split(","))]
-    variants = [PLAIN, *options.precisions.split(",")]
+    variants = [PLAIN, *options.precisions.split(","), *FAMILIES]
     deadline = started + options.deadline
-    bench = Bench(device, shape, sizes, variants, options.seconds, options.frames, deadline, ceilings, report)
-    check(bench)
+    bench = Bench(device, shape, lotus1, sizes, variants, options.seconds, options.frames, deadline, ceilings, report)
+    bench.wrong += wrong_products(device, report.note)
     transformer, (width, height) = shape.configs["transformer"], sizes[0]
     heads, head_size = transformer["num_attention_heads"], transformer["attention_head_dim"]
     tokens = shape.prompt_tokens + width * height // 256

@@ -64,7 +64,7 @@ class Report:
         self.note(f"{row.variant} {row.size}: took {seconds:.0f} s")
 
     def add_loop(self, row: Row, busy: bool, frames: int, result: LoopResult) -> None:
-        bound = row.frame + row.step
+        bound = row.frame + (row.step or 0.0)
         self.loops.append(
             (f"{row.variant} {row.size}", "busy" if busy else "idle", result.p50, result.p95, result.p99, bound,
              result.steps_per_second, frames, result.dropped)
@@ -108,7 +108,7 @@ class Report:
 
 def _cells(row: Row) -> tuple[object, ...]:
     core, frame, step = (
-        f"{100 * floor / ms:.0f} %"
+        f"{100 * floor / ms:.0f} %" if floor is not None and ms is not None else None
         for floor, ms in ((row.core_floor, row.core), (row.frame_floor, row.frame), (row.step_floor, row.step))
     )
     return (

@@ -13,6 +13,8 @@ from lotus2_ros.device import Download, copy_stream
 from lotus2_ros.estimator import Estimator
 from lotus2_ros.model.flops import Flops, count_frame, count_step
 from lotus2_ros.model.folded import FoldedLotus2
+from lotus2_ros.model.interface import Runnable
+from lotus2_ros.model.lotus2 import Lotus2
 
 TASK = "depth"
 SIGMA = 0.5
@@ -28,14 +30,14 @@ class Row:
     encode: float
     core: float
     decode: float
-    step: float
+    step: float | None
     frame: float
     core_both: float | None
     frame_both: float | None
     memory: float | None  # GB taken from the card while frames are predicted
     core_floor: float
     frame_floor: float
-    step_floor: float
+    step_floor: float | None
 
     @property
     def size(self) -> str:
@@ -47,7 +49,7 @@ class Work:
     """What a row's stages must do, whoever does it."""
 
     frame: Flops
-    step: int
+    step: int | None  # None: there is no sharpener
 
 
 @torch.inference_mode()
@@ -77,13 +79,15 @@ def measure_row(
     host = torch.device("cpu")  # a frame begins and ends there, so its time is the host's
     everything = model.tasks
     encode = median_ms(lambda: model.encode(pixels), device, seconds)
-    core = median_ms(lambda: model.core(latent, TASK), device, seconds)
+    core = median_ms(lambda: model.cores(latent, (TASK,)), device, seconds)
     decode = median_ms(lambda: model.decode(latent), device, seconds)
-    step = median_ms(lambda: model.velocity(latent, TASK, SIGMA), device, seconds)
+    step = (
+        median_ms(lambda: model.velocity(latent, TASK, SIGMA), device, seconds) if isinstance(model, Lotus2) else None
+    )
     whole = median_ms(lambda: frame((TASK,)), host, seconds)
     core_both = median_ms(lambda: model.cores(latent, everything), device, seconds) if both else None
     frame_both = median_ms(lambda: frame(everything), host, seconds) if both else None
-    precision = model.plan.precision if isinstance(model, FoldedLotus2) else "bfloat16"
+    precision = model.products if isinstance(model, Runnable) else "bfloat16"
     core_floor = floor_ms(work.frame.core, weights, ceilings, precision)
     rest = floor_ms(work.frame.encode + work.frame.decode, 0, ceilings, "bfloat16")
     return Row(
@@ -100,7 +104,7 @@ def measure_row(
         memory_gb(device, lambda: frame(everything if both else (TASK,))),
         core_floor,
         core_floor + rest,
-        floor_ms(work.step, weights, ceilings, precision),
+        None if work.step is None else floor_ms(work.step, weights, ceilings, precision),
     )
 
 
@@ -114,10 +118,11 @@ def memory_gb(device: torch.device, run: Callable[[], None]) -> float | None:
     return torch.cuda.max_memory_reserved(device) / 1e9
 
 
-def count_work(model: FoldedLotus2, size: tuple[int, int]) -> Work:
+def count_work(model: Runnable, size: tuple[int, int]) -> Work:
     """At a size (width, height), for the first task."""
     width, height = size
-    return Work(count_frame(model, height, width, (TASK,)), count_step(model, height, width, TASK))
+    step = count_step(model, height, width, TASK) if isinstance(model, FoldedLotus2) else None
+    return Work(count_frame(model, height, width, (TASK,)), step)
 
 
 def floor_ms(flops: int, read: int, ceilings: Ceilings, precision: str) -> float:

@@ -45,10 +45,11 @@ def test_gpu_bench_measures_everything_it_names(tmp_path):
     printed = run("benchmarks.gpu", *options)
     found = json.loads((tmp_path / "gpu.json").read_text())
     measured = {(row["variant"], f"{row['width']}x{row['height']}") for row in found["rows"]}
-    variants = ("plain", "bfloat16", "float8", "int8", "nf4")
+    variants = ("plain", "bfloat16", "float8", "int8", "nf4", "lotus-d", "lotus-g")
     assert measured == {(variant, size) for variant in variants for size in sizes}
     for row in found["rows"]:
-        assert all(row[name] > 0 for name in ("encode", "core", "decode", "step", "frame", "core_floor"))
+        assert all(row[name] > 0 for name in ("encode", "core", "decode", "frame", "core_floor"))
+        assert row["step"] is None if row["variant"].startswith("lotus-") else row["step"] > 0
         assert row["variant"] == "plain" or row["frame_both"] > 0
     assert {(loop["core loop, ms"], loop["sharpener"]) for loop in found["loops"]} == {
         (f"{variant} {sizes[0]}", sharpener) for variant in ("bfloat16", "float8") for sharpener in ("idle", "busy")

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from benchmarks.lotus1_models import FAMILIES, TRUE, build_lotus1
 from benchmarks.models import FLUX, TINY, build_folded
 from lotus2_ros.model.adapted import AdaptedLotus2
 from lotus2_ros.model.flops import count_frame, count_step, weight_bytes
@@ -107,3 +108,17 @@ def test_weight_bytes_are_those_of_the_model_in_memory():
         assert weight_bytes(model) == held
         fewer = replace(model.plan, tasks=("depth",))
         assert weight_bytes(model, tasks=fewer.tasks) < held
+
+
+LOTUS1_REFERENCE = {(768, 768): (2.14, 2.61, 5.75), (480, 640): (0.96, 1.32, 2.95)}
+
+
+@pytest.mark.parametrize("size", LOTUS1_REFERENCE)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_lotus1_of_true_size_does_its_reference_s_work(family, size):
+    with torch.device("meta"):
+        model = build_lotus1(family, TRUE, ("depth",))
+    assert sum(tensor.numel() for tensor in model.unets.parameters()) == pytest.approx(0.867e9, rel=0.001)
+    flops = count_frame(model, *size)
+    for counted, reference in zip((flops.core, flops.encode, flops.decode), LOTUS1_REFERENCE[size], strict=True):
+        assert counted / 1e12 == pytest.approx(reference, rel=0.01)
