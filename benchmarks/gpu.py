@@ -241,8 +241,7 @@ def main() -> int:
     aims = [] if options.tiny else lotus2_aims(report)
     report.write(aims)
     print(f"\n{report.tables(aims)}\n{time.monotonic() - started:.0f} s in all")
-    for problem in bench.wrong:
-        print(f"WRONG: {problem}")
+    print("".join(f"WRONG: {problem}\n" for problem in bench.wrong), end="")
     return 1 if bench.wrong else 0
 
 
