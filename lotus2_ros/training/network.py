@@ -66,12 +66,13 @@ def build(network: NetworkConfig, tasks: tuple[Task, ...], stages: tuple[StageCo
 
 def parameters_of(model: AdaptedLotus2, part: Part) -> dict[str, Tensor]:
     """What a stage trains. The core: adapters and continuity modules, with a base that is itself the core predictor of
-    some task; the sharpener: its adapters."""
+    some task, and the VAE's decoder if that is said; the sharpener: its adapters."""
     frozen = all(adapter_name(CORE, task) in model.adapters for task in model.tasks)
 
     def belongs(name: str) -> bool:
         if part == "vae" or name.startswith("vae."):
-            return part == "vae" and name.startswith("vae.")
+            trained = {"vae": "vae.", "core_and_decoder": "vae.decoder."}.get(part)
+            return trained is not None and name.startswith(trained)
         return (SHARPENER in name) == (part == "sharpener") and not (frozen and is_base(name))
 
     return {name: parameter for name, parameter in model.named_parameters() if belongs(name)}

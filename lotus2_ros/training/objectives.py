@@ -20,7 +20,7 @@ from lotus2_ros.training.batches import Batch
 from lotus2_ros.training.decoded import decoded_error
 
 # A part of the model that a stage trains.
-Part = Literal["vae", "core", "sharpener"]
+Part = Literal["vae", "core", "core_and_decoder", "sharpener"]
 
 
 class _Objective(BaseModel):
@@ -116,12 +116,17 @@ class SingleStep(_OnePass):
 
 class EndToEnd(_OnePass):
     """The core predictor, which sees what comes of its latents: to their squared error that of the decoded annotation
-    is added, see :func:`decoded_error`, as in the end-to-end fine-tuning of arXiv 2409.11355.
+    is added, see :func:`decoded_error`, as in the end-to-end fine-tuning of arXiv 2409.11355. With `decoder` the VAE's
+    decoder learns too: what it is given are predictions, smoother than the latents it was trained on.
     """
 
     kind: Literal["end_to_end"]
     decoded: float = Field(gt=0)
     angles: float = Field(gt=0)
+    decoder: bool = False
+
+    def part(self) -> Part:
+        return "core_and_decoder" if self.decoder else "core"
 
     def loss(self, model: AdaptedLotus2, batch: Batch) -> Tensor:
         image, truth = encode(model, batch)

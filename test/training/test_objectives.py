@@ -18,8 +18,10 @@ ALL = {
     "residual": objective("single_step", prediction="residual", continuity=False),
     "continuity": objective("single_step", prediction="clean", continuity=True),
     "end_to_end": objective("end_to_end", prediction="clean", continuity=True, decoded=1.0, angles=2.0),
+    "with_decoder": objective("end_to_end", prediction="clean", continuity=True, decoded=1.0, angles=2.0, decoder=True),
     "sharpener": objective("sharpener"),
 }
+END_TO_END = ("end_to_end", "with_decoder")
 
 
 class Perfect:
@@ -62,12 +64,12 @@ def perfect_answers():
         "clean": lambda model, latent, timestep: model.truth,
         "residual": lambda model, latent, timestep: model.image - model.truth,
         "continuity": lambda model, latent, timestep: model.truth,
-        "end_to_end": lambda model, latent, timestep: model.truth,
+        **dict.fromkeys(END_TO_END, lambda model, latent, timestep: model.truth),
         "sharpener": lambda model, latent, timestep: pytest.fail("the sharpener asks for a velocity"),
     }
 
 
-@pytest.mark.parametrize("name", [name for name in ALL if name != "end_to_end"])
+@pytest.mark.parametrize("name", [name for name in ALL if name not in END_TO_END])
 def test_a_network_that_answers_the_equation_has_no_error(name, latents):
     image, truth = latents
     model = Perfect(image, truth, perfect_answers()[name])
@@ -122,8 +124,9 @@ def test_every_objective_trains_a_real_network(name, network, batch):
     loss.backward()
     assert torch.isfinite(loss)
     reached = {key for key, parameter in parameters.items() if parameter.grad is not None and parameter.grad.any()}
-    assert reached and not any(parameter.grad is not None for parameter in model.vae.parameters())
-    assert any(key.startswith("continuity.normals") for key in reached) == (name in ("continuity", "end_to_end"))
+    assert reached and not any(parameter.grad is not None for parameter in model.vae.encoder.parameters())
+    assert any(key.startswith("vae.decoder.") for key in reached) == (name == "with_decoder")
+    assert any(key.startswith("continuity.normals") for key in reached) == (name in ("continuity", *END_TO_END))
     assert not any("depth" in key for key in reached)
     latent = model.encode(batch("normals").image)
     predicted = ALL[name].predict(model, latent, "normals", torch.Generator().manual_seed(0))
