@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from lotus2_ros.model.interface import SPACES, Runnable
 
 TIMESTEP = 999
-# The task switcher, sin and cos of (1, 0): the annotation, not the reconstruction of the image, (0, 1).
+# The task switcher, sin and cos of (1, 0) for the annotation and of (0, 1) for the image again, which is only trained.
 ANNOTATION = (math.sin(1), math.sin(0), math.cos(1), math.cos(0))
+RECONSTRUCTION = (math.sin(0), math.sin(1), math.cos(0), math.cos(1))
 # More than the sizes of one session; a bound for those who run through images of all sizes.
 REMEMBERED = 64
 
@@ -87,21 +88,21 @@ class Lotus1(Runnable):
             latent = torch.cat((latent.expand(self.samples, -1, -1, -1), self.noise(latent)), dim=1)
         return {task: self.transform(latent, task) for task in tasks}
 
-    def transform(self, latent: Tensor, task: str) -> Tensor:
+    def transform(self, latent: Tensor, task: str, switch: tuple[float, ...] = ANNOTATION) -> Tensor:
         """What the U-Net of a task makes of image latents (B, C, h, w), of G with noise behind them (B, 2C, h, w)."""
         self.require_task(task)
         count, unet = len(latent), self.unets[task]
 
-        def run(latent: Tensor, timestep: Tensor, prompt: Tensor, switch: Tensor) -> Tensor:
-            return unet(latent, timestep, prompt, class_labels=switch).sample
+        def run(latent: Tensor, timestep: Tensor, prompt: Tensor, labels: Tensor) -> Tensor:
+            return unet(latent, timestep, prompt, class_labels=labels).sample
 
         return self.launch(
-            ("transform", task),
+            ("transform", task, switch),
             run,
             latent,
             torch.full((count,), TIMESTEP, device=self.device),
             self.prompt_embeds.expand(count, -1, -1),
-            torch.tensor(ANNOTATION, device=self.device, dtype=self.dtype).expand(count, -1),
+            torch.tensor(switch, device=self.device, dtype=self.dtype).expand(count, -1),
         )
 
     def noise(self, latent: Tensor) -> Tensor:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from lotus2_ros.model.bundle import MANIFEST, METADATA, check_metadata, choose_tasks, naming
@@ -44,6 +46,19 @@ def parts(model: Lotus1) -> dict[str, list[str]]:
         component, task = name.split(".")[:2] if "." in name else (name, "")
         found[f"unet_{task}.safetensors" if component == "unets" else "vae.safetensors"].append(name)
     return dict(found)
+
+
+def save_lotus1(model: Lotus1, folder: Path, *, metadata: Mapping[str, Any], dtype: torch.dtype) -> None:
+    """Write a model that is in memory as a bundle, its weights in `dtype`; metadata as for `save_bundle`."""
+    model.metadata = dict(metadata)
+    folder.mkdir(parents=True, exist_ok=True)
+    state, dtype_of = model.state_dict(), model.dtype_of(dtype)
+    for file, names in parts(model).items():
+        weights = {name: state[name].to("cpu", dtype_of(name)).contiguous() for name in names}
+        # Replaced as a whole: the old file may be mapped into this very model.
+        save_file(weights, folder / f"{file}.part")
+        (folder / f"{file}.part").replace(folder / file)
+    (folder / MANIFEST).write_text(json.dumps(describe(model, dtype), indent=2) + "\n")
 
 
 def load_lotus1(

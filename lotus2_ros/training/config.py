@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from lotus2_ros.training.objectives import Objective, StochasticFlow
+from lotus2_ros.training.lotus1 import Lotus1Step
+from lotus2_ros.training.objectives import Autoencoder, Objective, StochasticFlow
 
 Task = Literal["depth", "normals"]
 Count = Annotated[int, Field(ge=1)]
@@ -75,6 +76,21 @@ class NetworkConfig(Section):
     patch: Literal[1, 2] = 2
 
 
+class UnetConfig(Section):
+    """A small Lotus-D, or `generative` Lotus-G, from nothing. `widths` of the U-Net's levels, each of half the size."""
+
+    source: Literal["unet"]
+    generative: bool
+    vae_widths: tuple[int, ...]
+    vae_groups: Count
+    latent_channels: Count
+    widths: tuple[int, ...]
+    layers: Count
+    heads: Count
+    groups: Count
+    process_resolution: Count
+
+
 class ReleasedConfig(Section):
     """FLUX.1-dev, frozen, with new adapters of each task's rank. `flux`: its folder in diffusers' layout; `lotus2`:
     folder of `lotus-2_*` files to start from, a core predictor's at least."""
@@ -110,7 +126,7 @@ class TrainingConfig(Section):
     licence: str
     seed: int
     tasks: tuple[Task, ...]
-    network: NetworkConfig | ReleasedConfig = Field(discriminator="source")
+    network: NetworkConfig | UnetConfig | ReleasedConfig = Field(discriminator="source")
     data: ScenesConfig | RecordedConfig = Field(discriminator="source")
     stages: tuple[StageConfig, ...]
     report_every: Count
@@ -127,6 +143,15 @@ class TrainingConfig(Section):
             raise ValueError(f"expected stages of different names, got {', '.join(names)}")
         if self.checkpoint_every % self.report_every:
             raise ValueError(f"expected checkpoint_every to be a multiple of report_every, got {self.checkpoint_every}")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_the_network(self) -> TrainingConfig:
+        source = self.network.source
+        for objective in (stage.objective for stage in self.stages):
+            fits = isinstance(objective, Lotus1Step | Autoencoder) if source == "unet" else objective.kind != "lotus1"
+            if not fits:
+                raise ValueError(f"expected objectives for network.source {source}, got {objective.kind}")
         return self
 
     @model_validator(mode="after")

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from lotus2_ros.model.adapted import AdaptedLotus2
+from lotus2_ros.model.interface import GeometryModel
 from lotus2_ros.training.batches import Batch, Batches
 from lotus2_ros.training.checkpoint import resume, save
 from lotus2_ros.training.config import StageConfig, TrainingConfig
-from lotus2_ros.training.objectives import Objective
 from lotus2_ros.training.optimizer import optimizers_for
 from lotus2_ros.training.progress import Progress
 
@@ -24,9 +24,9 @@ GRADIENT_NORM = 1.0
 
 
 class ObjectiveModule(nn.Module):
-    """A model with an objective: batch -> loss. A module, because that is what several GPUs are synchronised around."""
+    """A model with an objective for such: batch -> loss. A module, as that is what several GPUs are synchronised around."""
 
-    def __init__(self, model: AdaptedLotus2, objective: Objective) -> None:
+    def __init__(self, model: GeometryModel, objective: Any) -> None:
         super().__init__()
         self.model, self.objective = model, objective
 
@@ -36,7 +36,7 @@ class ObjectiveModule(nn.Module):
 
 def train(
     accelerator: Accelerator,
-    model: AdaptedLotus2,
+    model: GeometryModel,
     parameters: Mapping[str, Tensor],
     batches: Batches,
     stage: StageConfig,

@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from lotus2_ros.model.adapted import LORA_TARGETS, AdaptedLotus2, is_base
+from lotus2_ros.model.interface import GeometryModel
+from lotus2_ros.model.lotus1 import Lotus1
 from lotus2_ros.model.lotus2 import CORE, SHARPENER, adapter_name
 from lotus2_ros.training.batches import Batch
-from lotus2_ros.training.config import NetworkConfig, StageConfig, Task
-from lotus2_ros.training.objectives import Part, StochasticFlow, encode
+from lotus2_ros.training.config import NetworkConfig, StageConfig, Task, UnetConfig
+from lotus2_ros.training.latents import Part, encode
+from lotus2_ros.training.objectives import StochasticFlow
 
 # A small base takes its second task best when the adapter reaches every linear of the blocks and the output.
 CORE_TARGETS = LORA_TARGETS + r"|single_transformer_blocks\.\d+\.(proj_mlp|proj_out)|proj_out"
 
+# Lotus-D and Lotus-G from nothing: their prompt is constant, so any will do.
+PROMPT_TOKENS, PROMPT_CHANNELS = 2, 16
+
 
 def build(network: NetworkConfig, tasks: tuple[Task, ...], stages: tuple[StageConfig, ...]) -> AdaptedLotus2:
     """The untrained model: the base is the first task's core, all else adapters on it."""
-    depth = len(network.vae_widths)
     given = network.latent_channels * network.patch**2
     beside = any(isinstance(stage.objective, StochasticFlow) for stage in stages)
     model = AdaptedLotus2.from_config(
-        {
-            "block_out_channels": network.vae_widths,
-            "down_block_types": ("DownEncoderBlock2D",) * depth,
-            "up_block_types": ("UpDecoderBlock2D",) * depth,
-            "latent_channels": network.latent_channels,
-            "norm_num_groups": network.vae_groups,
-            "layers_per_block": 1,
-            "mid_block_add_attention": False,
-            "use_quant_conv": False,
-            "use_post_quant_conv": False,
-            "force_upcast": False,
-            "scaling_factor": 1.0,
-            "shift_factor": 0.0,
-        },
+        vae_config(network),
         {
             "patch_size": 1,
             "in_channels": 2 * given if beside else given,
@@ -64,10 +58,57 @@ def build(network: NetworkConfig, tasks: tuple[Task, ...], stages: tuple[StageCo
     return model
 
 
-def parameters_of(model: AdaptedLotus2, part: Part) -> dict[str, Tensor]:
+def build_lotus1(network: UnetConfig, tasks: tuple[Task, ...]) -> Lotus1:
+    """The untrained Lotus-D or Lotus-G, a U-Net for each task; attention on all levels but the finest."""
+    levels, channels = len(network.widths), network.latent_channels
+    down = ("DownBlock2D",) + ("CrossAttnDownBlock2D",) * (levels - 1)
+    unet = {
+        "in_channels": 2 * channels if network.generative else channels,
+        "out_channels": channels,
+        "block_out_channels": network.widths,
+        "down_block_types": down,
+        "up_block_types": tuple(kind.replace("Down", "Up") for kind in reversed(down)),
+        "layers_per_block": network.layers,
+        "attention_head_dim": network.heads,  # diffusers' name for their number
+        "cross_attention_dim": PROMPT_CHANNELS,
+        "norm_num_groups": network.groups,
+        "use_linear_projection": True,
+        "class_embed_type": "projection",
+        "projection_class_embeddings_input_dim": 4,
+    }
+    return Lotus1(
+        {"vae": vae_config(network), "unet": unet},
+        tasks=tasks,
+        predicts="disparity",
+        prompt_shape=(PROMPT_TOKENS, PROMPT_CHANNELS),
+        process_resolution=network.process_resolution,
+        enlarges=False,
+    )
+
+
+def vae_config(network: NetworkConfig | UnetConfig) -> dict[str, Any]:
+    depth = len(network.vae_widths)
+    return {
+        "block_out_channels": network.vae_widths,
+        "down_block_types": ("DownEncoderBlock2D",) * depth,
+        "up_block_types": ("UpDecoderBlock2D",) * depth,
+        "latent_channels": network.latent_channels,
+        "norm_num_groups": network.vae_groups,
+        "layers_per_block": 1,
+        "mid_block_add_attention": False,
+        "use_quant_conv": False,
+        "use_post_quant_conv": False,
+        "force_upcast": False,
+        "scaling_factor": 1.0,
+        "shift_factor": 0.0,
+    }
+
+
+def parameters_of(model: AdaptedLotus2 | Lotus1, part: Part) -> dict[str, Tensor]:
     """What a stage trains. The core: adapters and continuity modules, with a base that is itself the core predictor of
     some task, and the VAE's decoder if that is said; the sharpener: its adapters."""
-    frozen = all(adapter_name(CORE, task) in model.adapters for task in model.tasks)
+    adapters = model.adapters if isinstance(model, AdaptedLotus2) else {}
+    frozen = all(adapter_name(CORE, task) in adapters for task in model.tasks)
 
     def belongs(name: str) -> bool:
         if part == "vae" or name.startswith("vae."):
@@ -78,7 +119,7 @@ def parameters_of(model: AdaptedLotus2, part: Part) -> dict[str, Tensor]:
     return {name: parameter for name, parameter in model.named_parameters() if belongs(name)}
 
 
-def measure_latents(model: AdaptedLotus2, batches: list[Batch]) -> None:
+def measure_latents(model: GeometryModel, batches: list[Batch]) -> None:
     """Shift and scale that bring the latents of images and annotations to mean 0 and standard deviation 1."""
     model.vae.register_to_config(shift_factor=0.0, scaling_factor=1.0)
     latents = torch.cat([part.flatten() for batch in batches for part in encode(model, batch.to(model.device))])

@@ -12,15 +12,13 @@ from typing import Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
-from torch.nn import functional as F
 
 from lotus2_ros.model.adapted import AdaptedLotus2
 from lotus2_ros.model.lotus2 import CORE, CORE_TIMESTEP
 from lotus2_ros.training.batches import Batch
 from lotus2_ros.training.decoded import decoded_error
-
-# A part of the model that a stage trains.
-Part = Literal["vae", "core", "core_and_decoder", "sharpener"]
+from lotus2_ros.training.latents import Part, encode, mean_square
+from lotus2_ros.training.lotus1 import Lotus1Step
 
 
 class _Objective(BaseModel):
@@ -32,7 +30,7 @@ class _Objective(BaseModel):
     def loss(self, model: AdaptedLotus2, batch: Batch) -> Tensor:
         """A scalar to minimise."""
         image, truth = encode(model, batch)
-        return _mean_square(self.error(model, batch.task, image, truth, batch.generator()), model, batch)
+        return mean_square(self.error(model, batch.task, image, truth, batch.generator()), model, batch)
 
     def error(
         self, model: AdaptedLotus2, task: str, image: Tensor, truth: Tensor, generator: torch.Generator
@@ -132,7 +130,7 @@ class EndToEnd(_OnePass):
         image, truth = encode(model, batch)
         predicted = self.predict(model, image, batch.task, batch.generator())
         values, angles = decoded_error(model, predicted, batch)
-        return _mean_square(predicted - truth, model, batch) + self.decoded * values + self.angles * angles
+        return mean_square(predicted - truth, model, batch) + self.decoded * values + self.angles * angles
 
 
 class Sharpener(_Objective):
@@ -198,24 +196,7 @@ class Autoencoder(_Objective):
         return crop.contiguous(memory_format=torch.channels_last)
 
 
-Objective = StochasticFlow | DeterministicFlow | SingleStep | Sharpener | Autoencoder | EndToEnd
-
-
-@torch.no_grad()
-def encode(model: AdaptedLotus2, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Latents (B, C, h, w) of the images and of their annotations."""
-    image, truth = model.encode(torch.cat((batch.image, batch.annotation))).to(model.vae.dtype).chunk(2)
-    return image, truth
-
-
-def _mean_square(error: Tensor, model: AdaptedLotus2, batch: Batch) -> Tensor:
-    valid = latent_valid(batch.valid, model.vae_factor)
-    return (error.float().square() * valid).sum() / (valid.sum() * error.shape[1]).clamp_min(1)
-
-
-def latent_valid(valid: Tensor, factor: int) -> Tensor:
-    """valid (B, 1, H, W) bool -> (B, 1, H/factor, W/factor) float: 1 where every pixel of the square is valid."""
-    return 1 - F.max_pool2d((~valid).float(), factor)
+Objective = StochasticFlow | DeterministicFlow | SingleStep | Sharpener | Autoencoder | EndToEnd | Lotus1Step
 
 
 def _times(latent: Tensor, generator: torch.Generator) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
@@ -13,10 +14,11 @@ from torch import Tensor
 
 from lotus2_ros.model.adapted import AdaptedLotus2
 from lotus2_ros.model.bundle import save_bundle
+from lotus2_ros.model.lotus1 import Lotus1
+from lotus2_ros.model.lotus1_bundle import save_lotus1
 from lotus2_ros.training import loop, network, recorded, rendered
 from lotus2_ros.training.batches import Batch, Batches, Group
-from lotus2_ros.training.config import RecordedConfig, ReleasedConfig, TrainingConfig
-from lotus2_ros.training.objectives import Objective
+from lotus2_ros.training.config import RecordedConfig, ReleasedConfig, TrainingConfig, UnetConfig
 
 PATIENCE = timedelta(hours=12)
 PANEL_ROWS = 4
@@ -45,7 +47,9 @@ def _load(config: TrainingConfig, work: Path, workers: int) -> list[Group]:
     return rendered.load(work / "scenes", config.data)
 
 
-def _build(config: TrainingConfig, device: torch.device) -> AdaptedLotus2:
+def _build(config: TrainingConfig, device: torch.device) -> AdaptedLotus2 | Lotus1:
+    if isinstance(config.network, UnetConfig):
+        return network.build_lotus1(config.network, config.tasks).to(device)
     if isinstance(config.network, ReleasedConfig):
         from lotus2_ros.training import released  # text encoders: a model from nothing needs none
 
@@ -53,24 +57,32 @@ def _build(config: TrainingConfig, device: torch.device) -> AdaptedLotus2:
     return network.build(config.network, config.tasks, config.stages).to(device)
 
 
-def _save(model: AdaptedLotus2, config: TrainingConfig, output: Path) -> None:
+def _save(model: AdaptedLotus2 | Lotus1, config: TrainingConfig, output: Path) -> None:
     """In the layout in which such a model is released, or as a bundle."""
+    metadata = {"name": config.name, "licence": config.licence, "card": "README.md"}
+    if isinstance(model, Lotus1):
+        return save_lotus1(model, output, metadata=metadata, dtype=torch.float16)
     if isinstance(config.network, ReleasedConfig):
         from lotus2_ros.model.released import save_adapters
 
         return save_adapters(model, output)
-    metadata = {"name": config.name, "licence": config.licence, "card": "README.md"}
     return save_bundle(model, output, metadata=metadata, dtype=torch.float16)
 
 
 def run_stages(
-    accelerator: Accelerator, model: AdaptedLotus2, groups: Sequence[Group], config: TrainingConfig, folder: Path
+    accelerator: Accelerator,
+    model: AdaptedLotus2 | Lotus1,
+    groups: Sequence[Group],
+    config: TrainingConfig,
+    folder: Path,
 ) -> None:
     """Every stage on the model, which is then trained; checkpoints, curves and pictures go to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     model.vae.to(memory_format=torch.channels_last)
     if config.gradient_checkpointing:
-        model.transformer.enable_gradient_checkpointing()
+        networks: list[Any] = [*model.unets.values()] if isinstance(model, Lotus1) else [model.transformer]
+        for each in networks:
+            each.enable_gradient_checkpointing()
     for index, stage in enumerate(config.stages):
         batches_of = partial(
             Batches, groups, config.tasks, stage.batch, multiple=model.multiple, size=stage.size,
@@ -87,7 +99,7 @@ def run_stages(
 
 
 @torch.no_grad()
-def _panels(model: AdaptedLotus2, objective: Objective, batches: Sequence[Batch]) -> dict[str, Tensor]:
+def _panels(model: AdaptedLotus2 | Lotus1, objective: Any, batches: Sequence[Batch]) -> dict[str, Tensor]:
     """For each batch's task a few rows of image, answer and truth, (3, H, W) in [0, 1]."""
     panels = {}
     # Adapters are float32 whatever the base is.

@@ -3,6 +3,7 @@ import torch
 
 from lotus2_ros.training import objectives
 from lotus2_ros.training.batches import Batch
+from lotus2_ros.training.latents import latent_valid
 from lotus2_ros.training.network import build, parameters_of
 
 
@@ -165,7 +166,7 @@ def test_pixels_that_are_not_valid_do_not_count(network, batch):
     other[:, :, :, :8] = 1  # two latent columns
     valid = whole.valid.clone()
     valid[:, :, :, 5] = False  # one pixel column spoils the latent column it is in
-    some = objectives.latent_valid(valid, model.vae_factor)
+    some = latent_valid(valid, model.vae_factor)
     assert some.shape == (2, 1, 8, 10) and (some == 0).nonzero()[:, 3].unique().tolist() == [1]
     model.encode = lambda image: image[:, :1, ::4, ::4].expand(-1, network.latent_channels, -1, -1).contiguous()
     valid[:, :, :, :8] = False

@@ -1,0 +1,33 @@
+"""Latents of a batch, and errors of latents."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lotus2_ros.model.interface import GeometryModel
+from lotus2_ros.training.batches import Batch
+
+# A part of the model that a stage trains.
+Part = Literal["vae", "core", "core_and_decoder", "sharpener"]
+
+
+@torch.no_grad()
+def encode(model: GeometryModel, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Latents (B, C, h, w) of the images and of their annotations."""
+    image, truth = model.encode(torch.cat((batch.image, batch.annotation))).to(model.vae.dtype).chunk(2)
+    return image, truth
+
+
+def mean_square(error: Tensor, model: GeometryModel, batch: Batch) -> Tensor:
+    """Of an error (B, C, h, w), over the latent pixels whose image pixels are all valid."""
+    valid = latent_valid(batch.valid, model.vae_factor)
+    return (error.float().square() * valid).sum() / (valid.sum() * error.shape[1]).clamp_min(1)
+
+
+def latent_valid(valid: Tensor, factor: int) -> Tensor:
+    """valid (B, 1, H, W) bool -> (B, 1, H/factor, W/factor) float: 1 where every pixel of the square is valid."""
+    return 1 - F.max_pool2d((~valid).float(), factor)
