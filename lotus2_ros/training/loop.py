@@ -24,7 +24,7 @@ GRADIENT_NORM = 1.0
 
 
 class ObjectiveModule(nn.Module):
-    """A model with an objective for such: batch -> loss. A module, as that is what several GPUs are synchronised around."""
+    """A model with an objective for such: batch -> loss. A module: around one several GPUs are synchronised."""
 
     def __init__(self, model: GeometryModel, objective: Any) -> None:
         super().__init__()

@@ -123,4 +123,4 @@ def test_a_run_gives_a_bundle_that_runs(generative, tmp_path):
 )
 def test_objectives_must_fit_the_network(path, change, message):
     with pytest.raises((ValueError, ValidationError), match=f"expected objectives for network.source {message}"):
-        read_config(path, [f"stages.core.objective={change}"])
+        read_config(path, [change])
