@@ -83,6 +83,9 @@ def _scene_figures(means: Means) -> dict[str, float]:
         found["held-out scenes, normals, degrees"] = means["core/normals"]
     if "core/agreement" in means:
         found["held-out scenes, normals of the depth against the predicted ones, degrees"] = means["core/agreement"]
+    if "core/uncertainty/ause" in means:
+        found["held-out scenes, AUSE of the uncertainty"] = means["core/uncertainty/ause"]
+        found["the same in random order"] = means["core/uncertainty/random"]
     if "sharp/depth/abs_rel" in means:
         change = means["sharp/depth/abs_rel"] - means["core/depth/abs_rel"]
         found["held-out scenes, what the sharpener adds to AbsRel"] = change

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from lotus2_ros import scenes
+from lotus2_ros.annotations import Annotations
+from lotus2_ros.model.interface import process_size
 
 
 class Oracle:
@@ -16,7 +19,9 @@ class Oracle:
     process_resolution = 48
 
     def __init__(self) -> None:
-        self.model = SimpleNamespace(name="oracle", multiple=4, has_sharpener=lambda task: True)
+        self.model = SimpleNamespace(
+            name="oracle", multiple=4, has_sharpener=lambda task: True, process_size=partial(process_size, multiple=4)
+        )
         self.known = []  # image, depth, normals
         self.calls = 0
 
@@ -28,18 +33,22 @@ class Oracle:
         depth, normals = next((depth, normals) for seen, depth, normals in self.known if torch.equal(seen, image))
         disparity = None if depth is None else torch.nan_to_num(0.3 / depth, nan=0.0) + 0.5
         tasks = tasks or ("depth", "normals")
-        return SimpleNamespace(
-            disparity=disparity if "depth" in tasks else None,
-            normals=normals if "normals" in tasks else None,
-            latents=dict.fromkeys(tasks),
-        )
+        return said(disparity if "depth" in tasks else None, normals if "normals" in tasks else None, tasks)
 
     def sharpen(self, coarse, steps):
         yield None
         yield None
         disparity = None if coarse.disparity is None else 9 - coarse.disparity
         normals = None if coarse.normals is None else -coarse.normals
-        yield SimpleNamespace(disparity=disparity, normals=normals)
+        yield said(disparity, normals)
+
+
+def said(disparity, normals, tasks=()) -> SimpleNamespace:
+    """What stands for a Geometry."""
+    annotations = Annotations(disparity, normals=normals)
+    return SimpleNamespace(
+        disparity=disparity, normals=normals, uncertainty=None, annotations=annotations, latents=dict.fromkeys(tasks)
+    )
 
 
 @pytest.fixture
