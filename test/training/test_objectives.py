@@ -18,8 +18,10 @@ ALL = {
     "clean": objective("single_step", prediction="clean", continuity=False),
     "residual": objective("single_step", prediction="residual", continuity=False),
     "continuity": objective("single_step", prediction="clean", continuity=True),
-    "end_to_end": objective("end_to_end", prediction="clean", continuity=True, decoded=1.0, angles=2.0),
-    "with_decoder": objective("end_to_end", prediction="clean", continuity=True, decoded=1.0, angles=2.0, decoder=True),
+    "end_to_end": objective("end_to_end", prediction="clean", continuity=True, decoded=1.0, angles=2.0, power=2),
+    "with_decoder": objective(
+        "end_to_end", prediction="clean", continuity=True, decoded=1.0, angles=2.0, power=1, decoder=True
+    ),
     "sharpener": objective("sharpener"),
 }
 END_TO_END = ("end_to_end", "with_decoder")
@@ -139,7 +141,7 @@ def test_end_to_end_adds_what_comes_of_the_latent(network, batch):
     model = build(network, ("depth",), (stage_of(ALL["end_to_end"]),))
     latents = ALL["continuity"].loss(model, batch("depth")).item()
     losses = {
-        weight: objective("end_to_end", prediction="clean", continuity=True, decoded=weight, angles=weight)
+        weight: objective("end_to_end", prediction="clean", continuity=True, decoded=weight, angles=weight, power=1)
         .loss(model, batch("depth"))
         .item()
         for weight in (1.0, 3.0)
