@@ -22,15 +22,18 @@ from lotus2_ros.prepare.progress import Progress
 from lotus2_ros.prepare.work import BUNDLE, Work, check_output, unfinished_size
 
 PRECISIONS = ("float32", "bfloat16", "float16")
-# What is needed of a released folder; weights in float32, of which some hold a second copy in float16.
+WEIGHTS = "diffusion_pytorch_model"
+# What is needed of a released folder: not the second copies of the weights in float16 that some hold.
 FILES = (
     "model_index.json",
     "tokenizer/*",
     *(f"{part}/config.json" for part in ("text_encoder", "unet", "vae")),
-    "text_encoder/model*.safetensors*",
-    *(f"{part}/diffusion_pytorch_model.*safetensors*" for part in ("unet", "vae")),
+    *(
+        f"{part}/{stem}{ending}"
+        for part, stem in (("text_encoder", "model"), ("unet", WEIGHTS), ("vae", WEIGHTS))
+        for ending in (".safetensors", ".safetensors.index.json", "-*.safetensors")
+    ),
 )
-UNUSED = (".fp16.", ".non_ema.")
 SPACE_MARGIN = 1 << 24
 
 
@@ -61,11 +64,7 @@ def open_places(places: Sequence[str], tasks: Sequence[str]) -> tuple[dict[str, 
 def files_of(origin: Origin) -> dict[str, Path]:
     """What is needed of a folder, by the names to record."""
     found = sorted({file for pattern in FILES for file in origin.folder.glob(pattern)})
-    return {
-        f"{origin.name}/{file.relative_to(origin.folder)}": file
-        for file in found
-        if file.is_file() and not any(word in file.name for word in UNUSED)
-    }
+    return {f"{origin.name}/{file.relative_to(origin.folder)}": file for file in found if file.is_file()}
 
 
 def convert_lotus1(places: Mapping[str, Origin], predicts: str, output: Path, precision: str | None) -> dict[str, Any]:
