@@ -133,7 +133,6 @@ def configuration(training: Training, seed: int, steps: int, quick: bool) -> Tra
         "data.shards": 1 if quick else 16,
         "stages": stages,
         "panels_every": steps,
-        "compile": False,
     }
     if quick:
         changes |= {"data.scenes_per_shard": 4, "data.views_per_scene": 1}
