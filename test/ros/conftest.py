@@ -23,6 +23,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
+from lotus2_ros.bags.writer import INPUT_TOPICS
 from lotus2_ros.ros.messages import tensor_to_image
 
 TIMEOUT = 60.0  # seconds; only ever reached when a test fails
@@ -193,6 +194,8 @@ def lasting(tmp_path_factory, domains) -> Iterator[tuple[Client, NodeProcess]]:
         domain = next(domains)
         client = Client(domain)
         parameters = {"sharp.enabled": False, "model.threads": 1, "model.warm_up": "[320x240]"}
+        # A best-effort reader may lose a message on a busy machine, and a reference is sent only once.
+        parameters |= {f"qos_overrides.{topic}.subscription.reliability": "reliable" for topic in INPUT_TOPICS}
         log = tmp_path_factory.mktemp("lasting") / "node.log"
         node = NodeProcess(domain, log, ["-m", "lotus2_ros.ros.node"], parameters)
         yield client, node
