@@ -57,10 +57,10 @@ class Aligner:
     """
 
     def __init__(self) -> None:
-        self.inverter = Inverter()
         self._forget()
 
     def _forget(self) -> None:
+        self.inverter = Inverter()
         self._tracker = Tracker()
         self._last: Scale | None = None  # of the last frame
         self._stamp = math.nan  # of the last frame, seconds

@@ -31,7 +31,7 @@ def fit_to_reference(
     """Metric scale and shift of ``disparity`` (H, W) from a reference of any size, and what the fit stands on.
 
     depth = 1 / (scale * disparity + shift), or of affine-invariant depth in its place: depth = scale * depth + shift.
-    All measurements weigh the same, in inverse depth: weights that grow with depth make depth worse, on streets most.
+    All measurements weigh the same: in inverse depth, weights that grow with depth make depth worse, on streets most.
     Raises AlignmentError where the reference does not determine a scale and a shift.
     """
     depth = reference.depth

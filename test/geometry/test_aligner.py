@@ -230,3 +230,13 @@ def test_source_none_is_never_metric():
     aligner = Aligner()
     aligner.align(frame(0.0), Reference(DEPTH, stamp=0.0), CONFIG)
     assert not aligner.align(frame(0.1), Reference(DEPTH, stamp=0.1), config).metric
+
+
+def test_what_a_model_of_depths_was_inverted_by_does_not_outlive_a_jump_of_the_clock():
+    aligner = Aligner()
+    aligner.align(frame(5.0), None, CONFIG)
+    before = aligner.inverter
+    aligner.align(frame(5.1), None, CONFIG)
+    assert aligner.inverter is before
+    aligner.align(frame(1.0), None, CONFIG)
+    assert aligner.inverter is not before
