@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,6 +30,12 @@ from lotus2_ros.model.bundle import save_bundle
 from lotus2_ros.model.lotus2 import Lotus2
 
 HEIGHT, WIDTH = 48, 64
+
+
+@pytest.fixture(autouse=True)
+def own_domain(domains: Iterator[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Apart from the programs of the tests before, which others still believe to be there for 20 s."""
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(next(domains)))
 
 
 def demo(tmp_path: Path, *arguments: str) -> int:

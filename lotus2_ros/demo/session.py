@@ -128,8 +128,8 @@ class Session:
             return None
 
     def tail(self, name: str, lines: int = 12) -> str:
-        """The last lines of a child's log, and of the node's, which mostly has the reason."""
-        names = dict.fromkeys((name, "node"))
+        """The last lines of a child's log, then of the others': one mostly waits for another, which has the reason."""
+        names = dict.fromkeys((name, *self._children))
         logs = {n: (self._logs / f"{n}.log").read_text(errors="replace").splitlines()[-lines:] for n in names}
         return "".join(f"\n--- last lines of {self._logs / n}.log:\n" + "\n".join(text) for n, text in logs.items())
 

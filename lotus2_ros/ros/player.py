@@ -24,6 +24,7 @@ from lotus2_ros.bags.writer import COMPRESSED_TOPIC, IMAGE_TOPIC, INPUT_TOPICS
 from lotus2_ros.ros.serialized import message_class
 
 STAY = 600.0  # seconds after the last message, should nobody interrupt
+TELL_AFTER = 20.0  # seconds of waiting
 
 
 def main() -> None:
@@ -53,12 +54,19 @@ def advertise(node: Node, bag: Path) -> dict[str, Publisher]:
 
 
 def wait_for_subscribers(publishers: dict[str, Publisher], count: int, timeout: float) -> None:
-    """Until every publisher is matched with ``count`` subscribers. Raises TimeoutError that names the topic."""
+    """Until every publisher is matched with ``count`` subscribers; after a while stderr says what is waited for.
+
+    Raises TimeoutError that names the topic.
+    """
     deadline = time.monotonic() + timeout
+    silent_until = time.monotonic() + TELL_AFTER
     for topic, publisher in publishers.items():
         while (found := publisher.get_subscription_count()) < count:
             if time.monotonic() > deadline or not rclpy.ok():
                 raise TimeoutError(f"{topic}: expected {count} subscribers within {timeout:g} s, got {found}")
+            if time.monotonic() > silent_until:
+                print(f"player: {topic}: waiting for {count} subscribers, {found} so far", file=sys.stderr, flush=True)
+                silent_until += TELL_AFTER
             time.sleep(0.02)
 
 

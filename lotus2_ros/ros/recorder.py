@@ -101,6 +101,10 @@ def node_state(recorder: Node, name: str, timeout: float) -> str:
     client = recorder.create_client(GetState, f"/{name}/get_state")
     deadline, future = time.monotonic() + timeout, None
     while client.wait_for_service(max(0.0, deadline - time.monotonic())) and time.monotonic() < deadline:
+        if future is not None:
+            print(
+                f"recorder: the node {name} did not answer in {ASK_AGAIN:g} s, asked again", file=sys.stderr, flush=True
+            )
         # Asked again: an answer is lost if the node knows of the question before it knows of who asks.
         future = client.call_async(GetState.Request())
         rclpy.spin_until_future_complete(recorder, future, timeout_sec=ASK_AGAIN)
