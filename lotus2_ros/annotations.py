@@ -25,7 +25,7 @@ class Annotations:
     disparity: Tensor | None = None  # (H, W) float32 in [0, 1], affine-invariant, 1 = near
     affine_depth: Tensor | None = None  # (H, W) float32 in [0, 1], affine-invariant, 0 = near
     normals: Tensor | None = None  # (H, W, 3) float32, unit, optical frame, toward the camera
-    uncertainty: Tensor | None = None  # (H, W) float32, standard deviation of either over samples; None: of one
+    uncertainty: Tensor | None = None  # (H, W) float32, standard deviation of either over answers; None: of one
 
     @property
     def affine(self) -> tuple[Tensor, Space] | None:
@@ -61,6 +61,15 @@ def annotate(model: GeometryModel, latents: Mapping[str, Tensor], size: Sequence
             vectors = 2 * _resized(model, _median(pictures), size).permute(1, 2, 0) - 1
             found = replace(found, normals=normalize(MODEL_TO_OPTICAL * vectors))
     return found
+
+
+def disagreement(answer: Tensor, again: Tensor) -> Tensor:
+    """Standard deviation (H, W) of two affine-invariant answers (H, W), the second first fitted to the other,
+    as a difference in scale and shift says nothing of where an answer is wrong.
+    """
+    centred, other = answer - answer.mean(), again - again.mean()
+    slope = (centred * other).mean() / other.square().mean().clamp_min(1e-12)
+    return (centred - slope * other).abs() / 2
 
 
 def _median(samples: Tensor) -> Tensor:

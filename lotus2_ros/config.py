@@ -52,9 +52,8 @@ class ModelConfig:
         choices=("bfloat16", "float32"),
     )
     threads: int = parameter(0, "CPU threads of the model; 0: torch's own choice", low=0, high=256)
-    compile: bool = parameter(
-        True, "On cuda compile the model and record its work as CUDA graphs; on the CPU without effect"
-    )
+    mirror: bool = parameter(False, "See each image mirrored too, for ~/uncertainty: twice the work", live=True)
+    compile: bool = parameter(True, "On cuda compile the model and record its work as CUDA graphs; not on the CPU")
     warm_up: tuple[str, ...] = parameter(
         ("640x480",),
         "Sizes of images that the model is run on once before the node is configured, so that no frame waits for it",

@@ -39,7 +39,7 @@ class Geometry:
 
     @property
     def uncertainty(self) -> Tensor | None:
-        """(H, W) float32, standard deviation of the disparity over samples; None of a model that gives one answer."""
+        """(H, W) float32, standard deviation of the disparity over a model's answers; None where there is one."""
         return self.annotations.uncertainty
 
     @property

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lotus2_ros.annotations import annotate
+from lotus2_ros.annotations import annotate, disagreement
 from lotus2_ros.config import Config
 from lotus2_ros.device import Stopwatch, finish, upload, use_threads
 from lotus2_ros.estimate import Geometry
@@ -81,6 +81,10 @@ class Estimator:
             latents = self.model.cores(latent, tasks)
         with stopwatch("decode"):
             found = annotate(self.model, latents, image.shape[:2])
+        if self.config.model.mirror and found.affine is not None and found.uncertainty is None:
+            with stopwatch("mirror"):
+                again = self._mirrored(pixels, image.shape[:2])
+                found = replace(found, uncertainty=disagreement(found.affine[0], again))
         scale, sky, aligner = relative_scale(), None, aligner or Aligner()
         if found.affine_depth is not None:
             with stopwatch("align"):
@@ -166,6 +170,13 @@ class Estimator:
         if any(map(self.model.has_sharpener, tasks)):
             steps.append(("detail sharpener", sharpen))
         return [(f"{width}x{height} {what}", run) for what, run in steps]
+
+    def _mirrored(self, pixels: Tensor, size: Sequence[int]) -> Tensor:
+        """What the model says of depth when it sees the image mirrored, mirrored back: (H, W)."""
+        latent = self.model.encode(pixels.flip(-1), self._posterior())
+        found = annotate(self.model, self.model.cores(latent, ("depth",)), size)
+        assert found.affine is not None
+        return found.affine[0].flip(-1)
 
     def _process_image(self, image: Tensor) -> Tensor:
         """(H, W, 3) uint8 -> (1, 3, h, w) float32 in [-1, 1] at the size the model works at."""

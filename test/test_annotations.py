@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lotus2_ros.annotations import Annotations, annotate
+from lotus2_ros.annotations import Annotations, annotate, disagreement
 
 
 class Model:
@@ -69,3 +69,15 @@ def test_what_a_model_of_depths_says_is_depth_until_it_is_inverted():
     torch.testing.assert_close(inverted.disparity, torch.full((4, 6), 0.5 * 0.7 / 0.8))
     spread = torch.tensor([0.2, 0.3, 0.9]).std(correction=0) * 0.5 * 1.5 / 0.8**2
     torch.testing.assert_close(inverted.uncertainty, spread.expand(4, 6))
+
+
+def test_two_answers_disagree_by_their_deviation_whatever_their_scales_and_shifts(generator):
+    answer, again = (torch.rand(8, 12, generator=generator) for _ in range(2))
+    again = answer + 0.1 * again
+    assert float(disagreement(answer, 0.3 * answer + 0.4).max()) < 1e-6
+    found = disagreement(answer, again)
+    torch.testing.assert_close(disagreement(answer, 0.3 * again + 0.4), found, atol=1e-6, rtol=1e-4)
+    slope = torch.cov(torch.stack((answer.flatten(), again.flatten())), correction=0)
+    fitted = answer.mean() + slope[0, 1] / slope[1, 1] * (again - again.mean())
+    torch.testing.assert_close(found, torch.stack((answer, fitted)).std(dim=0, correction=0), atol=1e-6, rtol=1e-4)
+    assert disagreement(answer, torch.zeros(8, 12)).isfinite().all()

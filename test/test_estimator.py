@@ -217,3 +217,22 @@ def test_a_model_of_depths_is_undistorted_by_its_normals_alone(estimator, monkey
     assert not geometry.scale.metric and geometry.scale.source == "normals"
     ratio = geometry.depth / view.depth
     assert float(ratio.std() / ratio.mean()) < 0.1
+
+
+def test_with_the_mirrored_image_a_model_is_unsure_where_its_answers_differ(small):
+    mirror = Estimator(small, Config().updated({"model.mirror": True}))
+    plain, both = Estimator(small, Config()).predict(IMAGE), mirror.predict(IMAGE)
+    assert plain.uncertainty is None and torch.equal(both.disparity, plain.disparity)
+    assert both.uncertainty.shape == (HEIGHT, WIDTH) and both.uncertainty.min() >= 0 and both.uncertainty.max() > 1e-4
+    assert list(both.latency) == ["resize", "encode", "core", "decode", "mirror", "align"]
+    assert mirror.predict(IMAGE, tasks=("normals",)).uncertainty is None
+
+
+def test_the_mirrored_answer_is_turned_back_before_it_is_compared(estimator, monkeypatch):
+    """The network says what it sees, whichever way round: two answers that are one."""
+    estimator.config = Config().updated({"model.mirror": True})
+    monkeypatch.setattr(estimator.model, "encode", lambda pixels, generator: pixels)
+    monkeypatch.setattr(estimator.model, "cores", lambda latent, tasks: dict.fromkeys(tasks, latent))
+    monkeypatch.setattr(estimator.model, "decode", lambda latents: latents * 0.5 + 0.5)
+    geometry = estimator.predict(IMAGE)
+    assert float(geometry.disparity.std()) > 0.05 and float(geometry.uncertainty.max()) < 1e-5

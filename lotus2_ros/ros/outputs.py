@@ -49,7 +49,7 @@ TOPICS = {
     FILTERED: Topic(PointCloud2, "depth", "`points` thinned to voxels and without outliers, at its own period"),
     "disparity/image": Topic(Image, "depth", "what the model says: 1 = near, 0 = far, affine-invariant", "32FC1"),
     "uncertainty/image": Topic(
-        Image, "depth", "standard deviation of the disparity over a generative model's samples", "32FC1"
+        Image, "depth", "standard deviation of the disparity over samples, or mirrored with `model.mirror`", "32FC1"
     ),
     "normals/image": Topic(Image, "normals", "unit vectors in the optical frame, toward the camera", "32FC3"),
     "normals/color": Topic(Image, "normals", "a picture of them", "rgb8"),
