@@ -14,7 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks import ablation
+from benchmarks import ablation, families
 from benchmarks.ablation_figures import measure
 from benchmarks.ablation_report import table
 from benchmarks.ceilings import Ceilings
@@ -117,6 +117,35 @@ def test_ablation_gives_all_rows_the_same_budget():
     assert [network.pop("patch") for network in networks] == [2, 2, 2, 2, 2, 1]
     assert all(network == networks[0] for network in networks)
     assert [stage.steps for stage in configs[4].stages] == [400, 200]
+
+
+@pytest.mark.slow
+def test_families_are_trained_and_measured_beside_each_other(tmp_path):
+    folders = {name: str(tmp_path / name) for name in ("scenes", "work", "output")}
+    options = [text for name, path in folders.items() for text in (f"--{name}", path)]
+    run("benchmarks.families", "--quick", "--views", "1", "--only", "lotus-2", "lotus-g", *options)
+    rows = json.loads((tmp_path / "output/families.json").read_text())
+    assert rows.keys() == {"lotus-2", "lotus-g"}
+    assert rows["lotus-2"]["AUSE"] is None and math.isfinite(rows["lotus-g"]["AUSE"])
+    for row in rows.values():
+        assert all(row[column] > 0 for column in ("AbsRel / row", "normals, degrees", "ms", "million parameters"))
+
+
+def test_families_have_the_same_budget_and_vae():
+    configs = [families.configuration(*run, quick=False) for run in families.FAMILIES.values()]
+    for config in configs:
+        assert tuple(stage.name for stage in config.stages) == families.STAGES
+        assert (config.data, config.seed, config.tasks) == (configs[0].data, configs[0].seed, configs[0].tasks)
+        assert config.stages[0] == configs[0].stages[0]
+        shared = {"size", "steps", "batch", "crop", "filtered", "warm_up", "mixed_precision"}
+        assert config.stages[1].model_dump(include=shared) == configs[0].stages[1].model_dump(include=shared)
+        vae = ("vae_widths", "vae_groups", "latent_channels", "process_resolution")
+        assert all(getattr(config.network, name) == getattr(configs[0].network, name) for name in vae)
+    kinds = [
+        (config.network.source, config.stages[1].objective.model_dump().get("reconstruction")) for config in configs
+    ]
+    assert kinds == [("scratch", None), *[("unet", True), ("unet", False)] * 2]
+    assert [config.network.generative for config in configs[1:]] == [False, False, True, True]
 
 
 def test_ablation_measures_exact_disparity_as_exact():

@@ -1,0 +1,145 @@
+"""Lotus-2, Lotus-D and Lotus-G beside each other, small: the same scenes, images, steps and VAE for each.
+
+    python -m benchmarks.families [--frames FOLDER] [--only lotus-d ...] [--quick]
+
+Each is trained from nothing for depth and normals by its own run in config/train, up to the stage on images a quarter
+of the size, and measured at that size on held-out scenes of every kind and on recorded frames. What is trained stays in
+--work: a second run goes on where the first was stopped. The VAE is trained once. With --quick nothing is learnt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from benchmarks.timing import interleaved_ms, machine, markdown
+from lotus2_ros.config import Config
+from lotus2_ros.estimator import Estimator
+from lotus2_ros.evaluation.parts import Part, frame_parts, scene_parts
+from lotus2_ros.evaluation.runs import Key
+from lotus2_ros.evaluation.summary import figures, summarize
+from lotus2_ros.training import network, rendered
+from lotus2_ros.training.config import TrainingConfig, UnetConfig, read_config
+from lotus2_ros.training.run import run_stages
+
+RUNS = Path(__file__).parents[1] / "config/train"
+STAGES = ("vae", "core_small")
+_G = "network.generative=true"
+_PLAIN = "stages.core_small.objective.reconstruction=false"
+# File of the run and changes of it.
+FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "lotus-2": ("bundled.yaml", ()),
+    "lotus-d": ("lotus_d.yaml", ()),
+    "lotus-d without detail preserver": ("lotus_d.yaml", (_PLAIN,)),
+    "lotus-g": ("lotus_d.yaml", (_G,)),
+    "lotus-g without detail preserver": ("lotus_d.yaml", (_G, _PLAIN)),
+}
+SAMPLES = 4  # of Lotus-G
+FIRST_SEED = 200
+ROUNDS = 20
+COLUMNS = {
+    "AbsRel / row": "held-out scenes, AbsRel / row",
+    "normals, degrees": "held-out scenes, normals, degrees",
+    "boundary F1": "held-out scenes, boundary F1",
+    "frames, AbsRel / row": "recorded frames, geometric mean of AbsRel / row",
+    "AUSE": "held-out scenes, AUSE of the uncertainty",
+    "of a random order": "the same in random order",
+}
+
+
+def main() -> None:
+    args = _arguments()
+    torch.set_num_threads(1)
+    configs = {name: configuration(*FAMILIES[name], quick=args.quick) for name in args.only}
+    data = next(iter(configs.values())).data  # the same for all
+    assert data.source == "scenes"
+    rendered.render(args.scenes, data, os.cpu_count() or 1)
+    groups = rendered.load(args.scenes, data)
+    accelerator = Accelerator()
+    estimators: dict[str, Estimator] = {}
+    for name, config in configs.items():
+        model = build(config).to(accelerator.device)
+        folder, vae = args.work / name.replace(" ", "-"), args.work / "vae.safetensors"
+        folder.mkdir(parents=True, exist_ok=True)
+        if vae.exists():
+            shutil.copy(vae, folder)
+        run_stages(accelerator, model, groups, config, folder)
+        shutil.copy(folder / vae.name, vae)
+        estimators[name] = Estimator(model, Config(), round(config.network.process_resolution * config.stages[-1].size))
+    rows = {name: measure(each, args.views, args.frames) for name, each in estimators.items()}
+    image = torch.randint(0, 256, (480, 640, 3), dtype=torch.uint8)
+    times = interleaved_ms({name: partial(_frame, each, image) for name, each in estimators.items()}, ROUNDS)
+    for name, each in estimators.items():
+        rows[name] |= {"ms": times[name], "million parameters": sum(p.numel() for p in each.model.parameters()) / 1e6}
+    args.output.mkdir(parents=True, exist_ok=True)
+    (args.output / "families.json").write_text(json.dumps(rows, indent=1))
+    table = markdown(("", *next(iter(rows.values()))), [_row(name, row) for name, row in rows.items()])
+    print(f"{machine(accelerator.device)}, one thread, {args.views} views of each kind\n\n{table}")
+
+
+def configuration(file: str, changes: Sequence[str], *, quick: bool) -> TrainingConfig:
+    """The run's up to STAGES."""
+    few = ("data.shards=1", "data.scenes_per_shard=4", "data.views_per_scene=1") if quick else ()
+    config = read_config(RUNS / file, [*changes, *few])
+    stages = tuple(stage for stage in config.stages if stage.name in STAGES)
+    if quick:
+        stages = tuple(stage.model_copy(update={"steps": 2, "batch": 2, "warm_up": 1}) for stage in stages)
+    return config.model_copy(update={"stages": stages})
+
+
+def build(config: TrainingConfig) -> Any:
+    """The untrained model."""
+    torch.manual_seed(config.seed)
+    if isinstance(config.network, UnetConfig):
+        model = network.build_lotus1(config.network, config.tasks)
+        model.samples = SAMPLES if model.generative else 1
+        return model
+    assert config.network.source == "scratch"
+    return network.build(config.network, config.tasks, config.stages)
+
+
+@torch.inference_mode()
+def measure(estimator: Estimator, views: int, frames: Path | None) -> dict[str, float | None]:
+    """COLUMNS of a model; None of what it has not."""
+    parts: list[Part] = scene_parts(estimator, FIRST_SEED, views)
+    parts += frame_parts([frames]) if frames else []
+    places: list[tuple[Part, Key]] = [(p, (p.group, p.name, index)) for p in parts for index in range(len(p.samples))]
+    records = {key: part.run(estimator, part.samples[key[2]], 0)[0] for part, key in places}
+    found = figures(summarize(parts, records, Path()))
+    return {column: found.get(figure) for column, figure in COLUMNS.items()}
+
+
+def _row(name: str, values: Mapping[str, float | None]) -> list[object]:
+    return [name, *(None if value is None else f"{value:.3g}" for value in values.values())]
+
+
+def _frame(estimator: Estimator, image: torch.Tensor) -> object:
+    geometry = estimator.predict(image)
+    return geometry.depth, geometry.normals
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = list(FAMILIES)
+    parser.add_argument("--only", nargs="+", default=names, choices=names, help="some of the models (all)")
+    parser.add_argument("--frames", type=Path, help="folder of recorded frames")
+    parser.add_argument("--views", type=int, default=20, help="held out, of each kind of scene (%(default)s)")
+    parser.add_argument("--scenes", type=Path, default=Path("out/train/bundled/scenes"),
+                        help="what is missing of them is rendered (%(default)s)")  # fmt: skip
+    parser.add_argument("--work", type=Path, default=Path("out/families/work"), help="checkpoints and curves")
+    parser.add_argument("--output", type=Path, default=Path("out/families"), help="families.json")
+    parser.add_argument("--quick", action="store_true", help="few and tiny batches: whether it runs")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
