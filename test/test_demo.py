@@ -141,6 +141,22 @@ def test_a_child_that_dies_is_named_with_its_last_words(tmp_path: Path, monkeypa
             session.next_event(timeout=0.1)
 
 
+def test_children_that_get_stuck_say_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "hanging.py").write_text(
+        "import time\n"
+        "def wait_for_nothing():\n"
+        '    print(\'{"event": "up"}\')\n'
+        "    time.sleep(600)\n"
+        "wait_for_nothing()\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with Session(tmp_path) as session:
+        session.start("player", "hanging")
+        assert session.next_event(timeout=60) == {"event": "up"}
+        error = str(session.stuck("player", "did not finish in time"))
+        assert error.startswith("the player did not finish in time") and "in wait_for_nothing" in error
+
+
 def test_the_scene_bag_has_a_sparse_reference_and_exact_truth(tmp_path: Path) -> None:
     path = tmp_path / "room.mcap"
     assert write_scene_bag(path, frames=REFERENCE_PERIOD + 1, width=WIDTH, height=HEIGHT) == REFERENCE_PERIOD + 1

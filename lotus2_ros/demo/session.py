@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -65,7 +66,7 @@ def follow(session: Session, progress: Progress, play_time: float) -> None:
         event = session.next_event(timeout=0.5)
         if event is None:
             if time.monotonic() > deadline and not played:
-                raise SessionError(f"the player did not finish in time{session.tail('player')}")
+                raise session.stuck("player", "did not finish in time")
             if time.monotonic() > deadline:
                 return
             continue
@@ -94,6 +95,7 @@ class Session:
             "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
             "FASTDDS_DEFAULT_PROFILES_FILE": str(share("config/fastdds.xml")),
             "PYTHONUNBUFFERED": "1",
+            "PYTHONFAULTHANDLER": "1",  # of stuck()
         }
 
     def __enter__(self) -> Self:
@@ -126,6 +128,16 @@ class Session:
                 if child.poll() is not None:
                     raise SessionError(f"the {name} ended with status {child.returncode}{self.tail(name)}") from None
             return None
+
+    def stuck(self, name: str, what: str) -> SessionError:
+        """The error of a child that got nowhere, with where each of them is: an abort makes Python say it."""
+        running = [child for child in self._children.values() if child.poll() is None]
+        for child in running:
+            child.send_signal(signal.SIGABRT)
+        for child in running:
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(STOP_TIMEOUT)
+        return SessionError(f"the {name} {what}{self.tail(name, lines=60)}")
 
     def tail(self, name: str, lines: int = 12) -> str:
         """The last lines of a child's log, then of the others': one mostly waits for another, which has the reason."""
