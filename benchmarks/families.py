@@ -1,6 +1,6 @@
 """Lotus-2, Lotus-D and Lotus-G beside each other, small: the same scenes, images, steps and VAE for each.
 
-    python -m benchmarks.families [--frames FOLDER] [--only lotus-d ...] [--quick]
+    python -m benchmarks.families [--frames FOLDER] [--only lotus-d ...] [--steps 1300] [--quick]
 
 Each is trained from nothing for depth and normals by its own run in config/train, up to the stage on images a quarter
 of the size, and measured at that size on held-out scenes of every kind and on recorded frames. What is trained stays in
@@ -59,7 +59,7 @@ COLUMNS = {
 def main() -> None:
     args = _arguments()
     torch.set_num_threads(1)
-    configs = {name: configuration(*FAMILIES[name], quick=args.quick) for name in args.only}
+    configs = {name: configuration(*FAMILIES[name], args.steps, quick=args.quick) for name in args.only}
     data = next(iter(configs.values())).data  # the same for all
     assert data.source == "scenes"
     rendered.render(args.scenes, data, os.cpu_count() or 1)
@@ -68,7 +68,8 @@ def main() -> None:
     estimators: dict[str, Estimator] = {}
     for name, config in configs.items():
         model = build(config).to(accelerator.device)
-        folder, vae = args.work / name.replace(" ", "-"), args.work / "vae.safetensors"
+        # Other budgets have other folders: what is finished is not trained again.
+        folder, vae = args.work / f"{name.replace(' ', '-')}-{config.stages[-1].steps}", args.work / "vae.safetensors"
         folder.mkdir(parents=True, exist_ok=True)
         if vae.exists():
             shutil.copy(vae, folder)
@@ -83,11 +84,13 @@ def main() -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     (args.output / "families.json").write_text(json.dumps(rows, indent=1))
     table = markdown(("", *next(iter(rows.values()))), [_row(name, row) for name, row in rows.items()])
-    print(f"{machine(accelerator.device)}, one thread, {args.views} views of each kind\n\n{table}")
+    steps = next(iter(configs.values())).stages[-1].steps
+    print(f"{machine(accelerator.device)}, one thread, {steps} steps, {args.views} views of each kind\n\n{table}")
 
 
-def configuration(file: str, changes: Sequence[str], *, quick: bool) -> TrainingConfig:
-    """The run's up to STAGES."""
+def configuration(file: str, changes: Sequence[str], steps: int | None = None, *, quick: bool) -> TrainingConfig:
+    """The run's STAGES, the last of `steps`, by default its own."""
+    changes = (*changes, f"stages.{STAGES[-1]}.steps={steps}") if steps else changes
     few = ("data.shards=1", "data.scenes_per_shard=4", "data.views_per_scene=1") if quick else ()
     config = read_config(RUNS / file, [*changes, *few])
     stages = tuple(stage for stage in config.stages if stage.name in STAGES)
@@ -132,6 +135,7 @@ def _arguments() -> argparse.Namespace:
     names = list(FAMILIES)
     parser.add_argument("--only", nargs="+", default=names, choices=names, help="some of the models (all)")
     parser.add_argument("--frames", type=Path, help="folder of recorded frames")
+    parser.add_argument("--steps", type=int, help="on small images (those of the run)")
     parser.add_argument("--views", type=int, default=20, help="held out, of each kind of scene (%(default)s)")
     parser.add_argument("--scenes", type=Path, default=Path("out/train/bundled/scenes"),
                         help="what is missing of them is rendered (%(default)s)")  # fmt: skip
