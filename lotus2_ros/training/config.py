@@ -103,8 +103,8 @@ class ReleasedConfig(Section):
 
 
 class StageConfig(Section):
-    """One stage: an objective and how long. `size`, `crop` and `filtered` of the images: see `Batches`; `batch` of each
-    process and `accumulate` of them to a step; without `schedule` the rate is constant after the warm-up."""
+    """One stage: an objective and how long. `size` and `crop` of the images: see `Batches`; `batch` of each process
+    and `accumulate` of them to a step; without `schedule` the rate is constant after the warm-up."""
 
     name: str = Field(pattern=r"^\w+$")
     objective: Objective = Field(discriminator="kind")
@@ -118,7 +118,6 @@ class StageConfig(Section):
     accumulate: Count = 1
     size: float = Field(default=1.0, gt=0, le=1)
     crop: float = Field(default=1.0, gt=0, le=1)
-    filtered: float = Field(default=0.0, ge=0, le=1)
     mixed_precision: Literal["no", "bf16"] = "no"
 
 

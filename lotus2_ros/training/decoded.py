@@ -17,25 +17,16 @@ SHIFT = 1.15
 ROUNDING = 3e-5
 
 
-def decoded_error(
-    model: AdaptedLotus2, latent: Tensor, batch: Batch, *, power: int, relative: bool
-) -> tuple[Tensor, Tensor]:
+def decoded_error(model: AdaptedLotus2, latent: Tensor, batch: Batch, power: int) -> tuple[Tensor, Tensor]:
     """Two scalars: mean absolute error of the decoded annotation, and mean of chord^power / power between unit normals.
 
     That is 1 - cos of the angle with power 2, which looks at large angles; with power 1 small ones count as well. For a
     depth these are normals of the surface with that disparity under a camera as wide as the image, which neither need
     be the true one: where two disparities have the same such normals they have the same normals in any camera.
-
-    `relative`: errors of a disparity count as shares of it, as they do in AbsRel, so most where it is far; and what is
-    decoded is not clamped, so that an answer beyond the range can still be put right.
     """
-    decode = model.decode_unclamped if relative else model.decode
-    decoded = decode(latent.contiguous(memory_format=torch.channels_last)) * 2 - 1
+    decoded = model.decode(latent.contiguous(memory_format=torch.channels_last)) * 2 - 1
     truth, valid = batch.annotation.to(decoded), batch.valid.to(decoded)
-    errors = (decoded - truth).abs().mean(1, keepdim=True)
-    if relative and batch.task == "depth":
-        errors = errors / (truth[:, :1] + SHIFT)
-    values = _mean(errors, valid)
+    values = _mean((decoded - truth).abs().mean(1, keepdim=True), valid)
     if batch.task == "normals":
         return values, _mean(_angle(F.normalize(decoded, dim=1), F.normalize(truth, dim=1), power), valid)
     angles = []

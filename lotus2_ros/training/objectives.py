@@ -122,7 +122,6 @@ class EndToEnd(_OnePass):
     decoded: float = Field(gt=0)
     angles: float = Field(gt=0)
     power: Literal[1, 2]
-    relative: bool = False
     decoder: bool = False
 
     def part(self) -> Part:
@@ -131,7 +130,7 @@ class EndToEnd(_OnePass):
     def loss(self, model: AdaptedLotus2, batch: Batch) -> Tensor:
         image, truth = encode(model, batch)
         predicted = self.predict(model, image, batch.task, batch.generator())
-        values, angles = decoded_error(model, predicted, batch, power=self.power, relative=self.relative)
+        values, angles = decoded_error(model, predicted, batch, self.power)
         return mean_square(predicted - truth, model, batch) + self.decoded * values + self.angles * angles
 
 

@@ -86,7 +86,7 @@ def run_stages(
     for index, stage in enumerate(config.stages):
         batches_of = partial(
             Batches, groups, config.tasks, stage.batch, multiple=model.multiple, size=stage.size,
-            crop=stage.crop, filtered=stage.filtered, jitter=config.jitter, rank=accelerator.process_index,
+            crop=stage.crop, jitter=config.jitter, rank=accelerator.process_index,
         )  # fmt: skip
         batches = batches_of(seed=hash((config.seed, index)))
         looked_at = batches_of(seed=hash((config.seed, LOOKED_AT)))
