@@ -137,7 +137,7 @@ def test_families_have_the_same_budget_and_vae():
         assert tuple(stage.name for stage in config.stages) == families.STAGES
         assert (config.data, config.seed, config.tasks) == (configs[0].data, configs[0].seed, configs[0].tasks)
         assert config.stages[0] == configs[0].stages[0]
-        shared = {"size", "steps", "batch", "crop", "filtered", "warm_up", "mixed_precision"}
+        shared = {"size", "steps", "batch", "crop", "warm_up", "mixed_precision"}
         assert config.stages[1].model_dump(include=shared) == configs[0].stages[1].model_dump(include=shared)
         vae = ("vae_widths", "vae_groups", "latent_channels", "process_resolution")
         assert all(getattr(config.network, name) == getattr(configs[0].network, name) for name in vae)
