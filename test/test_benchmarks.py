@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks import ablation, families
+from benchmarks import ablation, consistency, families
 from benchmarks.ablation_figures import measure
 from benchmarks.ablation_report import table
 from benchmarks.ceilings import Ceilings
@@ -117,6 +118,20 @@ def test_ablation_gives_all_rows_the_same_budget():
     assert [network.pop("patch") for network in networks] == [2, 2, 2, 2, 2, 1]
     assert all(network == networks[0] for network in networks)
     assert [stage.steps for stage in configs[4].stages] == [400, 200]
+
+
+def test_what_is_seen_again_lies_where_it_was(generator):
+    """A model that says what it sees gives the same answer whichever way it is shown the image."""
+    image = torch.randint(0, 256, (48, 80, 3), dtype=torch.uint8, generator=generator)
+    says = SimpleNamespace(
+        process_resolution=80,
+        model=SimpleNamespace(multiple=8),
+        predict=lambda seen, tasks: SimpleNamespace(disparity=seen[..., 0].float()),
+    )
+    truth = image[..., 0].float()
+    assert torch.equal(consistency.mirrored(says, image), truth)
+    moved = consistency.moved(says, image)
+    assert torch.equal(moved[:-4, :-4], truth[:-4, :-4]) and not torch.equal(moved, truth)
 
 
 @pytest.mark.slow
