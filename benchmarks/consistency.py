@@ -18,7 +18,7 @@ from torch import Tensor
 
 from benchmarks.timing import machine, markdown
 from lotus2_ros import scenes
-from lotus2_ros.annotations import disagreement
+from lotus2_ros.annotations import deviation
 from lotus2_ros.config import Config
 from lotus2_ros.estimator import Estimator, load_estimator
 from lotus2_ros.evaluation.metrics import INDOORS_AND_STREETS, fit_depth, in_range
@@ -57,7 +57,8 @@ def rows(estimator: Estimator, name: str, again: Again, views: int) -> list[tupl
         first = disparity(estimator, view.image)
         known = in_range(view.depth, INDOORS_AND_STREETS)
         error = (fit_depth(first, view.depth)[known] / view.depth[known] - 1).abs()
-        worth = sparsification(error, disagreement(first, again(estimator, view.image))[known])
+        answers = torch.stack((first, again(estimator, view.image)))
+        worth = sparsification(error, deviation(answers, first)[known])
         found[kind].append((worth.ause, worth.random))
     found["all"] = [each for kind in scenes.KINDS for each in found[kind]]
     means = {kind: map(statistics.fmean, zip(*each, strict=True)) for kind, each in found.items()}

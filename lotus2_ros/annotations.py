@@ -53,8 +53,9 @@ def annotate(model: GeometryModel, latents: Mapping[str, Tensor], size: Sequence
         if task == "depth":
             # The mean of the channels first: it is the same, and one channel is resized faster than three.
             values = pictures.mean(dim=1, keepdim=True)
-            seen = _resized(model, _median(values), size)[0]
-            spread = _resized(model, values.std(dim=0, correction=0), size)[0] if len(values) > 1 else None
+            answer = _median(values)
+            seen = _resized(model, answer, size)[0]
+            spread = _resized(model, deviation(values[:, 0], answer[0])[None], size)[0] if len(values) > 1 else None
             found = replace(found, uncertainty=spread, **{PREDICTED[model.predicts]: seen})
         else:
             # Length 1 only after resizing: means of unit vectors are shorter.
@@ -63,13 +64,14 @@ def annotate(model: GeometryModel, latents: Mapping[str, Tensor], size: Sequence
     return found
 
 
-def disagreement(answer: Tensor, again: Tensor) -> Tensor:
-    """Standard deviation (H, W) of two affine-invariant answers (H, W), the second first fitted to the other,
-    as a difference in scale and shift says nothing of where an answer is wrong.
+def deviation(answers: Tensor, answer: Tensor) -> Tensor:
+    """Standard deviation (H, W) of affine-invariant answers (N, H, W), each first fitted to `answer` (H, W).
+
+    A difference in scale and shift says nothing of where an answer is wrong: left in, it makes the deviation useless.
     """
-    centred, other = answer - answer.mean(), again - again.mean()
-    slope = (centred * other).mean() / other.square().mean().clamp_min(1e-12)
-    return (centred - slope * other).abs() / 2
+    centred, others = answer - answer.mean(), answers - answers.mean(dim=(1, 2), keepdim=True)
+    slopes = (centred * others).mean(dim=(1, 2)) / others.square().mean(dim=(1, 2)).clamp_min(1e-12)
+    return (slopes[:, None, None] * others).std(dim=0, correction=0)
 
 
 def _median(samples: Tensor) -> Tensor:

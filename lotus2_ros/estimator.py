@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lotus2_ros.annotations import annotate, disagreement
+from lotus2_ros.annotations import annotate, deviation
 from lotus2_ros.config import Config
 from lotus2_ros.device import Stopwatch, finish, upload, use_threads
 from lotus2_ros.estimate import Geometry
@@ -83,8 +83,9 @@ class Estimator:
             found = annotate(self.model, latents, image.shape[:2])
         if self.config.model.mirror and found.affine is not None and found.uncertainty is None:
             with stopwatch("mirror"):
-                again = self._mirrored(pixels, image.shape[:2])
-                found = replace(found, uncertainty=disagreement(found.affine[0], again))
+                answer = found.affine[0]
+                answers = torch.stack((answer, self._mirrored(pixels, image.shape[:2])))
+                found = replace(found, uncertainty=deviation(answers, answer))
         scale, sky, aligner = relative_scale(), None, aligner or Aligner()
         if found.affine_depth is not None:
             with stopwatch("align"):

@@ -1,7 +1,9 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
-from lotus2_ros.annotations import Annotations, annotate, disagreement
+from lotus2_ros.annotations import Annotations, annotate, deviation
 
 
 class Model:
@@ -20,11 +22,18 @@ def flat(*values, height=4, width=6):
     return torch.stack([torch.full((3, height, width), value) for value in values])
 
 
-def test_the_median_of_samples_is_the_answer_and_their_spread_the_uncertainty():
-    found = annotate(Model(), {"depth": flat(0.1, 0.9, 0.2)}, (8, 12))
-    torch.testing.assert_close(found.disparity, torch.full((8, 12), 0.2))
-    expected = torch.tensor([0.1, 0.9, 0.2]).std(correction=0)
-    torch.testing.assert_close(found.uncertainty, expected.expand(8, 12))
+def test_the_median_of_samples_is_the_answer_and_their_spread_the_uncertainty(generator):
+    samples = torch.rand(3, 1, 4, 6, generator=generator).expand(-1, 3, -1, -1)
+    found = annotate(Model(), {"depth": samples}, (4, 6))
+    torch.testing.assert_close(found.disparity, samples[:, 0].median(dim=0).values)
+    torch.testing.assert_close(found.uncertainty, deviation(samples[:, 0], found.disparity))
+    assert float(found.uncertainty.min()) > 0
+
+
+def test_samples_that_differ_in_scale_and_shift_alone_are_certain(generator):
+    sample = 0.5 * torch.rand(1, 1, 4, 6, generator=generator).expand(-1, 3, -1, -1)
+    found = annotate(Model(), {"depth": torch.cat((sample, 0.5 * sample + 0.1, 1.5 * sample + 0.2))}, (4, 6))
+    assert found.uncertainty.shape == (4, 6) and float(found.uncertainty.max()) < 1e-6
 
 
 def test_of_an_even_number_the_median_is_the_mean_of_the_two_in_the_middle():
@@ -62,22 +71,23 @@ def test_no_tasks_no_annotations():
 
 
 def test_what_a_model_of_depths_says_is_depth_until_it_is_inverted():
-    found = annotate(Model(predicts="depth"), {"depth": flat(0.2, 0.3, 0.9)}, (4, 6))
+    found = replace(
+        annotate(Model(predicts="depth"), {"depth": flat(0.2, 0.3, 0.9)}, (4, 6)), uncertainty=torch.full((4, 6), 0.1)
+    )
     assert found.disparity is None
     torch.testing.assert_close(found.affine_depth, torch.full((4, 6), 0.3))
     inverted = found.inverted(0.5)
     torch.testing.assert_close(inverted.disparity, torch.full((4, 6), 0.5 * 0.7 / 0.8))
-    spread = torch.tensor([0.2, 0.3, 0.9]).std(correction=0) * 0.5 * 1.5 / 0.8**2
-    torch.testing.assert_close(inverted.uncertainty, spread.expand(4, 6))
+    torch.testing.assert_close(inverted.uncertainty, torch.full((4, 6), 0.1 * 0.5 * 1.5 / 0.8**2))
 
 
-def test_two_answers_disagree_by_their_deviation_whatever_their_scales_and_shifts(generator):
-    answer, again = (torch.rand(8, 12, generator=generator) for _ in range(2))
-    again = answer + 0.1 * again
-    assert float(disagreement(answer, 0.3 * answer + 0.4).max()) < 1e-6
-    found = disagreement(answer, again)
-    torch.testing.assert_close(disagreement(answer, 0.3 * again + 0.4), found, atol=1e-6, rtol=1e-4)
-    slope = torch.cov(torch.stack((answer.flatten(), again.flatten())), correction=0)
-    fitted = answer.mean() + slope[0, 1] / slope[1, 1] * (again - again.mean())
+def test_answers_deviate_whatever_their_scales_and_shifts(generator):
+    answer, noise = (torch.rand(8, 12, generator=generator) for _ in range(2))
+    again = answer + 0.1 * noise
+    assert float(deviation(torch.stack((answer, 0.3 * answer + 0.4)), answer).max()) < 1e-6
+    found = deviation(torch.stack((answer, again)), answer)
+    torch.testing.assert_close(deviation(torch.stack((answer, 0.3 * again + 0.4)), answer), found, atol=1e-6, rtol=1e-4)
+    covariance = torch.cov(torch.stack((answer.flatten(), again.flatten())), correction=0)
+    fitted = answer.mean() + covariance[0, 1] / covariance[1, 1] * (again - again.mean())
     torch.testing.assert_close(found, torch.stack((answer, fitted)).std(dim=0, correction=0), atol=1e-6, rtol=1e-4)
-    assert disagreement(answer, torch.zeros(8, 12)).isfinite().all()
+    assert deviation(torch.stack((answer, torch.zeros(8, 12))), answer).isfinite().all()
