@@ -22,6 +22,7 @@ import torch
 from accelerate import Accelerator
 
 from benchmarks.timing import interleaved_ms, machine, markdown
+from lotus2_ros import scenes
 from lotus2_ros.config import Config
 from lotus2_ros.estimator import Estimator
 from lotus2_ros.evaluation.parts import Part, frame_parts, scene_parts
@@ -43,8 +44,6 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "lotus-g": ("lotus_d.yaml", (_G,)),
     "lotus-g without detail preserver": ("lotus_d.yaml", (_G, _PLAIN)),
 }
-SAMPLES = 4  # of Lotus-G
-FIRST_SEED = 200
 ROUNDS = 20
 COLUMNS = {
     "AbsRel / row": "held-out scenes, AbsRel / row",
@@ -71,10 +70,11 @@ def main() -> None:
         # Other budgets have other folders: what is finished is not trained again.
         folder, vae = args.work / f"{name.replace(' ', '-')}-{config.stages[-1].steps}", args.work / "vae.safetensors"
         folder.mkdir(parents=True, exist_ok=True)
-        if vae.exists():
+        if vae.exists() and not (folder / vae.name).exists():
             shutil.copy(vae, folder)
         run_stages(accelerator, model, groups, config, folder)
-        shutil.copy(folder / vae.name, vae)
+        if not vae.exists():
+            shutil.copy(folder / vae.name, vae)
         estimators[name] = Estimator(model, Config(), round(config.network.process_resolution * config.stages[-1].size))
     rows = {name: measure(each, args.views, args.frames) for name, each in estimators.items()}
     image = torch.randint(0, 256, (480, 640, 3), dtype=torch.uint8)
@@ -104,7 +104,7 @@ def build(config: TrainingConfig) -> Any:
     torch.manual_seed(config.seed)
     if isinstance(config.network, UnetConfig):
         model = network.build_lotus1(config.network, config.tasks)
-        model.samples = SAMPLES if model.generative else 1
+        model.samples = Config().model.samples if model.generative else 1
         return model
     assert config.network.source == "scratch"
     return network.build(config.network, config.tasks, config.stages)
@@ -113,7 +113,7 @@ def build(config: TrainingConfig) -> Any:
 @torch.inference_mode()
 def measure(estimator: Estimator, views: int, frames: Path | None) -> dict[str, float | None]:
     """COLUMNS of a model; None of what it has not."""
-    parts: list[Part] = scene_parts(estimator, FIRST_SEED, views)
+    parts: list[Part] = scene_parts(estimator, scenes.HELD_OUT_SEEDS, views)
     parts += frame_parts([frames]) if frames else []
     places: list[tuple[Part, Key]] = [(p, (p.group, p.name, index)) for p in parts for index in range(len(p.samples))]
     records = {key: part.run(estimator, part.samples[key[2]], 0)[0] for part, key in places}

@@ -23,7 +23,6 @@ from lotus2_ros.evaluation.measure import measure
 from lotus2_ros.evaluation.summary import average
 from lotus2_ros.scenes import View
 
-FIRST_SEED = 200
 WARM_UP = 3
 
 
@@ -57,7 +56,7 @@ def main() -> None:
     resolutions = [int(text) for text in options.resolutions.split(",")]
     estimator = load_estimator(Config().updated({"model.path": options.model}))
     width = max(resolutions)
-    seeds = range(FIRST_SEED, FIRST_SEED + options.views)
+    seeds = range(scenes.HELD_OUT_SEEDS, scenes.HELD_OUT_SEEDS + options.views)
     views = [scenes.view(seed, width, width * 3 // 4, kind) for kind in scenes.KINDS for seed in seeds]
     print(
         f"{estimator.model.name}, {machine(estimator.device)}, {torch.get_num_threads()} threads, {len(views)} views\n"

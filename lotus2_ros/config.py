@@ -53,7 +53,7 @@ class ModelConfig:
     )
     threads: int = parameter(0, "CPU threads of the model; 0: torch's own choice", low=0, high=256)
     mirror: bool = parameter(False, "See each image mirrored too, for ~/uncertainty: twice the work", live=True)
-    compile: bool = parameter(True, "On cuda compile the model and record its work as CUDA graphs; not on the CPU")
+    compile: bool = parameter(True, "On cuda compile the model, record its work as CUDA graphs; no effect on the CPU")
     warm_up: tuple[str, ...] = parameter(
         ("640x480",),
         "Sizes of images that the model is run on once before the node is configured, so that no frame waits for it",

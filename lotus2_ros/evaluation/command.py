@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
+from lotus2_ros import scenes
 from lotus2_ros.config import Config
 from lotus2_ros.data.benchmarks import BENCHMARKS
 from lotus2_ros.data.sample import Sample
@@ -30,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sequences", type=int, default=1, help="held-out moving cameras in each kind of place (%(default)s)"
     )
-    parser.add_argument("--first-seed", type=int, default=200, help="number of the first held-out scene (%(default)s)")
+    parser.add_argument(
+        "--first-seed", type=int, default=scenes.HELD_OUT_SEEDS, help="number of the first held-out scene (%(default)s)"
+    )
     parser.add_argument("--frames", type=Path, nargs="*", default=[], metavar="DIR",
                         help="folders with rgb.png, depth.png and intrinsics.json, or folders of such")  # fmt: skip
     parser.add_argument("--benchmarks", nargs="*", default=[], metavar="NAME=PATH",

@@ -18,8 +18,9 @@ from lotus2_ros.scenes.render import Renderer, View
 from lotus2_ros.scenes.world import Pose, World
 from lotus2_ros.scenes.worlds import KINDS, build
 
-__all__ = ["KINDS", "TRAINING_SEEDS", "View", "sequence", "view", "views"]
+__all__ = ["HELD_OUT_SEEDS", "KINDS", "TRAINING_SEEDS", "View", "sequence", "view", "views"]
 
+HELD_OUT_SEEDS = 200  # the first that models are measured on, if nothing else is said
 TRAINING_SEEDS = 1_000_000
 FRAMES_PER_SECOND = 10.0
 _GLANCE = 24
