@@ -14,6 +14,8 @@ from launch import Action, LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction
 from launch_ros.actions import Node
 
+from lotus2_ros.share import fastdds_profile
+
 ARGUMENTS = {
     "model": "folder of the model: a bundle, or the released layout",
     "namespace": "namespace of the node, the name of the camera for instance",
@@ -44,7 +46,7 @@ def start(context: LaunchContext) -> list[Action]:
     config = Path(get_package_share_directory("lotus2_ros"), "config")
     # Without this profile large messages are lost between processes; one of the user's own comes first.
     environment = {
-        "FASTDDS_DEFAULT_PROFILES_FILE": os.environ.get("FASTDDS_DEFAULT_PROFILES_FILE", str(config / "fastdds.xml"))
+        "FASTDDS_DEFAULT_PROFILES_FILE": os.environ.get("FASTDDS_DEFAULT_PROFILES_FILE", str(fastdds_profile()))
     }
     clock = {"use_sim_time": boolean("use_sim_time", given)} if "use_sim_time" in given else {}
     namespace = {"namespace": given["namespace"]} if "namespace" in given else {}

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
+
+SHARED_MEMORY = Path("/dev/shm")
+AMPLE = 512 * 2**20  # bytes of it, for eight processes with a segment of config/fastdds.xml each
 
 
 def share(path: str) -> Path:
@@ -18,3 +22,9 @@ def share(path: str) -> Path:
         if (place / path).is_file():
             return place / path
     raise FileNotFoundError(f"{path} of lotus2_ros is in none of {', '.join(map(str, places))}: is it installed?")
+
+
+def fastdds_profile() -> Path:
+    """Fast DDS's settings for large messages, with segments that fit into this machine's shared memory."""
+    ample = SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).total >= AMPLE
+    return share("config/fastdds.xml" if ample else "config/fastdds_small.xml")

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
+from lotus2_ros.share import fastdds_profile
+
 ROOT = Path(__file__).parents[1]
 LAUNCH_FILE = ROOT / "launch" / "perception.launch.py"
 ARGUMENTS = {
@@ -93,7 +95,7 @@ def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Launch:
 def test_nothing_given_nothing_passed_on(launch: Launch) -> None:
     (node,) = launch().values()
     assert node["arguments"] in ([], ["--ros-args"])
-    assert Path(node["profile"]).name == "fastdds.xml"
+    assert Path(node["profile"]) == fastdds_profile()
 
 
 def test_all_given(launch: Launch, tmp_path: Path) -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
 import lotus2_ros
+from lotus2_ros import share
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -98,14 +101,37 @@ def test_source_tree_and_built_messages_are_one_package() -> None:
     assert not Path(messages.__file__).is_relative_to(ROOT / "lotus2_ros")
 
 
-def test_fastdds_profile_takes_large_messages() -> None:
+@pytest.mark.parametrize("name", ["fastdds.xml", "fastdds_small.xml"])
+def test_fastdds_profile_takes_large_messages(name: str) -> None:
     namespace = "{http://www.eprosima.com/XMLSchemas/fastRTPS_Profiles}"
-    profiles = ElementTree.parse(ROOT / "config" / "fastdds.xml").getroot()
+    profiles = ElementTree.parse(ROOT / "config" / name).getroot()
     described = {item.text for item in profiles.iterfind(f".//{namespace}transport_descriptor/{namespace}transport_id")}
     used = {item.text for item in profiles.iterfind(f".//{namespace}userTransports/{namespace}transport_id")}
     assert used == described and len(used) == 2
-    segment = int(profiles.findtext(f".//{namespace}segment_size", "0"))
-    assert segment >= 2 * 1920 * 1080 * 16  # two full HD clouds of x y z rgb at once
+    segment, message = (
+        int(profiles.findtext(f".//{namespace}{key}", "0")) for key in ("segment_size", "maxMessageSize")
+    )
+    assert message <= segment  # or there is no shared memory at all
+    if name == "fastdds.xml":
+        assert segment >= 2 * 1920 * 1080 * 16  # two full HD clouds of x y z rgb at once
+    else:
+        assert segment >= 640 * 480 * 16  # one of VGA
+        assert 7 * segment < 64 * 2**20  # camera, node, recorder, RViz and three more in a container
+
+
+@pytest.mark.parametrize(("megabytes", "name"), [(64, "fastdds_small.xml"), (8192, "fastdds.xml")])
+def test_fastdds_profile_goes_by_the_shared_memory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, megabytes: int, name: str
+) -> None:
+    usage = SimpleNamespace(total=megabytes * 2**20)
+    monkeypatch.setattr(share, "SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", {tmp_path: usage}.__getitem__)
+    assert share.fastdds_profile() == ROOT / "config" / name
+
+
+def test_fastdds_profile_without_shared_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(share, "SHARED_MEMORY", tmp_path / "none")
+    assert share.fastdds_profile() == ROOT / "config" / "fastdds_small.xml"
 
 
 def test_rviz_shows_topics_of_the_node() -> None:
