@@ -12,9 +12,9 @@ from typing import Any, cast
 
 from lotus2_ros.parameter import NONE, ConfigError, check, parameter
 
-__all__ = ["NONE", "TASKS", "Config", "ConfigError", "check", "walk"]
+__all__ = ["NONE", "Config", "ConfigError", "check", "walk"]
 
-TASKS = ("depth", "normals")
+TASKS = ("auto", "depth", "normals")
 
 
 @dataclass(frozen=True)
@@ -22,15 +22,13 @@ class ModelConfig:
     """Which model, and how it computes."""
 
     path: str = parameter("", "Bundle or folder in the released layout; empty: the small bundled model")
-    device: str = parameter(
-        "auto", "Where the model runs; auto: cuda if there is a GPU", choices=("auto", "cpu", "cuda")
-    )
+    device: str = parameter("auto", "Where the model runs; auto: cuda if there is one", choices=("auto", "cpu", "cuda"))
     dtype: str = parameter(
         "auto",
         "Compute precision; auto: bfloat16 on cuda, float32 on cpu",
         choices=("auto", "float32", "bfloat16", "float16"),
     )
-    tasks: tuple[str, ...] = parameter(TASKS, "What to predict", choices=TASKS)
+    tasks: tuple[str, ...] = parameter(("auto",), "What to predict; auto: all that the model can", choices=TASKS)
     process_resolution: int = parameter(
         0,
         "Longer side of the image the model sees, pixels; 0: the model's own; in the node, what the GPU keeps up with",
@@ -59,6 +57,11 @@ class ModelConfig:
         "Sizes of images that the model is run on once before the node is configured, so that no frame waits for it",
         choices=(NONE, "WIDTHxHEIGHT"),
     )
+
+    @property
+    def wanted_tasks(self) -> tuple[str, ...] | None:
+        """None: all that the model can."""
+        return None if "auto" in self.tasks else self.tasks
 
 
 @dataclass(frozen=True)
@@ -203,9 +206,7 @@ class NodeConfig:
     """The node's life and reports."""
 
     autostart: bool = parameter(True, "Configure and activate at start; false: wait for a lifecycle manager")
-    warn_period: float = parameter(
-        5.0, "Seconds between two warnings of the same kind", low=0.0, high=3600.0, live=True
-    )
+    warn_period: float = parameter(5.0, "Seconds between two warnings of a kind", low=0.0, high=3600.0, live=True)
 
 
 @dataclass(frozen=True)

@@ -210,7 +210,7 @@ def load_estimator(config: Config, *, live: bool = False) -> Estimator:
         chosen.path,
         device=chosen.device,
         dtype=chosen.dtype,
-        tasks=chosen.tasks,
+        tasks=chosen.wanted_tasks,
         conditioning=chosen.conditioning,
         samples=chosen.samples,
         seed=chosen.seed,

@@ -1,11 +1,10 @@
 import math
-from dataclasses import fields
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lotus2_ros.config import TASKS, Config, ConfigError, ModelConfig, check, walk
+from lotus2_ros.config import Config, ConfigError, ModelConfig, check, walk
 
 ITEMS = dict(walk())
 
@@ -32,7 +31,7 @@ def test_values_and_updated_are_inverse():
         ("sharp.period", math.nan, "expected 0.0 to 3600.0, got nan"),
         ("sharp.enabled", 1, "expected bool"),
         ("model.device", "tpu", "expected one of auto, cpu, cuda, got 'tpu'"),
-        ("model.tasks", [], "expected different ones of depth, normals"),
+        ("model.tasks", [], "expected different ones of auto, depth, normals"),
         ("model.tasks", ["depth", "depth"], "expected different ones"),
         ("model.tasks", "depth", "expected a list of strings"),
         ("model.warm_up", [], r"warm_up: expected different ones of none, WIDTHxHEIGHT, got \[\]"),
@@ -70,5 +69,6 @@ def test_exactly_the_values_within_the_limits_are_taken(name, value):
     assert taken == inside
 
 
-def test_tasks_are_known_to_the_model_config():
-    assert {f.name: f for f in fields(ModelConfig)}["tasks"].default == TASKS
+def test_all_tasks_are_wanted_unless_some_are_named():
+    assert ModelConfig().wanted_tasks is None
+    assert ModelConfig(tasks=("normals",)).wanted_tasks == ("normals",)

@@ -94,7 +94,7 @@ def test_the_released_layout(shared: Path, picture: str, tmp_path: Path) -> None
         (["TINY"], "too small"),
         (["STREET", "--model", "nowhere"], "nowhere: no such folder"),
         (["STREET", "--dtype", "float8"], "expected one of auto, float32, bfloat16, float16, got 'float8'"),
-        (["STREET", "--tasks", "depth,flow"], "expected different ones of depth, normals, got ['depth', 'flow']"),
+        (["STREET", "--tasks", "depth,flow"], "expected different ones of auto, depth, normals, got ['depth', 'flow']"),
         (["STREET", "--sharpen-steps", "-1"], "expected 0 to 50, got -1"),
         (["STREET", "--intrinsics", "0,50,30,25"], "expected positive focal lengths, got fx=0"),
     ],

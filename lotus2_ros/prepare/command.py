@@ -12,7 +12,7 @@ from lotus2_ros.config import Config, ModelConfig
 from lotus2_ros.model.bundle import MANIFEST, WEIGHTS, load_bundle
 from lotus2_ros.model.linear import PRECISIONS
 from lotus2_ros.model.precision import resolve_device
-from lotus2_ros.model.released import FLUX_FILES, flux_files, lotus2_files, open_released
+from lotus2_ros.model.released import FLUX_FILES, TASKS, flux_files, lotus2_files, open_released
 from lotus2_ros.model.source import Source
 from lotus2_ros.options import add_options
 from lotus2_ros.prepare.convert import convert
@@ -24,7 +24,7 @@ from lotus2_ros.prepare.work import check_output
 # Option -> parameter, whose default and choices it takes.
 OPTIONS = {"--tasks": "model.tasks", "--conditioning": "model.conditioning", "--device": "model.device"}
 HELP = {
-    "--tasks": "What the bundle can predict",
+    "--tasks": "What the bundle can predict; auto: all there is",
     "--conditioning": "Rounding of guidance and timesteps; it cannot be changed later",
     "--device": "Where it is prepared; auto: cuda if there is a GPU",
 }
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     if bool(args.flux) != bool(args.lotus2):
         raise ValueError("expected --flux and --lotus2 together")
     if args.lotus1:
-        manifest = convert_lotus1(*open_places(args.lotus1, config.tasks), args.output, args.precision)
+        manifest = convert_lotus1(*open_places(args.lotus1, config.wanted_tasks), args.output, args.precision)
         print(_summary(args.output, manifest))
         return 0
     open_source = _trained if args.bundle else _released
@@ -77,13 +77,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _released(args: argparse.Namespace, config: ModelConfig, device: torch.device) -> tuple[Source, dict[str, Path]]:
     """The released files, and where they are by the names to record."""
+    tasks = config.wanted_tasks or TASKS
     flux = locate(args.flux, "flux", FLUX_FILES)
-    lotus2 = locate(args.lotus2, "lotus2", lotus2_files(config.tasks))
-    source = open_released(
-        flux.folder, lotus2.folder, tasks=config.tasks, conditioning=config.conditioning, device=device
-    )
+    lotus2 = locate(args.lotus2, "lotus2", lotus2_files(tasks))
+    source = open_released(flux.folder, lotus2.folder, tasks=tasks, conditioning=config.conditioning, device=device)
     files = {f"{flux.name}/{name}": flux.folder / name for name in flux_files(flux.folder)}
-    return source, files | {f"{lotus2.name}/{name}": lotus2.folder / name for name in lotus2_files(config.tasks)}
+    return source, files | {f"{lotus2.name}/{name}": lotus2.folder / name for name in lotus2_files(tasks)}
 
 
 def _trained(args: argparse.Namespace, config: ModelConfig, device: torch.device) -> tuple[Source, dict[str, Path]]:
@@ -91,7 +90,7 @@ def _trained(args: argparse.Namespace, config: ModelConfig, device: torch.device
         args.bundle,
         device=torch.device("cpu"),
         dtype=torch.float32,
-        tasks=config.tasks,
+        tasks=config.wanted_tasks,
         conditioning=config.conditioning,
     )
     return Source.of(model), {f"bundle/{name}": args.bundle / name for name in (MANIFEST, WEIGHTS)}

@@ -37,8 +37,8 @@ FILES = (
 SPACE_MARGIN = 1 << 24
 
 
-def open_places(places: Sequence[str], tasks: Sequence[str]) -> tuple[dict[str, Origin], str]:
-    """Where each task's folder is, and in which space depths are predicted.
+def open_places(places: Sequence[str], tasks: Sequence[str] | None) -> tuple[dict[str, Origin], str]:
+    """Where the folder of each task, or of each of `tasks`, is, and in which space depths are predicted.
 
     places: folders or names on the hub, which say what their model predicts, or `disparity=`, `depth=` or `normals=` in
     front of them does. Raises ValueError when they do not say it, when two are for one task, or none for a task.
@@ -55,8 +55,8 @@ def open_places(places: Sequence[str], tasks: Sequence[str]) -> tuple[dict[str, 
             raise ValueError(f"expected one folder for {task}, got {found[task].name} and {where}")
         found[task] = locate(where, Path(where).name, FILES)
         predicts = space if task == "depth" else predicts
-    chosen = {task: origin for task, origin in found.items() if task in tasks}
-    if not chosen:
+    chosen = {task: origin for task, origin in found.items() if tasks is None or task in tasks}
+    if tasks and not chosen:
         raise ValueError(f"expected folders for {' or '.join(tasks)}, got {', '.join(found)}")
     return chosen, predicts
 

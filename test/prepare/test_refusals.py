@@ -130,7 +130,7 @@ def test_what_is_there_is_left_alone(released: Path, arguments: Arguments, capsy
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("--tasks", "depth,flow"), "expected different ones of depth, normals, got ['depth', 'flow']"),
+        (("--tasks", "depth,flow"), "expected different ones of auto, depth, normals, got ['depth', 'flow']"),
         (("--device", "tpu"), "expected one of auto, cpu, cuda, got 'tpu'"),
         (("--lotus2", "no such/place/"), "no such/place/: no such folder, nor a name on the hub"),
     ],

@@ -24,7 +24,6 @@ def test_uncertainty_is_published_where_there_are_several_answers_and_nothing_is
     start(
         {
             "model.path": str(folder),
-            "model.tasks": "[depth]",
             "model.samples": 3,
             "model.mirror": mirror,
             "model.process_resolution": 64,
