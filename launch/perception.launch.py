@@ -14,7 +14,7 @@ from launch import Action, LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction
 from launch_ros.actions import Node
 
-from lotus2_ros.share import fastdds_profile
+from lotus2_ros.share import FASTDDS_PROFILE, fastdds_profile
 
 ARGUMENTS = {
     "model": "folder of the model: a bundle, or the released layout",
@@ -45,9 +45,7 @@ def start(context: LaunchContext) -> list[Action]:
     given = {name: text for name in ARGUMENTS if (text := context.launch_configurations[name])}
     config = Path(get_package_share_directory("lotus2_ros"), "config")
     # Without this profile large messages are lost between processes; one of the user's own comes first.
-    environment = {
-        "FASTDDS_DEFAULT_PROFILES_FILE": os.environ.get("FASTDDS_DEFAULT_PROFILES_FILE", str(fastdds_profile()))
-    }
+    environment = {FASTDDS_PROFILE: os.environ.get(FASTDDS_PROFILE, str(fastdds_profile()))}
     clock = {"use_sim_time": boolean("use_sim_time", given)} if "use_sim_time" in given else {}
     namespace = {"namespace": given["namespace"]} if "namespace" in given else {}
 

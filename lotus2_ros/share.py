@@ -7,6 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
+FASTDDS_PROFILE = "FASTDDS_DEFAULT_PROFILES_FILE"  # the environment variable that Fast DDS reads
 SHARED_MEMORY = Path("/dev/shm")
 AMPLE = 512 * 2**20  # bytes of it, for eight processes with a segment of config/fastdds.xml each
 

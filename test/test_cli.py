@@ -1,9 +1,11 @@
+import os
 import subprocess
 import sys
 
 import pytest
 
 from lotus2_ros import cli
+from lotus2_ros.share import FASTDDS_PROFILE, fastdds_profile
 
 
 def test_importing_the_package_and_its_help_loads_neither_torch_nor_rclpy():
@@ -36,6 +38,11 @@ def test_unknown_commands_and_bad_input_exit_with_2(capsys, tmp_path):
     assert line.startswith("lotus2 infer: ") and missing in line
 
 
-def test_the_node_refuses_invalid_parameters(capsys):
+@pytest.mark.parametrize("chosen", [None, "/etc/mine.xml"])
+def test_the_node_refuses_invalid_parameters_and_takes_large_messages(capsys, monkeypatch, chosen):
+    monkeypatch.setenv(FASTDDS_PROFILE, str(chosen))  # put back after the test in any case
+    if chosen is None:
+        monkeypatch.delenv(FASTDDS_PROFILE)
     assert cli.main(["node", "--ros-args", "-p", "model.device:=tpu"]) == 2
     assert "model.device: expected one of auto, cpu, cuda, got 'tpu'" in capsys.readouterr().err
+    assert os.environ[FASTDDS_PROFILE] == (chosen or str(fastdds_profile()))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from lotus2_ros.bags.writer import INPUT_TOPICS, duration
 from lotus2_ros.demo.progress import Progress
-from lotus2_ros.share import fastdds_profile
+from lotus2_ros.share import FASTDDS_PROFILE, fastdds_profile
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -93,7 +93,7 @@ class Session:
             **os.environ,
             "ROS_DOMAIN_ID": domain,
             "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-            "FASTDDS_DEFAULT_PROFILES_FILE": str(fastdds_profile()),
+            FASTDDS_PROFILE: str(fastdds_profile()),
             "PYTHONUNBUFFERED": "1",
             "PYTHONFAULTHANDLER": "1",  # of stuck()
         }

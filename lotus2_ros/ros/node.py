@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 
@@ -18,6 +19,7 @@ from lotus2_ros.ros import parameters
 from lotus2_ros.ros.diagnostics import diagnostic_array
 from lotus2_ros.ros.outputs import Outputs
 from lotus2_ros.ros.pipeline import Pipeline
+from lotus2_ros.share import FASTDDS_PROFILE, fastdds_profile
 
 
 class PerceptionNode(LifecycleNode):
@@ -145,6 +147,7 @@ class PerceptionNode(LifecycleNode):
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is interrupted; 2 when its parameters are not valid."""
     use_threads(1)  # of this thread; the model's own has its share
+    os.environ.setdefault(FASTDDS_PROFILE, str(fastdds_profile()))  # or large messages would be lost
     rclpy.init(args=args)
     executor = SingleThreadedExecutor()
     node = None

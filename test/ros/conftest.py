@@ -25,7 +25,7 @@ from std_msgs.msg import Header
 
 from lotus2_ros.bags.writer import INPUT_TOPICS
 from lotus2_ros.ros.messages import tensor_to_image
-from lotus2_ros.share import fastdds_profile
+from lotus2_ros.share import FASTDDS_PROFILE, fastdds_profile
 
 TIMEOUT = 60.0  # seconds; only ever reached when a test fails
 
@@ -151,7 +151,7 @@ class NodeProcess:
 def isolate(monkeypatch: pytest.MonkeyPatch) -> None:
     """Talk to nobody outside this machine, and lose no large messages."""
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    monkeypatch.setenv("FASTDDS_DEFAULT_PROFILES_FILE", str(fastdds_profile()))
+    monkeypatch.setenv(FASTDDS_PROFILE, str(fastdds_profile()))
 
 
 @pytest.fixture
