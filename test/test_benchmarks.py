@@ -196,6 +196,13 @@ def test_ablation_table_has_spreads_and_the_papers_numbers():
     assert rows[2][:5] == ["other", "0.700", "-", "1", "-"]
 
 
+def test_beside_bench_has_a_row_for_each_way_of_waiting():
+    printed = run("benchmarks.beside", "--busy", "0", "--seconds", "0.05")
+    rows = [line.split("|")[1:-1] for line in printed.splitlines() if line.startswith("| ")]
+    assert rows[0][1].strip() == "0 busy, median ms" and len(rows) == 6
+    assert all(float(cell) > 0 for row in rows[1:] for cell in row[1:])
+
+
 def test_gpu_bench_needs_neither_ros_nor_a_renderer():
     code = "import benchmarks.gpu, sys; print({'rclpy', 'open3d'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import shutil
 import subprocess
@@ -93,6 +94,18 @@ def test_every_message_is_built() -> None:
 def test_importing_the_package_imports_neither_torch_nor_ros() -> None:
     code = "import lotus2_ros, sys; print(sorted({'torch', 'rclpy', 'numpy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")],
+    ids=["alone", "spins", "policy"],
+)
+def test_the_node_sets_openmp_up_before_torch_reads_it(given: dict[str, str], expected: str) -> None:
+    code = "import lotus2_ros.ros, os, sys; print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
+    plain = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    run = subprocess.run([sys.executable, "-c", code], env=plain | given, capture_output=True, text=True, check=True)
+    assert run.stdout.split() == [expected, "False"]
 
 
 def test_source_tree_and_built_messages_are_one_package() -> None:
