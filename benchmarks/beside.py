@@ -1,7 +1,7 @@
 """What a frame takes beside programs that keep cores busy: python -m benchmarks.beside [--busy 0 1] [--seconds 6]
 
 The bundled model on this CPU, an image of 640 x 480 to depth and normals thirty milliseconds after the last, with as
-many threads as torch takes, by how long OpenMP's threads spin before they sleep (GOMP_SPINCOUNT; the node's: 1000), and
+many threads as torch takes, by how long OpenMP's threads spin before they sleep (GOMP_SPINCOUNT; ours: 1000), and
 with one thread. Each in a process of its own; the busy ones in sessions of their own, as other programs are.
 """
 
@@ -26,7 +26,7 @@ PAUSE = 0.03  # seconds
 CASES: dict[str, tuple[dict[str, str], int]] = {
     "OpenMP's own": ({}, 0),
     "sleep at once": ({"GOMP_SPINCOUNT": "0"}, 0),
-    "1000 spins, the node's": ({"GOMP_SPINCOUNT": "1000"}, 0),
+    "1000 spins, ours": ({"GOMP_SPINCOUNT": "1000"}, 0),
     "10000 spins": ({"GOMP_SPINCOUNT": "10000"}, 0),
     "one thread": ({}, 1),
 }

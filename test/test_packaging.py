@@ -101,8 +101,8 @@ def test_importing_the_package_imports_neither_torch_nor_ros() -> None:
     [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")],
     ids=["alone", "spins", "policy"],
 )
-def test_the_node_sets_openmp_up_before_torch_reads_it(given: dict[str, str], expected: str) -> None:
-    code = "import lotus2_ros.ros, os, sys; print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
+def test_openmp_is_set_up_before_torch_reads_it(given: dict[str, str], expected: str) -> None:
+    code = "import lotus2_ros, os, sys; print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
     plain = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
     run = subprocess.run([sys.executable, "-c", code], env=plain | given, capture_output=True, text=True, check=True)
     assert run.stdout.split() == [expected, "False"]
