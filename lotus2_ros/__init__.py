@@ -10,7 +10,8 @@ __path__ = extend_path(__path__, __name__)
 # OpenMP's threads wait for one another by spinning, by default for milliseconds: beside another program that keeps one
 # of the cores busy they mostly spin, and a frame takes forty times as long. So they sleep after some microseconds. Read
 # when torch loads OpenMP, so set before anything here imports torch.
+SPINS = "1000"
 if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 __version__ = "0.1.0"
