@@ -9,6 +9,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ from lotus2_ros.ros.messages import tensor_to_image
 from lotus2_ros.share import FASTDDS_PROFILE, fastdds_profile
 
 TIMEOUT = 60.0  # seconds; only ever reached when a test fails
+WARM = 2  # the first stamp, in seconds, of what is sent after warming up
 
 
 class Client:
@@ -40,6 +42,7 @@ class Client:
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
         self.received: dict[str, list] = defaultdict(list)
+        self._first_stamp = 0
         self._publishers: dict[str, object] = {}
 
     def close(self) -> None:
@@ -70,7 +73,11 @@ class Client:
         """Keep what comes on ``/perception/<topic>``."""
         qos = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
         for topic in topics:
-            self.node.create_subscription(kind, f"/perception/{topic}", self.received[topic].append, qos)
+            self.node.create_subscription(kind, f"/perception/{topic}", partial(self._keep, topic), qos)
+
+    def _keep(self, topic: str, message) -> None:
+        if message.header.stamp.sec >= self._first_stamp:
+            self.received[topic].append(message)
 
     def publish(self, topic: str, message) -> None:
         if topic not in self._publishers:
@@ -112,13 +119,19 @@ class Client:
         return header
 
     def warm_up(self, image: torch.Tensor, *topics: str, depth: torch.Tensor | None = None) -> FrameReport:
-        """Send frames until each topic has brought one, then forget them all; the last report of these."""
+        """Send frames until each topic has brought one, then forget them all; the last report of these.
+
+        Topics do not wait for each other: what came of these frames may still be under way on one when their report is
+        here, so it is forgotten by its stamp.
+        """
+        self._first_stamp = 0
         self.repeat(
             lambda: self.send_frame(image, 0, depth), lambda: all(self.received[t] for t in topics), str(topics)
         )
-        # Whatever is still under way is answered before a frame of a new stamp.
-        self.send_and_wait(image, 1, depth)
+        # Whatever the node has still to answer is answered before a frame of a new stamp.
+        self.send_and_wait(image, WARM - 1, depth)
         last = self.received["report"][-1]
+        self._first_stamp = WARM
         for messages in self.received.values():
             messages.clear()
         return last

@@ -81,7 +81,8 @@ def test_without_a_reference_nothing_looks_metric(start, client, disparity):
     client.subscribe(FrameReport, "report")
     client.warm_up(IMAGE, "relative/depth/image", "relative/points")
     client.send_and_wait(IMAGE, 2)
-    client.until(lambda: client.received["relative/points"], "relative points")
+    relative = "relative/depth/image", "relative/points"
+    client.until(lambda: all(client.received[topic] for topic in relative), "relative depth and points")
     assert not client.received["depth/image"] and not client.received["points"]
     expected = 1.25 / (disparity + 0.25)
     np.testing.assert_allclose(values(client.received["relative/depth/image"][0]), expected, rtol=1e-4)
