@@ -111,7 +111,8 @@ def main() -> None:
 
 
 def configuration(training: Training, seed: int, steps: int, quick: bool) -> TrainingConfig:
-    """The bundled model's, with this training's stages: the first of so many steps, those after it of half as many."""
+    """The bundled model's, before it grows, with this training's stages: the first of so many steps, those after it of
+    half as many."""
     stages = [
         {
             "name": f"stage{number}",
@@ -129,6 +130,8 @@ def configuration(training: Training, seed: int, steps: int, quick: bool) -> Tra
         "seed": seed,
         "tasks": ["depth"],
         "network.patch": training.patch,
+        "network.single_blocks": 4,
+        "network.sharpener_rank": 32,
         "network.process_resolution": LONGER_SIDE,
         "data.shards": 1 if quick else 16,
         "stages": stages,

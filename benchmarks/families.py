@@ -38,7 +38,7 @@ _G = "network.generative=true"
 _PLAIN = "stages.core_small.objective.reconstruction=false"
 # File of the run and changes of it.
 FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "lotus-2": ("bundled.yaml", ()),
+    "lotus-2": ("bundled.yaml", ("network.single_blocks=4",)),  # what its stage of STAGES trains
     "lotus-d": ("lotus_d.yaml", ()),
     "lotus-d without detail preserver": ("lotus_d.yaml", (_PLAIN,)),
     "lotus-g": ("lotus_d.yaml", (_G,)),

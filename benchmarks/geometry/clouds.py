@@ -55,10 +55,9 @@ def figures(frames: Path | None, quick: bool) -> Iterator[Figure]:
 
 def true_sky(seen: View) -> Tensor:
     """The sky as found in what a perfect model would say."""
-    inverse = 1 / seen.depth
-    low, high = torch.quantile(inverse.flatten(), torch.tensor([0.02, 0.98])).tolist()
+    annotation, _, shift = disparity_annotation(seen.depth)
     normals = torch.where(torch.isfinite(seen.normals), seen.normals, TOWARD)
-    return sky_mask((disparity_annotation(seen.depth)[0][0] + 1) / 2, normals, low / (high - low))
+    return sky_mask((annotation[0] + 1) / 2, normals, float(shift))
 
 
 def _flying(views: list[View], blur: float) -> Figure:

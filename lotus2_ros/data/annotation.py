@@ -10,14 +10,16 @@ from lotus2_ros.geometry.normals import MODEL_TO_OPTICAL
 QUANTILES = (0.02, 0.98)
 # Enough to find quantiles of, and no more than torch.quantile takes.
 MAXIMUM_SAMPLES = 1 << 20
+MINIMUM_SPAN = 1e-6  # of a disparity that is everywhere the same
 
 
-def disparity_annotation(depth: Tensor, *, sky_in_range: bool = True) -> tuple[Tensor, Tensor]:
-    """depth (H, W) in metres, +Inf in the sky, NaN where unknown -> annotation (3, H, W), valid (H, W) bool.
+def disparity_annotation(depth: Tensor, *, sky_in_range: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+    """depth (H, W) in metres, +Inf in the sky, NaN where unknown -> annotation (3, H, W), valid (H, W) bool, shift.
 
     1/depth with its 2 % and 98 % quantiles brought to -1 and 1 and clamped there, three times the same; the sky has
     disparity 0 and counts (training protocol of arXiv 2409.18124 and 2512.01030). `sky_in_range`: for the quantiles
-    too; it does not in that protocol. Raises ValueError without any depth.
+    too; it does not in that protocol. `shift`, a scalar, is what that loses: but for what was clamped 1/depth is
+    proportional to (annotation + 1) / 2 + shift. Raises ValueError without any depth.
     """
     valid = ~depth.isnan() & (depth > 0)
     ranged = valid if sky_in_range else valid & depth.isfinite()
@@ -27,18 +29,22 @@ def disparity_annotation(depth: Tensor, *, sky_in_range: bool = True) -> tuple[T
     known = disparity[ranged]
     known = known[:: 1 + len(known) // MAXIMUM_SAMPLES]
     low, high = torch.quantile(known, torch.tensor(QUANTILES, device=depth.device))
-    scaled = (disparity - low) / (high - low).clamp_min(1e-6) * 2 - 1
-    return scaled.clamp(-1, 1).expand(3, *depth.shape), valid
+    span = (high - low).clamp_min(MINIMUM_SPAN)
+    scaled = (disparity - low) / span * 2 - 1
+    return scaled.clamp(-1, 1).expand(3, *depth.shape), valid, low / span
 
 
-def renormalize(annotation: Tensor, valid: Tensor) -> Tensor:
-    """Disparity annotations (B, 3, H, W) that were cut out of larger ones, valid (B, 1, H, W), in their own range.
+def renormalize(annotation: Tensor, valid: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """Disparity annotations (B, 3, H, W) that were cut out of larger ones, valid (B, 1, H, W), shift (B,), in their own
+    range; and their own shift.
 
     The same as :func:`disparity_annotation` of the part, but for what was clamped in the whole.
     """
     known = torch.where(valid, annotation[:, :1], torch.nan).flatten(1)
     low, high = torch.nanquantile(known, torch.tensor(QUANTILES, device=known.device), dim=1)[..., None, None, None]
-    return ((annotation - low) / (high - low).clamp_min(1e-6) * 2 - 1).clamp(-1, 1)
+    span = (high - low).clamp_min(MINIMUM_SPAN)
+    farthest = (low[:, 0, 0, 0] + 1) / 2 + shift
+    return ((annotation - low) / span * 2 - 1).clamp(-1, 1), farthest / (span[:, 0, 0, 0] / 2)
 
 
 def normals_annotation(normals: Tensor, sky: Tensor | None = None) -> tuple[Tensor, Tensor]:

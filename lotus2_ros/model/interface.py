@@ -117,10 +117,14 @@ class GeometryModel(nn.Module, ABC):
         return self.launch(("decode",), self._decode, latent)
 
     def _decode(self, latent: Tensor) -> Tensor:
+        return self.decode_unclamped(latent).clamp(0.0, 1.0)
+
+    def decode_unclamped(self, latent: Tensor) -> Tensor:
+        """As :func:`decode`, but with what the decoder gives below 0 and above 1, of which training must know."""
         latent = latent / self.vae.config.scaling_factor + (self.vae.config.shift_factor or 0.0)
         decoded = self.vae.decode(latent.to(self.vae.dtype)).sample
         # float32 before the clamp: bfloat16 has about 384 values in [0, 1].
-        return (decoded.float() * 0.5 + 0.5).clamp(0.0, 1.0)
+        return decoded.float() * 0.5 + 0.5
 
     # Latent -> latent
 

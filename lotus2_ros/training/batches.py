@@ -14,21 +14,24 @@ from torch.utils.data import Dataset
 from lotus2_ros.data.annotation import mirror, renormalize
 
 MIRRORED = 0.5
+FILTER_SIZES = (1, 3, 5)  # pixels
 
 
 @dataclass(frozen=True)
 class Batch:
     """image (B, 3, H, W) and annotation of `task` (B, 3, H, W) in [-1, 1], valid (B, 1, H, W) bool; sides are
-    multiples of what the model needs; `seed` is for whatever else the step draws."""
+    multiples of what the model needs; shift (B,) of a depth's annotation, see `disparity_annotation`; `seed` is for
+    whatever else the step draws."""
 
     task: str
     image: Tensor
     annotation: Tensor
     valid: Tensor
+    shift: Tensor
     seed: int
 
     def to(self, device: torch.device) -> Batch:
-        moved = {name: getattr(self, name).to(device) for name in ("image", "annotation", "valid")}
+        moved = {name: getattr(self, name).to(device) for name in ("image", "annotation", "valid", "shift")}
         return replace(self, **moved)
 
     def generator(self) -> torch.Generator:
@@ -44,14 +47,15 @@ class Group(Protocol):
 
     def __len__(self) -> int: ...
 
-    def read(self, indices: Sequence[int], task: str) -> tuple[Tensor, Tensor, Tensor]:
-        """image (B, 3, H, W) and annotation (B, 3, H, W) in [-1, 1], valid (B, 1, H, W)."""
+    def read(self, indices: Sequence[int], task: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """image (B, 3, H, W) and annotation (B, 3, H, W) in [-1, 1], valid (B, 1, H, W), shift (B,) if a depth's."""
         ...
 
 
 class Batches(Dataset[Batch]):
     """All batches of one stage. `size`: of the images, a part of their own; `crop`: the smallest part of their sides
-    that is looked at, brought to that size; `tasks` in turn; `rank` of the process."""
+    that is looked at, brought to that size; `filtered`: the share of images that are mixed with what a random filter
+    makes of them; `tasks` in turn; `rank` of the process."""
 
     def __init__(
         self,
@@ -62,6 +66,7 @@ class Batches(Dataset[Batch]):
         multiple: int,
         size: float = 1.0,
         crop: float = 1.0,
+        filtered: float = 0.0,
         jitter: bool = True,
         seed: int = 0,
         rank: int = 0,
@@ -69,7 +74,7 @@ class Batches(Dataset[Batch]):
         if not groups or not all(len(group) for group in groups):
             raise ValueError("expected at least one view in each group of the training data, got none")
         self.groups, self.tasks, self.batch = groups, tasks, batch
-        self.multiple, self.size, self.crop, self.jitter = multiple, size, crop, jitter
+        self.multiple, self.size, self.crop, self.filtered, self.jitter = multiple, size, crop, filtered, jitter
         self.seed, self.rank = seed, rank
         self.weights = torch.tensor([float(group.weight) for group in groups])
 
@@ -80,13 +85,13 @@ class Batches(Dataset[Batch]):
         task = self.tasks[number % len(self.tasks)]
         group = self.groups[int(torch.multinomial(self.weights, 1, generator=generator))]
         indices = torch.randint(len(group), (self.batch,), generator=generator).tolist()
-        image, annotation, valid = group.read(indices, task)
+        image, annotation, valid, shift = group.read(indices, task)
         sides = [int(side * self.size) // self.multiple * self.multiple for side in image.shape[2:]]
         if self.crop < 1:
             rows, columns = window(image.shape[2:], self.crop, generator)
             image, annotation, valid = (values[:, :, rows, columns] for values in (image, annotation, valid))
             if task == "depth":
-                annotation = renormalize(annotation, valid)
+                annotation, shift = renormalize(annotation, valid, shift)
         if sides != list(image.shape[2:]):
             image, annotation, valid = (resize(values, sides) for values in (image, annotation, valid.float()))
             valid = valid > 0.999
@@ -94,7 +99,9 @@ class Batches(Dataset[Batch]):
             image, annotation, valid = image.flip(-1), mirror(annotation, task), valid.flip(-1)
         if self.jitter:
             image = jitter(image, generator)
-        return Batch(task, image, annotation, valid, int(torch.randint(2**62, (), generator=generator)))
+        if self.filtered:
+            image = mix_filtered(image, self.filtered, generator)
+        return Batch(task, image, annotation, valid, shift, int(torch.randint(2**62, (), generator=generator)))
 
 
 def window(sides: Sequence[int], smallest: float, generator: torch.Generator) -> tuple[slice, slice]:
@@ -123,3 +130,19 @@ def jitter(images: Tensor, generator: torch.Generator) -> Tensor:
     grey = values.mean(1, keepdim=True)
     values = torch.lerp(grey, values, draw(0.1, 1.3)) + draw(0, 0.02) * torch.randn(values.shape, generator=generator)
     return values.clamp(0, 1) * 2 - 1
+
+
+def mix_filtered(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """(B, 3, H, W) in [-1, 1], a `share` of them mixed with themselves under a random filter of three colours.
+
+    Shapes stay and colours and fine texture change, which in rendered images are not those of a camera (random
+    convolutions, arXiv 2007.13003).
+    """
+    count, channels = images.shape[:2]
+    size = FILTER_SIZES[int(torch.randint(len(FILTER_SIZES), (), generator=generator))]
+    filters = torch.randn(count * channels, channels, size, size, generator=generator) / (channels * size**2) ** 0.5
+    padded = F.pad(images, [size // 2] * 4, mode="reflect")
+    filtered = F.conv2d(padded.flatten(0, 1)[None], filters, groups=count)[0].unflatten(0, (count, channels))
+    chosen = torch.rand(count, 1, 1, 1, generator=generator) < share
+    part = torch.where(chosen, torch.rand(count, 1, 1, 1, generator=generator), 0.0)
+    return torch.lerp(images, filtered, part).clamp(-1, 1)

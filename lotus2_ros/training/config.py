@@ -103,8 +103,10 @@ class ReleasedConfig(Section):
 
 
 class StageConfig(Section):
-    """One stage: an objective and how long. `size` and `crop` of the images: see `Batches`; `batch` of each process
-    and `accumulate` of them to a step; without `schedule` the rate is constant after the warm-up."""
+    """One stage: an objective and how long. `size`, `crop` and `filtered` of the images: see `Batches`; `batch` of each
+    process and `accumulate` of them to a step; `single_blocks`: how many of a network's from nothing take part, all if
+    None; one that takes part for the first time adds nothing yet; `kept`: the share of the weights that the stage began
+    with in those it leaves, which are their mean with what it learnt (arXiv 2109.01903)."""
 
     name: str = Field(pattern=r"^\w+$")
     objective: Objective = Field(discriminator="kind")
@@ -118,6 +120,9 @@ class StageConfig(Section):
     accumulate: Count = 1
     size: float = Field(default=1.0, gt=0, le=1)
     crop: float = Field(default=1.0, gt=0, le=1)
+    filtered: float = Field(default=0.0, ge=0, le=1)
+    single_blocks: Count | None = None
+    kept: float = Field(default=0.0, ge=0, lt=1)
     mixed_precision: Literal["no", "bf16"] = "no"
 
 
@@ -152,6 +157,19 @@ class TrainingConfig(Section):
             fits = isinstance(objective, Lotus1Step | Autoencoder) if source == "unet" else objective.kind != "lotus1"
             if not fits:
                 raise ValueError(f"expected objectives for network.source {source}, got {objective.kind}")
+        return self
+
+    @model_validator(mode="after")
+    def _grows(self) -> TrainingConfig:
+        depths = [stage.single_blocks for stage in self.stages if stage.objective.part() != "vae"]
+        if not isinstance(self.network, NetworkConfig):
+            if any(depths):
+                raise ValueError("expected single_blocks of stages only where network.source is scratch")
+            return self
+        all_blocks = self.network.single_blocks
+        grown = [depth or all_blocks for depth in depths]
+        if grown != sorted(grown) or max(grown, default=0) > all_blocks:
+            raise ValueError(f"expected single_blocks of stages that grow to {all_blocks} at most, got {grown}")
         return self
 
     @model_validator(mode="after")

@@ -1,6 +1,8 @@
-"""How far a predicted latent is off once it is decoded: in its values, and in the slopes of the surface it shows."""
+"""How far a predicted latent is off once it is decoded: in its values, and in the surface that they show."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,35 +13,69 @@ from lotus2_ros.training.batches import Batch
 
 # Slopes are compared on depths shrunk so often: the finest sees edges, the coarsest the tilt of walls.
 SCALES = (1, 2, 4)
-# Added to a disparity in [-1, 1], so that it is that of a surface before the camera, whatever its unknown shift is.
-SHIFT = 1.15
+# Of the range of a view's disparities: those below it count as if they were it, or the sky would count alone.
+FARTHEST = 0.03
+# A disparity that is a smaller share of the range is the sky's, whose place a fit does not look at.
+SKY = 1e-3
 # Keeps the slope of a square root finite: a chord of a third of a degree.
 ROUNDING = 3e-5
+# Keeps the fit to an answer that says the same everywhere finite: the variance of a hundredth of the range.
+FLAT = 1e-4
 
 
-def decoded_error(model: AdaptedLotus2, latent: Tensor, batch: Batch, power: int) -> tuple[Tensor, Tensor]:
-    """Two scalars: mean absolute error of the decoded annotation, and mean of chord^power / power between unit normals.
+@dataclass(frozen=True)
+class DecodedError:
+    """Scalars. values: mean absolute error of the annotation in [-1, 1]; angles: mean of chord^power / power between
+    unit normals, which is 1 - cos of the angle with power 2 and lets small angles count with power 1; relative: what
+    AbsRel measures, see :func:`relative_error`, 0 of normals."""
 
-    That is 1 - cos of the angle with power 2, which looks at large angles; with power 1 small ones count as well. For a
-    depth these are normals of the surface with that disparity under a camera as wide as the image, which neither need
-    be the true one: where two disparities have the same such normals they have the same normals in any camera.
+    values: Tensor
+    angles: Tensor
+    relative: Tensor
+
+
+def decoded_error(model: AdaptedLotus2, latent: Tensor, batch: Batch, power: int) -> DecodedError:
+    """Of `latent` (B, C, h, w) against the batch's annotation, over its valid pixels.
+
+    What is decoded is not clamped, so that an answer beyond the range can be put right. The angles of a depth are those
+    of its slopes, at the true disparity and under a camera as wide as the image, which need not be the true one: where
+    two disparities have the same such normals they have the same normals in any camera. The disparity itself is not
+    theirs to move: the same slope is a steeper surface where it is small, so the far would be pushed near.
     """
-    decoded = model.decode(latent.contiguous(memory_format=torch.channels_last)) * 2 - 1
-    truth, valid = batch.annotation.to(decoded), batch.valid.to(decoded)
-    values = _mean((decoded - truth).abs().mean(1, keepdim=True), valid)
+    with torch.autocast(latent.device.type, enabled=False):  # bfloat16's steps are as high as the slopes of what is far
+        decoded = model.decode_unclamped(latent.float().contiguous(memory_format=torch.channels_last))
+    truth, valid = batch.annotation.to(decoded) * 0.5 + 0.5, batch.valid.to(decoded)
+    values = 2 * _mean((decoded - truth).abs().mean(1, keepdim=True), valid)
     if batch.task == "normals":
-        return values, _mean(_angle(F.normalize(decoded, dim=1), F.normalize(truth, dim=1), power), valid)
+        normals, true = (F.normalize(2 * each - 1, dim=1) for each in (decoded, truth))
+        return DecodedError(values, _mean(_angle(normals, true, power), valid), torch.zeros_like(values))
+    answer, disparity = decoded.mean(1, keepdim=True), truth[:, :1]
+    distance = (disparity + batch.shift.to(decoded)[:, None, None, None]).clamp_min(0)
     angles = []
     for scale in SCALES:
         known = (F.avg_pool2d(valid, scale) > 0.999).to(valid)
-        normals, true = (surface_normals(F.avg_pool2d(each.mean(1, keepdim=True), scale)) for each in (decoded, truth))
+        at = F.avg_pool2d(distance, scale).clamp_min(FARTHEST)
+        normals, true = (surface_normals(F.avg_pool2d(each, scale), at) for each in (answer, disparity))
         angles.append(_mean(_angle(normals, true, power), -F.max_pool2d(-known, 2, 1)))
-    return values, torch.stack(angles).mean()
+    return DecodedError(values, torch.stack(angles).mean(), relative_error(answer, disparity, distance, valid))
 
 
-def surface_normals(disparity: Tensor) -> Tensor:
-    """disparity (B, 1, H, W) in [-1, 1] -> unit vectors (B, 3, H - 1, W - 1), of the plane through a pixel, its right
-    and its lower neighbour.
+def relative_error(answer: Tensor, disparity: Tensor, distance: Tensor, valid: Tensor) -> Tensor:
+    """Mean of |a answer + b - disparity| / distance with the a and b that fit each view best: AbsRel but for what is
+    beyond infinity, as far as it is small.
+
+    All (B, 1, H, W); disparity in [0, 1], distance proportional to 1 / depth with the same unit; the fit is the
+    evaluation's, least squares over what is not sky.
+    """
+    fitted = valid * (distance > SKY)
+    x, y = (each - _mean_of_each(each, fitted) for each in (answer, disparity))
+    scale = _mean_of_each(x * y, fitted) / (_mean_of_each(x * x, fitted) + FLAT)
+    return _mean((scale * x - y).abs() / distance.clamp_min(FARTHEST), valid)
+
+
+def surface_normals(disparity: Tensor, distance: Tensor) -> Tensor:
+    """Unit vectors (B, 3, H - 1, W - 1) of the plane through a pixel, its right and its lower neighbour: their slopes
+    by `disparity`, the pixel's own place by `distance`, both (B, 1, H, W) and in one unit of 1 / depth.
 
     A plane is 1 / z = m . r on rays r = (u / f, v / f, 1), so m = (f d_u, f d_v, d - u d_u - v d_v).
     """
@@ -48,7 +84,7 @@ def surface_normals(disparity: Tensor) -> Tensor:
     rows, columns = (torch.arange(n - 1, device=disparity.device) - (n - 1) / 2 for n in (height, width))
     middle = disparity[:, :, :-1, :-1]
     right, down = disparity[:, :, :-1, 1:] - middle, disparity[:, :, 1:, :-1] - middle
-    along = middle + SHIFT - columns * right - rows[:, None] * down
+    along = distance[:, :, :-1, :-1] - columns * right - rows[:, None] * down
     return F.normalize(torch.cat((focal * right, focal * down, along), dim=1), dim=1)
 
 
@@ -56,6 +92,11 @@ def _angle(normals: Tensor, truth: Tensor, power: int) -> Tensor:
     """(B, 3, H, W) unit vectors, twice -> (B, 1, H, W)."""
     chord_squared = (normals - truth).square().sum(1, keepdim=True)
     return (chord_squared + ROUNDING).sqrt() if power == 1 else chord_squared / 2
+
+
+def _mean_of_each(values: Tensor, counted: Tensor) -> Tensor:
+    """(B, 1, 1, 1), of views (B, 1, H, W)."""
+    return (values * counted).sum(dim=(1, 2, 3), keepdim=True) / counted.sum(dim=(1, 2, 3), keepdim=True).clamp_min(1)
 
 
 def _mean(error: Tensor, valid: Tensor) -> Tensor:

@@ -53,6 +53,7 @@ def train(
     model.requires_grad_(False)
     for parameter in parameters.values():
         parameter.requires_grad_(True)
+    began = {name: parameter.detach().clone() for name, parameter in parameters.items()} if stage.kept else {}
     optimizers = optimizers_for(parameters, stage)
     start = resume(checkpoint, parameters, optimizers) if checkpoint.exists() else 0
     if start >= stage.steps:
@@ -70,6 +71,8 @@ def train(
             losses.append(_step(accelerator, module, optimizers, parameters, batch, stage))
             if part:
                 continue
+            if done == stage.steps:
+                _mix(parameters, began, stage.kept)
             if done % config.report_every == 0 or done == stage.steps:
                 mean = accelerator.reduce(torch.stack(losses).mean(), "mean")
                 progress.report(done, float(mean), rate)
@@ -80,6 +83,12 @@ def train(
                 save(checkpoint, done, parameters, optimizers)
     accelerator.wait_for_everyone()
     accelerator.free_memory()
+
+
+@torch.no_grad()
+def _mix(parameters: Mapping[str, Tensor], began: Mapping[str, Tensor], kept: float) -> None:
+    for name, value in began.items():
+        parameters[name].lerp_(value, kept)
 
 
 def _step(

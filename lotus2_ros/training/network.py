@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -50,6 +52,10 @@ def build(network: NetworkConfig, tasks: tuple[Task, ...], stages: tuple[StageCo
         sharpener_steps=network.sharpener_steps,
         sharpens=network.sharpens,
     )
+    first = min((stage.single_blocks or network.single_blocks for stage in stages), default=network.single_blocks)
+    for block in model.transformer.single_transformer_blocks[first:]:
+        for parameter in block.proj_out.parameters():  # it adds nothing until it is trained
+            torch.nn.init.zeros_(parameter)
     for task in tasks[1:]:
         model.add_adapter(CORE, task, network.core_rank, targets=CORE_TARGETS)
     if any(stage.objective.part() == "sharpener" for stage in stages):
@@ -102,6 +108,21 @@ def vae_config(network: NetworkConfig | UnetConfig) -> dict[str, Any]:
         "scaling_factor": 1.0,
         "shift_factor": 0.0,
     }
+
+
+@contextmanager
+def shallow(model: AdaptedLotus2 | Lotus1, single_blocks: int | None) -> Iterator[None]:
+    """In it the transformer has only its first `single_blocks`, all if None, and so has what `parameters_of` gives."""
+    if single_blocks is None or isinstance(model, Lotus1):  # a U-Net has none: the configuration sees to it
+        yield
+        return
+    transformer: Any = model.transformer
+    blocks = transformer.single_transformer_blocks
+    transformer.single_transformer_blocks = blocks[:single_blocks]
+    try:
+        yield
+    finally:
+        transformer.single_transformer_blocks = blocks
 
 
 def parameters_of(model: AdaptedLotus2 | Lotus1, part: Part) -> dict[str, Tensor]:

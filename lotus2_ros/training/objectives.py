@@ -113,8 +113,8 @@ class SingleStep(_OnePass):
 
 
 class EndToEnd(_OnePass):
-    """The core predictor, which sees what comes of its latents: to their squared error that of the decoded annotation
-    is added, see :func:`decoded_error`, as in the end-to-end fine-tuning of arXiv 2409.11355. With `decoder` the VAE's
+    """The core predictor, which sees what comes of its latents: to their squared error those of the decoded annotation
+    are added, see :class:`DecodedError`, as in the end-to-end fine-tuning of arXiv 2409.11355. With `decoder` the VAE's
     decoder learns too: what it is given are predictions, smoother than the latents it was trained on.
     """
 
@@ -122,6 +122,7 @@ class EndToEnd(_OnePass):
     decoded: float = Field(gt=0)
     angles: float = Field(gt=0)
     power: Literal[1, 2]
+    relative: float = Field(default=0.0, ge=0)
     decoder: bool = False
 
     def part(self) -> Part:
@@ -130,8 +131,9 @@ class EndToEnd(_OnePass):
     def loss(self, model: AdaptedLotus2, batch: Batch) -> Tensor:
         image, truth = encode(model, batch)
         predicted = self.predict(model, image, batch.task, batch.generator())
-        values, angles = decoded_error(model, predicted, batch, self.power)
-        return mean_square(predicted - truth, model, batch) + self.decoded * values + self.angles * angles
+        error = decoded_error(model, predicted, batch, self.power)
+        decoded = self.decoded * error.values + self.angles * error.angles + self.relative * error.relative
+        return mean_square(predicted - truth, model, batch) + decoded
 
 
 class Sharpener(_Objective):

@@ -31,20 +31,21 @@ class RecordedGroup:
     def __len__(self) -> int:
         return len(self.reader)
 
-    def read(self, indices: Sequence[int], task: str) -> tuple[Tensor, Tensor, Tensor]:
+    def read(self, indices: Sequence[int], task: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         views = [self._view(self.reader[index], task) for index in indices]
-        image, annotation, valid = (torch.stack(parts) for parts in zip(*views, strict=True))
-        return image, annotation, valid[:, None]
+        image, annotation, valid, shift = (torch.stack(parts) for parts in zip(*views, strict=True))
+        return image, annotation, valid[:, None], shift
 
-    def _view(self, sample: Sample, task: str) -> tuple[Tensor, Tensor, Tensor]:
+    def _view(self, sample: Sample, task: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The sky counts in depth and has no normal, as in the public training of Lotus (arXiv 2409.18124)."""
         image = sample.image.permute(2, 0, 1)[None].float()
         image = F.interpolate(image, self.size, mode="bilinear", antialias=True)[0]
         if task == "normals":
             annotation, valid = normals_annotation(self._nearest(sample, "normals").permute(1, 2, 0))
+            shift = torch.zeros(())
         else:
-            annotation, valid = disparity_annotation(self._nearest(sample, "depth")[0], sky_in_range=False)
-        return image / 127.5 - 1, annotation, valid
+            annotation, valid, shift = disparity_annotation(self._nearest(sample, "depth")[0], sky_in_range=False)
+        return image / 127.5 - 1, annotation, valid, shift
 
     def _nearest(self, sample: Sample, kind: str) -> Tensor:
         """(C, H, W); no value is mixed from both sides of an edge."""

@@ -26,17 +26,19 @@ _SCALES = {"image": 127.5, "depth": 32767.0, "normals": 127.0}
 
 @dataclass(frozen=True)
 class RenderedGroup:
-    """Views of one size; `fields`: (N, C, H, W) integers, see `quantize`."""
+    """Views of one size; `fields`: (N, C, H, W) integers, see `quantize`; `shift`: (N,) of their disparity."""
 
     weight: float
     fields: dict[str, Tensor]
+    shift: Tensor
 
     def __len__(self) -> int:
         return len(self.fields["image"])
 
-    def read(self, indices: Sequence[int], task: str) -> tuple[Tensor, Tensor, Tensor]:
+    def read(self, indices: Sequence[int], task: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         image, annotation = (dequantize(self.fields[field][list(indices)], field) for field in ("image", task))
-        return image, annotation, torch.ones(len(image), 1, *image.shape[2:], dtype=torch.bool)
+        valid = torch.ones(len(image), 1, *image.shape[2:], dtype=torch.bool)
+        return image, annotation, valid, self.shift[list(indices)]
 
 
 def render(folder: Path, config: ScenesConfig, workers: int) -> None:
@@ -62,7 +64,8 @@ def load(folder: Path, config: ScenesConfig) -> list[Group]:
         names = {field: _array_name(field, bucket) for field in _DTYPES}
         if names["image"] in parts:
             fields = {field: torch.from_numpy(np.concatenate(parts.pop(name))) for field, name in names.items()}
-            groups.append(RenderedGroup(float(len(fields["image"])), fields))
+            shift = torch.from_numpy(np.concatenate(parts.pop(_array_name("shift", bucket))))
+            groups.append(RenderedGroup(float(len(shift)), fields, shift))
     return groups
 
 
@@ -86,13 +89,15 @@ def _render_shard(folder: Path, config: ScenesConfig, shard: int) -> None:
         rng = np.random.default_rng([seed, 5])
         bucket = config.buckets[rng.choice(len(shares), p=shares / shares.sum())]
         for view in islice(scenes.views(seed, bucket.width, bucket.height, bucket.kind), config.views_per_scene):
+            depth, _, shift = disparity_annotation(view.depth)
             annotations = {
                 "image": view.image.permute(2, 0, 1) / 127.5 - 1,
-                "depth": disparity_annotation(view.depth)[0][:1],
+                "depth": depth[:1],
                 "normals": normals_annotation(view.normals)[0],
             }
-            for field, values in annotations.items():
-                arrays.setdefault(_array_name(field, bucket), []).append(quantize(values, field))
+            stored = {field: quantize(values, field) for field, values in annotations.items()}
+            for field, values in (stored | {"shift": shift.numpy()}).items():
+                arrays.setdefault(_array_name(field, bucket), []).append(values)
     path = _shard_path(folder, shard)
     unfinished = path.with_suffix(".part.npz")
     np.savez(unfinished, allow_pickle=False, **{name: np.stack(values) for name, values in arrays.items()})

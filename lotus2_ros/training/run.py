@@ -86,13 +86,14 @@ def run_stages(
     for index, stage in enumerate(config.stages):
         batches_of = partial(
             Batches, groups, config.tasks, stage.batch, multiple=model.multiple, size=stage.size,
-            crop=stage.crop, jitter=config.jitter, rank=accelerator.process_index,
+            crop=stage.crop, filtered=stage.filtered, jitter=config.jitter, rank=accelerator.process_index,
         )  # fmt: skip
         batches = batches_of(seed=hash((config.seed, index)))
         looked_at = batches_of(seed=hash((config.seed, LOOKED_AT)))
         panels = partial(_panels, model, stage.objective, [looked_at[number] for number in range(len(config.tasks))])
         part = stage.objective.part()
-        loop.train(accelerator, model, network.parameters_of(model, part), batches, stage, config, folder, panels)
+        with network.shallow(model, stage.single_blocks):
+            loop.train(accelerator, model, network.parameters_of(model, part), batches, stage, config, folder, panels)
         if part == "vae":
             network.measure_latents(model, [looked_at[number] for number in range(MEASURED_BATCHES)])
     model.eval().requires_grad_(False)

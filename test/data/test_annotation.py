@@ -7,20 +7,22 @@ from lotus2_ros.data.annotation import disparity_annotation, mirror, normals_ann
 def test_disparity_puts_the_quantiles_at_minus_one_and_one_and_the_sky_far():
     depth = torch.linspace(1, 50, 10_000).reshape(100, 100)
     depth[0] = torch.inf
-    annotation, valid = disparity_annotation(depth)
+    annotation, valid, shift = disparity_annotation(depth)
     assert annotation.shape == (3, 100, 100) and (annotation[0] == annotation[2]).all() and valid.all()
     assert (annotation[0, 0] == -1).all()
     inside = annotation[0].abs() < 1
     assert inside.float().mean() == pytest.approx(0.96, abs=0.011)
     slope = (annotation[0][inside] - annotation[0][inside].mean()) / (1 / depth[inside] - (1 / depth[inside]).mean())
     torch.testing.assert_close(slope, slope.mean().expand_as(slope), rtol=1e-2, atol=0)
+    factor = ((annotation[0] + 1) / 2 + shift)[inside] * depth[inside]
+    torch.testing.assert_close(factor, factor.mean().expand_as(factor), rtol=1e-4, atol=0)
 
 
 def test_unknown_depth_is_not_valid_and_moves_nothing():
     depth = torch.linspace(1, 50, 6_000).reshape(60, 100)
     holes = torch.cat((depth, torch.full((40, 100), torch.nan)))
     holes[-1] = 0
-    annotation, valid = disparity_annotation(holes)
+    annotation, valid, _ = disparity_annotation(holes)
     assert valid[:60].all() and not valid[60:].any()
     assert torch.equal(annotation[:, :60], disparity_annotation(depth)[0])
     with pytest.raises(ValueError, match="valid pixels, got none"):
@@ -49,8 +51,9 @@ def test_a_part_in_its_own_range_is_what_its_depth_alone_would_give():
     depth[:2] = 20  # the far end is in the part too
     depth[:, :2] = 0.5
     depth[4, 5] = torch.nan
-    whole, valid = disparity_annotation(depth)
+    whole, valid, shift = disparity_annotation(depth)
     rows, columns = slice(3, 20), slice(4, 31)
-    part, known = disparity_annotation(depth[rows, columns])
-    found = renormalize(whole[None, :, rows, columns], valid[None, None, rows, columns])[0]
-    torch.testing.assert_close(found[:, known], part[:, known], atol=1e-4, rtol=0)
+    part, known, part_shift = disparity_annotation(depth[rows, columns])
+    found, its_shift = renormalize(whole[None, :, rows, columns], valid[None, None, rows, columns], shift[None])
+    torch.testing.assert_close(found[0][:, known], part[:, known], atol=1e-4, rtol=0)
+    torch.testing.assert_close(its_shift, part_shift[None], rtol=1e-4, atol=0)

@@ -25,14 +25,14 @@ def group() -> RenderedGroup:
     smooth = torch.nn.functional.interpolate(torch.rand(6, 3, 4, 5, generator=generator), (32, 40), mode="bilinear")
     image = smooth * 1.9 - 0.95
     fields = {"image": image, "depth": -image[:, :1], "normals": image.flip(1)}
-    return RenderedGroup(1.0, {name: torch.from_numpy(quantize(values, name)) for name, values in fields.items()})
+    stored = {name: torch.from_numpy(quantize(values, name)) for name, values in fields.items()}
+    return RenderedGroup(1.0, stored, shift=torch.linspace(0.05, 0.3, 6))
 
 
 @pytest.fixture(scope="session")
 def batch(group):
     def make(task: str) -> Batch:
-        image, annotation, valid = group.read([0, 3], task)
-        return Batch(task, image, annotation, valid, seed=5)
+        return Batch(task, *group.read([0, 3], task), seed=5)
 
     return make
 

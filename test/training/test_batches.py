@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lotus2_ros.training.batches import Batches, jitter, window
+from lotus2_ros.training.batches import Batches, jitter, mix_filtered, window
 from lotus2_ros.training.rendered import RenderedGroup
 
 
@@ -10,7 +10,8 @@ def batches(groups, **changes):
 
 
 def equal(first, second):
-    return all(torch.equal(getattr(first, name), getattr(second, name)) for name in ("image", "annotation", "valid"))
+    fields = "image", "annotation", "valid", "shift"
+    return all(torch.equal(getattr(first, name), getattr(second, name)) for name in fields)
 
 
 def test_a_batch_is_the_same_whenever_it_is_made(group):
@@ -93,7 +94,7 @@ def test_windows_are_of_every_size_and_place():
 
 
 def test_groups_come_up_by_their_weight(group):
-    wide = RenderedGroup(3.0, {name: values[:, :, :16] for name, values in group.fields.items()})
+    wide = RenderedGroup(3.0, {name: values[:, :, :16] for name, values in group.fields.items()}, group.shift)
     heights = [batches([group, wide])[number].image.shape[2] for number in range(200)]
     assert 0.65 < heights.count(16) / 200 < 0.85
 
@@ -110,3 +111,29 @@ def test_jitter_changes_colours_and_stays_in_range(group):
 def test_no_views_is_an_error(group):
     with pytest.raises(ValueError, match="at least one view"):
         batches([])
+
+
+def test_a_share_of_the_images_is_mixed_with_what_a_filter_makes_of_them(generator):
+    images = torch.rand(64, 3, 12, 20, generator=generator) * 2 - 1
+    mixed = mix_filtered(images, 0.25, generator)
+    assert mixed.shape == images.shape and float(mixed.abs().max()) <= 1
+    changed = (mixed != images).flatten(1).any(1)
+    assert 4 <= int(changed.sum()) <= 28
+    assert torch.equal(mix_filtered(images, 0.0, generator), images)
+    assert (mix_filtered(images, 1.0, generator) != images).flatten(1).any(1).all()
+
+
+def test_a_filter_keeps_edges_where_they_are(generator):
+    """An image of two halves: away from their edge, and whatever the colours, it stays two even halves."""
+    halves = torch.full((32, 3, 16, 24), -0.5)
+    halves[..., 12:] = 0.5
+    mixed = mix_filtered(halves, 1.0, generator)
+    for half in (mixed[..., :10], mixed[..., 14:]):
+        torch.testing.assert_close(half, half[..., :1, :1].expand_as(half))
+    assert ((mixed[..., 20] - mixed[..., 4]).abs().amax(dim=(1, 2)) > 0.05).float().mean() > 0.9
+
+
+def test_filters_change_images_alone_and_no_batch_without_them(group):
+    plain, filtered = (batches([group], filtered=share)[1] for share in (0.0, 1.0))
+    assert not torch.equal(filtered.image, plain.image)
+    assert torch.equal(filtered.annotation, plain.annotation) and torch.equal(filtered.valid, plain.valid)

@@ -33,6 +33,8 @@ def test_changes_reach_what_they_name_and_nothing_else():
         ("network.heads=many", "network"),
         ("stages.core.objective={kind: magic}", "'magic'"),
         ("stages.core.name=vae", "stages of different names"),
+        ("stages.core.single_blocks=9", "single_blocks of stages that grow to 8 at most, got [4, 9, 4, 4, 8, 8]"),
+        ("stages.core_small.single_blocks=5", "single_blocks of stages that grow to 8 at most, got [5, 4, 4, 4, 8, 8]"),
         ("checkpoint_every=75", "multiple of report_every"),
         ("seed", "expected key=value, got 'seed'"),
         ("seed.more.deep=1", "'seed.more.deep'"),
@@ -57,3 +59,8 @@ def test_a_missing_key_and_a_file_that_is_no_run_are_named(tmp_path):
     path.write_text("a: [1")
     with pytest.raises(ValueError, match=r"run\.yaml: not YAML"):
         read_config(path, [])
+
+
+def test_only_a_network_from_nothing_grows():
+    with pytest.raises(ValueError, match="single_blocks of stages only where network"):
+        read_config(BUNDLED.with_stem("lotus_d"), ["stages.core.single_blocks=2"])

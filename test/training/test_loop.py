@@ -108,6 +108,25 @@ def test_accumulated_batches_are_one_step_of_their_mean(network_of, group, tmp_p
     assert moved > 1000
 
 
+def test_a_stage_may_keep_a_share_of_what_it_began_with(network_of, group, tmp_path):
+    before = {name: value.clone() for name, value in network.parameters_of(network_of("clean")[0], "core").items()}
+    ends = {}
+    for kept in (0.0, 0.25):
+        model, stage, config = network_of("clean", kept=kept, steps=3)
+        parameters = network.parameters_of(model, "core")
+        batches = Batches([group], ("depth",), 2, multiple=model.multiple)
+        folder = tmp_path / str(kept)
+        folder.mkdir()
+        loop.train(Accelerator(), model, parameters, batches, stage, config, folder, dict)
+        ends[kept] = parameters
+        again = network.parameters_of(network_of("clean")[0], "core")
+        assert resume(folder / "core.safetensors", again) == 3  # what is on disk is what the next stage begins with
+        assert all(torch.equal(again[name], value) for name, value in parameters.items())
+    assert any(not torch.equal(value, before[name]) for name, value in ends[0.0].items())
+    for name, value in ends[0.25].items():
+        torch.testing.assert_close(value, 0.75 * ends[0.0][name] + 0.25 * before[name], atol=1e-6, rtol=0)
+
+
 @pytest.fixture
 def network_of(network):
     """An untrained model, its stage and run."""

@@ -1,8 +1,9 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from lotus2_ros.training import objectives
-from lotus2_ros.training.batches import Batch
 from lotus2_ros.training.latents import latent_valid
 from lotus2_ros.training.network import build, parameters_of
 
@@ -173,11 +174,11 @@ def test_pixels_that_are_not_valid_do_not_count(network, batch):
     model.encode = lambda image: image[:, :1, ::4, ::4].expand(-1, network.latent_channels, -1, -1).contiguous()
     valid[:, :, :, :8] = False
     losses = [
-        ALL["clean"].loss(model, Batch("depth", whole.image, annotation, valid, 0))
+        ALL["clean"].loss(model, replace(whole, annotation=annotation, valid=valid))
         for annotation in (whole.annotation, other)
     ]
     assert float(losses[0]) == float(losses[1]) > 0
-    assert float(ALL["clean"].loss(model, Batch("depth", whole.image, other, whole.valid, 0))) != float(losses[0])
+    assert float(ALL["clean"].loss(model, replace(whole, annotation=other))) != float(losses[0])
 
 
 def stage_of(objective):

@@ -36,14 +36,15 @@ def write_room(write, number, distance, normals):
 
 def test_the_sky_counts_in_depth_outside_its_quantiles_and_has_no_normal(write, street):
     (group,) = load(config(write.root, virtual_kitti=1.0))
-    image, depth, valid = group.read([0], "depth")
+    image, depth, valid, shift = group.read([0], "depth")
     assert image.shape == depth.shape == (1, 3, 16, 48) and valid.shape == (1, 1, 16, 48) and valid.all()
+    assert shift.shape == (1,) and 0 < float(shift) < 1
     assert (depth[0, :, 0, 30:] == -1).all()
     # With the sky in the quantiles 60 m would be as far from it as 1/60 of the nearest is from 0.
     building = depth[0, 0, :7, :20]
     assert (building < -0.999).all()
     assert (depth[0, 0, 8:].diff(dim=0) > 0).all() and depth[0, 0, -1, 0] > 0.9
-    _, _, valid = group.read([0], "normals")
+    _, _, valid, _ = group.read([0], "normals")
     assert not valid[0, 0, :7, 26:].any() and valid[0, 0, :6, :20].all() and valid[0, 0, 9:].all()
 
 
@@ -60,13 +61,14 @@ def test_images_are_low_passed_and_truth_is_not(write):
     write.rgb(lossless, stripes)
     write.path(lossless).rename(write.path(FRAME.format("final_preview", 0, "tonemap.jpg")))
     (group,) = load(config(write.root, hypersim=1.0))
-    image, annotation, valid = group.read([0], "normals")
+    image, annotation, valid, _ = group.read([0], "normals")
     assert image[..., 1:-1].abs().max() < 0.15 and valid.all()
     left, right = torch.tensor([0.0, 0, 1]), torch.tensor([1.0, 0, 0])  # toward the camera; to the model's left
     assert (annotation[0, :, :, :16] == left[:, None, None]).all()
     assert (annotation[0, :, :, 16:] == right[:, None, None]).all()
-    _, depth, _ = group.read([0], "depth")
+    _, depth, _, shift = group.read([0], "depth")
     assert (depth[..., :16] > depth[..., 16:].max() + 1).all()
+    assert 0.25 < float(shift) < 2 / (8 - 2)  # 8 m against 2 m and, along z off the axis, less
 
 
 def test_batches_are_of_one_set_each_as_often_as_its_weight_says(write, street):

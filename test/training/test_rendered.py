@@ -30,13 +30,14 @@ def test_views_are_those_of_the_training_scenes(folder):
     assert sum(len(group) for group in groups) == 8
     assert [group.weight for group in groups] == [len(group) for group in groups]
     for group in groups:
-        image, depth, valid = group.read([0], "depth")
+        image, depth, valid, shift = group.read([0], "depth")
         height, width = image.shape[2:]
         kind = "street" if height == 16 else None
         views = [scenes.view(scenes.TRAINING_SEEDS + number, width, height, kind).image for number in range(4)]
         shown = ((image[0] + 1) * 127.5).round().permute(1, 2, 0).to(torch.uint8)
         assert any(torch.equal(shown, view) for view in views)
         assert depth.shape == image.shape and -1 <= depth.min() < depth.max() <= 1 and valid.all()
+        assert shift.shape == (1,) and 0 <= float(shift) < 5
         normals = group.read([0], "normals")[1]
         torch.testing.assert_close(normals.norm(dim=1), torch.ones(1, height, width), atol=0.02, rtol=0)
 
