@@ -11,7 +11,7 @@ from torch import Tensor
 CELLS = 80
 SAMPLES = 4  # normals that a cell's is the mean of, along each side
 CELL_DISPARITY, PIXEL_DISPARITY = 0.06, 0.08
-CELL_ANGLE, PIXEL_ANGLE = 12.0, 30.0  # degrees
+CELL_ANGLE, PIXEL_ANGLE = 6.0, 30.0  # degrees
 # The sky is farther than so many times the nearest point.
 FAR = 4.0
 

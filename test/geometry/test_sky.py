@@ -41,7 +41,7 @@ def test_a_far_wall_is_not_sky(street):
     assert not sky_mask(*street, shift_over_scale=0.35).any()
 
 
-@pytest.mark.parametrize("normal", [(0.0, 1.0, 0.0), (0.5, 0.0, -(0.75**0.5))])
+@pytest.mark.parametrize("normal", [(0.0, 1.0, 0.0), (0.5, 0.0, -(0.75**0.5)), (0.139, 0.0, -0.99)])
 def test_a_surface_at_an_angle_is_not_sky(street, normal):
     disparity, normals = street
     normals[:HORIZON, 41:] = torch.tensor(normal)
