@@ -50,32 +50,32 @@ def decoded_error(model: AdaptedLotus2, latent: Tensor, batch: Batch, power: int
         normals, true = (F.normalize(2 * each - 1, dim=1) for each in (decoded, truth))
         return DecodedError(values, _mean(_angle(normals, true, power), valid), torch.zeros_like(values))
     answer, disparity = decoded.mean(1, keepdim=True), truth[:, :1]
-    distance = (disparity + batch.shift.to(decoded)[:, None, None, None]).clamp_min(0)
+    inverse_depth = (disparity + batch.shift.to(decoded)[:, None, None, None]).clamp_min(0)
     angles = []
     for scale in SCALES:
         known = (F.avg_pool2d(valid, scale) > 0.999).to(valid)
-        at = F.avg_pool2d(distance, scale).clamp_min(FARTHEST)
+        at = F.avg_pool2d(inverse_depth, scale).clamp_min(FARTHEST)
         normals, true = (surface_normals(F.avg_pool2d(each, scale), at) for each in (answer, disparity))
         angles.append(_mean(_angle(normals, true, power), -F.max_pool2d(-known, 2, 1)))
-    return DecodedError(values, torch.stack(angles).mean(), relative_error(answer, disparity, distance, valid))
+    return DecodedError(values, torch.stack(angles).mean(), relative_error(answer, disparity, inverse_depth, valid))
 
 
-def relative_error(answer: Tensor, disparity: Tensor, distance: Tensor, valid: Tensor) -> Tensor:
-    """Mean of |a answer + b - disparity| / distance with the a and b that fit each view best: AbsRel but for what is
-    beyond infinity, as far as it is small.
+def relative_error(answer: Tensor, disparity: Tensor, inverse_depth: Tensor, valid: Tensor) -> Tensor:
+    """Mean of |a answer + b - disparity| / inverse_depth with the a and b that fit each view best: the share by which
+    1 / depth is off, which is AbsRel as far as it is small.
 
-    All (B, 1, H, W); disparity in [0, 1], distance proportional to 1 / depth with the same unit; the fit is the
+    All (B, 1, H, W); disparity in [0, 1], inverse_depth proportional to 1 / depth with the same unit; the fit is the
     evaluation's, least squares over what is not sky.
     """
-    fitted = valid * (distance > SKY)
+    fitted = valid * (inverse_depth > SKY)
     x, y = (each - _mean_of_each(each, fitted) for each in (answer, disparity))
     scale = _mean_of_each(x * y, fitted) / (_mean_of_each(x * x, fitted) + FLAT)
-    return _mean((scale * x - y).abs() / distance.clamp_min(FARTHEST), valid)
+    return _mean((scale * x - y).abs() / inverse_depth.clamp_min(FARTHEST), valid)
 
 
-def surface_normals(disparity: Tensor, distance: Tensor) -> Tensor:
+def surface_normals(disparity: Tensor, inverse_depth: Tensor) -> Tensor:
     """Unit vectors (B, 3, H - 1, W - 1) of the plane through a pixel, its right and its lower neighbour: their slopes
-    by `disparity`, the pixel's own place by `distance`, both (B, 1, H, W) and in one unit of 1 / depth.
+    by `disparity`, the pixel's own place by `inverse_depth`, both (B, 1, H, W) and in one unit of 1 / depth.
 
     A plane is 1 / z = m . r on rays r = (u / f, v / f, 1), so m = (f d_u, f d_v, d - u d_u - v d_v).
     """
@@ -84,7 +84,7 @@ def surface_normals(disparity: Tensor, distance: Tensor) -> Tensor:
     rows, columns = (torch.arange(n - 1, device=disparity.device) - (n - 1) / 2 for n in (height, width))
     middle = disparity[:, :, :-1, :-1]
     right, down = disparity[:, :, :-1, 1:] - middle, disparity[:, :, 1:, :-1] - middle
-    along = distance[:, :, :-1, :-1] - columns * right - rows[:, None] * down
+    along = inverse_depth[:, :, :-1, :-1] - columns * right - rows[:, None] * down
     return F.normalize(torch.cat((focal * right, focal * down, along), dim=1), dim=1)
 
 

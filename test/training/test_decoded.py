@@ -56,8 +56,8 @@ def test_angles_are_one_minus_the_cosine_or_chords():
     assert float(error("normals", tilted, truth).values) == pytest.approx((3**0.5 / 2 + 0.5) / 3, abs=1e-6)
     # The slope of a floor, 45 degrees, on a wall: by eye the angle changes with the place, so of the middle alone.
     wall, floor = plane((0.0, 0.0, 0.6)), plane((0.0, 0.6, 0.6))
-    distance = torch.full((1, 1, 24, 32), 0.6)
-    normals = surface_normals(floor[:, :1] * 0.5 + 0.5, distance)
+    inverse_depth = torch.full((1, 1, 24, 32), 0.6)
+    normals = surface_normals(floor[:, :1] * 0.5 + 0.5, inverse_depth)
     assert float(normals[0, 1:, 11, 15].prod()) == pytest.approx(0.5, abs=0.02)
     assert float(error("depth", floor, wall).angles) > 0.2
 
