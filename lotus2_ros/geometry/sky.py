@@ -11,7 +11,8 @@ from torch import Tensor
 CELLS = 80
 SAMPLES = 4  # normals that a cell's is the mean of, along each side
 CELL_DISPARITY, PIXEL_DISPARITY = 0.06, 0.08
-CELL_ANGLE, PIXEL_ANGLE = 6.0, 30.0  # degrees
+# Degrees. Far walls that face the camera are within 12, and then taken for sky in some warehouses.
+CELL_ANGLE, PIXEL_ANGLE = 6.0, 30.0
 # The sky is farther than so many times the nearest point.
 FAR = 4.0
 
