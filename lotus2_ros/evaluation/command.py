@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     if state.is_main_process:
         records = read_records(args.output)
         print(write_report(args.output, settings, summarize(parts, records, args.output), records))
-        for group in ("scenes", "frames", "depth", "normals"):
+        for group in ("scenes", "things", "frames", "depth", "normals"):
             if samples := _some([part for part in parts if part.group == group]):
                 save_sheet(args.output / f"{group}.png", estimator, samples, args.steps)
     return 0

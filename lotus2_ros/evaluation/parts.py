@@ -26,7 +26,7 @@ Item = TypeVar("Item", covariant=True)
 
 @dataclass(frozen=True)
 class Part:
-    """A row of a table: so many samples of one `group` (scenes, detail, sequences, frames, depth, normals).
+    """A row of a table: so many samples of one `group` (scenes, things, detail, sequences, frames, depth, normals).
 
     run(estimator, sample, steps) gives a record, and angles to be pooled, by stage.
     """
@@ -59,15 +59,19 @@ class Rendered(Sequence[Item], Generic[Item]):
 
 
 def scene_parts(estimator: Estimator, first_seed: int, count: int) -> list[Part]:
-    """Held-out scenes of every kind; again for detail, at the model's own resolution."""
+    """Held-out scenes of every kind: from anywhere, of things from near, and for detail, at the model's resolution."""
     if not 0 <= first_seed <= scenes.TRAINING_SEEDS - count:
         raise ValueError(f"expected held-out scenes, numbers below {scenes.TRAINING_SEEDS}, got {first_seed}")
     longer = estimator.process_resolution
     height, width = estimator.model.process_size(longer * 3 // 4, longer, longer)
     parts = []
-    for group, run, size in (("scenes", measure, SCENE_SIZE), ("detail", measure_detail, (width, height))):
+    for group, run, size in (
+        ("scenes", measure, SCENE_SIZE),
+        ("things", measure, SCENE_SIZE),
+        ("detail", measure_detail, (width, height)),
+    ):
         for kind in scenes.KINDS:
-            samples = Rendered(count, partial(_scene, first_seed, kind, size))
+            samples = Rendered(count, partial(_scene, first_seed, kind, size, group == "things"))
             parts.append(Part(kind, group, samples, partial(_without_angles, run)))
     return parts
 
@@ -97,8 +101,8 @@ def benchmark_part(benchmark: Benchmark, path: Path) -> Part:
     return Part(benchmark.name, benchmark.task, benchmark.open(path), run)
 
 
-def _scene(first_seed: int, kind: str, size: tuple[int, int], index: int) -> Sample:
-    view = scenes.view(first_seed + index, *size, kind)
+def _scene(first_seed: int, kind: str, size: tuple[int, int], of_things: bool, index: int) -> Sample:
+    view = scenes.view(first_seed + index, *size, kind, of_things=of_things)
     # K says all only of a pinhole.
     K = view.camera.K if view.camera.lens is None else None
     return Sample(f"{kind} {first_seed + index}", view.image, view.depth, view.normals, K)

@@ -20,6 +20,7 @@ from lotus2_ros.evaluation.summary import POOLED, Means, figures, flat, high_fre
 from lotus2_ros.evaluation.tables import Table, markdown, published_table, ranked_table
 
 Summary = Mapping[str, Mapping[str, Means]]
+POOLED_TITLES = {"scenes": "held-out scenes", "things": "held-out views of things", "frames": "recorded frames"}
 STAGES = {"core": "core predictor", "sharp": "sharpened"}
 DEPTH = {"AbsRel": "abs_rel", "SqRel": "sq_rel", "RMSE": "rmse", "RMSE log": "rmse_log", "log10": "log10",
          "δ1": "delta1", "δ2": "delta2", "δ3": "delta3", "1/m RMSE": "inverse_rmse", "SI-log": "si_log"}  # fmt: skip
@@ -43,7 +44,7 @@ def write_report(folder: Path, settings: Mapping[str, Any], summary: Summary, re
 
 
 def _tables(summary: Summary) -> Iterator[str]:
-    for group in ("scenes", "frames"):
+    for group in ("scenes", "things", "frames"):
         if group in summary:
             header = [
                 "",
@@ -74,7 +75,7 @@ def _tables(summary: Summary) -> Iterator[str]:
 
 
 def _title(group: str, name: str) -> str:
-    return {"scenes": "**held-out scenes**", "frames": "**recorded frames**"}[group] if name == POOLED else name
+    return f"**{POOLED_TITLES[group]}**" if name == POOLED else name
 
 
 def _row(name: str, means: Means, paths: Sequence[str]) -> list[Any]:

@@ -48,7 +48,7 @@ def summarize(parts: Sequence[Part], records: Mapping[Key, Record], folder: Path
             if files[0].exists():
                 means.update(flat({stage: {"pooled": asdict(pooled_angular_error(files))}}))
         summary.setdefault(part.group, {})[part.name] = means
-    for group in summary.keys() & {"scenes", "detail", "sequences", "frames"}:
+    for group in summary.keys() & {"scenes", "things", "detail", "sequences", "frames"}:
         summary[group][POOLED] = average([record for (of_group, *_), record in records.items() if of_group == group])
     return summary
 
@@ -58,6 +58,8 @@ def figures(summary: Mapping[str, Mapping[str, Means]]) -> dict[str, float]:
     found: dict[str, float] = {}
     if scenes := summary.get("scenes"):
         found |= _scene_figures(scenes[POOLED])
+    if things := summary.get("things"):
+        found["held-out views of things, AbsRel / row"] = ratio_to_row(things[POOLED])
     if detail := summary.get("detail"):
         found |= _detail_figures(detail[POOLED])
     if frames := summary.get("frames"):

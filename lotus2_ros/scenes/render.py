@@ -55,6 +55,8 @@ class Renderer:
         self.scene = self.solid if len(solid) == len(parts) else _raycasting(parts)
         counts = torch.tensor([len(part.triangles) for part in parts])
         self.part_of = torch.repeat_interleave(torch.arange(len(parts)), counts)
+        sizes = [float(np.linalg.norm(np.ptp(part.vertices, axis=0))) for part in parts]
+        self.is_thing = torch.tensor([0.05 < size / world.size_of_things < 1.2 for size in sizes])
         surfaces = [part.surface for part in parts]
         self.rotation = _stack(part.rotation for part in parts)
         self.origin = _stack(part.origin for part in parts)

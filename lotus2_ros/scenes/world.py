@@ -55,3 +55,8 @@ class World:
     clearance: float
     sky: np.ndarray | None = None
     haze: float = 0.0
+
+    @property
+    def size_of_things(self) -> float:
+        """Of the larger ones, across, metres: a chair, a car. What is much larger is a wall, a floor, a road."""
+        return 2.0 if self.sky is None else 5.0

@@ -20,12 +20,13 @@ class Section(BaseModel):
 
 
 class Bucket(Section):
-    """Views of one size, and how often; `kind` of scene, any if None."""
+    """Views of one size, and how often; `kind` of scene, any if None; `of_things` from near: see `scenes.views`."""
 
     height: Count
     width: Count
     share: float = Field(gt=0)
     kind: str | None = None
+    of_things: bool = False
 
 
 class ScenesConfig(Section):

@@ -60,7 +60,7 @@ def load(folder: Path, config: ScenesConfig) -> list[Group]:
             for name, values in arrays.items():
                 parts.setdefault(name, []).append(values)
     groups: list[Group] = []
-    for bucket in config.buckets:
+    for bucket in config.buckets:  # the first of a size has all the views of it
         names = {field: _array_name(field, bucket) for field in _DTYPES}
         if names["image"] in parts:
             fields = {field: torch.from_numpy(np.concatenate(parts.pop(name))) for field, name in names.items()}
@@ -88,7 +88,8 @@ def _render_shard(folder: Path, config: ScenesConfig, shard: int) -> None:
         seed = scenes.TRAINING_SEEDS + shard * config.scenes_per_shard + scene
         rng = np.random.default_rng([seed, 5])
         bucket = config.buckets[rng.choice(len(shares), p=shares / shares.sum())]
-        for view in islice(scenes.views(seed, bucket.width, bucket.height, bucket.kind), config.views_per_scene):
+        views = scenes.views(seed, bucket.width, bucket.height, bucket.kind, of_things=bucket.of_things)
+        for view in islice(views, config.views_per_scene):
             depth, _, shift = disparity_annotation(view.depth)
             annotations = {
                 "image": view.image.permute(2, 0, 1) / 127.5 - 1,

@@ -55,9 +55,11 @@ def rows(report: str, name: str) -> list[list[str]]:
 def test_the_report_has_a_row_for_everything(evaluated):
     report = (evaluated / "report.md").read_text()
     for kind in scenes.KINDS:
-        overview, detail, *_ = rows(report, kind)
-        assert len(overview) == 10 and len(detail) == 10
+        overview, of_things, detail, *_ = rows(report, kind)
+        assert len(overview) == 10 and len(of_things) == 10 and len(detail) == 10
+        assert overview[5] != of_things[5]  # other views
     assert len(rows(report, "**held-out scenes**")) == 3  # of sequences too
+    assert len(rows(report, "**held-out views of things**")) == 1
     # What no model at all scores on this frame is known: .116.
     assert rows(report, "indoor_tum_rgbd_open3d")[0][5] == "0.116"
     assert [row[1:3] for row in rows(report, "nyuv2")] == [["core predictor", "3 of 654"], ["sharpened", "3 of 654"]]
@@ -70,15 +72,19 @@ def test_the_json_says_the_same_and_holds_the_figures(evaluated):
     overview = rows((evaluated / "report.md").read_text(), "room")[0]
     means = report["summary"]["scenes"]["room"]
     assert overview[2] == f"{means['core/depth/abs_rel']:.3f}" and overview[7] == f"{means['core/normals']:.1f}°"
-    assert report["figures"].keys() >= {"held-out scenes, AbsRel / row", "held-out scenes, boundary F1"}
+    assert report["figures"].keys() >= {
+        "held-out scenes, AbsRel / row",
+        "held-out views of things, AbsRel / row",
+        "held-out scenes, boundary F1",
+    }
     assert report["settings"]["model"] == "random" and report["summary"]["normals"]["sintel-normals"]["samples"] == 3
 
 
 def test_pictures_and_records_are_there_and_resuming_measures_nothing_again(evaluated):
-    pictures = ["errors.png", "spectrum.png", "scenes.png", "frames.png", "depth.png", "normals.png"]
+    pictures = ["errors.png", "spectrum.png", "scenes.png", "things.png", "frames.png", "depth.png", "normals.png"]
     assert all((evaluated / name).stat().st_size > 1000 for name in pictures)
     lines = (evaluated / "records-0.jsonl").read_text().splitlines()
-    assert len(lines) == 2 * len(scenes.KINDS) + len(PLACES) + 1 + 3 + 3
+    assert len(lines) == 3 * len(scenes.KINDS) + len(PLACES) + 1 + 3 + 3
 
 
 def test_detail_is_looked_at_in_the_same_scenes_at_the_models_resolution(oracle):
