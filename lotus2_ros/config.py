@@ -25,7 +25,7 @@ class ModelConfig:
     device: str = parameter("auto", "Where the model runs; auto: cuda if there is one", choices=("auto", "cpu", "cuda"))
     dtype: str = parameter(
         "auto",
-        "Compute precision; auto: bfloat16 on cuda, float32 on cpu",
+        "Compute precision; auto: bfloat16 on cuda, on cpu float32, its products in bfloat16 where the CPU has those",
         choices=("auto", "float32", "bfloat16", "float16"),
     )
     tasks: tuple[str, ...] = parameter(("auto",), "What to predict; auto: all that the model can", choices=TASKS)

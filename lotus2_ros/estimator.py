@@ -24,6 +24,7 @@ from lotus2_ros.geometry.scale import Prediction, Scale, relative_scale
 from lotus2_ros.geometry.sky import sky_mask
 from lotus2_ros.model import checkpoint
 from lotus2_ros.model.interface import GeometryModel
+from lotus2_ros.model.precision import resolve_products
 from lotus2_ros.model.runtime import choose_resolution, optimize
 
 
@@ -215,5 +216,5 @@ def load_estimator(config: Config, *, live: bool = False) -> Estimator:
         samples=chosen.samples,
         seed=chosen.seed,
     )
-    optimize(model, compile=chosen.compile, graphs=chosen.compile)
+    optimize(model, compile=chosen.compile, graphs=chosen.compile, products=resolve_products(chosen.dtype))
     return Estimator(model, config, choose_resolution(model) if live else None)

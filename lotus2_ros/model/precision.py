@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -26,8 +28,16 @@ def resolve_device(device: str | torch.device) -> torch.device:
     return resolved
 
 
+def resolve_products(dtype: str | torch.dtype) -> torch.dtype:
+    """What a CPU's linear layers multiply in: with 'auto' bfloat16 where it has instructions for that, else float32."""
+    # By torch 2.13; an older one that does not say is taken to have none.
+    capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    has_products = any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+    return torch.bfloat16 if dtype == "auto" and has_products else torch.float32
+
+
 def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """'auto' is bfloat16, in which Lotus-2 was published, on a GPU and float32 on a CPU, where bfloat16 is slow."""
+    """'auto' is bfloat16, in which Lotus-2 was published, on a GPU and float32 on a CPU, where most of it is slow."""
     if isinstance(dtype, torch.dtype):
         return dtype
     if dtype == "auto":

@@ -40,7 +40,7 @@ FRAME_TIME = 1 / 15  # seconds that a frame of the chosen resolution may take
 EFFICIENCY = 0.7  # of the measured rate of products, that a whole frame reaches
 
 
-def optimize(model: Runnable, *, compile: bool, graphs: bool) -> None:
+def optimize(model: Runnable, *, compile: bool, graphs: bool, products: torch.dtype = torch.float32) -> None:
     """Make the model fast where it is; after this it must neither be moved nor converted.
 
     compile: on a GPU the network's parts and the VAE, each when it first runs with new shapes (seconds to a
@@ -48,6 +48,7 @@ def optimize(model: Runnable, *, compile: bool, graphs: bool) -> None:
     nothing can be compiled, a warning says why, and the model runs all the same: slower, with the same results.
     graphs: on a GPU, record the work for each image size once and replay it. On a CPU both are without effect: there
     the products, which a compiler leaves to torch's slower library, matter more than what it fuses.
+    products: the dtype in which a CPU multiplies what the linear layers of a float32 model are given.
     """
     model.vae.to(memory_format=torch.channels_last)
     for module in model.vae.modules():
@@ -64,7 +65,7 @@ def optimize(model: Runnable, *, compile: bool, graphs: bool) -> None:
         linears = [module for module in model.modules() if isinstance(module, FloatLinear)]
         if sum(linear.weight.nbytes for linear in linears) <= PACKED_BYTES:
             for linear in linears:
-                linear.prepack()
+                linear.prepack(products)
 
 
 def _with_attention(launch: Launch) -> Launch:

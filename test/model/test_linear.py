@@ -200,6 +200,18 @@ class TestPrepack:
         x = normal(*shape, seed=1)
         assert torch.allclose(layer(x), F.linear(x, layer.weight, layer.bias), rtol=1e-5, atol=1e-5)
 
+    @pytest.mark.parametrize("shape", [(40,), (3, 7, 40), (2, 0, 40)])
+    def test_products_in_bfloat16_round_the_factors_and_give_float32(
+        self, layer: FloatLinear, shape: tuple[int, ...]
+    ) -> None:
+        layer.prepack(torch.bfloat16)
+        x = normal(*shape, seed=1)
+        expected = F.linear(x.bfloat16().float(), layer.weight.bfloat16().float(), layer.bias)
+        result = layer(x)
+        assert result.dtype == torch.float32 and layer.weight.dtype == torch.float32
+        assert torch.allclose(result, expected, rtol=2**-8, atol=1e-5)  # the result is rounded too
+        assert not len(result.flatten()) or not torch.equal(result, F.linear(x, layer.weight, layer.bias))
+
     def test_of_views(self, layer: FloatLinear) -> None:
         for x in (normal(40, 9).T, normal(4, 6, 80)[:, ::2, ::2]):
             assert torch.allclose(layer(x), F.linear(x, layer.weight, layer.bias), rtol=1e-5, atol=1e-5)

@@ -1,4 +1,4 @@
-"""What eight and four bits cost the bundled model, in the measures that users look at."""
+"""What a model computes in, and what eight and four bits cost the bundled one in the measures that users look at."""
 
 from __future__ import annotations
 
@@ -14,9 +14,30 @@ from lotus2_ros.evaluation.summary import flat
 from lotus2_ros.model.bundle import load_bundle
 from lotus2_ros.model.checkpoint import BUNDLED
 from lotus2_ros.model.fold import fold
+from lotus2_ros.model.precision import resolve_products
 from lotus2_ros.model.source import Source
 
 CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("has", "asked", "expected"),
+    [
+        ({"avx512_bf16": True}, "auto", torch.bfloat16),
+        ({"amx_bf16": True, "avx512_bf16": False}, "auto", torch.bfloat16),
+        ({"avx2": True, "avx512_bf16": False}, "auto", torch.float32),
+        ({"avx512_bf16": True}, "float32", torch.float32),
+        ({"avx512_bf16": True}, torch.float32, torch.float32),
+    ],
+)
+def test_a_cpu_multiplies_in_bfloat16_if_it_can_and_nothing_else_is_asked_for(monkeypatch, has, asked, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has, raising=False)
+    assert resolve_products(asked) is expected
+
+
+def test_a_torch_that_does_not_say_what_a_cpu_can_multiplies_in_float32(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert resolve_products("auto") is torch.float32
 
 
 def scores(precision: str) -> dict[str, torch.Tensor]:
