@@ -1,10 +1,11 @@
 """Lotus-2, Lotus-D and Lotus-G beside each other, small: the same scenes, images, steps and VAE for each.
 
-    python -m benchmarks.families [--frames FOLDER] [--only lotus-d ...] [--steps 1300] [--quick]
+    python -m benchmarks.families [--frames FOLDER] [--only lotus-d ...] [--until core] [--steps 1300] [--quick]
 
 Each is trained from nothing for depth and normals by its own run in config/train, up to the stage on images a quarter
-of the size, and measured at that size on held-out scenes of every kind and on recorded frames. What is trained stays in
---work: a second run goes on where the first was stopped. The VAE is trained once. With --quick nothing is learnt.
+of the size or `--until core`, at full size, and measured at that size on held-out scenes of every kind and on recorded
+frames. What is trained stays in --work: a second run goes on where the first was stopped. The VAE is trained once. With
+--quick nothing is learnt.
 """
 
 from __future__ import annotations
@@ -33,20 +34,22 @@ from lotus2_ros.training.config import TrainingConfig, UnetConfig, read_config
 from lotus2_ros.training.run import run_stages
 
 RUNS = Path(__file__).parents[1] / "config/train"
-STAGES = ("vae", "core_small")
-_G = "network.generative=true"
-_PLAIN = "stages.core_small.objective.reconstruction=false"
+STAGES = ("vae", "core_small", "core")  # on latents alone, which all can be trained on
+_G = ("network.generative=true",)
+_PLAIN = tuple(f"stages.{stage}.objective.reconstruction=false" for stage in STAGES[1:])
 # File of the run and changes of it.
 FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "lotus-2": ("bundled.yaml", ("network.single_blocks=4",)),  # what its stage of STAGES trains
+    # The blocks that its stages of STAGES train, and the others' views.
+    "lotus-2": ("bundled.yaml", ("network.single_blocks=4", "stages.core.crop=0.7")),
     "lotus-d": ("lotus_d.yaml", ()),
-    "lotus-d without detail preserver": ("lotus_d.yaml", (_PLAIN,)),
-    "lotus-g": ("lotus_d.yaml", (_G,)),
-    "lotus-g without detail preserver": ("lotus_d.yaml", (_G, _PLAIN)),
+    "lotus-d without detail preserver": ("lotus_d.yaml", _PLAIN),
+    "lotus-g": ("lotus_d.yaml", _G),
+    "lotus-g without detail preserver": ("lotus_d.yaml", _G + _PLAIN),
 }
 ROUNDS = 20
 COLUMNS = {
     "AbsRel / row": "held-out scenes, AbsRel / row",
+    "things, AbsRel / row": "held-out views of things, AbsRel / row",
     "normals, degrees": "held-out scenes, normals, degrees",
     "boundary F1": "held-out scenes, boundary F1",
     "frames, AbsRel / row": "recorded frames, geometric mean of AbsRel / row",
@@ -58,7 +61,7 @@ COLUMNS = {
 def main() -> None:
     args = _arguments()
     torch.set_num_threads(1)
-    configs = {name: configuration(*FAMILIES[name], args.steps, quick=args.quick) for name in args.only}
+    configs = {name: configuration(*FAMILIES[name], args.until, args.steps, quick=args.quick) for name in args.only}
     data = next(iter(configs.values())).data  # the same for all
     assert data.source == "scenes"
     rendered.render(args.scenes, data, os.cpu_count() or 1)
@@ -68,7 +71,9 @@ def main() -> None:
     for name, config in configs.items():
         model = build(config).to(accelerator.device)
         # Other budgets have other folders: what is finished is not trained again.
-        folder, vae = args.work / f"{name.replace(' ', '-')}-{config.stages[-1].steps}", args.work / "vae.safetensors"
+        last = config.stages[-1]
+        folder = args.work / f"{name.replace(' ', '-')}-{last.name}-{last.steps}"
+        vae = args.work / "vae.safetensors"
         folder.mkdir(parents=True, exist_ok=True)
         if vae.exists() and not (folder / vae.name).exists():
             shutil.copy(vae, folder)
@@ -88,12 +93,15 @@ def main() -> None:
     print(f"{machine(accelerator.device)}, one thread, {steps} steps, {args.views} views of each kind\n\n{table}")
 
 
-def configuration(file: str, changes: Sequence[str], steps: int | None = None, *, quick: bool) -> TrainingConfig:
-    """The run's STAGES, the last of `steps`, by default its own."""
-    changes = (*changes, f"stages.{STAGES[-1]}.steps={steps}") if steps else changes
+def configuration(
+    file: str, changes: Sequence[str], until: str, steps: int | None = None, *, quick: bool
+) -> TrainingConfig:
+    """The run's STAGES up to `until`, which takes `steps`, by default as many as the bundled model's."""
+    bundled = {stage.name: stage.steps for stage in read_config(RUNS / "bundled.yaml", []).stages}
+    changes = (*changes, f"stages.{until}.steps={steps or bundled[until]}")
     few = ("data.shards=1", "data.scenes_per_shard=4", "data.views_per_scene=1") if quick else ()
     config = read_config(RUNS / file, [*changes, *few])
-    stages = tuple(stage for stage in config.stages if stage.name in STAGES)
+    stages = tuple(stage for stage in config.stages if stage.name in STAGES[: STAGES.index(until) + 1])
     if quick:
         stages = tuple(stage.model_copy(update={"steps": 2, "batch": 2, "warm_up": 1}) for stage in stages)
     return config.model_copy(update={"stages": stages})
@@ -135,7 +143,8 @@ def _arguments() -> argparse.Namespace:
     names = list(FAMILIES)
     parser.add_argument("--only", nargs="+", default=names, choices=names, help="some of the models (all)")
     parser.add_argument("--frames", type=Path, help="folder of recorded frames")
-    parser.add_argument("--steps", type=int, help="on small images (those of the run)")
+    parser.add_argument("--until", default=STAGES[1], choices=STAGES[1:], help="the last stage (%(default)s)")
+    parser.add_argument("--steps", type=int, help="of the last stage (those of the bundled model)")
     parser.add_argument("--views", type=int, default=20, help="held out, of each kind of scene (%(default)s)")
     parser.add_argument("--scenes", type=Path, default=Path("out/train/bundled/scenes"),
                         help="what is missing of them is rendered (%(default)s)")  # fmt: skip

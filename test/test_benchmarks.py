@@ -146,19 +146,23 @@ def test_families_are_trained_and_measured_beside_each_other(tmp_path):
 
 
 def test_families_have_the_same_budget_and_vae():
-    configs = [families.configuration(*run, quick=False) for run in families.FAMILIES.values()]
+    configs = [families.configuration(*run, "core", quick=False) for run in families.FAMILIES.values()]
     for config in configs:
         assert tuple(stage.name for stage in config.stages) == families.STAGES
         assert (config.data, config.seed, config.tasks) == (configs[0].data, configs[0].seed, configs[0].tasks)
         assert config.stages[0] == configs[0].stages[0]
         shared = {"size", "steps", "batch", "crop", "warm_up", "mixed_precision"}
-        assert config.stages[1].model_dump(include=shared) == configs[0].stages[1].model_dump(include=shared)
+        budgets = [[stage.model_dump(include=shared) for stage in each.stages] for each in (config, configs[0])]
+        assert budgets[0] == budgets[1]
         vae = ("vae_widths", "vae_groups", "latent_channels", "process_resolution")
         assert all(getattr(config.network, name) == getattr(configs[0].network, name) for name in vae)
-    kinds = [
-        (config.network.source, config.stages[1].objective.model_dump().get("reconstruction")) for config in configs
-    ]
-    assert kinds == [("scratch", None), *[("unet", True), ("unet", False)] * 2]
+    for core in (1, 2):
+        objectives = [config.stages[core].objective.model_dump() for config in configs]
+        kinds = [
+            (config.network.source, each.get("reconstruction"))
+            for config, each in zip(configs, objectives, strict=True)
+        ]
+        assert kinds == [("scratch", None), *[("unet", True), ("unet", False)] * 2]
     assert [config.network.generative for config in configs[1:]] == [False, False, True, True]
 
 
