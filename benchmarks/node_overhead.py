@@ -21,6 +21,7 @@ from sensor_msgs.msg import CompressedImage, PointField
 from std_msgs.msg import Header
 
 from lotus2_ros.config import CloudConfig
+from lotus2_ros.device import keep_freed_memory
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.cloud import organized_cloud
 from lotus2_ros.ros.messages import image_to_tensor, tensor_to_cloud, tensor_to_image
@@ -94,6 +95,7 @@ def peer(image: torch.Tensor) -> dict[str, Callable[[], object]]:
 def main() -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
+    keep_freed_memory()  # as with a model
     image = torch.randint(0, 256, (HEIGHT, WIDTH, 3), dtype=torch.uint8)
     print(f"{platform.processor() or platform.machine()}, torch {torch.__version__}, one thread, {WIDTH}x{HEIGHT}")
     print(f"{'':34}{'ms':>8}")

@@ -5,6 +5,7 @@ On the CPU there is nothing to copy and nothing to wait for.
 
 from __future__ import annotations
 
+import ctypes
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+# glibc's malloc.h: when freed memory at the end of the heap goes back, and how large a block has pages of its own.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+KEPT_BYTES = 128 << 20
+OWN_PAGES_BYTES = 32 << 20  # the largest that glibc takes
 
 ALL_THREADS = torch.get_num_threads()  # torch's own choice, before anyone made another
 
@@ -23,6 +29,18 @@ def use_threads(count: int) -> None:
     more than the cores, OpenMP lets both go to sleep after each operation, and the model takes twice as long.
     """
     torch.set_num_threads(count or ALL_THREADS)
+
+
+def keep_freed_memory() -> None:
+    """Have the process keep up to ``KEPT_BYTES`` that it freed, for what it asks for next.
+
+    By itself glibc soon gives a frame's memory back to the system, which clears and maps every page anew for the next
+    frame: 5000 page faults for each of the bundled model's, an eighth of its time. Other C libraries stay as they are.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, OWN_PAGES_BYTES)
+        mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 def upload(tensor: Tensor, device: torch.device) -> Tensor:

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -7,6 +9,30 @@ from lotus2_ros.config import Config
 from lotus2_ros.device import ALL_THREADS, Download, Stopwatch, copy_stream, finish, upload, use_threads
 from lotus2_ros.estimator import load_estimator
 
+# In a process of its own, as it is for all of a process: page faults of each round after the first few.
+FAULTS = """
+import resource, threading, torch
+from lotus2_ros.device import keep_freed_memory
+
+def rounds(count):
+    for _ in range(count):
+        first = torch.ones(300_000)
+        second = first + 1
+        del first, second
+
+def measure():
+    rounds(50)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    rounds(100)
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 100)
+
+torch.set_num_threads(1)
+keep_freed_memory()
+measure()
+thread = threading.Thread(target=measure)
+thread.start()
+thread.join()
+"""
 DEVICES = [
     "cpu",
     pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")),
@@ -77,3 +103,9 @@ def test_loading_leaves_the_callers_threads_alone() -> None:
         assert torch.get_num_threads() == 2
     finally:
         use_threads(0)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc only")
+def test_freed_memory_is_used_again_without_the_system_in_any_thread():
+    run = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, timeout=120, check=True)
+    assert [float(line) < 10 for line in run.stdout.split()] == [True, True], run.stdout  # otherwise some 30 to 90

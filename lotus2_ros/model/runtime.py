@@ -13,6 +13,7 @@ import torch._dynamo
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from lotus2_ros.device import keep_freed_memory
 from lotus2_ros.model.flops import count_frame
 from lotus2_ros.model.graphs import CudaRecorder, Graphs, first_line
 from lotus2_ros.model.interface import Runnable
@@ -50,6 +51,7 @@ def optimize(model: Runnable, *, compile: bool, graphs: bool, products: torch.dt
     the products, which a compiler leaves to torch's slower library, matter more than what it fuses.
     products: the dtype in which a CPU multiplies what the linear layers of a float32 model are given.
     """
+    keep_freed_memory()  # on a GPU too, where messages and clouds are still made by the CPU
     model.vae.to(memory_format=torch.channels_last)
     for module in model.vae.modules():
         if isinstance(module, nn.SiLU):

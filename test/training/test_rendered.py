@@ -48,3 +48,20 @@ def test_only_missing_shards_are_rendered(folder):
     lost.unlink()
     rendered.render(folder, CONFIG, workers=1)
     assert kept.stat().st_mtime_ns == before and lost.read_bytes() == content
+
+
+def test_a_bucket_of_things_has_views_of_things_beside_the_others_of_its_size(tmp_path):
+    sizes = {"height": 24, "width": 32, "kind": "room"}
+    buckets = (Bucket(**sizes, share=0.5), Bucket(**sizes, share=0.5, of_things=True))
+    config = CONFIG.model_copy(update={"shards": 1, "scenes_per_shard": 6, "views_per_scene": 1, "buckets": buckets})
+    rendered.render(tmp_path, config, workers=1)
+    (group,) = rendered.load(tmp_path, config)
+    images = group.read(range(6), "depth")[0]
+    shown = ((images + 1) * 127.5).round().permute(0, 2, 3, 1).to(torch.uint8)
+    found = set()
+    for number, image in enumerate(shown):
+        for of_things in (False, True):
+            view = scenes.view(scenes.TRAINING_SEEDS + number, 32, 24, "room", of_things=of_things)
+            if torch.equal(image, view.image):
+                found.add((number, of_things))
+    assert {number for number, _ in found} == set(range(6)) and {of for _, of in found} == {False, True}
