@@ -35,12 +35,13 @@ def test_everything_has_the_size_of_the_image(estimator):
     assert list(geometry.latency) == ["resize", "encode", "core", "decode", "align"]
 
 
-def test_a_loaded_estimator_is_made_fast_and_says_the_same(random_bundle):
-    config = Config().updated({"model.path": str(random_bundle), "model.device": "cpu"})
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("auto", 1e-2)])  # auto: products in bfloat16
+def test_a_loaded_estimator_is_made_fast_and_says_the_same(random_bundle, dtype, tolerance):
+    config = Config().updated({"model.path": str(random_bundle), "model.device": "cpu", "model.dtype": dtype})
     plain = Estimator(checkpoint.load(random_bundle, device="cpu").eval(), config).predict(IMAGE)
     loaded = load_estimator(config, live=True)
     assert loaded.process_resolution == loaded.model.process_resolution  # on a CPU there is nothing to pick
-    torch.testing.assert_close(loaded.predict(IMAGE).disparity, plain.disparity, rtol=0, atol=1e-5)
+    torch.testing.assert_close(loaded.predict(IMAGE).disparity, plain.disparity, rtol=0, atol=tolerance)
 
 
 def test_the_same_image_gives_the_same_bits(estimator):
