@@ -27,7 +27,9 @@ SHEET_ROWS = 12
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="", help="bundle or released layout (the bundled model)")
-    parser.add_argument("--views", type=int, default=60, help="held-out views of each kind of scene (%(default)s)")
+    parser.add_argument(
+        "--views", type=int, default=60, help="held-out views of each kind of scene, and of its things (%(default)s)"
+    )
     parser.add_argument(
         "--sequences", type=int, default=1, help="held-out moving cameras in each kind of place (%(default)s)"
     )

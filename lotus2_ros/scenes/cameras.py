@@ -63,16 +63,16 @@ def pose_before_a_thing(world: World, renderer: Renderer, rng: np.random.Generat
 
     A clear pose where nothing is found that one can get near to.
     """
+    small = _small(camera)
     least, most = np.log(world.size_of_things * np.array(SURROUNDINGS))
     for _ in range(40):
         far = clear_pose(world, renderer, rng, camera)
-        depth, part = renderer.glance(far, _small(camera))
+        depth, part = renderer.glance(far, small)
         things = torch.nonzero((part >= 0) & renderer.is_thing[part])
         if not len(things):
             continue
         row, column = things[int(rng.integers(len(things)))].tolist()
-        ray = _small(camera).rays[row, column]
-        target = far.position + far.rotation() @ (depth[row, column] * ray).numpy()
+        target = far.position + far.rotation() @ (depth[row, column] * small.rays[row, column]).numpy()
         distance = float(np.exp(rng.uniform(least, most)) * camera.K[0, 0]) / camera.width
         distance = max(distance, 1.5 * world.clearance)
         x, y, _ = target - far.position
@@ -80,7 +80,7 @@ def pose_before_a_thing(world: World, renderer: Renderer, rng: np.random.Generat
         near = replace(
             turned, position=target - distance * turned.rotation()[:, 2], roll=float(np.radians(rng.normal(0, 4)))
         )
-        depth, _ = renderer.glance(near, _small(camera))
+        depth, _ = renderer.glance(near, small)
         middle = depth[depth.shape[0] // 2, depth.shape[1] // 2]
         unhidden = 0.8 * distance < middle < 1.25 * distance
         if unhidden and near.position[2] > 0.15 and depth.min() > world.clearance / 2:
