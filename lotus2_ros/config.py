@@ -31,7 +31,8 @@ class ModelConfig:
     tasks: tuple[str, ...] = parameter(("auto",), "What to predict; auto: all that the model can", choices=TASKS)
     process_resolution: int = parameter(
         0,
-        "Longer side of the image the model sees, pixels; 0: the model's own; in the node, what the GPU keeps up with",
+        "Longer side of the image the model sees, pixels, of a 4:3 image for a model that goes by area; 0: the model's "
+        "own; in the node, what the GPU keeps up with",
         low=0,
         high=4096,
         live=True,

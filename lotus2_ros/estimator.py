@@ -43,7 +43,7 @@ class Estimator:
 
     @property
     def process_resolution(self) -> int:
-        """Longer side of the image the model sees, at most, pixels."""
+        """Longer side of the image the model sees, at most, pixels; by area, that of a 4:3 image."""
         return self.config.model.process_resolution or self._resolution
 
     @torch.inference_mode()

@@ -5,6 +5,7 @@ Nothing outside this package asks which family a model is of.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -26,11 +27,11 @@ class GeometryModel(nn.Module, ABC):
     """A VAE, and what else belongs to a model but its network, which a subclass brings.
 
     `tasks` it can do; `multiple`: sides of an image must be multiples of it; `process_resolution`: the longer side it
-    is meant for; `predicts`: one of `SPACES`; `antialias`: whether images are low-pass filtered when they are brought
-    down to it; `enlarges`: whether smaller ones are brought up; `upsampling`: how annotations come back to the image's
-    size, a mode of torch's interpolate; `metadata`: name, licence and whatever else its bundle tells. `sharpener_steps`
-    by default and `sharpens`, whether a node sharpens without being asked for steps, are of use where there is a
-    sharpener.
+    is meant for and `process_by_area`, see :func:`process_size`; `predicts`: one of `SPACES`; `antialias`: whether
+    images are low-pass filtered when they are brought down to it; `enlarges`: whether smaller ones are brought up;
+    `upsampling`: how annotations come back to the image's size, a mode of torch's interpolate; `metadata`: name,
+    licence and whatever else its bundle tells. `sharpener_steps` by default and `sharpens`, whether a node sharpens
+    without being asked for steps, are of use where there is a sharpener.
 
     `launch(key, function, *tensors)` runs the encoder, a pass of the network or the decoder. Key and shapes say all
     that the function's work depends on, so that it may be recorded once and replayed.
@@ -49,6 +50,7 @@ class GeometryModel(nn.Module, ABC):
         tasks: Sequence[str],
         latent_multiple: int,
         process_resolution: int,
+        process_by_area: bool = False,
         antialias: bool,
         metadata: Mapping[str, Any] | None,
     ) -> None:
@@ -58,6 +60,7 @@ class GeometryModel(nn.Module, ABC):
         self.vae_factor = 2 ** (len(vae.config.block_out_channels) - 1)
         self.multiple = latent_multiple * self.vae_factor
         self.process_resolution = process_resolution
+        self.process_by_area = process_by_area
         self.antialias = antialias
         self.metadata = dict(metadata or {})
         self.launch: Callable[..., Tensor] = call
@@ -90,7 +93,8 @@ class GeometryModel(nn.Module, ABC):
 
     def process_size(self, height: int, width: int, resolution: int) -> tuple[int, int]:
         """The size (height, width) at which an image is processed, for a longer side of `resolution`."""
-        return process_size(height, width, resolution, self.multiple, enlarges=self.enlarges)
+        rules = {"enlarges": self.enlarges, "by_area": self.process_by_area}
+        return process_size(height, width, resolution, self.multiple, **rules)
 
     # Image <-> latent
 
@@ -172,14 +176,19 @@ class ImageSizeError(ValueError):
     """An image that is too small for the model."""
 
 
-def process_size(height: int, width: int, resolution: int, multiple: int, *, enlarges: bool = False) -> tuple[int, int]:
+def process_size(
+    height: int, width: int, resolution: int, multiple: int, *, enlarges: bool = False, by_area: bool = False
+) -> tuple[int, int]:
     """The size (height, width) at which an image is processed.
 
     The longer side is brought to `resolution` when it is above it, and with `enlarges` also when it is below. Then the
     shorter side goes down to a multiple of `multiple`, and the longer side follows in proportion and goes down to a
-    multiple too.
+    multiple too. With `by_area` the longer side is `resolution` of a 4:3 image, and one of another shape has as many
+    pixels: what a wide camera sees is not made smaller than the time for a frame asks.
     """
     longer = max(height, width)
+    if by_area:
+        resolution = math.isqrt(resolution**2 * 3 * longer // (4 * max(1, min(height, width))))
     if longer > resolution or enlarges:
         height, width = height * resolution // longer, width * resolution // longer
     shorter = min(height, width)

@@ -39,6 +39,7 @@ class Lotus2(GeometryModel):
         *,
         tasks: Sequence[str],
         process_resolution: int,
+        process_by_area: bool = False,
         antialias: bool = False,
         sharpener_steps: int = 10,
         sharpens: bool = True,
@@ -50,6 +51,7 @@ class Lotus2(GeometryModel):
             tasks=tasks,
             latent_multiple=2,
             process_resolution=process_resolution,
+            process_by_area=process_by_area,
             antialias=antialias,
             metadata=metadata,
         )
@@ -62,7 +64,10 @@ class Lotus2(GeometryModel):
     @property
     def settings(self) -> dict[str, Any]:
         """The constructor's keyword arguments that made this model."""
-        names = ("tasks", "process_resolution", "antialias", "sharpener_steps", "sharpens", "conditioning", "metadata")
+        names = (
+            "tasks", "process_resolution", "process_by_area", "antialias", "sharpener_steps", "sharpens",
+            "conditioning", "metadata",
+        )  # fmt: skip
         return {name: getattr(self, name) for name in names}
 
     def require(self, stage: str, task: str) -> None:

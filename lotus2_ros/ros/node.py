@@ -60,7 +60,7 @@ class PerceptionNode(LifecycleNode):
         model, seconds = self._estimator.model, time.perf_counter() - start
         self.get_logger().info(
             f"model {model.name} ({model.precision}) on {self._estimator.device}, "
-            f"images of up to {self._estimator.process_resolution} px, ready after {seconds:.1f} s"
+            f"process resolution {self._estimator.process_resolution} px, ready after {seconds:.1f} s"
         )
         return TransitionCallbackReturn.SUCCESS
 

@@ -1,4 +1,5 @@
-"""Where a stage has come to: one safetensors file with its parameters, the optimizers' moments, the number of steps."""
+"""Where a stage has come to: one safetensors file with its parameters, the optimizers' moments, the number of steps
+and, of a stage that averages them, the mean of its parameters so far."""
 
 from __future__ import annotations
 
@@ -11,12 +12,24 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-PARAMETER, OPTIMIZER = "parameter.", "optimizer."
+PARAMETER, OPTIMIZER, MEAN = "parameter.", "optimizer.", "mean."
+NOTHING: Mapping[str, Tensor] = {}
 
 
-def save(path: Path, step: int, parameters: Mapping[str, Tensor], optimizers: Sequence[torch.optim.Optimizer]) -> None:
+def save(
+    path: Path,
+    step: int,
+    parameters: Mapping[str, Tensor],
+    optimizers: Sequence[torch.optim.Optimizer],
+    mean: Mapping[str, Tensor] = NOTHING,
+) -> None:
     """Replaces the file as a whole, so that there is a good one at any time."""
-    state = {PARAMETER + name: tensor.detach().cpu().contiguous() for name, tensor in parameters.items()}
+    tensors = {PARAMETER: parameters, MEAN: mean}
+    state = {
+        prefix + name: tensor.detach().cpu().contiguous()
+        for prefix, named in tensors.items()
+        for name, tensor in named.items()
+    }
     for number, optimizer in enumerate(optimizers):
         for index, moments in optimizer.state_dict()["state"].items():
             prefix = f"{OPTIMIZER}{number}.{index}."
@@ -26,8 +39,13 @@ def save(path: Path, step: int, parameters: Mapping[str, Tensor], optimizers: Se
     partial.replace(path)
 
 
-def resume(path: Path, parameters: Mapping[str, Tensor], optimizers: Sequence[torch.optim.Optimizer] = ()) -> int:
-    """Fill `parameters`, and the optimizers, from the file; how many steps it has seen.
+def resume(
+    path: Path,
+    parameters: Mapping[str, Tensor],
+    optimizers: Sequence[torch.optim.Optimizer] = (),
+    mean: Mapping[str, Tensor] = NOTHING,
+) -> int:
+    """Fill `parameters`, `mean` and the optimizers from the file; how many steps it has seen.
 
     Raises ValueError when the file belongs to other parameters.
     """
@@ -38,8 +56,9 @@ def resume(path: Path, parameters: Mapping[str, Tensor], optimizers: Sequence[to
         ):
             raise ValueError(f"{path}: is of another configuration; remove it or choose another folder")
         with torch.no_grad():
-            for name, tensor in parameters.items():
-                tensor.copy_(file.get_tensor(PARAMETER + name))
+            for prefix, named in ((PARAMETER, parameters), (MEAN, mean)):
+                for name, tensor in named.items():
+                    tensor.copy_(file.get_tensor(prefix + name))
         for number, optimizer in enumerate(optimizers):
             prefix = f"{OPTIMIZER}{number}."
             moments: dict[int, dict[str, Any]] = {}

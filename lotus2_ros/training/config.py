@@ -73,6 +73,7 @@ class NetworkConfig(Section):
     sharpener_rank: Count
     process_resolution: Count
     sharpener_steps: Count
+    process_by_area: bool = False
     sharpens: bool = True  # whether a node sharpens without being asked for steps
     patch: Literal[1, 2] = 2
 
@@ -107,7 +108,8 @@ class StageConfig(Section):
     """One stage: an objective and how long. `size`, `crop` and `filtered` of the images: see `Batches`; `batch` of each
     process and `accumulate` of them to a step; `single_blocks`: how many of a network's from nothing take part, all if
     None; one that takes part for the first time adds nothing yet; `kept`: the share of the weights that the stage began
-    with in those it leaves, which are their mean with what it learnt (arXiv 2109.01903)."""
+    with in those it leaves, which are their mean with what it learnt (arXiv 2109.01903); `mean_from`: the step after
+    which the weights are averaged, so that it leaves their mean (arXiv 1803.05407) and not, as if None, the last."""
 
     name: str = Field(pattern=r"^\w+$")
     objective: Objective = Field(discriminator="kind")
@@ -124,7 +126,14 @@ class StageConfig(Section):
     filtered: float = Field(default=0.0, ge=0, le=1)
     single_blocks: Count | None = None
     kept: float = Field(default=0.0, ge=0, lt=1)
+    mean_from: int | None = Field(default=None, ge=0)
     mixed_precision: Literal["no", "bf16"] = "no"
+
+    @model_validator(mode="after")
+    def _averages(self) -> StageConfig:
+        if self.mean_from is not None and self.mean_from >= self.steps:
+            raise ValueError(f"expected mean_from below steps, {self.steps}, got {self.mean_from}")
+        return self
 
 
 class TrainingConfig(Section):

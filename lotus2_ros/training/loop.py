@@ -55,7 +55,8 @@ def train(
         parameter.requires_grad_(True)
     began = {name: parameter.detach().clone() for name, parameter in parameters.items()} if stage.kept else {}
     optimizers = optimizers_for(parameters, stage)
-    start = resume(checkpoint, parameters, optimizers) if checkpoint.exists() else 0
+    mean = {} if stage.mean_from is None else {name: value.detach().clone() for name, value in parameters.items()}
+    start = resume(checkpoint, parameters, optimizers, mean) if checkpoint.exists() else 0
     if start >= stage.steps:
         return
     accelerator.step, accelerator.gradient_accumulation_steps = 0, stage.accumulate
@@ -71,24 +72,27 @@ def train(
             losses.append(_step(accelerator, module, optimizers, parameters, batch, stage))
             if part:
                 continue
+            if stage.mean_from is not None and done > stage.mean_from:
+                _mix(mean, parameters, 1 / (done - stage.mean_from))
             if done == stage.steps:
+                _mix(parameters, mean, 1.0)
                 _mix(parameters, began, stage.kept)
             if done % config.report_every == 0 or done == stage.steps:
-                mean = accelerator.reduce(torch.stack(losses).mean(), "mean")
-                progress.report(done, float(mean), rate)
+                loss = accelerator.reduce(torch.stack(losses).mean(), "mean")
+                progress.report(done, float(loss), rate)
                 losses.clear()
             if accelerator.is_main_process and (done % config.panels_every == 0 or done == stage.steps):
                 progress.show(done, panels())
             if accelerator.is_main_process and (done % config.checkpoint_every == 0 or done == stage.steps):
-                save(checkpoint, done, parameters, optimizers)
+                save(checkpoint, done, parameters, optimizers, mean)
     accelerator.wait_for_everyone()
     accelerator.free_memory()
 
 
 @torch.no_grad()
-def _mix(parameters: Mapping[str, Tensor], began: Mapping[str, Tensor], kept: float) -> None:
-    for name, value in began.items():
-        parameters[name].lerp_(value, kept)
+def _mix(parameters: Mapping[str, Tensor], others: Mapping[str, Tensor], share: float) -> None:
+    for name, other in others.items():
+        parameters[name].lerp_(other, share)
 
 
 def _step(

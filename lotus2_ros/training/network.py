@@ -48,6 +48,7 @@ def build(network: NetworkConfig, tasks: tuple[Task, ...], stages: tuple[StageCo
         prompt_tokens=network.prompt_tokens,
         tasks=tasks,
         process_resolution=network.process_resolution,
+        process_by_area=network.process_by_area,
         antialias=True,
         sharpener_steps=network.sharpener_steps,
         sharpens=network.sharpens,

@@ -58,6 +58,17 @@ def test_the_manifest_says_what_is_inside(bundle: Path) -> None:
     assert {file.name for file in bundle.iterdir()} == {MANIFEST, WEIGHTS}
 
 
+def test_a_bundle_says_how_images_are_sized(small: Lotus2, tmp_path: Path) -> None:
+    """By the longer side unless it says by area, as bundles did before there was a choice."""
+    small.process_by_area = True
+    save_bundle(small, tmp_path, metadata=METADATA, dtype=torch.float32)
+    assert checkpoint.load(tmp_path, device="cpu").process_size(100, 400, 64) == (24, 96)
+    manifest = json.loads((tmp_path / MANIFEST).read_text())
+    del manifest["process_by_area"]
+    (tmp_path / MANIFEST).write_text(json.dumps(manifest))
+    assert checkpoint.load(tmp_path, device="cpu").process_size(100, 400, 64) == (16, 64)
+
+
 def test_float16_weights_run_in_float32(small: Lotus2, tmp_path: Path, image: torch.Tensor) -> None:
     save_bundle(small, tmp_path, metadata=METADATA, dtype=torch.float16)
     assert {tensor.dtype for tensor in load_file(tmp_path / WEIGHTS).values()} == {torch.float16}

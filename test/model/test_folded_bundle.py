@@ -39,6 +39,7 @@ def bundle(small: AdaptedLotus2, tmp_path: Path) -> Path:
 @torch.inference_mode()
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_the_same_model_comes_back(small: AdaptedLotus2, tmp_path: Path, precision: str) -> None:
+    small.process_by_area = True
     loaded = checkpoint.load(write(small, tmp_path, precision), device="cpu", dtype="float32")
     direct = fold(Source.of(small), precision, device=torch.device("cpu"), dtype=torch.float32)
     latent = torch.randn(1, 4, 6, 10, generator=torch.Generator().manual_seed(0))

@@ -37,6 +37,31 @@ def test_process_size_fits_and_keeps_the_shape(height: int, width: int, power: i
     assert process_size(width, height, 512, multiple) == (w, h)
 
 
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((480, 640), (120, 160)),  # 4:3 is what the resolution is of
+        ((375, 1242), (72, 232)),
+        ((1242, 375), (232, 72)),
+        ((500, 500), (136, 136)),
+        ((100, 200), (96, 192)),  # the longer side may be 195: not enlarged, but for multiples
+        ((40, 120), (40, 120)),
+    ],
+)
+def test_process_size_by_area(size: tuple[int, int], expected: tuple[int, int]) -> None:
+    assert process_size(*size, resolution=160, multiple=8, by_area=True) == expected
+
+
+@given(st.integers(200, 5000), st.floats(1, 6), st.booleans())
+def test_process_size_by_area_costs_what_an_image_of_4_to_3_does(shorter: int, aspect: float, upright: bool) -> None:
+    sides = (round(shorter * aspect), shorter) if upright else (shorter, round(shorter * aspect))
+    height, width = process_size(*sides, 160, 8, by_area=True)
+    assert height * width <= 120 * 160
+    # Each side lost less than a multiple to rounding, the longer one for the shorter's too.
+    fitted = min(height, width)
+    assert (fitted + 8) * (max(height, width) + 8) * (1 + 8 / fitted) >= 0.99 * 120 * 160
+
+
 @pytest.mark.parametrize(("height", "width", "resolution"), [(15, 640, 1024), (640, 15, 1024), (20, 4000, 1024)])
 def test_an_image_that_is_too_small_is_refused(height: int, width: int, resolution: int) -> None:
     with pytest.raises(ValueError, match=r"too small.*needs 16 px"):

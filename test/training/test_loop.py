@@ -127,6 +127,35 @@ def test_a_stage_may_keep_a_share_of_what_it_began_with(network_of, group, tmp_p
         torch.testing.assert_close(value, 0.75 * ends[0.0][name] + 0.25 * before[name], atol=1e-6, rtol=0)
 
 
+def test_a_stage_may_leave_the_mean_of_its_weights(network_of, group, tmp_path):
+    """Of those after `mean_from` steps; a run that was stopped in between leaves the same."""
+
+    def trained(steps: int, folder: str, **changes):
+        model, stage, config = network_of("clean", steps=steps, schedule="constant", **changes)
+        parameters = network.parameters_of(model, "core")
+        batches = Batches([group], ("depth",), 2, multiple=model.multiple)
+        (tmp_path / folder).mkdir(exist_ok=True)
+        loop.train(Accelerator(), model, parameters, batches, stage, config, tmp_path / folder, dict)
+        return {name: value.detach().clone() for name, value in parameters.items()}
+
+    lasts = [trained(steps, f"last{steps}") for steps in (2, 3, 4)]
+    whole = trained(4, "whole", mean_from=1)
+    for name, value in whole.items():
+        torch.testing.assert_close(value, sum(last[name] for last in lasts) / 3, atol=1e-6, rtol=0)
+    assert any(not torch.equal(value, lasts[-1][name]) for name, value in whole.items())
+
+    def stop_after_three(path, step, *state):
+        save(path, step, *state)
+        if step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop, "save", stop_after_three)
+        trained(4, "stopped", mean_from=1)
+    resumed = trained(4, "stopped", mean_from=1)
+    assert all(torch.equal(resumed[name], value) for name, value in whole.items())
+
+
 @pytest.fixture
 def network_of(network):
     """An untrained model, its stage and run."""
