@@ -24,12 +24,7 @@ def save(
     mean: Mapping[str, Tensor] = NOTHING,
 ) -> None:
     """Replaces the file as a whole, so that there is a good one at any time."""
-    tensors = {PARAMETER: parameters, MEAN: mean}
-    state = {
-        prefix + name: tensor.detach().cpu().contiguous()
-        for prefix, named in tensors.items()
-        for name, tensor in named.items()
-    }
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in _named(parameters, mean).items()}
     for number, optimizer in enumerate(optimizers):
         for index, moments in optimizer.state_dict()["state"].items():
             prefix = f"{OPTIMIZER}{number}.{index}."
@@ -49,16 +44,16 @@ def resume(
 
     Raises ValueError when the file belongs to other parameters.
     """
+    tensors = _named(parameters, mean)
     with safe_open(path, framework="pt") as file:
-        names = {key.removeprefix(PARAMETER) for key in file.keys() if key.startswith(PARAMETER)}  # noqa: SIM118
-        if names != parameters.keys() or any(
-            file.get_slice(PARAMETER + name).get_shape() != list(tensor.shape) for name, tensor in parameters.items()
+        names = {key for key in file.keys() if not key.startswith(OPTIMIZER)}  # noqa: SIM118
+        if names != tensors.keys() or any(
+            file.get_slice(name).get_shape() != list(tensor.shape) for name, tensor in tensors.items()
         ):
             raise ValueError(f"{path}: is of another configuration; remove it or choose another folder")
         with torch.no_grad():
-            for prefix, named in ((PARAMETER, parameters), (MEAN, mean)):
-                for name, tensor in named.items():
-                    tensor.copy_(file.get_tensor(prefix + name))
+            for name, tensor in tensors.items():
+                tensor.copy_(file.get_tensor(name))
         for number, optimizer in enumerate(optimizers):
             prefix = f"{OPTIMIZER}{number}."
             moments: dict[int, dict[str, Any]] = {}
@@ -68,3 +63,9 @@ def resume(
                     moments.setdefault(int(index), {})[name] = file.get_tensor(key)
             optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
         return int(file.metadata()["step"])
+
+
+def _named(parameters: Mapping[str, Tensor], mean: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """By their names in the file."""
+    named = {PARAMETER + name: tensor for name, tensor in parameters.items()}
+    return named | {MEAN + name: tensor for name, tensor in mean.items()}

@@ -38,7 +38,7 @@ def test_changes_reach_what_they_name_and_nothing_else():
             "stages.core_small.single_blocks=5",
             "single_blocks of stages that grow to 8 at most, got [5, 4, 4, 4, 8, 8, 8, 8]",
         ),
-        ("stages.steady.mean_from=9000", "stages.7: Value error, expected mean_from below steps, 3400, got 9000"),
+        ("stages.steady.mean_from=9000", "stages.7: Value error, expected mean_from below steps, 7100, got 9000"),
         ("checkpoint_every=75", "multiple of report_every"),
         ("seed", "expected key=value, got 'seed'"),
         ("seed.more.deep=1", "'seed.more.deep'"),

@@ -83,6 +83,8 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     for other in ({"y": parameter}, {"x": torch.nn.Parameter(torch.ones(4))}):
         with pytest.raises(ValueError, match=r"core\.safetensors: is of another configuration"):
             resume(tmp_path / "core.safetensors", other)
+    with pytest.raises(ValueError, match=r"core\.safetensors: is of another configuration"):
+        resume(tmp_path / "core.safetensors", {"x": parameter}, mean={"x": torch.ones(3)})
 
 
 def test_accumulated_batches_are_one_step_of_their_mean(network_of, group, tmp_path):
