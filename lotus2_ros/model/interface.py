@@ -39,6 +39,7 @@ class GeometryModel(nn.Module, ABC):
 
     predicts = "disparity"
     enlarges = False
+    process_by_area = False
     upsampling = "bilinear"
     sharpener_steps = 0
     sharpens = False
@@ -50,7 +51,6 @@ class GeometryModel(nn.Module, ABC):
         tasks: Sequence[str],
         latent_multiple: int,
         process_resolution: int,
-        process_by_area: bool = False,
         antialias: bool,
         metadata: Mapping[str, Any] | None,
     ) -> None:
@@ -60,7 +60,6 @@ class GeometryModel(nn.Module, ABC):
         self.vae_factor = 2 ** (len(vae.config.block_out_channels) - 1)
         self.multiple = latent_multiple * self.vae_factor
         self.process_resolution = process_resolution
-        self.process_by_area = process_by_area
         self.antialias = antialias
         self.metadata = dict(metadata or {})
         self.launch: Callable[..., Tensor] = call
@@ -93,8 +92,9 @@ class GeometryModel(nn.Module, ABC):
 
     def process_size(self, height: int, width: int, resolution: int) -> tuple[int, int]:
         """The size (height, width) at which an image is processed, for a longer side of `resolution`."""
-        rules = {"enlarges": self.enlarges, "by_area": self.process_by_area}
-        return process_size(height, width, resolution, self.multiple, **rules)
+        return process_size(
+            height, width, resolution, self.multiple, enlarges=self.enlarges, by_area=self.process_by_area
+        )
 
     # Image <-> latent
 

@@ -51,7 +51,6 @@ class Lotus2(GeometryModel):
             tasks=tasks,
             latent_multiple=2,
             process_resolution=process_resolution,
-            process_by_area=process_by_area,
             antialias=antialias,
             metadata=metadata,
         )
@@ -59,6 +58,7 @@ class Lotus2(GeometryModel):
         self.continuity = nn.ModuleDict({task: LocalContinuity(vae.config.latent_channels) for task in tasks})
         self.sharpener_steps = sharpener_steps
         self.sharpens = sharpens
+        self.process_by_area = process_by_area
         self.conditioning = conditioning
 
     @property

@@ -44,8 +44,8 @@ def test_process_size_fits_and_keeps_the_shape(height: int, width: int, power: i
         ((375, 1242), (72, 232)),
         ((1242, 375), (232, 72)),
         ((500, 500), (136, 136)),
-        ((100, 200), (96, 192)),  # the longer side may be 195: not enlarged, but for multiples
-        ((40, 120), (40, 120)),
+        ((100, 200), (96, 192)),  # brought down to 97 x 195, and then to multiples
+        ((40, 120), (40, 120)),  # has fewer pixels: stays
     ],
 )
 def test_process_size_by_area(size: tuple[int, int], expected: tuple[int, int]) -> None:
