@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
+from pydantic import BaseModel, Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from lotus2_ros.model.adapted import AdaptedLotus2
+from lotus2_ros.model.interface import GeometryModel
 from lotus2_ros.training.batches import Batch
+from lotus2_ros.training.latents import Part, mean_square
 
 # Slopes are compared on depths shrunk so often: the finest sees edges, the coarsest the tilt of walls.
 SCALES = (1, 2, 4)
@@ -34,7 +37,30 @@ class DecodedError:
     relative: Tensor
 
 
-def decoded_error(model: AdaptedLotus2, latent: Tensor, batch: Batch, power: int) -> DecodedError:
+class EndToEndLoss(BaseModel):
+    """The part of an objective that sees what comes of a predicted latent: to its squared error those of the decoded
+    annotation are added, see :class:`DecodedError`, as in the end-to-end fine-tuning of arXiv 2409.11355. With
+    `decoder` the VAE's decoder learns too: what it is given are predictions, smoother than the latents it was trained
+    on.
+    """
+
+    decoded: float = Field(gt=0)
+    angles: float = Field(gt=0)
+    power: Literal[1, 2]
+    relative: float = Field(default=0.0, ge=0)
+    decoder: bool = False
+
+    def part(self) -> Part:
+        return "core_and_decoder" if self.decoder else "core"
+
+    def of_prediction(self, model: GeometryModel, predicted: Tensor, truth: Tensor, batch: Batch) -> Tensor:
+        """A scalar, of latents (B, C, h, w)."""
+        error = decoded_error(model, predicted, batch, self.power)
+        decoded = self.decoded * error.values + self.angles * error.angles + self.relative * error.relative
+        return mean_square(predicted - truth, model, batch) + decoded
+
+
+def decoded_error(model: GeometryModel, latent: Tensor, batch: Batch, power: int) -> DecodedError:
     """Of `latent` (B, C, h, w) against the batch's annotation, over its valid pixels.
 
     What is decoded is not clamped, so that an answer beyond the range can be put right. The angles of a depth are those

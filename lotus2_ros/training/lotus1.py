@@ -10,10 +10,11 @@ from torch import Tensor
 
 from lotus2_ros.model.lotus1 import ANNOTATION, RECONSTRUCTION, Lotus1
 from lotus2_ros.training.batches import Batch
+from lotus2_ros.training.decoded import EndToEndLoss
 from lotus2_ros.training.latents import Part, encode, mean_square
 
 
-class Lotus1Step(BaseModel):
+class Lotus1Objective(BaseModel):
     """One pass at t = 999 to the annotation: minimise |f(z_x, s_y) - z_y|^2, of G with noise beside z_x.
 
     With `reconstruction`, the detail preserver, also |f(z_x, s_x) - z_x|^2, where s is the task switcher, so that the
@@ -22,7 +23,6 @@ class Lotus1Step(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["lotus1"]
     reconstruction: bool
 
     def part(self) -> Part:
@@ -31,14 +31,30 @@ class Lotus1Step(BaseModel):
     def loss(self, model: Lotus1, batch: Batch) -> Tensor:
         image, truth = encode(model, batch)
         given = _with_noise(model, image, batch.generator())
-        loss = mean_square(model.transform(given, batch.task, ANNOTATION) - truth, model, batch)
+        loss = self.of_prediction(model, model.transform(given, batch.task, ANNOTATION), truth, batch)
         if self.reconstruction:
             loss = loss + (model.transform(given, batch.task, RECONSTRUCTION) - image).float().square().mean()
         return loss
 
+    def of_prediction(self, model: Lotus1, predicted: Tensor, truth: Tensor, batch: Batch) -> Tensor:
+        """What the annotation's latent costs."""
+        return mean_square(predicted - truth, model, batch)
+
     def predict(self, model: Lotus1, image: Tensor, task: str, generator: torch.Generator) -> Tensor:
         """The annotation latent (B, C, h, w) of an image latent of the same shape."""
         return model.transform(_with_noise(model, image, generator), task, ANNOTATION)
+
+
+class Lotus1Step(Lotus1Objective):
+    """On latents alone."""
+
+    kind: Literal["lotus1"]
+
+
+class Lotus1EndToEnd(EndToEndLoss, Lotus1Objective):
+    """The same, which sees what comes of the annotation's latent: see :class:`EndToEndLoss`."""
+
+    kind: Literal["lotus1_end_to_end"]
 
 
 def _with_noise(model: Lotus1, image: Tensor, generator: torch.Generator) -> Tensor:

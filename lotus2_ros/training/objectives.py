@@ -16,9 +16,9 @@ from torch import Tensor
 from lotus2_ros.model.adapted import AdaptedLotus2
 from lotus2_ros.model.lotus2 import CORE, CORE_TIMESTEP
 from lotus2_ros.training.batches import Batch
-from lotus2_ros.training.decoded import decoded_error
+from lotus2_ros.training.decoded import EndToEndLoss
 from lotus2_ros.training.latents import Part, encode, mean_square
-from lotus2_ros.training.lotus1 import Lotus1Step
+from lotus2_ros.training.lotus1 import Lotus1EndToEnd, Lotus1Step
 
 
 class _Objective(BaseModel):
@@ -112,28 +112,14 @@ class SingleStep(_OnePass):
         return self.predict(model, image, task, generator) - truth
 
 
-class EndToEnd(_OnePass):
-    """The core predictor, which sees what comes of its latents: to their squared error those of the decoded annotation
-    are added, see :class:`DecodedError`, as in the end-to-end fine-tuning of arXiv 2409.11355. With `decoder` the VAE's
-    decoder learns too: what it is given are predictions, smoother than the latents it was trained on.
-    """
+class EndToEnd(EndToEndLoss, _OnePass):
+    """The core predictor, which sees what comes of its latents: see :class:`EndToEndLoss`."""
 
     kind: Literal["end_to_end"]
-    decoded: float = Field(gt=0)
-    angles: float = Field(gt=0)
-    power: Literal[1, 2]
-    relative: float = Field(default=0.0, ge=0)
-    decoder: bool = False
-
-    def part(self) -> Part:
-        return "core_and_decoder" if self.decoder else "core"
 
     def loss(self, model: AdaptedLotus2, batch: Batch) -> Tensor:
         image, truth = encode(model, batch)
-        predicted = self.predict(model, image, batch.task, batch.generator())
-        error = decoded_error(model, predicted, batch, self.power)
-        decoded = self.decoded * error.values + self.angles * error.angles + self.relative * error.relative
-        return mean_square(predicted - truth, model, batch) + decoded
+        return self.of_prediction(model, self.predict(model, image, batch.task, batch.generator()), truth, batch)
 
 
 class Sharpener(_Objective):
@@ -199,7 +185,9 @@ class Autoencoder(_Objective):
         return crop.contiguous(memory_format=torch.channels_last)
 
 
-Objective = StochasticFlow | DeterministicFlow | SingleStep | Sharpener | Autoencoder | EndToEnd | Lotus1Step
+Objective = (
+    StochasticFlow | DeterministicFlow | SingleStep | Sharpener | Autoencoder | EndToEnd | Lotus1Step | Lotus1EndToEnd
+)
 
 
 def _times(latent: Tensor, generator: torch.Generator) -> Tensor:

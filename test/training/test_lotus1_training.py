@@ -10,7 +10,7 @@ from lotus2_ros.config import Config
 from lotus2_ros.estimator import load_estimator
 from lotus2_ros.model.lotus1 import ANNOTATION, RECONSTRUCTION
 from lotus2_ros.training.config import UnetConfig, read_config
-from lotus2_ros.training.lotus1 import Lotus1Step
+from lotus2_ros.training.lotus1 import Lotus1EndToEnd, Lotus1Step
 from lotus2_ros.training.network import build_lotus1, parameters_of
 from lotus2_ros.training.run import train
 
@@ -19,7 +19,8 @@ SMALL = [
     "data.shards=1", "data.scenes_per_shard=2", "network.vae_widths=[8,8,16]", "network.vae_groups=2",
     "network.latent_channels=4", "network.widths=[8,16]", "network.heads=2", "network.groups=4",
     "stages.vae.steps=2", "stages.core_small.steps=2", "stages.core_small.batch=2", "stages.core.steps=2",
-    "stages.core.batch=2", "report_every=1", "checkpoint_every=1",
+    "stages.core.batch=2", "stages.core_decoded.steps=2", "stages.core_decoded.batch=2", "report_every=1",
+    "checkpoint_every=1",
 ]  # fmt: skip
 
 
@@ -75,13 +76,42 @@ def test_only_the_generative_one_is_given_noise_behind_the_image(generative, bat
         assert torch.equal(model.asked[2][0], first)  # the batch's own
 
 
-def test_a_real_network_learns_by_it(generative, batch):
+def small(generative):
     network = UnetConfig(
         source="unet", generative=generative, vae_widths=(8, 8, 16), vae_groups=2, latent_channels=4, widths=(8, 16),
         layers=1, heads=2, groups=4, process_resolution=40,
     )  # fmt: skip
     torch.manual_seed(0)
-    model = build_lotus1(network, ("depth", "normals"))
+    return build_lotus1(network, ("depth", "normals"))
+
+
+def end_to_end(weight, decoder=False):
+    return Lotus1EndToEnd(
+        kind="lotus1_end_to_end", reconstruction=True, decoded=weight, angles=weight, power=1, relative=weight,
+        decoder=decoder,
+    )  # fmt: skip
+
+
+def test_end_to_end_adds_what_comes_of_the_latent(generative, batch):
+    model, given = small(generative), batch("depth")
+    latents = objective(True).loss(model, given).item()
+    once, thrice = (end_to_end(weight).loss(model, given).item() for weight in (1.0, 3.0))
+    assert once > latents and thrice - latents == pytest.approx(3 * (once - latents), rel=1e-4)
+
+
+@pytest.mark.parametrize("decoder", [False, True])
+def test_end_to_end_trains_the_decoder_if_that_is_said(decoder, batch):
+    model = small(False).requires_grad_(False)
+    parameters = parameters_of(model, end_to_end(1.0, decoder).part())
+    for parameter in parameters.values():
+        parameter.requires_grad_(True)
+    end_to_end(1.0, decoder).loss(model, batch("normals")).backward()
+    reached = {name.split(".")[1] for name, parameter in parameters.items() if parameter.grad is not None}
+    assert reached == ({"normals", "decoder"} if decoder else {"normals"})  # of the U-Nets, and of the VAE
+
+
+def test_a_real_network_learns_by_it(generative, batch):
+    model = small(generative)
     assert model.family == ("lotus-g" if generative else "lotus-d")
     parameters = parameters_of(model, "core")
     assert parameters and all(name.startswith("unets.") for name in parameters)
@@ -119,6 +149,11 @@ def test_a_run_gives_a_bundle_that_runs(generative, tmp_path):
             RUN.with_name("bundled.yaml"),
             "stages.core.objective={kind: lotus1, reconstruction: true}",
             "scratch, got lotus1",
+        ),
+        (
+            RUN.with_name("bundled.yaml"),
+            "stages.core.objective={kind: lotus1_end_to_end, reconstruction: true, decoded: 1, angles: 1, power: 1}",
+            "scratch, got lotus1_end_to_end",
         ),
     ],
 )
