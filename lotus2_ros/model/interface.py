@@ -91,7 +91,8 @@ class GeometryModel(nn.Module, ABC):
         return lambda parameter: vae if parameter.startswith("vae.") else dtype
 
     def process_size(self, height: int, width: int, resolution: int) -> tuple[int, int]:
-        """The size (height, width) at which an image is processed, for a longer side of `resolution`."""
+        """The size (height, width) at which an image is processed, for a longer side of `resolution` or, by area, the
+        pixels of a 4:3 image of that longer side."""
         return process_size(
             height, width, resolution, self.multiple, enlarges=self.enlarges, by_area=self.process_by_area
         )

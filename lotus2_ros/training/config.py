@@ -165,7 +165,7 @@ class TrainingConfig(Section):
         source = self.network.source
         for objective in (stage.objective for stage in self.stages):
             of_unets = isinstance(objective, Lotus1Objective)
-            fits = of_unets or isinstance(objective, Autoencoder) if source == "unet" else not of_unets
+            fits = (of_unets or isinstance(objective, Autoencoder)) if source == "unet" else not of_unets
             if not fits:
                 raise ValueError(f"expected objectives for network.source {source}, got {objective.kind}")
         return self
