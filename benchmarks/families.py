@@ -1,11 +1,11 @@
 """Lotus-2, Lotus-D and Lotus-G beside each other, small: the same scenes, images, steps and VAE for each.
 
-    python -m benchmarks.families [--frames FOLDER] [--only lotus-d ...] [--until core] [--steps 1300] [--quick]
+    python -m benchmarks.families [--frames FOLDER] [--only lotus-d ...] [--stages core_small core_decoded]
+                                  [--steps 600] [--quick]
 
-Each is trained from nothing for depth and normals by its own run in config/train, up to the stage on images a quarter
-of the size or `--until core`, at full size, and measured at that size on held-out scenes of every kind and on recorded
-frames. What is trained stays in --work: a second run goes on where the first was stopped. The VAE is trained once. With
---quick nothing is learnt.
+Each is trained from nothing for depth and normals by --stages of its own run in config/train and measured at the size
+of the last on held-out scenes of every kind and on recorded frames. What is trained stays in --work: a second run goes
+on where the first was stopped. The VAE is trained once. With --quick nothing is learnt.
 """
 
 from __future__ import annotations
@@ -34,13 +34,25 @@ from lotus2_ros.training.config import TrainingConfig, UnetConfig, read_config
 from lotus2_ros.training.run import run_stages
 
 RUNS = Path(__file__).parents[1] / "config/train"
-STAGES = ("vae", "core_small", "core")  # on latents alone, which all can be trained on
+VAE = "vae"
+# On latents alone, of images a quarter of the size and of all of it; on what is decoded.
+STAGES = ("core_small", "core", "core_decoded")
 _G = ("network.generative=true",)
-_PLAIN = tuple(f"stages.{stage}.objective.reconstruction=false" for stage in STAGES[1:])
+_PLAIN = tuple(f"stages.{stage}.objective.reconstruction=false" for stage in STAGES)
+# Of the bundled model's run: the blocks that STAGES train, and what those of the others see and count.
+_LIKE_THE_OTHERS = (
+    "network.single_blocks=4",
+    "network.process_by_area=false",
+    "stages.core.crop=0.7",
+    *(f"stages.core_decoded.{change}" for change in ("crop=0.6", "filtered=0.25")),
+    *(
+        f"stages.core_decoded.objective.{change}"
+        for change in ("angles=3.0", "power=1", "relative=2.0", "decoder=true")
+    ),
+)
 # File of the run and changes of it.
 FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
-    # The blocks that its stages of STAGES train, and the others' views.
-    "lotus-2": ("bundled.yaml", ("network.single_blocks=4", "stages.core.crop=0.7")),
+    "lotus-2": ("bundled.yaml", _LIKE_THE_OTHERS),
     "lotus-d": ("lotus_d.yaml", ()),
     "lotus-d without detail preserver": ("lotus_d.yaml", _PLAIN),
     "lotus-g": ("lotus_d.yaml", _G),
@@ -61,7 +73,7 @@ COLUMNS = {
 def main() -> None:
     args = _arguments()
     torch.set_num_threads(1)
-    configs = {name: configuration(*FAMILIES[name], args.until, args.steps, quick=args.quick) for name in args.only}
+    configs = {name: configuration(*FAMILIES[name], args.stages, args.steps, quick=args.quick) for name in args.only}
     data = next(iter(configs.values())).data  # the same for all
     assert data.source == "scenes"
     rendered.render(args.scenes, data, os.cpu_count() or 1)
@@ -71,8 +83,8 @@ def main() -> None:
     for name, config in configs.items():
         model = build(config).to(accelerator.device)
         # Other budgets have other folders: what is finished is not trained again.
-        last = config.stages[-1]
-        folder = args.work / f"{name.replace(' ', '-')}-{last.name}-{last.steps}"
+        budget = (f"{stage.name}-{stage.steps}" for stage in config.stages if stage.name != VAE)
+        folder = args.work / "-".join((*name.split(), *budget))
         vae = args.work / "vae.safetensors"
         folder.mkdir(parents=True, exist_ok=True)
         if vae.exists() and not (folder / vae.name).exists():
@@ -89,22 +101,24 @@ def main() -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     (args.output / "families.json").write_text(json.dumps(rows, indent=1))
     table = markdown(("", *next(iter(rows.values()))), [_row(name, row) for name, row in rows.items()])
-    steps = next(iter(configs.values())).stages[-1].steps
-    print(f"{machine(accelerator.device)}, one thread, {steps} steps, {args.views} views of each kind\n\n{table}")
+    stages = next(iter(configs.values())).stages
+    budget = ", ".join(f"{stage.steps} steps of {stage.name}" for stage in stages)
+    print(f"{machine(accelerator.device)}, one thread, {budget}, {args.views} views of each kind\n\n{table}")
 
 
 def configuration(
-    file: str, changes: Sequence[str], until: str, steps: int | None = None, *, quick: bool
+    file: str, changes: Sequence[str], stages: Sequence[str], steps: int | None = None, *, quick: bool
 ) -> TrainingConfig:
-    """The run's STAGES up to `until`, which takes `steps`, by default as many as the bundled model's."""
+    """The VAE's stage of a run and `stages`, the last of which takes `steps`, by default as many as the bundled
+    model's."""
     bundled = {stage.name: stage.steps for stage in read_config(RUNS / "bundled.yaml", []).stages}
-    changes = (*changes, f"stages.{until}.steps={steps or bundled[until]}")
+    changes = (*changes, f"stages.{stages[-1]}.steps={steps or bundled[stages[-1]]}")
     few = ("data.shards=1", "data.scenes_per_shard=4", "data.views_per_scene=1") if quick else ()
     config = read_config(RUNS / file, [*changes, *few])
-    stages = tuple(stage for stage in config.stages if stage.name in STAGES[: STAGES.index(until) + 1])
+    chosen = tuple(stage for stage in config.stages if stage.name in (VAE, *stages))
     if quick:
-        stages = tuple(stage.model_copy(update={"steps": 2, "batch": 2, "warm_up": 1}) for stage in stages)
-    return config.model_copy(update={"stages": stages})
+        chosen = tuple(stage.model_copy(update={"steps": 2, "batch": 2, "warm_up": 1}) for stage in chosen)
+    return config.model_copy(update={"stages": chosen})
 
 
 def build(config: TrainingConfig) -> Any:
@@ -143,7 +157,7 @@ def _arguments() -> argparse.Namespace:
     names = list(FAMILIES)
     parser.add_argument("--only", nargs="+", default=names, choices=names, help="some of the models (all)")
     parser.add_argument("--frames", type=Path, help="folder of recorded frames")
-    parser.add_argument("--until", default=STAGES[1], choices=STAGES[1:], help="the last stage (%(default)s)")
+    parser.add_argument("--stages", nargs="+", default=STAGES[:1], choices=STAGES, help="in their order (%(default)s)")
     parser.add_argument("--steps", type=int, help="of the last stage (those of the bundled model)")
     parser.add_argument("--views", type=int, default=20, help="held out, of each kind of scene (%(default)s)")
     parser.add_argument("--scenes", type=Path, default=Path("out/train/bundled/scenes"),

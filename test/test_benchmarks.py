@@ -146,24 +146,37 @@ def test_families_are_trained_and_measured_beside_each_other(tmp_path):
 
 
 def test_families_have_the_same_budget_and_vae():
-    configs = [families.configuration(*run, "core", quick=False) for run in families.FAMILIES.values()]
+    configs = [families.configuration(*run, families.STAGES, 600, quick=False) for run in families.FAMILIES.values()]
     for config in configs:
-        assert tuple(stage.name for stage in config.stages) == families.STAGES
+        assert tuple(stage.name for stage in config.stages) == (families.VAE, *families.STAGES)
+        assert config.stages[-1].steps == 600
         assert (config.data, config.seed, config.tasks) == (configs[0].data, configs[0].seed, configs[0].tasks)
         assert config.stages[0] == configs[0].stages[0]
-        shared = {"size", "steps", "batch", "crop", "warm_up", "mixed_precision"}
-        budgets = [[stage.model_dump(include=shared) for stage in each.stages] for each in (config, configs[0])]
+        budgets = [
+            [stage.model_dump(exclude={"objective", "single_blocks"}) for stage in each.stages]
+            for each in (config, configs[0])
+        ]
         assert budgets[0] == budgets[1]
         vae = ("vae_widths", "vae_groups", "latent_channels", "process_resolution")
         assert all(getattr(config.network, name) == getattr(configs[0].network, name) for name in vae)
-    for core in (1, 2):
+    for core in (1, 2, 3):
         objectives = [config.stages[core].objective.model_dump() for config in configs]
         kinds = [
             (config.network.source, each.get("reconstruction"))
             for config, each in zip(configs, objectives, strict=True)
         ]
         assert kinds == [("scratch", None), *[("unet", True), ("unet", False)] * 2]
+        own = {"kind", "reconstruction", "prediction", "continuity"}
+        weights = [{key: value for key, value in each.items() if key not in own} for each in objectives]
+        assert all(each == weights[0] for each in weights)
     assert [config.network.generative for config in configs[1:]] == [False, False, True, True]
+
+
+def test_families_are_trained_by_the_stages_that_are_chosen():
+    run = families.FAMILIES["lotus-d"]
+    config = families.configuration(*run, ("core_small", "core_decoded"), 7, quick=False)
+    assert [(stage.name, stage.steps) for stage in config.stages[1:]] == [("core_small", 2600), ("core_decoded", 7)]
+    assert families.configuration(*run, ("core",), quick=False).stages[-1].steps == 2400
 
 
 def test_ablation_measures_exact_disparity_as_exact():

@@ -1,0 +1,68 @@
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from lotus2_ros.training import network
+from lotus2_ros.training.config import read_config
+from lotus2_ros.training.optimizer import Muon, optimizers_for
+
+RUNS = Path(__file__).parents[2] / "config/train"
+
+
+@pytest.fixture
+def kernel(generator):
+    return torch.randn(8, 3, 3, 3, generator=generator).requires_grad_()
+
+
+def test_a_kernels_step_is_that_of_its_matrix(kernel, generator):
+    matrix = kernel.detach().flatten(1).clone().requires_grad_()
+    theirs = torch.optim.Muon([matrix], 1e-2, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    ours = Muon([kernel], 1e-2, 0.1)
+    image = torch.randn(2, 3, 6, 7, generator=generator)
+    for _ in range(3):
+        for optimizer, weight in ((ours, kernel), (theirs, matrix)):
+            optimizer.zero_grad()
+            F.conv2d(image, weight.view(8, 3, 3, 3)).square().mean().backward()
+            optimizer.step()
+    torch.testing.assert_close(kernel.flatten(1), matrix)
+
+
+def test_what_has_no_gradient_stays(kernel):
+    other = torch.ones(4, 2, 1, 1, requires_grad=True)
+    optimizer = Muon([kernel, other], 1e-2, 0.1)
+    kernel.sum().backward()
+    before = kernel.detach().clone()
+    optimizer.step()
+    assert not torch.equal(kernel, before) and torch.equal(other, torch.ones_like(other))
+
+
+@pytest.mark.parametrize("set_to_none", [True, False])
+def test_gradients_are_forgotten(kernel, set_to_none):
+    optimizer = Muon([kernel], 1e-2, 0.1)
+    kernel.sum().backward()
+    optimizer.zero_grad(set_to_none)
+    assert kernel.grad is None if set_to_none else not kernel.grad.any()
+
+
+@pytest.mark.parametrize("run", ["bundled.yaml", "lotus_d.yaml"])
+def test_muon_takes_the_blocks_and_leaves_the_rest_and_the_decoder(run):
+    config = read_config(RUNS / run, [])
+    stage = next(stage for stage in config.stages if stage.name == "core_decoded")
+    if config.network.source == "unet":
+        model = network.build_lotus1(config.network, config.tasks)
+    else:
+        model = network.build(config.network, config.tasks, config.stages)
+    parameters = network.parameters_of(model, "core_and_decoder")
+    rest, muon = optimizers_for(parameters, stage)
+    taken = {matrix.data_ptr() for matrix in muon.param_groups[0]["params"]}
+    names = {name for name, parameter in parameters.items() if parameter.data_ptr() in taken}
+    assert len(rest.param_groups[0]["params"]) == len(parameters) - len(names)
+    assert names and all(parameters[name].ndim >= 2 for name in names)
+    kinds = ("vae.", ".norm", "time_", "class_embedding", "conv_in", "conv_out", "embedder", "continuity")
+    assert not [name for name in names if any(kind in name for kind in kinds)]
+    left = [name for name, parameter in parameters.items() if parameter.ndim >= 2 and name not in names]
+    blocks = [name for name in left if "blocks" in name and not name.startswith("vae.")]
+    assert all(".norm" in name or "time_emb_proj" in name for name in blocks)
+    assert any(parameters[name].ndim == 4 for name in names) == (config.network.source == "unet")
