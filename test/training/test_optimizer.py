@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from lotus2_ros.training import network
+from lotus2_ros.training.checkpoint import resume, save
 from lotus2_ros.training.config import read_config
 from lotus2_ros.training.optimizer import Muon, optimizers_for
 
@@ -44,6 +45,27 @@ def test_gradients_are_forgotten(kernel, set_to_none):
     kernel.sum().backward()
     optimizer.zero_grad(set_to_none)
     assert kernel.grad is None if set_to_none else not kernel.grad.any()
+
+
+def test_a_resumed_one_goes_on_as_if_it_had_not_stopped(kernel, generator, tmp_path):
+    image = torch.randn(2, 3, 6, 7, generator=generator)
+
+    def step(weight, optimizer):
+        optimizer.zero_grad()
+        F.conv2d(image, weight).square().mean().backward()
+        optimizer.step()
+
+    optimizer = Muon([kernel], 1e-2, 0.1)
+    for _ in range(2):
+        step(kernel, optimizer)
+    save(tmp_path / "core.safetensors", 2, {"kernel": kernel}, [optimizer])
+    other = torch.zeros_like(kernel, requires_grad=True)
+    resumed = Muon([other], 1e-2, 0.1)
+    assert resume(tmp_path / "core.safetensors", {"kernel": other}, [resumed]) == 2
+    assert torch.equal(other, kernel)
+    step(kernel, optimizer)
+    step(other, resumed)
+    assert torch.equal(other, kernel)
 
 
 @pytest.mark.parametrize("run", ["bundled.yaml", "lotus_d.yaml"])
