@@ -1,19 +1,19 @@
 """Lotus-2, Lotus-D and Lotus-G beside each other, small: the same scenes, images, steps and VAE for each.
 
     python -m benchmarks.families [--frames FOLDER] [--only lotus-d ...] [--stages core_small core_decoded]
-                                  [--steps 600] [--quick]
+                                  [--steps 1300 300] [--vae FOLDER] [--quick]
 
 Each is trained from nothing for depth and normals by --stages of its own run in config/train and measured at the size
 of the last on held-out scenes of every kind and on recorded frames. What is trained stays in --work: a second run goes
-on where the first was stopped. The VAE is trained once. With --quick nothing is learnt.
+on where the first was stopped. All begin with the VAE of one bundle. With --quick nothing is learnt.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+import lotus2_ros
 from benchmarks.timing import interleaved_ms, machine, markdown
 from lotus2_ros import scenes
 from lotus2_ros.config import Config
@@ -29,12 +30,12 @@ from lotus2_ros.estimator import Estimator
 from lotus2_ros.evaluation.parts import Part, frame_parts, scene_parts
 from lotus2_ros.evaluation.runs import Key
 from lotus2_ros.evaluation.summary import figures, summarize
+from lotus2_ros.model.bundle import load_bundle
 from lotus2_ros.training import network, rendered
 from lotus2_ros.training.config import TrainingConfig, UnetConfig, read_config
 from lotus2_ros.training.run import run_stages
 
 RUNS = Path(__file__).parents[1] / "config/train"
-VAE = "vae"
 # On latents alone, of images a quarter of the size and of all of it; on what is decoded.
 STAGES = ("core_small", "core", "core_decoded")
 _G = ("network.generative=true",)
@@ -79,19 +80,13 @@ def main() -> None:
     rendered.render(args.scenes, data, os.cpu_count() or 1)
     groups = rendered.load(args.scenes, data)
     accelerator = Accelerator()
+    vae = load_bundle(args.vae, device=torch.device("cpu"), dtype=torch.float32).vae
     estimators: dict[str, Estimator] = {}
     for name, config in configs.items():
-        model = build(config).to(accelerator.device)
+        model = build(config, vae).to(accelerator.device)
         # Other budgets have other folders: what is finished is not trained again.
-        budget = (f"{stage.name}-{stage.steps}" for stage in config.stages if stage.name != VAE)
-        folder = args.work / "-".join((*name.split(), *budget))
-        vae = args.work / "vae.safetensors"
-        folder.mkdir(parents=True, exist_ok=True)
-        if vae.exists() and not (folder / vae.name).exists():
-            shutil.copy(vae, folder)
-        run_stages(accelerator, model, groups, config, folder)
-        if not vae.exists():
-            shutil.copy(folder / vae.name, vae)
+        budget = (f"{stage.name}-{stage.steps}" for stage in config.stages)
+        run_stages(accelerator, model, groups, config, args.work / "-".join((*name.split(), *budget)))
         estimators[name] = Estimator(model, Config(), round(config.network.process_resolution * config.stages[-1].size))
     rows = {name: measure(each, args.views, args.frames) for name, each in estimators.items()}
     image = torch.randint(0, 256, (480, 640, 3), dtype=torch.uint8)
@@ -107,29 +102,31 @@ def main() -> None:
 
 
 def configuration(
-    file: str, changes: Sequence[str], stages: Sequence[str], steps: int | None = None, *, quick: bool
+    file: str, changes: Sequence[str], stages: Sequence[str], steps: Sequence[int] | None = None, *, quick: bool
 ) -> TrainingConfig:
-    """The VAE's stage of a run and `stages`, the last of which takes `steps`, by default as many as the bundled
-    model's."""
+    """`stages` of a run of so many `steps`, by default as many as the bundled model's."""
     bundled = {stage.name: stage.steps for stage in read_config(RUNS / "bundled.yaml", []).stages}
-    changes = (*changes, f"stages.{stages[-1]}.steps={steps or bundled[stages[-1]]}")
+    counts = zip(stages, steps or [bundled[stage] for stage in stages], strict=True)
+    changes = (*changes, *(f"stages.{stage}.steps={count}" for stage, count in counts))
     few = ("data.shards=1", "data.scenes_per_shard=4", "data.views_per_scene=1") if quick else ()
     config = read_config(RUNS / file, [*changes, *few])
-    chosen = tuple(stage for stage in config.stages if stage.name in (VAE, *stages))
+    chosen = tuple(stage for stage in config.stages if stage.name in stages)
     if quick:
         chosen = tuple(stage.model_copy(update={"steps": 2, "batch": 2, "warm_up": 1}) for stage in chosen)
     return config.model_copy(update={"stages": chosen})
 
 
-def build(config: TrainingConfig) -> Any:
-    """The untrained model."""
+def build(config: TrainingConfig, vae: Any) -> Any:
+    """The untrained network with a copy of the trained VAE, whose decoder it may train further."""
     torch.manual_seed(config.seed)
     if isinstance(config.network, UnetConfig):
-        model = network.build_lotus1(config.network, config.tasks)
+        model: Any = network.build_lotus1(config.network, config.tasks)
         model.samples = Config().model.samples if model.generative else 1
-        return model
-    assert config.network.source == "scratch"
-    return network.build(config.network, config.tasks, config.stages)
+    else:
+        assert config.network.source == "scratch"
+        model = network.build(config.network, config.tasks, config.stages)
+    model.vae = copy.deepcopy(vae)
+    return model
 
 
 @torch.inference_mode()
@@ -158,14 +155,19 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", default=names, choices=names, help="some of the models (all)")
     parser.add_argument("--frames", type=Path, help="folder of recorded frames")
     parser.add_argument("--stages", nargs="+", default=STAGES[:1], choices=STAGES, help="in their order (%(default)s)")
-    parser.add_argument("--steps", type=int, help="of the last stage (those of the bundled model)")
+    parser.add_argument("--steps", nargs="+", type=int, help="of each of them (those of the bundled model)")
     parser.add_argument("--views", type=int, default=20, help="held out, of each kind of scene (%(default)s)")
     parser.add_argument("--scenes", type=Path, default=Path("out/train/bundled/scenes"),
                         help="what is missing of them is rendered (%(default)s)")  # fmt: skip
+    parser.add_argument("--vae", type=Path, default=Path(lotus2_ros.__file__).parent / "bundled",
+                        help="bundle whose VAE is taken (the bundled model)")  # fmt: skip
     parser.add_argument("--work", type=Path, default=Path("out/families/work"), help="checkpoints and curves")
     parser.add_argument("--output", type=Path, default=Path("out/families"), help="families.json")
     parser.add_argument("--quick", action="store_true", help="few and tiny batches: whether it runs")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.steps and len(args.steps) != len(args.stages):
+        parser.error(f"--steps: expected a number for each of {', '.join(args.stages)}, got {len(args.steps)}")
+    return args
 
 
 if __name__ == "__main__":

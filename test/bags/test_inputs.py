@@ -1,0 +1,47 @@
+"""Every kind of input becomes the same stream of frames; what cannot be read says so in one line."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from rosbags.rosbag2 import StoragePlugin
+
+from lotus2_ros.bags import InputError, open_recording
+from lotus2_ros.bags.frames import COMPRESSED_IMAGE, header, message
+
+
+def test_bad_inputs_are_one_clear_line(recorder, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no such file or folder: .*nowhere"):
+        open_recording([tmp_path / "nowhere"])
+    with pytest.raises(InputError, match="expected images, a bag or an RGB-D frame in this folder, found none"):
+        open_recording([tmp_path])
+    (tmp_path / "text.txt").write_text("hello")
+    with pytest.raises(InputError, match=r"text.txt: expected images, a folder, a video or a bag"):
+        open_recording([tmp_path / "text.txt"])
+    with pytest.raises(InputError, match="is not a bag"):
+        open_recording([tmp_path / "text.txt"], topic="/image")
+    path = recorder.write(tmp_path / "bag", StoragePlugin.MCAP, [recorder.messages()[0]])
+    with pytest.raises(InputError, match="no image topic"):
+        open_recording([path])
+    recorder.write(tmp_path / "bag2", StoragePlugin.MCAP, recorder.messages()[1:2])
+    with pytest.raises(InputError, match="no image topic"):
+        open_recording([tmp_path / "bag2"])
+    garbled = message(COMPRESSED_IMAGE, header=header(1, "eye"), format="jpeg", data=np.zeros(9, np.uint8))
+    path = recorder.write(tmp_path / "bag3", StoragePlugin.MCAP, [("/image/compressed", garbled)])
+    with pytest.raises(InputError, match="jpeg image cannot be decoded"):
+        open_recording([path])
+
+
+def test_all_recorded_camera_data(shared):
+    """The real recordings: each gives an image with a calibration of its size, the RGB-D frames also a depth."""
+    data = shared / "data"
+    inputs = [*data.glob("bag_ros1*/*.bag"), *(d for d in data.iterdir() if d.is_dir() and "ros1" not in d.name)]
+    for path in inputs:
+        frames = list(open_recording([path]).frames())
+        assert frames, path
+        assert frames[0].camera_info.k[0] > 100
+        has_depth = path.name.startswith(("indoor", "outdoor", "stereo_middlebury"))
+        assert (frames[0].reference is not None) == has_depth, path
+        if has_depth:
+            depth = frames[0].reference.data.view(np.float32)
+            assert 0.1 < np.nanmedian(depth) < 50, path

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import json
+import math
+
+import cv2
+import numpy as np
+import pytest
+
+from lotus2_ros import scenes
+
+
+@pytest.mark.slow
+def test_alignment_bench_measures_everything_it_names(bench, tmp_path):
+    recorded = tmp_path / "recorded"
+    recorded.mkdir()
+    seen = scenes.view(0, 320, 240, "room")
+    cv2.imwrite(str(recorded / "rgb.png"), seen.image.numpy()[..., ::-1])
+    np.save(recorded / "depth.npy", seen.depth.numpy())
+    names = dict(zip(("fx", "fy", "cx", "cy"), seen.camera.K[[0, 1, 0, 1], [0, 1, 2, 2]].tolist(), strict=True))
+    (recorded / "intrinsics.json").write_text(json.dumps(names))
+    printed = bench("benchmarks.alignment", "--quick", "--frames", str(tmp_path))
+    table = printed[printed.index("| what |") :].splitlines()[2:]
+    rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in table if line]
+    assert all(math.isfinite(float(measured.split()[0])) for _, _, measured, *_ in rows)
+    assert {what.split(":")[0] for what, *_ in rows} == {
+        "fit_scale_shift", "shift_from_normals", "scale_from_ground",
+        "AbsRel of a fit to a few points, over that of least squares with all",  # only of recorded frames
+        "scale of a standing camera", "one pixel of a standing camera",
+        "drift of a moving camera", "AbsRel of a moving camera",
+        "sky missed", "sky indoors", "flying pixels left", "time, 640x480",
+    }  # fmt: skip
+    assert any(what.startswith("shift_from_normals") and case.startswith("recorded") for what, case, *_ in rows)

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+def test_gpu_bench_measures_everything_it_names(bench, tmp_path):
+    sizes = ("32x32", "48x32")
+    options = ["--tiny", "--sizes", ",".join(sizes), "--seconds", "0.01", "--frames", "20", "--output", str(tmp_path)]
+    printed = bench("benchmarks.gpu", *options)
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    measured = {(row["variant"], f"{row['width']}x{row['height']}") for row in found["rows"]}
+    variants = ("plain", "bfloat16", "float8", "int8", "nf4", "lotus-d", "lotus-g")
+    assert measured == {(variant, size) for variant in variants for size in sizes}
+    for row in found["rows"]:
+        assert all(row[name] > 0 for name in ("encode", "core", "decode", "frame", "core_floor"))
+        assert row["step"] is None if row["variant"].startswith("lotus-") else row["step"] > 0
+        assert row["variant"] == "plain" or row["frame_both"] > 0
+    assert {(loop["core loop, ms"], loop["sharpener"]) for loop in found["loops"]} == {
+        (f"{variant} {sizes[0]}", sharpener) for variant in ("bfloat16", "float8") for sharpener in ("idle", "busy")
+    }
+    assert all(loop["steps/s"] > 0 for loop in found["loops"] if loop["sharpener"] == "busy")
+    assert not [note for note in found["notes"] if "failed" in note or "skipped" in note]
+    assert (tmp_path / "gpu.md").read_text() in printed
+
+
+def test_gpu_bench_names_what_it_had_no_time_for(bench, tmp_path):
+    options = ["--tiny", "--sizes", "32x32,48x32", "--seconds", "0.01", "--precisions", "bfloat16", "--deadline", "0"]
+    printed = bench("benchmarks.gpu", *options)
+    assert "bfloat16 48x32: skipped for the deadline" in printed
+    assert "bfloat16: core loop skipped for the deadline" in printed
+
+
+def test_gpu_bench_needs_neither_ros_nor_a_renderer():
+    code = "import benchmarks.gpu, sys; print({'rclpy', 'open3d'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert result.stdout == "set()\n"
