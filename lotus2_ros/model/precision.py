@@ -28,12 +28,18 @@ def resolve_device(device: str | torch.device) -> torch.device:
     return resolved
 
 
-def resolve_products(dtype: str | torch.dtype) -> torch.dtype:
-    """What a CPU's linear layers multiply in: with 'auto' bfloat16 where it has instructions for that, else float32."""
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether it has instructions for that; a CPU without them is slower in bfloat16 than in float32."""
+    if device.type != "cpu":
+        return True
     # By torch 2.13; an older one that does not say is taken to have none.
     capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    has_products = any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
-    return torch.bfloat16 if dtype == "auto" and has_products else torch.float32
+    return any(bool(capabilities.get(name)) for name in ("avx512_bf16", "amx_bf16"))
+
+
+def resolve_products(dtype: str | torch.dtype) -> torch.dtype:
+    """What a CPU's linear layers multiply in: with 'auto' bfloat16 where it has instructions for that, else float32."""
+    return torch.bfloat16 if dtype == "auto" and multiplies_bfloat16(torch.device("cpu")) else torch.float32
 
 
 def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:

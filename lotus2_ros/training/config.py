@@ -127,7 +127,7 @@ class StageConfig(Section):
     single_blocks: Count | None = None
     kept: float = Field(default=0.0, ge=0, lt=1)
     mean_from: int | None = Field(default=None, ge=0)
-    mixed_precision: Literal["no", "bf16"] = "no"
+    mixed_precision: Literal["no", "bf16"] = "no"  # on a CPU without instructions for bfloat16 float32 all the same
 
     @model_validator(mode="after")
     def _averages(self) -> StageConfig:

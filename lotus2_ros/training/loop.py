@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lotus2_ros.model.interface import GeometryModel
+from lotus2_ros.model.precision import multiplies_bfloat16
 from lotus2_ros.training.batches import Batch, Batches
 from lotus2_ros.training.checkpoint import resume, save
 from lotus2_ros.training.config import StageConfig, TrainingConfig
@@ -61,6 +62,9 @@ def train(
         return
     accelerator.step, accelerator.gradient_accumulation_steps = 0, stage.accumulate
     module, *optimizers = accelerator.prepare(ObjectiveModule(model, stage.objective), *optimizers)
+    mixed = stage.mixed_precision == "bf16" and (
+        multiplies_bfloat16(accelerator.device) or model.dtype == torch.bfloat16  # which the adapters' float32 meets
+    )
     losses: list[Tensor] = []
     with Progress(folder, stage.name, start, stage.steps, shown=accelerator.is_main_process) as progress:
         for number, batch in _numbered(batches, start * stage.accumulate, stage.steps * stage.accumulate, config):
@@ -69,7 +73,7 @@ def train(
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = rate
-            losses.append(_step(accelerator, module, optimizers, parameters, batch, stage))
+            losses.append(_step(accelerator, module, optimizers, parameters, batch, mixed))
             if part:
                 continue
             if stage.mean_from is not None and done > stage.mean_from:
@@ -101,12 +105,12 @@ def _step(
     optimizers: Sequence[torch.optim.Optimizer],
     parameters: Mapping[str, Tensor],
     batch: Batch,
-    stage: StageConfig,
+    mixed: bool,
 ) -> Tensor:
     """The loss of a batch, its gradient added, and with the last of the accumulated ones a step."""
     device = accelerator.device
     with accelerator.accumulate(module):
-        with torch.autocast(device.type, torch.bfloat16, enabled=stage.mixed_precision == "bf16"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
             loss = module(batch.to(device))
         accelerator.backward(loss)
         if accelerator.sync_gradients:

@@ -158,6 +158,28 @@ def test_a_stage_may_leave_the_mean_of_its_weights(network_of, group, tmp_path):
     assert all(torch.equal(resumed[name], value) for name, value in whole.items())
 
 
+@pytest.mark.parametrize(
+    ("asked", "multiplies", "expected"), [("bf16", True, True), ("bf16", False, False), ("no", True, False)]
+)
+def test_mixed_precision_is_where_the_device_multiplies_bfloat16(
+    network_of, group, tmp_path, monkeypatch, asked, multiplies, expected
+):
+    """Elsewhere it would be slower than float32."""
+    seen = []
+    forward = loop.ObjectiveModule.forward
+
+    def watched(self, batch):
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return forward(self, batch)
+
+    monkeypatch.setattr(loop, "multiplies_bfloat16", lambda device: multiplies)
+    monkeypatch.setattr(loop.ObjectiveModule, "forward", watched)
+    model, stage, config = network_of("clean", steps=2, mixed_precision=asked)
+    batches = Batches([group], ("depth",), 2, multiple=model.multiple)
+    loop.train(Accelerator(), model, network.parameters_of(model, "core"), batches, stage, config, tmp_path, dict)
+    assert seen == [expected, expected]
+
+
 @pytest.fixture
 def network_of(network):
     """An untrained model, its stage and run."""
