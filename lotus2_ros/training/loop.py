@@ -62,9 +62,9 @@ def train(
         return
     accelerator.step, accelerator.gradient_accumulation_steps = 0, stage.accumulate
     module, *optimizers = accelerator.prepare(ObjectiveModule(model, stage.objective), *optimizers)
-    mixed = stage.mixed_precision == "bf16" and (
-        multiplies_bfloat16(accelerator.device) or model.dtype == torch.bfloat16  # which the adapters' float32 meets
-    )
+    # A base in bfloat16 and its adapters in float32 need autocast on any device.
+    worth_it = multiplies_bfloat16(accelerator.device) or model.dtype == torch.bfloat16
+    mixed = stage.mixed_precision == "bf16" and worth_it
     losses: list[Tensor] = []
     with Progress(folder, stage.name, start, stage.steps, shown=accelerator.is_main_process) as progress:
         for number, batch in _numbered(batches, start * stage.accumulate, stage.steps * stage.accumulate, config):

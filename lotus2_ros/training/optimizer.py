@@ -43,8 +43,8 @@ class Muon(torch.optim.Optimizer):
     """Momentum, made orthogonal, for matrices and for kernels of convolutions: (out, in, h, w) as (out, in h w).
 
     As torch.optim.Muon (Jordan et al., 2024), scaled to the size of AdamW's steps (arXiv 2502.16982) so that one
-    learning rate serves both. torch's takes matrices only and multiplies in bfloat16 always, which a CPU without
-    instructions for it makes most of a step's time.
+    learning rate serves both. torch's takes matrices only and multiplies in bfloat16 always, which takes most of a
+    step's time on a CPU without instructions for it.
     """
 
     def __init__(self, parameters: Sequence[Tensor], learning_rate: float, weight_decay: float) -> None:
