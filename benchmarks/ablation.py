@@ -22,7 +22,6 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor
 
-import lotus2_ros
 from benchmarks.ablation_figures import fitted, measure
 from benchmarks.ablation_report import save_panel, save_report
 from lotus2_ros import scenes
@@ -31,7 +30,8 @@ from lotus2_ros.data.sample import Sample
 from lotus2_ros.evaluation.frames import read_frames
 from lotus2_ros.model.adapted import AdaptedLotus2
 from lotus2_ros.model.bundle import load_bundle
-from lotus2_ros.model.interface import process_size
+from lotus2_ros.model.checkpoint import BUNDLED
+from lotus2_ros.model.interface import GeometryModel, process_size
 from lotus2_ros.training import network, rendered
 from lotus2_ros.training.config import TrainingConfig, read_config
 from lotus2_ros.training.objectives import Objective
@@ -147,10 +147,14 @@ def build(config: TrainingConfig, vae: torch.nn.Module) -> AdaptedLotus2:
     assert config.network.source == "scratch"
     torch.manual_seed(config.seed)
     model = network.build(config.network, config.tasks, config.stages)
-    model.vae.load_state_dict(vae.state_dict())
-    latents = {name: vae.config[name] for name in ("shift_factor", "scaling_factor")}
-    model.vae.register_to_config(**latents)
+    take_vae(model, vae)
     return model
+
+
+def take_vae(model: GeometryModel, vae: Any) -> None:
+    """A copy of the weights of a trained VAE of the same shape, and of what its latents' shift and scale are."""
+    model.vae.load_state_dict(vae.state_dict())
+    model.vae.register_to_config(**{name: vae.config[name] for name in ("shift_factor", "scaling_factor")})
 
 
 @torch.no_grad()
@@ -183,8 +187,7 @@ def _held_out(kind: str, seed: int) -> Sample:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    bundled = Path(lotus2_ros.__file__).parent / "bundled"
-    parser.add_argument("--vae", type=Path, default=bundled, help="bundle whose VAE is taken (the bundled model)")
+    parser.add_argument("--vae", type=Path, default=BUNDLED, help="bundle whose VAE is taken (the bundled model)")
     rendered_scenes = Path("out/train/bundled/scenes")
     parser.add_argument(
         "--scenes", type=Path, default=rendered_scenes, help="what is missing of them is rendered (%(default)s)"

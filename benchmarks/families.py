@@ -11,7 +11,6 @@ on where the first was stopped. All begin with the VAE of one bundle. With --qui
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-import lotus2_ros
+from benchmarks.ablation import take_vae
 from benchmarks.timing import interleaved_ms, machine, markdown
 from lotus2_ros import scenes
 from lotus2_ros.config import Config
@@ -31,6 +30,7 @@ from lotus2_ros.evaluation.parts import Part, frame_parts, scene_parts
 from lotus2_ros.evaluation.runs import Key
 from lotus2_ros.evaluation.summary import figures, summarize
 from lotus2_ros.model.bundle import load_bundle
+from lotus2_ros.model.checkpoint import BUNDLED
 from lotus2_ros.training import network, rendered
 from lotus2_ros.training.config import TrainingConfig, UnetConfig, read_config
 from lotus2_ros.training.run import run_stages
@@ -125,7 +125,7 @@ def build(config: TrainingConfig, vae: Any) -> Any:
     else:
         assert config.network.source == "scratch"
         model = network.build(config.network, config.tasks, config.stages)
-    model.vae = copy.deepcopy(vae)
+    take_vae(model, vae)
     return model
 
 
@@ -159,8 +159,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--views", type=int, default=20, help="held out, of each kind of scene (%(default)s)")
     parser.add_argument("--scenes", type=Path, default=Path("out/train/bundled/scenes"),
                         help="what is missing of them is rendered (%(default)s)")  # fmt: skip
-    parser.add_argument("--vae", type=Path, default=Path(lotus2_ros.__file__).parent / "bundled",
-                        help="bundle whose VAE is taken (the bundled model)")  # fmt: skip
+    parser.add_argument("--vae", type=Path, default=BUNDLED, help="bundle whose VAE is taken (the bundled model)")
     parser.add_argument("--work", type=Path, default=Path("out/families/work"), help="checkpoints and curves")
     parser.add_argument("--output", type=Path, default=Path("out/families"), help="families.json")
     parser.add_argument("--quick", action="store_true", help="few and tiny batches: whether it runs")

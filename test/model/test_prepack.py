@@ -3,47 +3,46 @@
 from __future__ import annotations
 
 import copy
-import io
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lotus2_ros.model.linear import FloatLinear, make_linear, store_linear
+from lotus2_ros.model.linear import FloatLinear
+
+pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
 
 
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def build(weight: Tensor, bias: Tensor | None = None) -> FloatLinear:
-    layer = make_linear("float32", weight.shape[1], weight.shape[0], bias is not None)
-    layer.load_state_dict(store_linear("float32", weight, bias), strict=True)
-    assert isinstance(layer, FloatLinear)
+def build(bias: bool, generator: torch.Generator) -> FloatLinear:
+    layer = FloatLinear(40, 24, bias, torch.float32)
+    layer.load_state_dict(
+        {name: torch.randn(entry.shape, generator=generator) for name, entry in layer.state_dict().items()}
+    )
+    layer.prepack()
+    assert layer._packed is not None
     return layer
 
 
 @pytest.fixture
-def layer() -> FloatLinear:
-    layer = build(normal(24, 40), normal(24))
-    layer.prepack()
-    if layer._packed is None:
-        pytest.skip("this torch has no oneDNN linear layer")
-    return layer
+def layer(generator) -> FloatLinear:
+    return build(True, generator)
+
+
+def assert_plain(layer: FloatLinear, x: Tensor) -> None:
+    torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(40,), (1, 40), (3, 7, 40), (0, 40), (2, 0, 40)])
-def test_equals_the_plain_product(layer: FloatLinear, shape: tuple[int, ...]) -> None:
-    x = normal(*shape, seed=1)
-    assert torch.allclose(layer(x), F.linear(x, layer.weight, layer.bias), rtol=1e-5, atol=1e-5)
+def test_equals_the_plain_product(layer, shape, generator):
+    assert_plain(layer, torch.randn(shape, generator=generator))
 
 
-@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="oneDNN has no bfloat16 on this CPU")
+@pytest.mark.usefixtures("onednn_bfloat16")
 @pytest.mark.parametrize("shape", [(40,), (3, 7, 40), (2, 0, 40)])
-def test_products_in_bfloat16_round_the_factors_and_give_float32(layer: FloatLinear, shape: tuple[int, ...]) -> None:
+def test_products_in_bfloat16_round_the_factors_and_give_float32(layer, shape, generator):
     layer.prepack(torch.bfloat16)
-    x = normal(*shape, seed=1)
+    x = torch.randn(shape, generator=generator)
     expected = F.linear(x.bfloat16().float(), layer.weight.bfloat16().float(), layer.bias)
     result = layer(x)
     assert result.dtype == torch.float32 and layer.weight.dtype == torch.float32
@@ -51,54 +50,47 @@ def test_products_in_bfloat16_round_the_factors_and_give_float32(layer: FloatLin
     assert not len(result.flatten()) or not torch.equal(result, F.linear(x, layer.weight, layer.bias))
 
 
-def test_of_views(layer: FloatLinear) -> None:
-    for x in (normal(40, 9).T, normal(4, 6, 80)[:, ::2, ::2]):
-        assert torch.allclose(layer(x), F.linear(x, layer.weight, layer.bias), rtol=1e-5, atol=1e-5)
+def test_of_views(layer, generator):
+    assert_plain(layer, torch.randn(40, 9, generator=generator).T)
+    assert_plain(layer, torch.randn(4, 6, 80, generator=generator)[:, ::2, ::2])
 
 
-def test_without_bias() -> None:
-    layer, x = build(normal(24, 40)), normal(3, 40, seed=1)
-    layer.prepack()
-    assert torch.allclose(layer(x), F.linear(x, layer.weight), rtol=1e-5, atol=1e-5)
+def test_without_bias(generator):
+    assert_plain(build(False, generator), torch.randn(3, 40, generator=generator))
 
 
 @pytest.mark.parametrize("assign", [True, False])
-def test_loading_forgets_the_old_weight(layer: FloatLinear, assign: bool) -> None:
-    weight, bias, x = normal(24, 40, seed=3), normal(24, seed=4), normal(5, 40, seed=5)
+def test_loading_forgets_the_old_weight(layer, assign, generator):
+    weight, bias = torch.randn(24, 40, generator=generator), torch.randn(24, generator=generator)
     layer.load_state_dict({"weight": weight, "bias": bias}, assign=assign)
-    expected = F.linear(x, weight, bias)
-    assert torch.allclose(layer(x), expected, rtol=1e-5, atol=1e-5)
-    layer.prepack()
-    assert torch.allclose(layer(x), expected, rtol=1e-5, atol=1e-5)
+    x = torch.randn(5, 40, generator=generator)
+    for _ in range(2):
+        torch.testing.assert_close(layer(x), F.linear(x, weight, bias), rtol=1e-5, atol=1e-5)
+        layer.prepack()
 
 
-def test_conversion_and_back(layer: FloatLinear) -> None:
-    x = normal(5, 40, seed=1)
+def test_conversion_and_back(layer, generator):
+    x = torch.randn(5, 40, generator=generator)
     layer.bfloat16()
     layer.prepack()  # nothing to pack in bfloat16
     assert layer(x.bfloat16()).dtype == torch.bfloat16
     layer.float().prepack()
-    assert torch.allclose(layer(x), F.linear(x, layer.weight, layer.bias), rtol=1e-5, atol=1e-5)
+    assert_plain(layer, x)
 
 
-def test_conversion_forgets_the_old_weight(layer: FloatLinear) -> None:
-    x = normal(5, 40, seed=1)
+def test_conversion_forgets_the_old_weight(layer, generator):
     layer.bfloat16().float()
-    assert torch.allclose(layer(x), F.linear(x, layer.weight, layer.bias), rtol=1e-5, atol=1e-5)
+    assert_plain(layer, torch.randn(5, 40, generator=generator))
 
 
-def test_the_state_is_that_of_the_plain_layer(layer: FloatLinear) -> None:
-    x = normal(5, 40, seed=1)
+def test_the_state_is_that_of_the_plain_layer(layer, generator):
     assert layer.state_dict().keys() == {"weight", "bias"}
-    file = io.BytesIO()
-    torch.save(layer, file)
-    file.seek(0)
-    for same in (copy.deepcopy(layer), torch.load(file, weights_only=False)):
-        assert torch.allclose(same(x), layer(x), rtol=1e-5, atol=1e-5)
+    x = torch.randn(5, 40, generator=generator)
+    torch.testing.assert_close(copy.deepcopy(layer)(x), layer(x), rtol=1e-5, atol=1e-5)
 
 
-def test_gradients_still_flow(layer: FloatLinear) -> None:
-    x = normal(5, 40, seed=1).requires_grad_()
+def test_gradients_still_flow(layer, generator):
+    x = torch.randn(5, 40, generator=generator).requires_grad_()
     layer(x).sum().backward()
     assert x.grad is not None
     assert torch.allclose(x.grad, layer.weight.sum(0).expand(5, -1), atol=1e-5)

@@ -55,7 +55,7 @@ def test_optimised_for_the_cpu_the_results_stay():
         assert all(module._packed is not None for module in model.modules() if isinstance(module, FloatLinear))
 
 
-@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="oneDNN has no bfloat16 on this CPU")
+@pytest.mark.usefixtures("onednn_bfloat16")
 def test_products_in_bfloat16_change_little():
     model = make_model()
     expected = outputs(model)
