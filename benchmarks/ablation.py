@@ -28,10 +28,10 @@ from lotus2_ros import scenes
 from lotus2_ros.data.annotation import disparity_annotation
 from lotus2_ros.data.sample import Sample
 from lotus2_ros.evaluation.frames import read_frames
-from lotus2_ros.model.adapted import AdaptedLotus2
-from lotus2_ros.model.bundle import load_bundle
-from lotus2_ros.model.checkpoint import BUNDLED
 from lotus2_ros.model.interface import GeometryModel, process_size
+from lotus2_ros.model.load import BUNDLED
+from lotus2_ros.model.lotus2.bundle import load_bundle
+from lotus2_ros.model.lotus2.trainable import TrainableLotus2
 from lotus2_ros.training import network, rendered
 from lotus2_ros.training.config import TrainingConfig, read_config
 from lotus2_ros.training.objectives import Objective
@@ -64,7 +64,7 @@ TRAININGS = (
     Training("stochastic", ("Stochastic-DA",), ({"kind": "stochastic_flow", "steps": EULER_STEPS},)),
     Training("deterministic", ("Deterministic-DA",), ({"kind": "deterministic_flow", "steps": EULER_STEPS},)),
     Training("residual", ("+ Single-Step Formulation",), (_single_step("residual"),)),
-    Training("clean", ("+ Clean-Data Prediction",), (_single_step("clean"),)),
+    Training("clean", ("+ Clean-Data ScaleInput",), (_single_step("clean"),)),
     Training(
         "continuity",
         ("+ Local Continuity Module", "+ Detail Sharpener"),
@@ -142,7 +142,7 @@ def configuration(training: Training, seed: int, steps: int, quick: bool) -> Tra
     return read_config(CONFIG, [f"{key}={json.dumps(value)}" for key, value in changes.items()])
 
 
-def build(config: TrainingConfig, vae: torch.nn.Module) -> AdaptedLotus2:
+def build(config: TrainingConfig, vae: torch.nn.Module) -> TrainableLotus2:
     """The untrained network behind a trained VAE; all rows of a seed draw the same weights as far as they have them."""
     assert config.network.source == "scratch"
     torch.manual_seed(config.seed)
@@ -158,7 +158,7 @@ def take_vae(model: GeometryModel, vae: Any) -> None:
 
 
 @torch.no_grad()
-def predict(model: AdaptedLotus2, objective: Objective, sample: Sample) -> Tensor:
+def predict(model: TrainableLotus2, objective: Objective, sample: Sample) -> Tensor:
     """Affine-invariant disparity (h, w) in [0, 1] of the size that the model sees.
 
     Means over the pixels bring the image to that size, as in training. Noise is drawn from the same seed every time.
@@ -170,7 +170,7 @@ def predict(model: AdaptedLotus2, objective: Objective, sample: Sample) -> Tenso
 
 
 @torch.no_grad()
-def through_vae(model: AdaptedLotus2, sample: Sample) -> Tensor:
+def through_vae(model: TrainableLotus2, sample: Sample) -> Tensor:
     """What the decoder makes of the true disparity's latent: no row can be much better."""
     truth = disparity_annotation(sample.depth)[0][None]
     return model.decode(model.encode(_reduced(truth, model.multiple)))[0].mean(0)

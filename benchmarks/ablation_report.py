@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks.timing import machine
 from lotus2_ros.evaluation.tables import markdown, published_table
-from lotus2_ros.preview import colored, show
+from lotus2_ros.view.preview import colored, show
 
 CELL = 1.5  # inches
 # Quantiles of the true disparity, beyond which all has one colour.

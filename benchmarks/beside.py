@@ -20,8 +20,8 @@ import torch
 from benchmarks.timing import WARM_UP, machine, markdown, percentile
 from lotus2_ros import SPINS
 from lotus2_ros.config import Config
-from lotus2_ros.device import use_threads
-from lotus2_ros.estimator import load_estimator
+from lotus2_ros.inference.estimator import load_estimator
+from lotus2_ros.model.engine.device import use_threads
 
 PAUSE = 0.03  # seconds
 CASES: dict[str, tuple[dict[str, str], int]] = {

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.timing import median_ms
-from lotus2_ros.model.quantization import has_product, quantize_rows
+from lotus2_ros.model.layers.quantization import has_product, quantize_rows
 
 SECONDS = 0.3  # for each figure
 EIGHT_BITS = {"float8": torch.float8_e4m3fn, "int8": torch.int8}

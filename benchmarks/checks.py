@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lotus2_ros.model.linear import make_linear, store_linear
+from lotus2_ros.model.layers.linear import make_linear, store_linear
 
 # Results are rounded to bfloat16, and quantised activations may round to a neighbour.
 BOUND = 0.02

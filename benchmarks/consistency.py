@@ -18,11 +18,11 @@ from torch import Tensor
 
 from benchmarks.timing import machine, markdown
 from lotus2_ros import scenes
-from lotus2_ros.annotations import deviation
 from lotus2_ros.config import Config
-from lotus2_ros.estimator import Estimator, load_estimator
 from lotus2_ros.evaluation.metrics import INDOORS_AND_STREETS, fit_depth, in_range
 from lotus2_ros.evaluation.uncertainty import sparsification
+from lotus2_ros.inference.annotations import deviation
+from lotus2_ros.inference.estimator import Estimator, load_estimator
 
 WIDTH, HEIGHT = 320, 240
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from benchmarks.timing import percentile
-from lotus2_ros.device import Download, copy_stream, use_threads
-from lotus2_ros.estimate import Geometry
-from lotus2_ros.estimator import Estimator
-from lotus2_ros.worker import Mailboxes, Worker
+from lotus2_ros.inference.estimator import Estimator
+from lotus2_ros.inference.geometry import Geometry
+from lotus2_ros.model.engine.device import Download, copy_stream, use_threads
+from lotus2_ros.ros.threads import LatestQueue, ModelThread
 
 LEFT_OUT = 10  # frames at the start
 STOP_TIMEOUT = 60.0
@@ -32,7 +32,7 @@ class LoopResult:
 
 def run_core_loop(estimator: Estimator, image: Tensor, period: float, frames: int, *, busy: bool) -> LoopResult:
     """`frames` frames of a camera that sends one each `period` seconds; busy: the sharpener never rests."""
-    mailboxes: Mailboxes[float] = Mailboxes()
+    queue: LatestQueue[float] = LatestQueue()
     stream = copy_stream(estimator.device)
     latencies: list[float] = []
     steps = [0]
@@ -58,8 +58,8 @@ def run_core_loop(estimator: Estimator, image: Tensor, period: float, frames: in
         over.set()
 
     share = estimator.config.sharp.share
-    worker = Worker(
-        mailboxes,
+    worker = ModelThread(
+        queue,
         predict,
         sharpen,
         period=lambda: 0.0,
@@ -70,11 +70,11 @@ def run_core_loop(estimator: Estimator, image: Tensor, period: float, frames: in
     worker.start()
     start = time.perf_counter()
     while not over.wait(period):
-        mailboxes.put("camera", time.perf_counter())
+        queue.put("camera", time.perf_counter())
     seconds = time.perf_counter() - start
     worker.stop(STOP_TIMEOUT)
     if errors:
         raise errors[0]
     measured = latencies[LEFT_OUT:]
     p50, p95, p99 = (percentile(measured, share) for share in (0.50, 0.95, 0.99))
-    return LoopResult(p50, p95, p99, steps[0] / seconds, mailboxes.dropped["camera"])
+    return LoopResult(p50, p95, p99, steps[0] / seconds, queue.dropped["camera"])

@@ -19,21 +19,21 @@ from torch import Tensor
 from benchmarks.models import run_by_diffusers
 from benchmarks.timing import interleaved_ms, machine, markdown
 from lotus2_ros.config import Config
-from lotus2_ros.estimator import Estimator
-from lotus2_ros.model import checkpoint
-from lotus2_ros.model.bundle import load_bundle
-from lotus2_ros.model.lotus2 import Lotus2
-from lotus2_ros.model.precision import resolve_products
-from lotus2_ros.model.runtime import optimize
+from lotus2_ros.inference.estimator import Estimator
+from lotus2_ros.model.engine.runtime import optimize
+from lotus2_ros.model.layers.precision import resolve_products
+from lotus2_ros.model.load import BUNDLED, load_model
+from lotus2_ros.model.lotus2.base import Lotus2
+from lotus2_ros.model.lotus2.bundle import load_bundle
 
 WIDTH, HEIGHT = 640, 480
 
 
 def load_models() -> dict[str, Lotus2]:
     cpu = torch.device("cpu")
-    ours = checkpoint.load(device=cpu)
+    ours = load_model(device=cpu)
     optimize(ours, compile=False, graphs=False, products=resolve_products("auto"))
-    return {"plain": run_by_diffusers(load_bundle(checkpoint.BUNDLED, device=cpu, dtype=torch.float32)), "ours": ours}
+    return {"plain": run_by_diffusers(load_bundle(BUNDLED, device=cpu, dtype=torch.float32)), "ours": ours}
 
 
 def stages(model: Lotus2) -> dict[str, Callable[[], object]]:

@@ -25,12 +25,12 @@ from benchmarks.ablation import take_vae
 from benchmarks.timing import interleaved_ms, machine, markdown
 from lotus2_ros import scenes
 from lotus2_ros.config import Config
-from lotus2_ros.estimator import Estimator
-from lotus2_ros.evaluation.parts import Part, frame_parts, scene_parts
+from lotus2_ros.evaluation.parts import EvaluationSet, frame_parts, scene_parts
 from lotus2_ros.evaluation.runs import Key
 from lotus2_ros.evaluation.summary import figures, summarize
-from lotus2_ros.model.bundle import load_bundle
-from lotus2_ros.model.checkpoint import BUNDLED
+from lotus2_ros.inference.estimator import Estimator
+from lotus2_ros.model.load import BUNDLED
+from lotus2_ros.model.lotus2.bundle import load_bundle
 from lotus2_ros.training import network, rendered
 from lotus2_ros.training.config import TrainingConfig, UnetConfig, read_config
 from lotus2_ros.training.run import run_stages
@@ -120,7 +120,7 @@ def build(config: TrainingConfig, vae: Any) -> Any:
     """The untrained network with a copy of the trained VAE, whose decoder it may train further."""
     torch.manual_seed(config.seed)
     if isinstance(config.network, UnetConfig):
-        model: Any = network.build_lotus1(config.network, config.tasks)
+        model: Any = network.build_lotus(config.network, config.tasks)
         model.samples = Config().model.samples if model.generative else 1
     else:
         assert config.network.source == "scratch"
@@ -132,9 +132,11 @@ def build(config: TrainingConfig, vae: Any) -> Any:
 @torch.inference_mode()
 def measure(estimator: Estimator, views: int, frames: Path | None) -> dict[str, float | None]:
     """COLUMNS of a model; None of what it has not."""
-    parts: list[Part] = scene_parts(estimator, scenes.HELD_OUT_SEEDS, views)
+    parts: list[EvaluationSet] = scene_parts(estimator, scenes.HELD_OUT_SEEDS, views)
     parts += frame_parts([frames]) if frames else []
-    places: list[tuple[Part, Key]] = [(p, (p.group, p.name, index)) for p in parts for index in range(len(p.samples))]
+    places: list[tuple[EvaluationSet, Key]] = [
+        (p, (p.group, p.name, index)) for p in parts for index in range(len(p.samples))
+    ]
     records = {key: part.run(estimator, part.samples[key[2]], 0)[0] for part, key in places}
     found = figures(summarize(parts, records, Path()))
     return {column: found.get(figure) for column, figure in COLUMNS.items()}

@@ -29,18 +29,18 @@ from torch import Tensor
 from benchmarks.ceilings import Ceilings, measure_ceilings, operators
 from benchmarks.checks import relative_error, wrong_products
 from benchmarks.core_loop import run_core_loop
-from benchmarks.lotus1_models import FAMILIES, SMALL, TRUE, build_lotus1, make_lotus1
-from benchmarks.models import FLUX, TASKS, TINY, Shape, build_folded, make_folded, make_plain
+from benchmarks.lotus_models import FAMILIES, SMALL, TRUE, build_lotus, make_lotus1
+from benchmarks.models import FLUX, TASKS, TINY, Shape, build_fused, make_fused, make_plain
 from benchmarks.report import Report, lotus2_aims
 from benchmarks.rows import TASK, Row, Work, count_work, measure_row
 from benchmarks.timing import machine, median_ms
 from lotus2_ros.config import Config
-from lotus2_ros.estimator import Estimator
-from lotus2_ros.model.flops import weight_bytes
-from lotus2_ros.model.folded import FoldedLotus2
+from lotus2_ros.inference.estimator import Estimator
+from lotus2_ros.model.engine.flops import weight_bytes
+from lotus2_ros.model.engine.runtime import choose_resolution, optimize
 from lotus2_ros.model.interface import GeometryModel
-from lotus2_ros.model.lotus2 import Lotus2
-from lotus2_ros.model.runtime import choose_resolution, optimize
+from lotus2_ros.model.lotus2.base import Lotus2
+from lotus2_ros.model.lotus2.fused import FusedLotus2
 
 PLAIN = "plain"
 PRECISIONS = "bfloat16,float8,int8,nf4"
@@ -114,7 +114,7 @@ class Bench:
                 self.compare(variant, self.results(model), expected)
             if first and variant in LOOPED:
                 self.loops(estimator, row, reserve)
-        if isinstance(model, FoldedLotus2) and variant in LOOPED:
+        if isinstance(model, FusedLotus2) and variant in LOOPED:
             self.report.note(f"{variant}: resolution chosen for this device: {choose_resolution(model)}")
             if self.left() > reserve + self.report.expected_seconds(variant):
                 self.compare_batch(model)
@@ -131,7 +131,7 @@ class Bench:
             plain = make_plain(self.shape, TASK, self.device, torch.bfloat16)
             self.weights[variant] = sum(tensor.nbytes for tensor in plain.transformer.parameters())
             return plain, None
-        model = make_folded(self.shape, variant, self.device, torch.bfloat16)
+        model = make_fused(self.shape, variant, self.device, torch.bfloat16)
         self.weights[variant] = weight_bytes(model, tasks=(TASK,), sharpeners=False)
         depth_only = weight_bytes(model, tasks=(TASK,)) / 1e9
         self.report.held[variant] = depth_only
@@ -160,7 +160,7 @@ class Bench:
             self.wrong.append(f"{variant}: fast and eager results differ by {max(errors):.2g}")
 
     @torch.inference_mode()
-    def compare_batch(self, model: FoldedLotus2) -> None:
+    def compare_batch(self, model: FusedLotus2) -> None:
         """Whether both tasks are faster as one batch, which reads the weights once, or one after the other."""
         width, height = self.sizes[0]
         pixels = torch.rand(1, 3, height, width, device=self.device) * 2 - 1
@@ -188,8 +188,8 @@ class Bench:
         family = variant if variant in FAMILIES else "lotus-2"
         if (family, size) not in self.work:
             with torch.device("meta"):
-                lotus1 = build_lotus1(variant, self.lotus1, TASKS) if variant in FAMILIES else None
-                model = lotus1 or build_folded(self.shape, "bfloat16")
+                lotus1 = build_lotus(variant, self.lotus1, TASKS) if variant in FAMILIES else None
+                model = lotus1 or build_fused(self.shape, "bfloat16")
             self.work[family, size] = count_work(model, size)
         return self.work[family, size]
 

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lotus2_ros.model import flux
-from lotus2_ros.model.adapted import LORA_TARGETS, AdaptedLotus2
-from lotus2_ros.model.blocks import HeadNorms
-from lotus2_ros.model.changes import AdaptedLinear, Adapter, Plan
-from lotus2_ros.model.conditioning import GUIDANCE
-from lotus2_ros.model.folded import FoldedLotus2
-from lotus2_ros.model.linear import FloatLinear, QuantizedLinear, store_linear
-from lotus2_ros.model.lotus2 import CORE, SHARPENER, adapter_name
+from lotus2_ros.model.layers.linear import FloatLinear, QuantizedLinear, store_linear
+from lotus2_ros.model.lotus2 import flux
+from lotus2_ros.model.lotus2.base import CORE, SHARPENER, adapter_name
+from lotus2_ros.model.lotus2.blocks import HeadNorms
+from lotus2_ros.model.lotus2.conditioning import GUIDANCE
+from lotus2_ros.model.lotus2.fused import FusedLotus2
+from lotus2_ros.model.lotus2.lora import AdaptedLinear, Adapter, Plan
+from lotus2_ros.model.lotus2.trainable import LORA_TARGETS, TrainableLotus2
 from lotus2_ros.model.weights import assign_weights
 
 TASKS = ("depth", "normals")
@@ -86,7 +86,7 @@ TINY = Shape(
 PROCESS_RESOLUTION = 1024
 
 
-def build_folded(shape: Shape, precision: str, tasks: tuple[str, ...] = TASKS) -> FoldedLotus2:
+def build_fused(shape: Shape, precision: str, tasks: tuple[str, ...] = TASKS) -> FusedLotus2:
     """A model with core predictor and sharpener for each task, its weights whatever the memory holds."""
     adapters = {
         adapter_name(stage, task): Adapter(shape.ranks[task], 1.0, LORA_TARGETS)
@@ -94,14 +94,14 @@ def build_folded(shape: Shape, precision: str, tasks: tuple[str, ...] = TASKS) -
         for stage in (CORE, SHARPENER)
     }
     plan = Plan(tasks, adapter_name(CORE, tasks[0]), adapters, precision, shape.timesteps)
-    return FoldedLotus2(shape.configs, plan, prompt_tokens=shape.prompt_tokens, process_resolution=PROCESS_RESOLUTION)
+    return FusedLotus2(shape.configs, plan, prompt_tokens=shape.prompt_tokens, process_resolution=PROCESS_RESOLUTION)
 
 
-def make_folded(shape: Shape, precision: str, device: torch.device, dtype: torch.dtype) -> FoldedLotus2:
+def make_fused(shape: Shape, precision: str, device: torch.device, dtype: torch.dtype) -> FusedLotus2:
     """The same, its weights random, made on the device itself."""
     torch.manual_seed(0)
     with torch.device(device):
-        model = build_folded(shape, precision)
+        model = build_fused(shape, precision)
     model.requires_grad_(False)
     generator = torch.Generator(device).manual_seed(0)
     for module in model.transformer.modules():
@@ -117,11 +117,11 @@ def make_folded(shape: Shape, precision: str, device: torch.device, dtype: torch
     return model.eval().requires_grad_(False)
 
 
-def make_plain(shape: Shape, task: str, device: torch.device, dtype: torch.dtype) -> AdaptedLotus2:
-    """The same for one task as it is released: unfolded, its adapters unmerged, run by diffusers' own forward."""
+def make_plain(shape: Shape, task: str, device: torch.device, dtype: torch.dtype) -> TrainableLotus2:
+    """The same for one task as it is released: unfused, its adapters unmerged, run by diffusers' own forward."""
     torch.manual_seed(0)
     with _default_dtype(dtype), torch.device(device):
-        model = AdaptedLotus2.from_config(
+        model = TrainableLotus2.from_config(
             *(shape.configs[part] for part in ("vae", "transformer", "scheduler")),
             prompt_tokens=shape.prompt_tokens,
             tasks=(task,),
@@ -138,7 +138,7 @@ def make_plain(shape: Shape, task: str, device: torch.device, dtype: torch.dtype
     return run_by_diffusers(model.to(dtype).eval())
 
 
-def run_by_diffusers(model: AdaptedLotus2) -> AdaptedLotus2:
+def run_by_diffusers(model: TrainableLotus2) -> TrainableLotus2:
     """The model, from now on with diffusers' own forward of the transformer, as the public code calls it.
 
     The prompt's embeddings are computed once, which the public code does for each image.
@@ -147,7 +147,7 @@ def run_by_diffusers(model: AdaptedLotus2) -> AdaptedLotus2:
     return model
 
 
-def _transform(self: AdaptedLotus2, latent: Tensor, stage: str, task: str, timestep: float) -> Tensor:
+def _transform(self: TrainableLotus2, latent: Tensor, stage: str, task: str, timestep: float) -> Tensor:
     self.select(stage, task)
     height, width = latent.shape[2:]
     prompt, device = self.conditioner.prompt_embeds, latent.device

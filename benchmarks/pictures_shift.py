@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from benchmarks.geometry.seen import Seen, rendered, with_noise
-from lotus2_ros.geometry.alignment import shift_from_normals
-from lotus2_ros.geometry.scale import GUESSED_SHIFT
+from lotus2_ros.scale.scale import GUESSED_SHIFT
+from lotus2_ros.scale.shift import shift_from_normals
 
 OUTPUT = "docs/images/shift.jpg"
 ROOM = 12

@@ -18,12 +18,12 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lotus2_ros.config import CloudConfig, Config
-from lotus2_ros.estimator import load_estimator
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.cloud import organized_cloud
 from lotus2_ros.geometry.sky import sky_mask
-from lotus2_ros.preview import show, splat, view_rotation
+from lotus2_ros.inference.estimator import load_estimator
 from lotus2_ros.scenes import View, view
+from lotus2_ros.view.preview import show, splat, view_rotation
 
 SEED, WIDTH, HEIGHT = 5016, 640, 480
 BLUR = 4  # pixels

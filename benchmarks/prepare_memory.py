@@ -25,12 +25,12 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5TokenizerFast
 
 from benchmarks.timing import machine, markdown
-from lotus2_ros.model.adapted import AdaptedLotus2
-from lotus2_ros.model.bundle import plain_config
-from lotus2_ros.model.linear import PRECISIONS
-from lotus2_ros.model.lotus2 import CORE, SHARPENER
+from lotus2_ros.model.layers.linear import PRECISIONS
+from lotus2_ros.model.lotus2.base import CORE, SHARPENER
+from lotus2_ros.model.lotus2.released import locate
+from lotus2_ros.model.lotus2.trainable import TrainableLotus2
+from lotus2_ros.model.manifest import plain_config
 from lotus2_ros.model.prompt import T5_TOKENS
-from lotus2_ros.model.released import locate
 from lotus2_ros.model.weights import stored_state
 
 # The C library gives a tensor of the released model's size back to the system when it is dropped, but keeps smaller
@@ -54,7 +54,7 @@ MEASURED = """
 import sys
 from pathlib import Path
 from lotus2_ros.cli import main
-from lotus2_ros.prepare import command
+from lotus2_ros.cli import prepare
 
 def status(key):
     return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if key in line)
@@ -71,7 +71,7 @@ def write_released(folder: Path, width: int, shard_bytes: int) -> None:
     """A random model of that width, bfloat16, in shards of at most so many bytes."""
     torch.manual_seed(0)
     with torch.device("meta"):
-        model = AdaptedLotus2(
+        model = TrainableLotus2(
             AutoencoderKL(**VAE),
             FluxTransformer2DModel(
                 num_layers=DOUBLE_BLOCKS,
@@ -99,7 +99,7 @@ def write_released(folder: Path, width: int, shard_bytes: int) -> None:
     _write_text_encoders(folder, width, shard_bytes)
 
 
-def _write_weights(model: AdaptedLotus2, folder: Path, shard_bytes: int) -> None:
+def _write_weights(model: TrainableLotus2, folder: Path, shard_bytes: int) -> None:
     files: dict[Path, dict[str, torch.Size]] = defaultdict(dict)
     for name, tensor in stored_state(model).items():
         if not name.startswith("conditioner."):

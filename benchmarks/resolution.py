@@ -18,9 +18,9 @@ from benchmarks.timing import machine, markdown
 from lotus2_ros import scenes
 from lotus2_ros.config import Config
 from lotus2_ros.data.sample import Sample
-from lotus2_ros.estimator import Estimator, load_estimator
 from lotus2_ros.evaluation.measure import measure
 from lotus2_ros.evaluation.summary import average
+from lotus2_ros.inference.estimator import Estimator, load_estimator
 from lotus2_ros.scenes import View
 
 WARM_UP = 3

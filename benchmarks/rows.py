@@ -9,12 +9,12 @@ import torch
 
 from benchmarks.ceilings import Ceilings
 from benchmarks.timing import median_ms
-from lotus2_ros.device import Download, copy_stream
-from lotus2_ros.estimator import Estimator
-from lotus2_ros.model.flops import Flops, count_frame, count_step
-from lotus2_ros.model.folded import FoldedLotus2
+from lotus2_ros.inference.estimator import Estimator
+from lotus2_ros.model.engine.device import Download, copy_stream
+from lotus2_ros.model.engine.flops import Flops, count_frame, count_step
 from lotus2_ros.model.interface import Runnable
-from lotus2_ros.model.lotus2 import Lotus2
+from lotus2_ros.model.lotus2.base import Lotus2
+from lotus2_ros.model.lotus2.fused import FusedLotus2
 
 TASK = "depth"
 SIGMA = 0.5
@@ -121,7 +121,7 @@ def memory_gb(device: torch.device, run: Callable[[], None]) -> float | None:
 def count_work(model: Runnable, size: tuple[int, int]) -> Work:
     """At a size (width, height), for the first task."""
     width, height = size
-    step = count_step(model, height, width, TASK) if isinstance(model, FoldedLotus2) else None
+    step = count_step(model, height, width, TASK) if isinstance(model, FusedLotus2) else None
     return Work(count_frame(model, height, width, (TASK,)), step)
 
 

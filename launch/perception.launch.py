@@ -1,7 +1,7 @@
 """The perception node, and RViz and a playing bag when asked for.
 
 No argument has a default of its own: one that is not given is not passed on, and the node's own default holds
-(lotus2_ros/config.py).
+(lotus2_ros/config/parameters.py).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from launch import Action, LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction
 from launch_ros.actions import Node
 
-from lotus2_ros.share import FASTDDS_PROFILE, fastdds_profile
+from lotus2_ros.config.installed import FASTDDS_PROFILE, fastdds_profile
 
 ARGUMENTS = {
     "model": "folder of the model: a bundle, or the released layout",

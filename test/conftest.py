@@ -14,7 +14,7 @@ import torch
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from lotus2_ros.model.adapted import AdaptedLotus2
+    from lotus2_ros.model.lotus2.trainable import TrainableLotus2
 
 ROOT = Path(__file__).parents[1]
 
@@ -79,17 +79,17 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-def build_bare() -> AdaptedLotus2:
-    from lotus2_ros.model.adapted import AdaptedLotus2  # takes seconds, and most tests have no use for it
+def build_bare() -> TrainableLotus2:
+    from lotus2_ros.model.lotus2.trainable import TrainableLotus2  # takes seconds, and most tests have no use for it
 
     torch.manual_seed(0)
-    return AdaptedLotus2.from_config(
+    return TrainableLotus2.from_config(
         VAE, TRANSFORMER, SCHEDULER, prompt_tokens=2, tasks=("depth", "normals"), process_resolution=64
     )
 
 
-def build_small() -> AdaptedLotus2:
-    from lotus2_ros.model.lotus2 import CORE, SHARPENER
+def build_small() -> TrainableLotus2:
+    from lotus2_ros.model.lotus2.base import CORE, SHARPENER
 
     model = build_bare()
     model.add_adapter(CORE, "normals", rank=4)
@@ -101,13 +101,13 @@ def build_small() -> AdaptedLotus2:
 
 
 @pytest.fixture
-def bare() -> AdaptedLotus2:
+def bare() -> TrainableLotus2:
     """A small random model without adapters, in training mode."""
     return build_bare()
 
 
 @pytest.fixture
-def small() -> AdaptedLotus2:
+def small() -> TrainableLotus2:
     """The base as the core predictor of depth, three adapters, every weight random; in evaluation mode."""
     return build_small()
 
@@ -115,7 +115,7 @@ def small() -> AdaptedLotus2:
 @pytest.fixture(scope="session")
 def random_bundle(tmp_path_factory) -> Path:
     """The small random model on disk."""
-    from lotus2_ros.model.bundle import save_bundle
+    from lotus2_ros.model.lotus2.bundle import save_bundle
 
     folder = tmp_path_factory.mktemp("bundle")
     save_bundle(build_small(), folder, metadata={"name": "random", "licence": "none"}, dtype=torch.float32)

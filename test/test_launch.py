@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lotus2_ros.share import fastdds_profile
+from lotus2_ros.config.installed import fastdds_profile
 
 ROOT = Path(__file__).parents[1]
 LAUNCH_FILE = ROOT / "launch" / "perception.launch.py"

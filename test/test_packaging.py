@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 import lotus2_ros
-from lotus2_ros import share
+from lotus2_ros.config import installed
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -137,18 +137,18 @@ def test_fastdds_profile_goes_by_the_shared_memory(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, megabytes: int, name: str
 ) -> None:
     usage = SimpleNamespace(total=megabytes * 2**20)
-    monkeypatch.setattr(share, "SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(installed, "SHARED_MEMORY", tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", {tmp_path: usage}.__getitem__)
-    assert share.fastdds_profile() == ROOT / "config" / name
+    assert installed.fastdds_profile() == ROOT / "config" / name
 
 
 def test_fastdds_profile_without_shared_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(share, "SHARED_MEMORY", tmp_path / "none")
-    assert share.fastdds_profile() == ROOT / "config" / "fastdds_small.xml"
+    monkeypatch.setattr(installed, "SHARED_MEMORY", tmp_path / "none")
+    assert installed.fastdds_profile() == ROOT / "config" / "fastdds_small.xml"
 
 
 def test_rviz_shows_topics_of_the_node() -> None:
-    outputs = pytest.importorskip("lotus2_ros.ros.outputs", reason="no ROS here")
+    outputs = pytest.importorskip("lotus2_ros.ros.publishers", reason="no ROS here")
     kinds = {
         prefix.replace("~", "/perception") + name: topic.kind.__name__
         for prefix in outputs.PREFIXES.values()

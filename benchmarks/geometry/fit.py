@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.geometry.figure import Figure
-from lotus2_ros.geometry.alignment import fit_scale_shift
+from lotus2_ros.scale.fit import fit_scale_shift
 
 DRAWS, POINTS, OUTLIERS = 200, 200, 80
 SCALE, SHIFT, NOISE = 0.7, 0.05, 0.01

@@ -15,8 +15,8 @@ from torch import Tensor
 from benchmarks.geometry.figure import Figure
 from benchmarks.geometry.seen import Seen, rendered, with_noise
 from lotus2_ros.config import Config
-from lotus2_ros.estimator import load_estimator
-from lotus2_ros.geometry.alignment import scale_from_ground
+from lotus2_ros.inference.estimator import load_estimator
+from lotus2_ros.scale.ground import scale_from_ground
 
 WHAT = "scale_from_ground: AbsRel"
 SCENES = {"room": 15, "corridor": 15, "warehouse": 15, "street": 15}

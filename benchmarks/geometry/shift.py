@@ -13,9 +13,9 @@ from torch import Tensor
 from benchmarks.geometry.figure import Figure
 from benchmarks.geometry.seen import Seen, recorded, rendered, with_noise
 from lotus2_ros.config import Config
-from lotus2_ros.estimator import load_estimator
-from lotus2_ros.geometry.alignment import shift_from_normals
-from lotus2_ros.geometry.scale import GUESSED_SHIFT
+from lotus2_ros.inference.estimator import load_estimator
+from lotus2_ros.scale.scale import GUESSED_SHIFT
+from lotus2_ros.scale.shift import shift_from_normals
 
 WHAT = "shift_from_normals: depth error after one factor"
 SCENES = {"room": 20, "corridor": 15, "street": 15}

@@ -11,11 +11,11 @@ from torch import Tensor
 from benchmarks.geometry.figure import Figure
 from benchmarks.timing import median_ms
 from lotus2_ros.config import CloudConfig
-from lotus2_ros.geometry.alignment import fit_scale_shift
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.cloud import flying_pixels, organized_cloud
 from lotus2_ros.geometry.depth import disparity_to_depth
 from lotus2_ros.geometry.sky import sky_mask
+from lotus2_ros.scale.fit import fit_scale_shift
 
 WIDTH, HEIGHT = 640, 480
 SCALE, SHIFT = 0.5, 0.05

@@ -14,11 +14,11 @@ from torch import Tensor
 from benchmarks.geometry.figure import Figure
 from lotus2_ros import scenes
 from lotus2_ros.config import Config, ScaleConfig
-from lotus2_ros.estimator import Estimator, load_estimator
-from lotus2_ros.geometry.aligner import Aligner
 from lotus2_ros.geometry.depth import disparity_to_depth
-from lotus2_ros.geometry.reference import Reference, fit_to_reference
-from lotus2_ros.geometry.scale import Prediction, Scale
+from lotus2_ros.inference.estimator import Estimator, load_estimator
+from lotus2_ros.scale.filter import ScaleFilter
+from lotus2_ros.scale.reference import Reference, fit_to_reference
+from lotus2_ros.scale.scale import Scale, ScaleInput
 
 WIDTH, HEIGHT = 320, 240
 PERIOD = 0.1  # seconds between frames
@@ -39,7 +39,7 @@ ENDS = 10  # frames at the start and the end of a moving camera's that drift is 
 class Shot:
     """A frame as the model sees it, with the truth."""
 
-    prediction: Prediction
+    prediction: ScaleInput
     depth: Tensor
 
 
@@ -109,13 +109,13 @@ def exact_shots(sequence: Sequence[scenes.View]) -> Iterator[Shot]:
         noise = EXACT_NOISE * torch.randn(inverse.shape, generator=generator)
         # By a quantile, as the model is trained, or one near thing would drown the rest in noise.
         disparity = scale * inverse / inverse.quantile(NEAR) + shift + noise
-        yield Shot(Prediction(view.image, disparity, None, view.camera, PERIOD * number), known(view.depth))
+        yield Shot(ScaleInput(view.image, disparity, None, view.camera, PERIOD * number), known(view.depth))
 
 
 def shot(estimator: Estimator, image: Tensor, view: scenes.View, number: int) -> Shot:
     geometry = estimator.predict(image, view.camera)
     assert geometry.disparity is not None
-    prediction = Prediction(image, geometry.disparity, geometry.normals, view.camera, PERIOD * number)
+    prediction = ScaleInput(image, geometry.disparity, geometry.normals, view.camera, PERIOD * number)
     return Shot(prediction, known(view.depth))
 
 
@@ -125,13 +125,13 @@ def known(depth: Tensor) -> Tensor:
 
 def follow(shots: Sequence[Shot], every: int, tracking: bool) -> list[Scale]:
     """The scales of a sequence; ``every``: frames from one reference to the next, 0: none."""
-    aligner, config = Aligner(), ScaleConfig(tracking=tracking)
+    scale_filter, config = ScaleFilter(), ScaleConfig(tracking=tracking)
     generator = torch.Generator().manual_seed(0)
     scales = []
     for number, item in enumerate(shots):
         has_reference = every > 0 and number % every == 0
         reference = Reference(measure(item.depth, generator), PERIOD * number) if has_reference else None
-        scales.append(aligner.align(item.prediction, reference, config))
+        scales.append(scale_filter.align(item.prediction, reference, config))
     return scales
 
 

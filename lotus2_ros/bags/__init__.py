@@ -1,11 +1,11 @@
 """Recorded input as one stream of frames, and rosbag2 files out; nothing here needs a running ROS.
 
-Image files, folders, video, rosbag2 (mcap, sqlite3) and ROS 1 bags all become :class:`Frame`: ROS 2 messages with one
-image, its camera_info and, where there is one, a reference depth.
+Image files, folders, video, rosbag2 (mcap, sqlite3) and ROS 1 bags all become :class:`RecordedFrame`: ROS 2
+messages with one image, its camera_info and, where there is one, a reference depth.
 """
 
-from lotus2_ros.bags.frames import Frame, InputError, Recording
+from lotus2_ros.bags.frames import InputError, RecordedFrame, Recording
 from lotus2_ros.bags.inputs import open_recording
 from lotus2_ros.bags.writer import BagWriter, read_messages, write_frames
 
-__all__ = ["BagWriter", "Frame", "InputError", "Recording", "open_recording", "read_messages", "write_frames"]
+__all__ = ["BagWriter", "InputError", "RecordedFrame", "Recording", "open_recording", "read_messages", "write_frames"]

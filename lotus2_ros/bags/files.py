@@ -12,8 +12,8 @@ import numpy as np
 from lotus2_ros.bags.frames import (
     ASSUMED_FOV,
     COMPRESSED_IMAGE,
-    Frame,
     InputError,
+    RecordedFrame,
     Recording,
     camera_info_message,
     header,
@@ -52,12 +52,12 @@ def camera_statement(fov: float | None) -> str:
 def open_images(paths: list[Path], fov: float | None) -> Recording:
     """Images in the given order, one per second."""
 
-    def frames() -> Iterator[Frame]:
+    def frames() -> Iterator[RecordedFrame]:
         for index, path in enumerate(paths):
             rgb = read_rgb(path)
             head = header(START_NS + index * PERIOD_NS, FRAME_ID)
             camera = assumed_camera(rgb.shape[1], rgb.shape[0], fov)
-            yield Frame(
+            yield RecordedFrame(
                 START_NS + index * PERIOD_NS, image_message(rgb, "rgb8", head), camera_info_message(camera, head), None
             )
 
@@ -74,7 +74,7 @@ def open_rgbd(folder: Path) -> Recording:
     calibration = read_calibration(folder / "intrinsics.json")
     image_file, depth_file = find_image(folder), find_depth(folder)
 
-    def frames() -> Iterator[Frame]:
+    def frames() -> Iterator[RecordedFrame]:
         rgb = read_rgb(image_file)
         head = header(START_NS, FRAME_ID)
         intrinsics = (float(calibration[key]) for key in ("fx", "fy", "cx", "cy"))
@@ -82,7 +82,7 @@ def open_rgbd(folder: Path) -> Recording:
         info = camera_info_message(camera, head, calibration.get("distortion") or None, calibration.get("P"))
         depth = read_depth(depth_file, calibration.get("depth_scale")) if depth_file else None
         reference = None if depth is None else image_message(depth, "32FC1", head)
-        yield Frame(START_NS, image_message(rgb, "rgb8", head), info, reference)
+        yield RecordedFrame(START_NS, image_message(rgb, "rgb8", head), info, reference)
 
     return Recording(str(folder), "intrinsics.json", frames)
 
@@ -131,7 +131,7 @@ def open_video(path: Path, fov: float | None) -> Recording:
     if not path.is_file() or not _capture(path).read()[0]:
         raise InputError(f"{path}: expected images, a folder, a video or a bag")
 
-    def frames() -> Iterator[Frame]:
+    def frames() -> Iterator[RecordedFrame]:
         capture = _capture(path)
         period_ns = round(10**9 / (capture.get(cv2.CAP_PROP_FPS) or 30.0))
         stamp = START_NS
@@ -143,7 +143,7 @@ def open_video(path: Path, fov: float | None) -> Recording:
             jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
             image = message(COMPRESSED_IMAGE, header=head, format="bgr8; jpeg compressed bgr8", data=jpeg)
             camera = assumed_camera(bgr.shape[1], bgr.shape[0], fov)
-            yield Frame(stamp, image, camera_info_message(camera, head), None)
+            yield RecordedFrame(stamp, image, camera_info_message(camera, head), None)
             stamp += period_ns
 
     return Recording(str(path), camera_statement(fov), frames)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
+from lotus2_ros.config.installed import share
 from lotus2_ros.geometry.camera import Camera
-from lotus2_ros.share import share
 
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
@@ -28,7 +28,7 @@ class InputError(ValueError):
 
 
 @dataclass(frozen=True)
-class Frame:
+class RecordedFrame:
     """One image with what belongs to it; every message is a ROS 2 message with the image's frame_id."""
 
     stamp_ns: int
@@ -43,7 +43,7 @@ class Recording:
 
     name: str
     camera: str
-    frames: Callable[[], Iterator[Frame]]
+    frames: Callable[[], Iterator[RecordedFrame]]
 
 
 @cache

@@ -29,8 +29,8 @@ from lotus2_ros.bags.frames import (
     CAMERA_INFO,
     COMPRESSED_IMAGE,
     IMAGE,
-    Frame,
     InputError,
+    RecordedFrame,
     Recording,
     camera_info_message,
     header,
@@ -67,7 +67,7 @@ def open_bag(path: Path, topic: str | None, reference_topic: str | None, fov: fl
     else:
         camera, infos = camera_statement(fov), []
 
-    def frames() -> Iterator[Frame]:
+    def frames() -> Iterator[RecordedFrame]:
         with open_reader(path) as reader:
             wanted = [c for c in reader.connections if absolute(c.topic) in (topic, reference_topic)]
             reference = None
@@ -81,7 +81,9 @@ def open_bag(path: Path, topic: str | None, reference_topic: str | None, fov: fl
                 if is_rectified(topic) and any(info.p):
                     # Whoever gets the frames does not see the topic's name: its calibration says it all.
                     info = replace(info, k=info.p.reshape(3, 4)[:, :3].ravel(), d=np.zeros(len(info.d)))
-                yield Frame(stamp, restamped(item, stamp), restamped(info, stamp, item.header.frame_id), reference)
+                yield RecordedFrame(
+                    stamp, restamped(item, stamp), restamped(info, stamp, item.header.frame_id), reference
+                )
                 reference = None
 
     return Recording(f"{path}, {topic}", camera, frames)

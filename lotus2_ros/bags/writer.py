@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
-from lotus2_ros.bags.frames import COMPRESSED_IMAGE, Frame, stamp_ns, typestore
+from lotus2_ros.bags.frames import COMPRESSED_IMAGE, RecordedFrame, stamp_ns, typestore
 from lotus2_ros.bags.recorded import open_reader
 
 IMAGE_TOPIC, COMPRESSED_TOPIC = "/image", "/image/compressed"
@@ -67,7 +67,7 @@ class BagWriter:
         shutil.rmtree(self._folder.parent)
 
 
-def write_frames(path: Path, frames: Iterable[Frame]) -> int:
+def write_frames(path: Path, frames: Iterable[RecordedFrame]) -> int:
     """Frames as the node's inputs: image or image/compressed, camera_info, reference/depth. Returns how many."""
     count = 0
     with BagWriter(path) as bag:
@@ -77,7 +77,7 @@ def write_frames(path: Path, frames: Iterable[Frame]) -> int:
     return count
 
 
-def write_frame(bag: BagWriter, frame: Frame) -> None:
+def write_frame(bag: BagWriter, frame: RecordedFrame) -> None:
     """Calibration and reference go first: the image is what the node answers to."""
     compressed = frame.image.__msgtype__ == COMPRESSED_IMAGE
     bag.write(INFO_TOPIC, frame.camera_info, frame.stamp_ns)

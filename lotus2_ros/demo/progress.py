@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 LINE_PERIOD = 5.0
 
 
-class Progress:
+class DemoProgress:
     """Frames sent to the node, with the node's counters."""
 
     def __init__(self, frames: int) -> None:

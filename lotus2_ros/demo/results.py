@@ -18,10 +18,10 @@ from lotus2_ros.demo.scene import TRUTH_TOPIC
 from lotus2_ros.demo.session import SessionError
 from lotus2_ros.evaluation.metrics import DepthError, depth_error
 from lotus2_ros.geometry.depth import valid_depth
-from lotus2_ros.ply import save_ply
-from lotus2_ros.preview import Row, save_preview
 from lotus2_ros.ros.messages import camera_from_info, depth_to_tensor, image_to_tensor
-from lotus2_ros.ros.serialized import deserialize
+from lotus2_ros.ros.serialization import deserialize
+from lotus2_ros.view.ply import save_ply
+from lotus2_ros.view.preview import Row, save_preview
 
 STAGES = {"core": "/perception/", "sharpener": "/perception/sharp/"}
 TITLES = {"core": "core predictor", "sharpener": "detail sharpener"}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from lotus2_ros.bags import BagWriter, Frame
+from lotus2_ros.bags import BagWriter, RecordedFrame
 from lotus2_ros.bags.frames import camera_info_message, header, image_message
 from lotus2_ros.bags.writer import write_frame
 from lotus2_ros.scenes import View, sequence
@@ -32,7 +32,7 @@ def write_scene_bag(path: Path, frames: int, width: int = 640, height: int = 480
     return frames
 
 
-def scene_frame(view: View, with_reference: bool) -> Frame:
+def scene_frame(view: View, with_reference: bool) -> RecordedFrame:
     stamp = START_NS + round(view.stamp_s * 1e9)
     head = header(stamp, FRAME_ID)
     reference = None
@@ -41,6 +41,6 @@ def scene_frame(view: View, with_reference: bool) -> Frame:
         middle = slice(REFERENCE_STRIDE // 2, None, REFERENCE_STRIDE)
         sparse[middle, middle] = view.depth[middle, middle]
         reference = image_message(sparse.numpy(), "32FC1", head)
-    return Frame(
+    return RecordedFrame(
         stamp, image_message(view.image.numpy(), "rgb8", head), camera_info_message(view.camera, head), reference
     )

@@ -17,8 +17,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from lotus2_ros.bags.writer import INPUT_TOPICS, duration
-from lotus2_ros.demo.progress import Progress
-from lotus2_ros.share import FASTDDS_PROFILE, fastdds_profile
+from lotus2_ros.config.installed import FASTDDS_PROFILE, fastdds_profile
+from lotus2_ros.demo.progress import DemoProgress
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -41,7 +41,7 @@ def record_node(source: Path, target: Path, *, frames: int, rate: float, paramet
     # A best-effort reader misses what is sent before it knows the writer, and a recording may be a single frame.
     reliable = [f"qos_overrides.{topic}.subscription.reliability:=reliable" for topic in INPUT_TOPICS]
     node_arguments = [part for parameter in (*reliable, *parameters) for part in ("-p", parameter)]
-    with Session(logs) as session, Progress(frames) as progress:
+    with Session(logs) as session, DemoProgress(frames) as progress:
         session.start("node", "lotus2_ros.ros.node", "--ros-args", *node_arguments)
         timeout = ("--timeout", str(START_TIMEOUT))
         session.start("recorder", "lotus2_ros.ros.recorder", str(target), "--node", "perception", *timeout)
@@ -53,7 +53,7 @@ def record_node(source: Path, target: Path, *, frames: int, rate: float, paramet
         session.stop("recorder")
 
 
-def follow(session: Session, progress: Progress, play_time: float) -> None:
+def follow(session: Session, progress: DemoProgress, play_time: float) -> None:
     """Until the last image is answered by the core predictor and the sharpener, or nothing more comes.
 
     The last image is never replaced by a newer one, so it is answered unless it was lost on the way or rejected.

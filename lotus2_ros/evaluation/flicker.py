@@ -16,7 +16,7 @@ VISIBLE = 0.02
 
 
 @dataclass(frozen=True)
-class Frame:
+class FlickerFrame:
     """depth (H, W) predicted, truth (H, W), both metres along z; rotation (3, 3) and position (3,): camera to world."""
 
     depth: Tensor
@@ -26,7 +26,7 @@ class Frame:
     position: Tensor
 
 
-def flicker(frames: Sequence[Frame]) -> float:
+def flicker(frames: Sequence[FlickerFrame]) -> float:
     """Mean change of the relative error of depth from a frame to the next, at the same points of the scene.
 
     A point p of frame k is taken by true depth and poses to where it is seen in frame k + 1, p'; the change there is
@@ -37,7 +37,7 @@ def flicker(frames: Sequence[Frame]) -> float:
     return float(torch.stack([_change(now, after) for now, after in pairwise(frames)]).mean())
 
 
-def _change(now: Frame, after: Frame) -> Tensor:
+def _change(now: FlickerFrame, after: FlickerFrame) -> Tensor:
     points = now.camera.unproject(now.truth).double()
     moved = (points @ now.rotation.T + now.position - after.position) @ after.rotation
     pixels, depth = after.camera.project(moved)

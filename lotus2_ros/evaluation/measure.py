@@ -17,11 +17,9 @@ from torch import Tensor
 
 from lotus2_ros.data.benchmarks import Benchmark
 from lotus2_ros.data.sample import Sample
-from lotus2_ros.estimate import Geometry
-from lotus2_ros.estimator import Estimator
 from lotus2_ros.evaluation.angles import agreement, angular_errors
 from lotus2_ros.evaluation.boundary import boundary_score
-from lotus2_ros.evaluation.flicker import Frame, flicker
+from lotus2_ros.evaluation.flicker import FlickerFrame, flicker
 from lotus2_ros.evaluation.metrics import (
     INDOORS_AND_STREETS,
     affine_invariant_depth_error,
@@ -34,6 +32,8 @@ from lotus2_ros.evaluation.spectrum import high_frequency_ratio, power_spectrum,
 from lotus2_ros.evaluation.uncertainty import sparsification
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.depth import Space
+from lotus2_ros.inference.estimator import Estimator
+from lotus2_ros.inference.geometry import Geometry
 from lotus2_ros.scenes import View
 
 Record = dict[str, Any]
@@ -151,7 +151,10 @@ def _resized(pictures: Tensor, size: Sequence[int]) -> Tensor:
 def _flicker(depths: Sequence[Tensor], views: Sequence[View]) -> float:
     poses = [(torch.from_numpy(view.pose.rotation()), torch.from_numpy(view.pose.position)) for view in views]
     return flicker(
-        [Frame(depth, view.depth, view.camera, *pose) for depth, view, pose in zip(depths, views, poses, strict=True)]
+        [
+            FlickerFrame(depth, view.depth, view.camera, *pose)
+            for depth, view, pose in zip(depths, views, poses, strict=True)
+        ]
     )
 
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from lotus2_ros import scenes
 from lotus2_ros.data.benchmarks import Benchmark
 from lotus2_ros.data.sample import Sample
-from lotus2_ros.estimator import Estimator
 from lotus2_ros.evaluation.frames import read_frames
 from lotus2_ros.evaluation.measure import Record, measure, measure_benchmark, measure_detail, measure_sequence
+from lotus2_ros.inference.estimator import Estimator
 
 SCENE_SIZE = (320, 240)
 SEQUENCE_FRAMES = 16
@@ -25,7 +25,7 @@ Item = TypeVar("Item", covariant=True)
 
 
 @dataclass(frozen=True)
-class Part:
+class EvaluationSet:
     """A row of a table: so many samples of one `group` (scenes, things, detail, sequences, frames, depth, normals).
 
     run(estimator, sample, steps) gives a record, and angles to be pooled, by stage.
@@ -58,7 +58,7 @@ class Rendered(Sequence[Item], Generic[Item]):
         return self._make(index)
 
 
-def scene_parts(estimator: Estimator, first_seed: int, count: int) -> list[Part]:
+def scene_parts(estimator: Estimator, first_seed: int, count: int) -> list[EvaluationSet]:
     """Held-out scenes of every kind: from anywhere, of things from near, and for detail, at the model's resolution."""
     if not 0 <= first_seed <= scenes.TRAINING_SEEDS - count:
         raise ValueError(f"expected held-out scenes, numbers below {scenes.TRAINING_SEEDS}, got {first_seed}")
@@ -72,33 +72,33 @@ def scene_parts(estimator: Estimator, first_seed: int, count: int) -> list[Part]
     ):
         for kind in scenes.KINDS:
             samples = Rendered(count, partial(_scene, first_seed, kind, size, group == "things"))
-            parts.append(Part(kind, group, samples, partial(_without_angles, run)))
+            parts.append(EvaluationSet(kind, group, samples, partial(_without_angles, run)))
     return parts
 
 
-def sequence_parts(first_seed: int, count: int) -> list[Part]:
+def sequence_parts(first_seed: int, count: int) -> list[EvaluationSet]:
     """Held-out sequences of a camera that moves through places of each kind."""
 
     def sequence(kind: str, index: int) -> list[scenes.View]:
         return list(scenes.sequence(first_seed + index, SEQUENCE_FRAMES, *SCENE_SIZE, kind))
 
     run = partial(_without_angles, measure_sequence)
-    return [Part(kind, "sequences", Rendered(count, partial(sequence, kind)), run) for kind in PLACES]
+    return [EvaluationSet(kind, "sequences", Rendered(count, partial(sequence, kind)), run) for kind in PLACES]
 
 
-def frame_parts(folders: Sequence[Path]) -> list[Part]:
+def frame_parts(folders: Sequence[Path]) -> list[EvaluationSet]:
     """Recorded frames, one a part."""
     frames = [frame for folder in folders for frame in read_frames(folder)]
-    return [Part(frame.name, "frames", [frame], partial(_without_angles, measure)) for frame in frames]
+    return [EvaluationSet(frame.name, "frames", [frame], partial(_without_angles, measure)) for frame in frames]
 
 
-def benchmark_part(benchmark: Benchmark, path: Path) -> Part:
+def benchmark_part(benchmark: Benchmark, path: Path) -> EvaluationSet:
     """A published data set."""
 
     def run(estimator: Estimator, sample: Sample, steps: int | None) -> tuple[Record, dict[str, Tensor]]:
         return measure_benchmark(estimator, sample, steps, benchmark)
 
-    return Part(benchmark.name, benchmark.task, benchmark.open(path), run)
+    return EvaluationSet(benchmark.name, benchmark.task, benchmark.open(path), run)
 
 
 def _scene(first_seed: int, kind: str, size: tuple[int, int], of_things: bool, index: int) -> Sample:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from lotus2_ros.estimator import Estimator
 from lotus2_ros.evaluation.measure import Record
-from lotus2_ros.evaluation.parts import Part
+from lotus2_ros.evaluation.parts import EvaluationSet
+from lotus2_ros.inference.estimator import Estimator
 
 Key = tuple[str, str, int]  # group, part, sample
 
@@ -39,7 +39,12 @@ def start(folder: Path, settings: dict[str, Any], resume: bool) -> None:
 
 
 def measure_all(
-    estimator: Estimator, parts: Sequence[Part], steps: int | None, folder: Path, process: int = 0, processes: int = 1
+    estimator: Estimator,
+    parts: Sequence[EvaluationSet],
+    steps: int | None,
+    folder: Path,
+    process: int = 0,
+    processes: int = 1,
 ) -> None:
     """Measure each sample that `folder` has no record of, of these every `processes`-th from `process` on.
 
@@ -74,7 +79,7 @@ def read_records(folder: Path) -> dict[Key, Record]:
     return dict(sorted(records.items()))
 
 
-def angle_file(folder: Path, part: Part, stage: str, index: int) -> Path:
+def angle_file(folder: Path, part: EvaluationSet, stage: str, index: int) -> Path:
     return folder / "angles" / f"{part.name}-{stage}-{index}.npy"
 
 

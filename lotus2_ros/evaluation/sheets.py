@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lotus2_ros.data.sample import Sample
-from lotus2_ros.estimate import Geometry
-from lotus2_ros.estimator import Estimator
 from lotus2_ros.evaluation.measure import stages
 from lotus2_ros.geometry.normals import normals_to_color
-from lotus2_ros.preview import colored, show
+from lotus2_ros.inference.estimator import Estimator
+from lotus2_ros.inference.geometry import Geometry
+from lotus2_ros.view.preview import colored, show
 
 TITLES = ("image", "true disparity", "core predictor", "sharpened", "true normals", "normals")
 CELL = 2.4  # inches

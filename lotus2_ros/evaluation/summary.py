@@ -12,7 +12,7 @@ import numpy as np
 
 from lotus2_ros.evaluation.angles import pooled_angular_error
 from lotus2_ros.evaluation.measure import Record
-from lotus2_ros.evaluation.parts import Part
+from lotus2_ros.evaluation.parts import EvaluationSet
 from lotus2_ros.evaluation.runs import Key, angle_file
 
 Means = dict[str, Any]  # by path, core/depth/abs_rel; `samples`: how many
@@ -37,7 +37,9 @@ def average(records: Sequence[Record]) -> Means:
     return {"samples": len(records), **{path: np.mean(values, axis=0).tolist() for path, values in found.items()}}
 
 
-def summarize(parts: Sequence[Part], records: Mapping[Key, Record], folder: Path) -> dict[str, dict[str, Means]]:
+def summarize(
+    parts: Sequence[EvaluationSet], records: Mapping[Key, Record], folder: Path
+) -> dict[str, dict[str, Means]]:
     """Means by group and part, of several parts in a group also of all of them; pooled normals of the data sets."""
     summary: dict[str, dict[str, Means]] = {}
     for part in parts:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from lotus2_ros.geometry.camera import Camera, CameraError
-from lotus2_ros.geometry.distortion import PLUMB_BOB, RATIONAL, Lens
+from lotus2_ros.geometry.lens import PLUMB_BOB, RATIONAL, Lens
 
 
 class SizeError(CameraError):

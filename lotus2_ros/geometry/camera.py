@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from lotus2_ros.geometry.distortion import Lens
+from lotus2_ros.geometry.lens import Lens
 
 
 class CameraError(ValueError):

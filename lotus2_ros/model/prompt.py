@@ -12,9 +12,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
 from transformers.utils import logging
 
-from lotus2_ros.model.bundle import read_json
-from lotus2_ros.model.shards import open_weights, weight_file
-from lotus2_ros.model.weights import CheckpointError
+from lotus2_ros.model.weights import CheckpointError, open_weights, read_json, weight_file
 
 # No attention mask is used: all of them are live, though all but the first are padding.
 T5_TOKENS = 512

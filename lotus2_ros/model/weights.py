@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import pickle
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -89,3 +91,36 @@ def assign_weights(
         strict=True,
         assign=True,
     )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file, or CheckpointError."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: file not found")
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise CheckpointError(f"{path}: not JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: expected a JSON object, got {type(content).__name__}")
+    return content
+
+
+def weight_file(component: Path, stem: str = "diffusion_pytorch_model") -> Path:
+    """The one file, or the index of the shards."""
+    index = component / f"{stem}.safetensors.index.json"
+    return index if index.is_file() else component / f"{stem}.safetensors"
+
+
+def open_weights(file: Path) -> Mapping[str, WeightFile]:
+    """In which file each tensor is. Raises CheckpointError unless all are complete and just what an index says."""
+    if file.suffix != ".json":
+        whole = WeightFile(file)
+        return dict.fromkeys(whole.header, whole)
+    listed = read_json(file).get("weight_map")
+    if not isinstance(listed, dict) or not all(isinstance(name, str) for name in listed.values()):
+        raise CheckpointError(f"{file}: expected a weight_map from keys to files")
+    shards = {name: WeightFile(file.parent / name) for name in sorted(set(listed.values()))}
+    for name, shard in shards.items():
+        check_keys(shard.path, shard.header, [key for key, home in listed.items() if home == name])
+    return {key: shards[name] for key, name in listed.items()}

@@ -1,4 +1,4 @@
-"""From a source to a bundle, part by part: folded, stored in its precision, measured, written."""
+"""From a source to a bundle, part by part: fused, stored in its precision, measured, written."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from lotus2_ros import __version__
-from lotus2_ros.model.bundle import MANIFEST
-from lotus2_ros.model.fold import Folding, Part
-from lotus2_ros.model.folded_bundle import FORMAT, describe, part_file
-from lotus2_ros.model.source import Source
+from lotus2_ros.model.lotus2.fuse import FusedPart, Fusion
+from lotus2_ros.model.lotus2.fused_bundle import FORMAT, describe, part_file
+from lotus2_ros.model.lotus2.source import Source
+from lotus2_ros.model.manifest import MANIFEST
 from lotus2_ros.prepare.disk import check_space
 from lotus2_ros.prepare.probe import ENDS, Probe
-from lotus2_ros.prepare.progress import Progress
+from lotus2_ros.prepare.progress import PrepareProgress
 from lotus2_ros.prepare.work import BUNDLE, Work, check_output, unfinished_size
 
 PROMPT, PROBE = "prompt.safetensors", "probe.safetensors"
@@ -50,12 +50,12 @@ def convert(
     }
     work = Work(output, plan)
     with leaving_nothing(work):
-        folding = Folding(replace(source, embed_prompt=lambda: _embed_prompt_once(source, work)), precision)
+        fusing = Fusion(replace(source, embed_prompt=lambda: _embed_prompt_once(source, work)), precision)
         manifest = describe(
-            folding.model,
+            fusing.model,
             metadata={**source.model.metadata, "sources": plan["sources"]},
             dtype=_storage(precision),
-            errors=_convert_parts(folding, work, device),
+            errors=_convert_parts(fusing, work, device),
         )
         (work.bundle / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
         work.finish()
@@ -67,7 +67,7 @@ def stored_size(source: Source, precision: str) -> int:
     """Bytes of a bundle's weights, within the few that the prompt's text makes a difference of."""
     conditioner = source.model.conditioner
     blank = (torch.zeros(conditioner.prompt_embeds.shape), torch.zeros(conditioner.pooled.shape))
-    model = Folding(replace(source, embed_prompt=lambda: blank), precision).model
+    model = Fusion(replace(source, embed_prompt=lambda: blank), precision).model
     dtype_of = model.dtype_of(_storage(precision))
     return sum(t.numel() * (dtype_of(name) or t.dtype).itemsize for name, t in model.state_dict().items())
 
@@ -75,7 +75,7 @@ def stored_size(source: Source, precision: str) -> int:
 def checksums(files: Mapping[str, Path]) -> dict[str, str]:
     """SHA-256 of each file."""
     digests = {}
-    with Progress("reading", len(files)) as progress:
+    with PrepareProgress("reading", len(files)) as progress:
         for name, path in files.items():
             digest = hashlib.sha256()
             with path.open("rb") as file:
@@ -104,16 +104,16 @@ def _embed_prompt_once(source: Source, work: Work) -> tuple[Tensor, Tensor]:
     return embedded["prompt_embeds"], embedded["pooled"]
 
 
-def _convert_parts(folding: Folding, work: Work, device: torch.device) -> dict[str, Any]:
+def _convert_parts(fusing: Fusion, work: Work, device: torch.device) -> dict[str, Any]:
     """All parts to files; what the precision costs."""
-    probe, state = Probe(folding.model, device), work.read(PROBE)
+    probe, state = Probe(fusing.model, device), work.read(PROBE)
     done = 0
     if state is not None:
         probe.state, done = state, int(state["done"])
-    with Progress("folding", len(folding.names)) as progress:
-        for number, name in enumerate(folding.names, start=1):
+    with PrepareProgress("fusing", len(fusing.names)) as progress:
+        for number, name in enumerate(fusing.names, start=1):
             if number > done or name in ENDS:
-                _convert_part(folding, name, work, probe, device)
+                _convert_part(fusing, name, work, probe, device)
             if number > done and name not in ENDS:
                 # The last thing of a part: a run that goes on does so after the part that is counted here.
                 work.write(PROBE, {**probe.state, "done": torch.tensor(number)})
@@ -121,10 +121,10 @@ def _convert_parts(folding: Folding, work: Work, device: torch.device) -> dict[s
     return probe.errors()
 
 
-def _convert_part(folding: Folding, name: str, work: Work, probe: Probe, device: torch.device) -> None:
-    dtype_of = folding.model.dtype_of(_storage(folding.model.plan.precision))
-    part = Part(name, {key: tensor.to(device) for key, tensor in folding.part(name).tensors.items()})
-    stored = {key: tensor.to(device, dtype_of(key)) for key, tensor in folding.store(part).items()}
+def _convert_part(fusing: Fusion, name: str, work: Work, probe: Probe, device: torch.device) -> None:
+    dtype_of = fusing.model.dtype_of(_storage(fusing.model.plan.precision))
+    part = FusedPart(name, {key: tensor.to(device) for key, tensor in fusing.part(name).tensors.items()})
+    stored = {key: tensor.to(device, dtype_of(key)) for key, tensor in fusing.store(part).items()}
     work.write(f"{BUNDLE}/{part_file(Path(), name)}", stored)
     probe.take(name, part.tensors, stored)
 

@@ -1,6 +1,6 @@
 """What a precision costs: a small picture goes through the network twice, in float32 and as the weights are stored.
 
-Both passes go block by block beside the folding, so that no more of the float32 model is in memory than one block.
+Both passes go block by block beside the fusing, so that no more of the float32 model is in memory than one block.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from lotus2_ros.model import flux
-from lotus2_ros.model.conditioning import round_timestep
-from lotus2_ros.model.folded import FoldedLotus2
-from lotus2_ros.model.lotus2 import CORE, CORE_TIMESTEP, adapter_name
-from lotus2_ros.model.modulation import Modulated
-from lotus2_ros.model.precision import resolve_dtype
+from lotus2_ros.model.layers.adaln import AdaLN
+from lotus2_ros.model.layers.precision import resolve_dtype
+from lotus2_ros.model.lotus2 import flux
+from lotus2_ros.model.lotus2.base import CORE, CORE_TIMESTEP, adapter_name
+from lotus2_ros.model.lotus2.conditioning import round_timestep
+from lotus2_ros.model.lotus2.fused import FusedLotus2
 from lotus2_ros.model.weights import CheckpointError
 
 HEIGHT, WIDTH = 96, 128
@@ -25,10 +25,10 @@ HEIGHT, WIDTH = 96, 128
 ENDS = ("vae", "ends")
 
 
-class Stream:
+class ProbeStream:
     """One pass of all stages of all tasks at once, as a batch, through a model whose blocks come and go."""
 
-    def __init__(self, model: FoldedLotus2, precision: str, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, model: FusedLotus2, precision: str, dtype: torch.dtype, device: torch.device) -> None:
         plan = replace(model.plan, precision=precision)
         self._model = model.planned(plan)
         self._dtype_of, self._device = self._model.dtype_of(dtype), device
@@ -45,7 +45,7 @@ class Stream:
             return
         if not self.tokens.numel():
             self._enter()
-        block = cast(Modulated, model.transformer.get_submodule(part))
+        block = cast(AdaLN, model.transformer.get_submodule(part))
         table = (self._timesteps() @ block.modulation).to(self.tokens.dtype)
         rotary = model.transformer.rotary(HEIGHT // model.multiple, WIDTH // model.multiple)
         self.tokens = block(self.tokens, table, rotary, self.adapters)
@@ -83,12 +83,12 @@ class Stream:
 class Probe:
     """A stream in float32 and one as stored, in the dtype that models compute in on this device."""
 
-    def __init__(self, model: FoldedLotus2, device: torch.device) -> None:
+    def __init__(self, model: FusedLotus2, device: torch.device) -> None:
         precision = model.plan.precision
         dtype = torch.float32 if precision == "float32" else resolve_dtype("auto", device)
         self._compute = str(dtype).removeprefix("torch.")
-        self._exact = Stream(model, "float32", torch.float32, device)
-        self._stored = Stream(model, precision, dtype, device)
+        self._exact = ProbeStream(model, "float32", torch.float32, device)
+        self._stored = ProbeStream(model, precision, dtype, device)
         self._device = device
 
     def take(self, part: str, exact: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class Progress:
+class PrepareProgress:
     """A number of steps, each with a name."""
 
     def __init__(self, what: str, steps: int) -> None:

@@ -14,25 +14,23 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 from std_msgs.msg import Header
 
-from lotus2_ros.estimate import Geometry
-from lotus2_ros.estimator import Estimator
-from lotus2_ros.geometry.scale import Scale
+from lotus2_ros.inference.estimator import Estimator
+from lotus2_ros.inference.geometry import Geometry
 from lotus2_ros.msg import FrameReport
-from lotus2_ros.worker import Mailboxes
+from lotus2_ros.ros.threads import LatestQueue
+from lotus2_ros.scale.scale import Scale
 
 WINDOW = 100  # latencies remembered
 PERIOD = 1.0  # seconds between two diagnostics
 
 
-class Health:
+class Diagnostics:
     """What happened since activation. Written by the node's, the model's and the sender's thread."""
 
-    def __init__(
-        self, node: Node, estimator: Estimator, mailboxes: Mailboxes, warn_period: Callable[[], float]
-    ) -> None:
+    def __init__(self, node: Node, estimator: Estimator, queue: LatestQueue, warn_period: Callable[[], float]) -> None:
         self._node = node
         self._estimator = estimator
-        self._mailboxes = mailboxes
+        self._queue = queue
         self._warn_period = warn_period
         self._lock = threading.Lock()
         self._warned: dict[str, float] = {}
@@ -69,7 +67,7 @@ class Health:
 
     @property
     def dropped(self) -> int:
-        return sum(self._mailboxes.dropped.values())
+        return sum(self._queue.dropped.values())
 
     def report(self, geometry: Geometry, latency: Mapping[str, float], header: Header) -> FrameReport:
         """What was done with one frame, with the counters; ``latency`` in seconds."""

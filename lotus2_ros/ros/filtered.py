@@ -12,10 +12,10 @@ from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
 from torch import Tensor
 
-from lotus2_ros.cloud_filter import CloudFilter, MissingError
 from lotus2_ros.config import CloudConfig
+from lotus2_ros.ros.cloud_filter import CloudFilterProcess, MissingError
 from lotus2_ros.ros.messages import tensor_to_cloud
-from lotus2_ros.worker import Mailboxes
+from lotus2_ros.ros.threads import LatestQueue
 
 
 class Cloud(NamedTuple):
@@ -26,7 +26,7 @@ class Cloud(NamedTuple):
     header: Header
 
 
-class FilteredClouds:
+class CloudFilterThread:
     """The thread that filters the newest cloud of each stage, at most one every ``cloud.filter_period`` seconds.
 
     Nobody waits for it: a cloud that comes while it works replaces the one before. ``publish`` sends one result;
@@ -45,7 +45,7 @@ class FilteredClouds:
         self._config = config
         self._missing = missing
         self._failed = failed
-        self._mailboxes: Mailboxes[Cloud] = Mailboxes()
+        self._queue: LatestQueue[Cloud] = LatestQueue()
         self._last: dict[str, float] = {}  # by stage, by the steady clock
         self._ended = False
         self._thread = threading.Thread(target=self._guarded, name="filter", daemon=True)
@@ -55,7 +55,7 @@ class FilteredClouds:
 
     def stop(self, timeout: float) -> bool:
         """Finish the cloud under way and end the thread; False if that took longer than ``timeout`` seconds."""
-        self._mailboxes.close()
+        self._queue.close()
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
@@ -67,10 +67,10 @@ class FilteredClouds:
     def put(self, cloud: Cloud) -> None:
         """Leave a cloud, on the host, to be filtered."""
         self._last[cloud.stage] = time.monotonic()
-        self._mailboxes.put(cloud.stage, cloud)
+        self._queue.put(cloud.stage, cloud)
 
     def _guarded(self) -> None:
-        filter_cloud = CloudFilter()
+        filter_cloud = CloudFilterProcess()
         try:
             self._run(filter_cloud)
         except MissingError as error:
@@ -81,8 +81,8 @@ class FilteredClouds:
             self._ended = True
             filter_cloud.close()
 
-    def _run(self, filter_cloud: CloudFilter) -> None:
-        while (cloud := self._mailboxes.take(timeout=None)) is not None:
+    def _run(self, filter_cloud: CloudFilterProcess) -> None:
+        while (cloud := self._queue.take(timeout=None)) is not None:
             config = self._config()
             rows = cloud.packed.flatten(0, 1)[:, :4]
             rows = rows[torch.isfinite(rows[:, :3]).all(dim=-1)]

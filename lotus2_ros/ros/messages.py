@@ -15,7 +15,7 @@ from torch import Tensor
 from lotus2_ros.geometry.calibration import Calibration, SizeError
 from lotus2_ros.geometry.camera import Camera, CameraError
 from lotus2_ros.geometry.depth import valid_depth
-from lotus2_ros.geometry.distortion import LensError
+from lotus2_ros.geometry.lens import LensError
 from lotus2_ros.ros.bridge import ENCODINGS, CvBridge, create_cloud
 
 # sensor_msgs has two names for each of these; older distributions only know the second.

@@ -13,13 +13,13 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 from lotus2_ros.config import NONE, Config, ConfigError
-from lotus2_ros.device import use_threads
-from lotus2_ros.estimator import Estimator, load_estimator
+from lotus2_ros.config.installed import FASTDDS_PROFILE, fastdds_profile
+from lotus2_ros.inference.estimator import Estimator, load_estimator
+from lotus2_ros.model.engine.device import use_threads
 from lotus2_ros.ros import parameters
 from lotus2_ros.ros.diagnostics import diagnostic_array
-from lotus2_ros.ros.outputs import Outputs
 from lotus2_ros.ros.pipeline import Pipeline
-from lotus2_ros.share import FASTDDS_PROFILE, fastdds_profile
+from lotus2_ros.ros.publishers import Publishers
 
 
 class PerceptionNode(LifecycleNode):
@@ -29,7 +29,7 @@ class PerceptionNode(LifecycleNode):
         super().__init__("perception", **node_options)
         self._config: Config = parameters.declare(self)
         self._estimator: Estimator | None = None
-        self._outputs: Outputs | None = None
+        self._outputs: Publishers | None = None
         self._pipeline: Pipeline | None = None
         self._failure: Exception | None = None
         # The pipeline's threads cannot change the node's state: they wake the node's own thread to do it.
@@ -56,7 +56,7 @@ class PerceptionNode(LifecycleNode):
             self.get_logger().error(f"cannot configure: {problem}")
             self._free()  # only now: the error's traceback held what was loaded
             return TransitionCallbackReturn.FAILURE
-        self._outputs = Outputs(self)
+        self._outputs = Publishers(self)
         model, seconds = self._estimator.model, time.perf_counter() - start
         self.get_logger().info(
             f"model {model.name} ({model.precision}) on {self._estimator.device}, "

@@ -11,15 +11,13 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.publisher import Publisher
 
 from lotus2_ros.config import Config
-from lotus2_ros.device import Download, copy_stream, finish, use_threads
-from lotus2_ros.estimate import Geometry
-from lotus2_ros.estimator import Estimator
-from lotus2_ros.geometry.aligner import Aligner
 from lotus2_ros.geometry.camera import Camera
+from lotus2_ros.inference.estimator import Estimator
+from lotus2_ros.inference.geometry import Geometry
+from lotus2_ros.model.engine.device import Download, copy_stream, finish, use_threads
 from lotus2_ros.model.interface import ImageSizeError
-from lotus2_ros.ros.diagnostics import PERIOD, Health, sharpener_note
-from lotus2_ros.ros.filtered import Cloud, FilteredClouds
-from lotus2_ros.ros.inputs import Frame, Pairing, image_is_rectified, subscribe
+from lotus2_ros.ros.diagnostics import PERIOD, Diagnostics, sharpener_note
+from lotus2_ros.ros.filtered import Cloud, CloudFilterThread
 from lotus2_ros.ros.messages import (
     MessageError,
     calibration_from_info,
@@ -27,9 +25,11 @@ from lotus2_ros.ros.messages import (
     image_to_tensor,
     stamp_seconds,
 )
-from lotus2_ros.ros.outputs import FILTERED, Outputs
+from lotus2_ros.ros.publishers import FILTERED, Publishers
 from lotus2_ros.ros.references import References
-from lotus2_ros.worker import Mailboxes, Sender, Worker
+from lotus2_ros.ros.synchronizer import CameraFrame, Synchronizer, image_is_rectified, subscribe
+from lotus2_ros.ros.threads import LatestQueue, ModelThread, SenderThread
+from lotus2_ros.scale.filter import ScaleFilter
 
 CAMERA = "camera"
 STOP_TIMEOUT = 30.0  # seconds; longer than any one step of the model
@@ -39,7 +39,7 @@ STOP_TIMEOUT = 30.0  # seconds; longer than any one step of the model
 class Pending:
     """A coarse result that the sharpener may refine."""
 
-    frame: Frame
+    frame: CameraFrame
     geometry: Geometry
     tasks: list[str]
 
@@ -48,7 +48,7 @@ class Pending:
 class Outgoing:
     """A geometry on its way out, with what is subscribed to of it."""
 
-    frame: Frame
+    frame: CameraFrame
     geometry: Geometry
     before: dict[str, float]  # seconds per stage before the estimator's
     contents: Download
@@ -65,7 +65,7 @@ class Pipeline:
         self,
         node: LifecycleNode,
         estimator: Estimator,
-        outputs: Outputs,
+        outputs: Publishers,
         diagnostics: Publisher,
         config: Callable[[], Config],
         failed: Callable[[Exception], None],
@@ -75,22 +75,22 @@ class Pipeline:
         self._outputs = outputs
         self._diagnostics = diagnostics
         self._config = config
-        mailboxes: Mailboxes[Frame] = Mailboxes()
-        self._health = Health(node, estimator, mailboxes, lambda: config().node.warn_period)
+        queue: LatestQueue[CameraFrame] = LatestQueue()
+        self._health = Diagnostics(node, estimator, queue, lambda: config().node.warn_period)
         self._references = References(node, self._health, config)
-        self._aligner = Aligner()
+        self._aligner = ScaleFilter()
         self._rectified = image_is_rectified(node, config().input)
         self._camera: tuple[object, Camera] | None = None
         self._copies = copy_stream(estimator.device)
-        self._sender = Sender(self._send, failed)
-        self._filtered = FilteredClouds(
+        self._sender = SenderThread(self._send, failed)
+        self._filtered = CloudFilterThread(
             outputs.publish_filtered,
             lambda: config().cloud,
             missing=lambda reason: node.get_logger().error(f"nothing comes on ~/{FILTERED}: {reason}"),
             failed=failed,
         )
-        self._worker = Worker(
-            mailboxes,
+        self._worker = ModelThread(
+            queue,
             self._predict,
             self._sharpen,
             period=lambda: config().sharp.period,
@@ -101,7 +101,7 @@ class Pipeline:
         self._filtered.start()
         self._sender.start()
         self._worker.start()
-        pairing = Pairing(config, lambda frame: mailboxes.put(CAMERA, frame), self._health)
+        pairing = Synchronizer(config, lambda frame: queue.put(CAMERA, frame), self._health)
         self._subscriptions = subscribe(node, config(), pairing, self._references)
         # By the steady clock: diagnostics go on while a simulated clock is paused.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -126,7 +126,7 @@ class Pipeline:
 
     # In the model's thread
 
-    def _predict(self, frame: Frame) -> Pending | None:
+    def _predict(self, frame: CameraFrame) -> Pending | None:
         """One frame's way; gives back what the sharpener may refine, or None."""
         config = self._config()
         sharp = set() if sharpener_note(self._estimator) else self._outputs.tasks("sharpener")
@@ -147,7 +147,7 @@ class Pipeline:
                 wanted.add("normals")
             tasks = [task for task in self._estimator.model.tasks if task in wanted]
             geometry = self._estimator.predict(
-                image, camera, reference, tasks=tasks, aligner=self._aligner, stamp=stamp
+                image, camera, reference, tasks=tasks, scale_filter=self._aligner, stamp=stamp
             )
         except MessageError as error:
             self._health.reject(error.reason, str(error))
@@ -167,7 +167,7 @@ class Pipeline:
             else:
                 self._hand_over(pending.frame, geometry, {})
 
-    def _hand_over(self, frame: Frame, geometry: Geometry, before: dict[str, float]) -> None:
+    def _hand_over(self, frame: CameraFrame, geometry: Geometry, before: dict[str, float]) -> None:
         """Make what is subscribed to of a geometry, and leave the rest to the sender."""
         with geometry.stopwatch("pack"):
             is_due = self._filtered.is_due(geometry.stage)
@@ -176,7 +176,7 @@ class Pipeline:
         # Asked for more at once, a GPU would queue it, and the frame in the mailbox would no longer be the newest.
         finish(self._estimator.device)
 
-    def _camera_of(self, frame: Frame, height: int, width: int) -> Camera:
+    def _camera_of(self, frame: CameraFrame, height: int, width: int) -> Camera:
         """The frame's camera; the last one as long as nothing changed, because its rays take a while to compute."""
         info = frame.info
         key = height, width, None if info is None else calibration_from_info(info)

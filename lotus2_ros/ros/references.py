@@ -18,10 +18,10 @@ from torch import Tensor
 from lotus2_ros.config import Config, ScaleConfig
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.projection import sparse_depth
-from lotus2_ros.geometry.reference import Reference
-from lotus2_ros.ros.diagnostics import Health
+from lotus2_ros.ros.diagnostics import Diagnostics
 from lotus2_ros.ros.messages import MessageError, depth_to_tensor, points_to_tensor, stamp_seconds
 from lotus2_ros.ros.transforms import BY_TF, Transforms
+from lotus2_ros.scale.reference import Reference
 
 # What comes on which topic, in order of trust.
 TOPICS = {"reference_depth": "reference/depth", "reference_points": "reference/points"}
@@ -46,7 +46,7 @@ class Measurement:
 class References:
     """The newest references of each source. Filled by the node's thread, read by the model's."""
 
-    def __init__(self, node: Node, health: Health, config: Callable[[], Config]) -> None:
+    def __init__(self, node: Node, health: Diagnostics, config: Callable[[], Config]) -> None:
         self._health = health
         self._config = config
         self._transforms = Transforms(node)

@@ -32,7 +32,7 @@ class Surface:
 
 
 @dataclass(frozen=True)
-class Part:
+class ScenePart:
     """A mesh in world coordinates; its pattern lies in its own frame (columns of `rotation`, at `origin`)."""
 
     vertices: np.ndarray
@@ -47,7 +47,7 @@ class Builder:
     """Collects parts, x and y on the ground and z up, metres; `at` gives a builder in a moved frame of that world."""
 
     rng: np.random.Generator
-    parts: list[Part] = field(default_factory=list)
+    parts: list[ScenePart] = field(default_factory=list)
     rotation: np.ndarray = field(default_factory=lambda: np.eye(3))
     origin: np.ndarray = field(default_factory=lambda: np.zeros(3))
 
@@ -83,7 +83,7 @@ class Builder:
 
     def _place(self, vertices: np.ndarray, triangles: np.ndarray, surface: Surface) -> None:
         self.parts.append(
-            Part(vertices @ self.rotation.T + self.origin, triangles, self.rotation, self.origin, surface)
+            ScenePart(vertices @ self.rotation.T + self.origin, triangles, self.rotation, self.origin, surface)
         )
 
     def uniform(self, low: float, high: float) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from lotus2_ros.geometry.camera import Camera
-from lotus2_ros.geometry.distortion import EQUIDISTANT, PLUMB_BOB, Lens
+from lotus2_ros.geometry.lens import EQUIDISTANT, PLUMB_BOB, Lens
 from lotus2_ros.scenes.render import Renderer
 from lotus2_ros.scenes.world import Pose, World
 

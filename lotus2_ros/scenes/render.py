@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.scenes import textures
-from lotus2_ros.scenes.builder import Part
+from lotus2_ros.scenes.builder import ScenePart
 from lotus2_ros.scenes.photo import photograph
 from lotus2_ros.scenes.world import Light, Pose, World
 
@@ -216,7 +216,7 @@ class Renderer:
         )
 
 
-def _raycasting(parts: list[Part]) -> o3d.t.geometry.RaycastingScene:
+def _raycasting(parts: list[ScenePart]) -> o3d.t.geometry.RaycastingScene:
     starts = np.cumsum([0] + [len(part.vertices) for part in parts])
     vertices = np.concatenate([part.vertices for part in parts]).astype(np.float32)
     triangles = np.concatenate([part.triangles + start for part, start in zip(parts, starts, strict=False)])

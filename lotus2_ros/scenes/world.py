@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lotus2_ros.scenes.builder import Part
+from lotus2_ros.scenes.builder import ScenePart
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class World:
     """
 
     kind: str
-    parts: list[Part]
+    parts: list[ScenePart]
     lights: list[Light]
     ambient: np.ndarray
     choose_pose: Callable[[np.random.Generator], Pose]

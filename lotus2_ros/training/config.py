@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from lotus2_ros.training.lotus1 import Lotus1Objective
+from lotus2_ros.training.lotus import LotusObjective
 from lotus2_ros.training.objectives import Autoencoder, Objective, StochasticFlow
 
 Task = Literal["depth", "normals"]
@@ -164,7 +164,7 @@ class TrainingConfig(Section):
     def _fits_the_network(self) -> TrainingConfig:
         source = self.network.source
         for objective in (stage.objective for stage in self.stages):
-            of_unets = isinstance(objective, Lotus1Objective)
+            of_unets = isinstance(objective, LotusObjective)
             fits = (of_unets or isinstance(objective, Autoencoder)) if source == "unet" else not of_unets
             if not fits:
                 raise ValueError(f"expected objectives for network.source {source}, got {objective.kind}")

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from lotus2_ros.model.interface import GeometryModel
 from lotus2_ros.training.batches import Batch
-from lotus2_ros.training.latents import Part, mean_square
+from lotus2_ros.training.latents import TrainedPart, mean_square
 
 # Slopes are compared on depths shrunk so often: the finest sees edges, the coarsest the tilt of walls.
 SCALES = (1, 2, 4)
@@ -50,7 +50,7 @@ class EndToEndLoss(BaseModel):
     relative: float = Field(default=0.0, ge=0)
     decoder: bool = False
 
-    def part(self) -> Part:
+    def part(self) -> TrainedPart:
         return "core_and_decoder" if self.decoder else "core"
 
     def of_prediction(self, model: GeometryModel, predicted: Tensor, truth: Tensor, batch: Batch) -> Tensor:

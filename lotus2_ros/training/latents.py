@@ -12,7 +12,7 @@ from lotus2_ros.model.interface import GeometryModel
 from lotus2_ros.training.batches import Batch
 
 # A part of the model that a stage trains.
-Part = Literal["vae", "core", "core_and_decoder", "sharpener"]
+TrainedPart = Literal["vae", "core", "core_and_decoder", "sharpener"]
 
 
 @torch.no_grad()

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lotus2_ros.model.interface import GeometryModel
-from lotus2_ros.model.precision import multiplies_bfloat16
+from lotus2_ros.model.layers.precision import multiplies_bfloat16
 from lotus2_ros.training.batches import Batch, Batches
 from lotus2_ros.training.checkpoint import resume, save
 from lotus2_ros.training.config import StageConfig, TrainingConfig
 from lotus2_ros.training.optimizer import optimizers_for
-from lotus2_ros.training.progress import Progress
+from lotus2_ros.training.progress import TrainingLog
 
 FLOOR = 0.01  # of the learning rate, where the cosine ends
 GRADIENT_NORM = 1.0
@@ -66,7 +66,7 @@ def train(
     worth_it = multiplies_bfloat16(accelerator.device) or model.dtype == torch.bfloat16
     mixed = stage.mixed_precision == "bf16" and worth_it
     losses: list[Tensor] = []
-    with Progress(folder, stage.name, start, stage.steps, shown=accelerator.is_main_process) as progress:
+    with TrainingLog(folder, stage.name, start, stage.steps, shown=accelerator.is_main_process) as progress:
         for number, batch in _numbered(batches, start * stage.accumulate, stage.steps * stage.accumulate, config):
             done, part = divmod(number + 1, stage.accumulate)
             rate = stage.learning_rate * _schedule(number // stage.accumulate, stage)

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lotus2_ros.model.adapted import LORA_TARGETS, AdaptedLotus2, is_base
 from lotus2_ros.model.interface import GeometryModel
-from lotus2_ros.model.lotus1 import Lotus1
-from lotus2_ros.model.lotus2 import CORE, SHARPENER, adapter_name
+from lotus2_ros.model.lotus.lotus import Lotus
+from lotus2_ros.model.lotus2.base import CORE, SHARPENER, adapter_name
+from lotus2_ros.model.lotus2.trainable import LORA_TARGETS, TrainableLotus2, is_base
 from lotus2_ros.training.batches import Batch
 from lotus2_ros.training.config import NetworkConfig, StageConfig, Task, UnetConfig
-from lotus2_ros.training.latents import Part, encode
+from lotus2_ros.training.latents import TrainedPart, encode
 from lotus2_ros.training.objectives import StochasticFlow
 
 # A small base takes its second task best when the adapter reaches every linear of the blocks and the output.
@@ -25,11 +25,11 @@ CORE_TARGETS = LORA_TARGETS + r"|single_transformer_blocks\.\d+\.(proj_mlp|proj_
 PROMPT_TOKENS, PROMPT_CHANNELS = 2, 16
 
 
-def build(network: NetworkConfig, tasks: tuple[Task, ...], stages: tuple[StageConfig, ...]) -> AdaptedLotus2:
+def build(network: NetworkConfig, tasks: tuple[Task, ...], stages: tuple[StageConfig, ...]) -> TrainableLotus2:
     """The untrained model: the base is the first task's core, all else adapters on it."""
     given = network.latent_channels * network.patch**2
     beside = any(isinstance(stage.objective, StochasticFlow) for stage in stages)
-    model = AdaptedLotus2.from_config(
+    model = TrainableLotus2.from_config(
         vae_config(network),
         {
             "patch_size": 1,
@@ -65,7 +65,7 @@ def build(network: NetworkConfig, tasks: tuple[Task, ...], stages: tuple[StageCo
     return model
 
 
-def build_lotus1(network: UnetConfig, tasks: tuple[Task, ...]) -> Lotus1:
+def build_lotus(network: UnetConfig, tasks: tuple[Task, ...]) -> Lotus:
     """The untrained Lotus-D or Lotus-G, a U-Net for each task; attention on all levels but the finest."""
     levels, channels = len(network.widths), network.latent_channels
     down = ("DownBlock2D",) + ("CrossAttnDownBlock2D",) * (levels - 1)
@@ -83,7 +83,7 @@ def build_lotus1(network: UnetConfig, tasks: tuple[Task, ...]) -> Lotus1:
         "class_embed_type": "projection",
         "projection_class_embeddings_input_dim": 4,
     }
-    return Lotus1(
+    return Lotus(
         {"vae": vae_config(network), "unet": unet},
         tasks=tasks,
         predicts="disparity",
@@ -112,9 +112,9 @@ def vae_config(network: NetworkConfig | UnetConfig) -> dict[str, Any]:
 
 
 @contextmanager
-def shallow(model: AdaptedLotus2 | Lotus1, single_blocks: int | None) -> Iterator[None]:
+def shallow(model: TrainableLotus2 | Lotus, single_blocks: int | None) -> Iterator[None]:
     """In it the transformer has only its first `single_blocks`, all if None, and so has what `parameters_of` gives."""
-    if single_blocks is None or isinstance(model, Lotus1):  # a U-Net has none: the configuration sees to it
+    if single_blocks is None or isinstance(model, Lotus):  # a U-Net has none: the configuration sees to it
         yield
         return
     transformer: Any = model.transformer
@@ -126,10 +126,10 @@ def shallow(model: AdaptedLotus2 | Lotus1, single_blocks: int | None) -> Iterato
         transformer.single_transformer_blocks = blocks
 
 
-def parameters_of(model: AdaptedLotus2 | Lotus1, part: Part) -> dict[str, Tensor]:
+def parameters_of(model: TrainableLotus2 | Lotus, part: TrainedPart) -> dict[str, Tensor]:
     """What a stage trains. The core: adapters and continuity modules, with a base that is itself the core predictor of
     some task, and the VAE's decoder if that is said; the sharpener: its adapters."""
-    adapters = model.adapters if isinstance(model, AdaptedLotus2) else {}
+    adapters = model.adapters if isinstance(model, TrainableLotus2) else {}
     frozen = all(adapter_name(CORE, task) in adapters for task in model.tasks)
 
     def belongs(name: str) -> bool:

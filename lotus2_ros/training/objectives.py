@@ -13,32 +13,32 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from lotus2_ros.model.adapted import AdaptedLotus2
-from lotus2_ros.model.lotus2 import CORE, CORE_TIMESTEP
+from lotus2_ros.model.lotus2.base import CORE, CORE_TIMESTEP
+from lotus2_ros.model.lotus2.trainable import TrainableLotus2
 from lotus2_ros.training.batches import Batch
 from lotus2_ros.training.decoded import EndToEndLoss
-from lotus2_ros.training.latents import Part, encode, mean_square
-from lotus2_ros.training.lotus1 import Lotus1EndToEnd, Lotus1Step
+from lotus2_ros.training.latents import TrainedPart, encode, mean_square
+from lotus2_ros.training.lotus import LotusEndToEnd, LotusStep
 
 
 class _Objective(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    def part(self) -> Part:
+    def part(self) -> TrainedPart:
         return "core"
 
-    def loss(self, model: AdaptedLotus2, batch: Batch) -> Tensor:
+    def loss(self, model: TrainableLotus2, batch: Batch) -> Tensor:
         """A scalar to minimise."""
         image, truth = encode(model, batch)
         return mean_square(self.error(model, batch.task, image, truth, batch.generator()), model, batch)
 
     def error(
-        self, model: AdaptedLotus2, task: str, image: Tensor, truth: Tensor, generator: torch.Generator
+        self, model: TrainableLotus2, task: str, image: Tensor, truth: Tensor, generator: torch.Generator
     ) -> Tensor:
         """What is squared: (B, C, h, w) of latents of the same shape."""
         raise NotImplementedError
 
-    def predict(self, model: AdaptedLotus2, image: Tensor, task: str, generator: torch.Generator) -> Tensor:
+    def predict(self, model: TrainableLotus2, image: Tensor, task: str, generator: torch.Generator) -> Tensor:
         """The annotation latent (B, C, h, w) of an image latent of the same shape."""
         raise NotImplementedError
 
@@ -54,14 +54,14 @@ class StochasticFlow(_Objective):
     steps: int = Field(ge=1)
 
     def error(
-        self, model: AdaptedLotus2, task: str, image: Tensor, truth: Tensor, generator: torch.Generator
+        self, model: TrainableLotus2, task: str, image: Tensor, truth: Tensor, generator: torch.Generator
     ) -> Tensor:
         noise = torch.randn(truth.shape, generator=generator).to(truth)
         time = _times(truth, generator)
         between = torch.lerp(truth, noise, time)
         return _at(model, torch.cat((between, image), dim=1), task, time) - (noise - truth)
 
-    def predict(self, model: AdaptedLotus2, image: Tensor, task: str, generator: torch.Generator) -> Tensor:
+    def predict(self, model: TrainableLotus2, image: Tensor, task: str, generator: torch.Generator) -> Tensor:
         latent = torch.randn(image.shape, generator=generator).to(image)
         return _euler(lambda z, time: _at(model, torch.cat((z, image), dim=1), task, time), latent, self.steps)
 
@@ -76,12 +76,12 @@ class DeterministicFlow(_Objective):
     steps: int = Field(ge=1)
 
     def error(
-        self, model: AdaptedLotus2, task: str, image: Tensor, truth: Tensor, generator: torch.Generator
+        self, model: TrainableLotus2, task: str, image: Tensor, truth: Tensor, generator: torch.Generator
     ) -> Tensor:
         time = _times(truth, generator)
         return _at(model, torch.lerp(truth, image, time), task, time) - (image - truth)
 
-    def predict(self, model: AdaptedLotus2, image: Tensor, task: str, generator: torch.Generator) -> Tensor:
+    def predict(self, model: TrainableLotus2, image: Tensor, task: str, generator: torch.Generator) -> Tensor:
         return _euler(lambda z, time: _at(model, z, task, time), image, self.steps)
 
 
@@ -94,7 +94,7 @@ class _OnePass(_Objective):
     prediction: Literal["clean", "residual"]
     continuity: bool
 
-    def predict(self, model: AdaptedLotus2, image: Tensor, task: str, generator: torch.Generator) -> Tensor:
+    def predict(self, model: TrainableLotus2, image: Tensor, task: str, generator: torch.Generator) -> Tensor:
         predicted = model.transform(image, CORE, task, CORE_TIMESTEP)
         if self.prediction == "residual":
             predicted = image - predicted
@@ -107,7 +107,7 @@ class SingleStep(_OnePass):
     kind: Literal["single_step"]
 
     def error(
-        self, model: AdaptedLotus2, task: str, image: Tensor, truth: Tensor, generator: torch.Generator
+        self, model: TrainableLotus2, task: str, image: Tensor, truth: Tensor, generator: torch.Generator
     ) -> Tensor:
         return self.predict(model, image, task, generator) - truth
 
@@ -117,7 +117,7 @@ class EndToEnd(EndToEndLoss, _OnePass):
 
     kind: Literal["end_to_end"]
 
-    def loss(self, model: AdaptedLotus2, batch: Batch) -> Tensor:
+    def loss(self, model: TrainableLotus2, batch: Batch) -> Tensor:
         image, truth = encode(model, batch)
         return self.of_prediction(model, self.predict(model, image, batch.task, batch.generator()), truth, batch)
 
@@ -130,11 +130,11 @@ class Sharpener(_Objective):
 
     kind: Literal["sharpener"]
 
-    def part(self) -> Part:
+    def part(self) -> TrainedPart:
         return "sharpener"
 
     def error(
-        self, model: AdaptedLotus2, task: str, image: Tensor, truth: Tensor, generator: torch.Generator
+        self, model: TrainableLotus2, task: str, image: Tensor, truth: Tensor, generator: torch.Generator
     ) -> Tensor:
         with torch.no_grad():
             coarse = model.core(image, task).to(truth)
@@ -142,7 +142,7 @@ class Sharpener(_Objective):
         between = torch.lerp(truth, coarse, time)
         return model.velocity(between, task, time.flatten()) - (coarse - truth)
 
-    def predict(self, model: AdaptedLotus2, image: Tensor, task: str, generator: torch.Generator) -> Tensor:
+    def predict(self, model: TrainableLotus2, image: Tensor, task: str, generator: torch.Generator) -> Tensor:
         sharp = [latent for latent in model.sharpen(model.core(image, task), task) if latent is not None]
         return sharp[-1]
 
@@ -158,10 +158,10 @@ class Autoencoder(_Objective):
     crop: int = Field(ge=8)
     noise: float = Field(gt=0)
 
-    def part(self) -> Part:
+    def part(self) -> TrainedPart:
         return "vae"
 
-    def loss(self, model: AdaptedLotus2, batch: Batch) -> Tensor:
+    def loss(self, model: TrainableLotus2, batch: Batch) -> Tensor:
         generator = batch.generator()
         truth = torch.cat([self._crop(values, generator) for values in (batch.image, batch.annotation)])
         posterior = model.vae.encode(truth).latent_dist
@@ -172,7 +172,7 @@ class Autoencoder(_Objective):
         size = posterior.mean.square().mean()
         return error.abs().mean() + 0.5 * gradient + 0.5 * error.square().mean() + 1e-3 * size + 1e-2 * spread
 
-    def predict(self, model: AdaptedLotus2, image: Tensor, task: str, generator: torch.Generator) -> Tensor:
+    def predict(self, model: TrainableLotus2, image: Tensor, task: str, generator: torch.Generator) -> Tensor:
         return image
 
     def _crop(self, values: Tensor, generator: torch.Generator) -> Tensor:
@@ -186,7 +186,7 @@ class Autoencoder(_Objective):
 
 
 Objective = (
-    StochasticFlow | DeterministicFlow | SingleStep | Sharpener | Autoencoder | EndToEnd | Lotus1Step | Lotus1EndToEnd
+    StochasticFlow | DeterministicFlow | SingleStep | Sharpener | Autoencoder | EndToEnd | LotusStep | LotusEndToEnd
 )
 
 
@@ -195,7 +195,7 @@ def _times(latent: Tensor, generator: torch.Generator) -> Tensor:
     return torch.rand(len(latent), 1, 1, 1, generator=generator).to(latent)
 
 
-def _at(model: AdaptedLotus2, latent: Tensor, task: str, time: Tensor) -> Tensor:
+def _at(model: TrainableLotus2, latent: Tensor, task: str, time: Tensor) -> Tensor:
     """The core's adapter at a time (B, 1, 1, 1), or any that flattens to 1 or B."""
     return model.transform(latent, CORE, task, time.flatten() * model.scheduler.config.num_train_timesteps)
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lotus2_ros.model.precision import multiplies_bfloat16
+from lotus2_ros.model.layers.precision import multiplies_bfloat16
 from lotus2_ros.training.config import StageConfig
 
 # Of a transformer and of a U-Net. What only adds to every place the same for a time or a prompt is left to AdamW, and

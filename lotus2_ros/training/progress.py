@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 
-class Progress:
+class TrainingLog:
     """`<folder>/<stage>.jsonl` and `<folder>/tensorboard/<stage>`; what is later than step `start` is dropped.
 
     Only one process shows anything.
@@ -48,7 +48,7 @@ class Progress:
         for name, panel in panels.items():
             self._writer.add_image(name, panel, step)
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> TrainingLog:
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import torch
 
-from lotus2_ros.model.adapted import AdaptedLotus2, is_base
-from lotus2_ros.model.continuity import LocalContinuity
-from lotus2_ros.model.lotus2 import CORE, SHARPENER
-from lotus2_ros.model.precision import dtype_named
-from lotus2_ros.model.released import EMBEDDINGS, load_adapters, open_flux
+from lotus2_ros.model.layers.precision import dtype_named
+from lotus2_ros.model.lotus2.base import CORE, SHARPENER
+from lotus2_ros.model.lotus2.continuity import LocalContinuity
+from lotus2_ros.model.lotus2.released import EMBEDDINGS, load_adapters, open_flux
+from lotus2_ros.model.lotus2.trainable import TrainableLotus2, is_base
 from lotus2_ros.model.weights import assign_weights, stored_state
 from lotus2_ros.training.config import ReleasedConfig, StageConfig, Task
 
 
 def build(
     network: ReleasedConfig, tasks: tuple[Task, ...], stages: tuple[StageConfig, ...], device: torch.device
-) -> AdaptedLotus2:
+) -> TrainableLotus2:
     """The base in `base_dtype`; adapters and continuity modules in float32, from `lotus2` or untrained.
 
     The empty prompt is embedded once, so that the text encoders are gone before the rest is read. Raises

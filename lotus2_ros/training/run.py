@@ -12,10 +12,10 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import Tensor
 
-from lotus2_ros.model.adapted import AdaptedLotus2
-from lotus2_ros.model.bundle import save_bundle
-from lotus2_ros.model.lotus1 import Lotus1
-from lotus2_ros.model.lotus1_bundle import save_lotus1
+from lotus2_ros.model.lotus.bundle import save_lotus
+from lotus2_ros.model.lotus.lotus import Lotus
+from lotus2_ros.model.lotus2.bundle import save_bundle
+from lotus2_ros.model.lotus2.trainable import TrainableLotus2
 from lotus2_ros.training import loop, network, recorded, rendered
 from lotus2_ros.training.batches import Batch, Batches, Group
 from lotus2_ros.training.config import RecordedConfig, ReleasedConfig, TrainingConfig, UnetConfig
@@ -47,9 +47,9 @@ def _load(config: TrainingConfig, work: Path, workers: int) -> list[Group]:
     return rendered.load(work / "scenes", config.data)
 
 
-def _build(config: TrainingConfig, device: torch.device) -> AdaptedLotus2 | Lotus1:
+def _build(config: TrainingConfig, device: torch.device) -> TrainableLotus2 | Lotus:
     if isinstance(config.network, UnetConfig):
-        return network.build_lotus1(config.network, config.tasks).to(device)
+        return network.build_lotus(config.network, config.tasks).to(device)
     if isinstance(config.network, ReleasedConfig):
         from lotus2_ros.training import released  # text encoders: a model from nothing needs none
 
@@ -57,13 +57,13 @@ def _build(config: TrainingConfig, device: torch.device) -> AdaptedLotus2 | Lotu
     return network.build(config.network, config.tasks, config.stages).to(device)
 
 
-def _save(model: AdaptedLotus2 | Lotus1, config: TrainingConfig, output: Path) -> None:
+def _save(model: TrainableLotus2 | Lotus, config: TrainingConfig, output: Path) -> None:
     """In the layout in which such a model is released, or as a bundle."""
     metadata = {"name": config.name, "licence": config.licence, "card": "README.md"}
-    if isinstance(model, Lotus1):
-        return save_lotus1(model, output, metadata=metadata, dtype=torch.float16)
+    if isinstance(model, Lotus):
+        return save_lotus(model, output, metadata=metadata, dtype=torch.float16)
     if isinstance(config.network, ReleasedConfig):
-        from lotus2_ros.model.released import save_adapters
+        from lotus2_ros.model.lotus2.released import save_adapters
 
         return save_adapters(model, output)
     return save_bundle(model, output, metadata=metadata, dtype=torch.float16)
@@ -71,7 +71,7 @@ def _save(model: AdaptedLotus2 | Lotus1, config: TrainingConfig, output: Path) -
 
 def run_stages(
     accelerator: Accelerator,
-    model: AdaptedLotus2 | Lotus1,
+    model: TrainableLotus2 | Lotus,
     groups: Sequence[Group],
     config: TrainingConfig,
     folder: Path,
@@ -80,7 +80,7 @@ def run_stages(
     folder.mkdir(parents=True, exist_ok=True)
     model.vae.to(memory_format=torch.channels_last)
     if config.gradient_checkpointing:
-        networks: list[Any] = [*model.unets.values()] if isinstance(model, Lotus1) else [model.transformer]
+        networks: list[Any] = [*model.unets.values()] if isinstance(model, Lotus) else [model.transformer]
         for each in networks:
             each.enable_gradient_checkpointing()
     for index, stage in enumerate(config.stages):
@@ -100,7 +100,7 @@ def run_stages(
 
 
 @torch.no_grad()
-def _panels(model: AdaptedLotus2 | Lotus1, objective: Any, batches: Sequence[Batch]) -> dict[str, Tensor]:
+def _panels(model: TrainableLotus2 | Lotus, objective: Any, batches: Sequence[Batch]) -> dict[str, Tensor]:
     """For each batch's task a few rows of image, answer and truth, (3, H, W) in [0, 1]."""
     panels = {}
     # Adapters are float32 whatever the base is.

@@ -7,7 +7,7 @@ from benchmarks.models import TASKS, TINY, make_plain
 
 def test_plain_model_is_the_network_of_the_adapted_one():
     """diffusers' own forward, called as for the public model, gives what our pass over its blocks gives."""
-    from lotus2_ros.model.adapted import AdaptedLotus2
+    from lotus2_ros.model.lotus2.trainable import TrainableLotus2
 
     model = make_plain(TINY, TASKS[0], torch.device("cpu"), torch.float32)
     model.conditioning = model.conditioner.rounding = "float32"
@@ -15,5 +15,5 @@ def test_plain_model_is_the_network_of_the_adapted_one():
     with torch.inference_mode():
         for stage, timestep in (("core_predictor", 1.0), ("detail_sharpener", 5.0)):
             plain = model.transform(latent, stage, TASKS[0], timestep)
-            ours = AdaptedLotus2.transform(model, latent, stage, TASKS[0], timestep)
+            ours = TrainableLotus2.transform(model, latent, stage, TASKS[0], timestep)
             assert (plain - ours).norm() <= 1e-5 * ours.norm()

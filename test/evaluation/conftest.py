@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lotus2_ros import scenes
-from lotus2_ros.annotations import Annotations
+from lotus2_ros.inference.annotations import Annotations
 from lotus2_ros.model.interface import process_size
 
 

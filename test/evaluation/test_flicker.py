@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lotus2_ros.evaluation.flicker import Frame, flicker
+from lotus2_ros.evaluation.flicker import FlickerFrame, flicker
 from lotus2_ros.geometry.camera import Camera
 
 CAMERA = Camera.from_intrinsics(32, 24, 25.0, 26.0, 14.0, 13.0)
@@ -14,7 +14,7 @@ def moving(error, frames=4):
         position = torch.tensor([0.12, 0.0, 0.3]).double() * number
         truth = torch.full((24, 32), 3.0) - float(position[2])
         x = CAMERA.unproject(truth)[..., 0] + float(position[0])
-        found.append(Frame(truth * error(number, x), truth, CAMERA, torch.eye(3).double(), position))
+        found.append(FlickerFrame(truth * error(number, x), truth, CAMERA, torch.eye(3).double(), position))
     return found
 
 
@@ -40,5 +40,5 @@ def test_what_comes_into_view_does_not_count():
     hidden[:, :10] = 1.0  # something that is gone in the next frame
     wrong = frames[0].depth.clone()
     wrong[:, :10] = 7.0
-    first = Frame(wrong, hidden, CAMERA, frames[0].rotation, frames[0].position)
+    first = FlickerFrame(wrong, hidden, CAMERA, frames[0].rotation, frames[0].position)
     assert flicker([first, frames[1]]) == pytest.approx(0, abs=1e-6)

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from lotus2_ros import scenes
-from lotus2_ros.annotations import Annotations
 from lotus2_ros.data.benchmarks import Benchmark
 from lotus2_ros.data.sample import Sample
 from lotus2_ros.evaluation.measure import measure, measure_benchmark, measure_detail, measure_sequence
 from lotus2_ros.evaluation.spectrum import BINS
+from lotus2_ros.inference.annotations import Annotations
 
 
 @pytest.fixture

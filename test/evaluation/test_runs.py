@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lotus2_ros.data.sample import Sample
-from lotus2_ros.evaluation.parts import Part
+from lotus2_ros.evaluation.parts import EvaluationSet
 from lotus2_ros.evaluation.runs import angle_file, measure_all, read_records, start
 
 SETTINGS = {"views": 3, "frames": ["a"]}
@@ -26,7 +26,10 @@ def parts_of(seen, kill_at=None):
     def samples(name, count):
         return [Sample(f"{name}{'x' * index}", torch.zeros(1)) for index in range(count)]
 
-    return [Part("first", "depth", samples("a", 4), run), Part("second", "normals", samples("b", 3), run)]
+    return [
+        EvaluationSet("first", "depth", samples("a", 4), run),
+        EvaluationSet("second", "normals", samples("b", 3), run),
+    ]
 
 
 def test_a_killed_run_goes_on_where_it_was_with_the_same_result(tmp_path):
@@ -77,4 +80,4 @@ def test_a_sample_that_cannot_be_measured_is_named(tmp_path):
 
     start(tmp_path, SETTINGS, resume=False)
     with pytest.raises(ValueError, match="nyuv2, sample 1: expected at least 20"):
-        measure_all(None, [Part("nyuv2", "depth", [0, 0], run)], 1, tmp_path, process=1, processes=2)
+        measure_all(None, [EvaluationSet("nyuv2", "depth", [0, 0], run)], 1, tmp_path, process=1, processes=2)

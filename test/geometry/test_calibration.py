@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lotus2_ros.geometry.calibration import Calibration, SizeError, is_rectified
 from lotus2_ros.geometry.camera import Camera, CameraError
-from lotus2_ros.geometry.distortion import Lens, LensError
+from lotus2_ros.geometry.lens import Lens, LensError
 
 K = (40.0, 0.0, 21.0, 0.0, 44.0, 13.0, 0.0, 0.0, 1.0)
 P = (35.0, 0.0, 22.0, -9.0, 0.0, 36.0, 14.0, 0.0, 0.0, 0.0, 1.0, 0.0)

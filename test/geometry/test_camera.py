@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lotus2_ros.geometry.camera import Camera, CameraError
-from lotus2_ros.geometry.distortion import COUNTS, Lens
+from lotus2_ros.geometry.lens import COUNTS, Lens
 
 # Everything that could be mixed up differs: W and H, fx and fy, cx and cy.
 CAMERA = Camera.from_intrinsics(7, 5, fx=4.0, fy=8.0, cx=3.0, cy=1.0)
@@ -138,8 +138,8 @@ def test_of_any_camera_pixels_come_back_or_have_no_ray(fx, fy, cx, cy, skew, k1,
 
 def test_points_behind_the_camera_or_out_of_the_lens_reach_have_no_pixel():
     points = torch.tensor([[0.1, 0.2, -1.0], [0.1, 0.2, 0.0], [9.0, 0.0, 1.0], [math.nan, 0.0, 1.0], [0.1, 0.2, 1.0]])
-    fold = Lens("plumb_bob", (0.3, -1.0, 0.0, 0.0, 0.0))
-    pixels, depth = Camera(7, 5, CAMERA.K, fold).project(points)
+    fuse = Lens("plumb_bob", (0.3, -1.0, 0.0, 0.0, 0.0))
+    pixels, depth = Camera(7, 5, CAMERA.K, fuse).project(points)
     assert torch.isfinite(pixels).all(dim=-1).tolist() == [False, False, False, False, True]
     assert torch.equal(depth, points[:, 2])
     pixels, _ = CAMERA.project(points)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lotus2_ros.geometry.camera import Camera
-from lotus2_ros.geometry.distortion import Lens
+from lotus2_ros.geometry.lens import Lens
 from lotus2_ros.geometry.projection import rigid_transform, sparse_depth
 
 CAMERA = Camera.from_intrinsics(320, 240, 200.0, 210.0, 150.5, 110.25)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from lotus2_ros.model import checkpoint
+from lotus2_ros.model.load import load_model
 from lotus2_ros.prepare.hub import HubError, Origin, locate
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -246,4 +246,4 @@ def test_a_bundle_of_what_is_on_the_hub(hub: Hub, shared: Path, tmp_path: Path) 
     needed = {name for name in hub.files if "normal" not in name} - {"flux1-dev.safetensors", "model_index.json"}
     assert {*sources} == {f"owner/model@{COMMIT}/{name}" for name in needed}
     assert {*hub.fetched()} == needed
-    assert checkpoint.load(output, device="cpu").tasks == ("depth",)
+    assert load_model(output, device="cpu").tasks == ("depth",)

@@ -15,12 +15,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lotus2_ros.cli import main
-from lotus2_ros.model import checkpoint
-from lotus2_ros.model.adapted import AdaptedLotus2
-from lotus2_ros.model.bundle import save_bundle
-from lotus2_ros.model.linear import PRECISIONS
-from lotus2_ros.model.lotus2 import Lotus2
-from lotus2_ros.model.released import load_released, open_released
+from lotus2_ros.model.layers.linear import PRECISIONS
+from lotus2_ros.model.load import load_model
+from lotus2_ros.model.lotus2.base import Lotus2
+from lotus2_ros.model.lotus2.bundle import save_bundle
+from lotus2_ros.model.lotus2.released import load_released, open_released
+from lotus2_ros.model.lotus2.trainable import TrainableLotus2
 from lotus2_ros.prepare.convert import stored_size
 from lotus2_ros.prepare.probe import picture
 
@@ -62,7 +62,7 @@ def test_a_bundle_runs_and_tells_its_errors(prepared: Prepared, precision: str, 
 @torch.inference_mode()
 def test_the_errors_are_those_of_the_bundle(prepared: Prepared) -> None:
     """What was measured block by block, all stages as one batch, is what the model does as it is loaded."""
-    exact, stored = (checkpoint.load(prepared(precision), device="cpu") for precision in ("float32", "int8"))
+    exact, stored = (load_model(prepared(precision), device="cpu") for precision in ("float32", "int8"))
     told = json.loads((prepared("int8") / "bundle.json").read_text())["errors"]
     latents = {model: model.encode(picture()) for model in (stored, exact)}
     for task in ("depth", "normals"):
@@ -73,16 +73,16 @@ def test_the_errors_are_those_of_the_bundle(prepared: Prepared) -> None:
 
 
 @torch.inference_mode()
-def test_folding_is_exact(prepared: Prepared, golden: Path) -> None:
+def test_fusing_is_exact(prepared: Prepared, golden: Path) -> None:
     cpu = torch.device("cpu")
-    unfolded: Lotus2 = load_released(golden, device=cpu, dtype=torch.float32)
-    folded = checkpoint.load(prepared("float32"), device="cpu", dtype="float32")
+    unfused: Lotus2 = load_released(golden, device=cpu, dtype=torch.float32)
+    fused = load_model(prepared("float32"), device="cpu", dtype="float32")
     image = torch.rand(1, 3, 96, 128, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    latent = unfolded.encode(image)
+    latent = unfused.encode(image)
     for task in ("depth", "normals"):
-        assert error(folded.core(latent, task), unfolded.core(latent, task)) <= 1e-5
+        assert error(fused.core(latent, task), unfused.core(latent, task)) <= 1e-5
         for sigma in (1.0, 0.56324, 0.17691):
-            assert error(folded.velocity(latent, task, sigma), unfolded.velocity(latent, task, sigma)) <= 1e-5
+            assert error(fused.velocity(latent, task, sigma), unfused.velocity(latent, task, sigma)) <= 1e-5
 
 
 def test_what_is_constant_is_not_in_the_bundle(prepared: Prepared) -> None:
@@ -112,18 +112,18 @@ def test_the_size_is_known_before(prepared: Prepared, golden: Path, precision: s
 def test_one_task_alone(golden: Path, arguments: Arguments, tmp_path: Path) -> None:
     output = tmp_path / "deep" / "bundle"
     assert main(arguments(golden, output, "--tasks", "normals", "--conditioning", "float32")) == 0
-    model = checkpoint.load(output, device="cpu", conditioning="float32")
+    model = load_model(output, device="cpu", conditioning="float32")
     assert (model.tasks, model.conditioning) == (("normals",), "float32")
     assert not [name for name in json.loads((output / "bundle.json").read_text())["sources"] if "depth" in name]
 
 
-def test_a_trained_bundle(small: AdaptedLotus2, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_trained_bundle(small: TrainableLotus2, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its name and licence go on; what it was made from is recorded."""
     save_bundle(small, tmp_path / "trained", metadata={"name": "mine", "licence": "MIT"}, dtype=torch.float32)
     output = tmp_path / "int8"
     assert main(["prepare", "--bundle", str(tmp_path / "trained"), "--output", str(output), "--precision", "int8"]) == 0
     assert "Licence: MIT" in capsys.readouterr().out
-    loaded = checkpoint.load(output, device="cpu")
+    loaded = load_model(output, device="cpu")
     assert (loaded.name, loaded.precision) == ("mine", "int8")
     assert sorted(loaded.metadata["sources"]) == ["bundle/bundle.json", "bundle/model.safetensors"]
     latent = torch.randn(1, 4, 6, 10, generator=torch.Generator().manual_seed(0))

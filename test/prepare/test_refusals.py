@@ -64,7 +64,7 @@ def test_missing_keys_and_wrong_shapes(released: Path, refused: Refused) -> None
     ("file", "key"),
     [
         (TRANSFORMER, "single_transformer_blocks.2.proj_mlp.weight"),
-        (TRANSFORMER, "transformer_blocks.0.norm1_context.linear.bias"),  # folded into a constant
+        (TRANSFORMER, "transformer_blocks.0.norm1_context.linear.bias"),  # fused into a constant
         ("vae/diffusion_pytorch_model.safetensors", "decoder.conv_out.bias"),
         ("lotus-2_detail_sharpener_normal.safetensors", "transformer.transformer_blocks.1.ff.net.2.lora_B.weight"),
     ],

@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from lotus2_ros.cli import main
-from lotus2_ros.model.fold import Folding, Part
+from lotus2_ros.model.lotus2.fuse import FusedPart, Fusion
 
 CORE = "lotus-2_core_predictor_depth.safetensors"
 Arguments = Callable[..., list[str]]
@@ -72,7 +72,7 @@ def test_killed_and_started_again_the_bundle_is_the_same(
     kill(golden, output, "int8", files)
     if files > 1:
         monkeypatch.setattr(
-            "lotus2_ros.model.released.embed_empty_prompt", lambda *_, **__: pytest.fail("embedded again")
+            "lotus2_ros.model.lotus2.released.embed_empty_prompt", lambda *_, **__: pytest.fail("embedded again")
         )
     assert main(arguments(golden, output, "--precision", "int8")) == 0
     assert contents(output) == expected
@@ -82,30 +82,30 @@ def test_killed_and_started_again_the_bundle_is_the_same(
 def test_interrupted_and_started_again(
     prepared: Prepared, golden: Path, arguments: Arguments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    output, part = tmp_path / "bundle", Folding.part
+    output, part = tmp_path / "bundle", Fusion.part
 
-    def interrupt(self: Folding, name: str) -> Part:
+    def interrupt(self: Fusion, name: str) -> FusedPart:
         if name == "single_blocks.1":
             raise KeyboardInterrupt
         return part(self, name)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Folding, "part", interrupt)
+        patch.setattr(Fusion, "part", interrupt)
         assert main(arguments(golden, output, "--precision", "int8")) == 130
     assert not output.exists()
     assert main(arguments(golden, output, "--precision", "int8")) == 0
     assert contents(output) == contents(prepared("int8"))
 
 
-def test_finished_blocks_are_not_folded_again(
+def test_finished_blocks_are_not_fused_again(
     prepared: Prepared, golden: Path, arguments: Arguments, kill: Kill, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output, expected = tmp_path / "bundle", contents(prepared("int8"))
     kill(golden, output, "int8", 8)
-    folded, part = [], Folding.part
-    monkeypatch.setattr(Folding, "part", lambda self, name: folded.append(name) or part(self, name))
+    fused, part = [], Fusion.part
+    monkeypatch.setattr(Fusion, "part", lambda self, name: fused.append(name) or part(self, name))
     assert main(arguments(golden, output, "--precision", "int8")) == 0
-    assert folded == ["vae", "ends", "single_blocks.0", "single_blocks.1", "single_blocks.2"]
+    assert fused == ["vae", "ends", "single_blocks.0", "single_blocks.1", "single_blocks.2"]
     assert contents(output) == expected
 
 

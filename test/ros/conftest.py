@@ -25,8 +25,8 @@ from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
 from lotus2_ros.bags.writer import INPUT_TOPICS
+from lotus2_ros.config.installed import FASTDDS_PROFILE, fastdds_profile
 from lotus2_ros.ros.messages import tensor_to_image
-from lotus2_ros.share import FASTDDS_PROFILE, fastdds_profile
 
 TIMEOUT = 60.0  # seconds; only ever reached when a test fails
 WARM = 2  # the first stamp, in seconds, of what is sent after warming up

@@ -9,8 +9,8 @@ from sensor_msgs.msg import PointCloud2
 
 from lotus2_ros.config import InputConfig
 from lotus2_ros.geometry.camera import Camera
-from lotus2_ros.geometry.distortion import Lens
-from lotus2_ros.ros.inputs import image_is_rectified
+from lotus2_ros.geometry.lens import Lens
+from lotus2_ros.ros.synchronizer import image_is_rectified
 
 pytestmark = pytest.mark.ros
 HEIGHT, WIDTH = 36, 52

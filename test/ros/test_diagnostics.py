@@ -1,5 +1,5 @@
-from lotus2_ros.geometry.scale import Scale
 from lotus2_ros.ros.diagnostics import scale_values
+from lotus2_ros.scale.scale import Scale
 
 
 def test_diagnostics_say_where_metres_come_from_and_what_is_amiss():

@@ -18,7 +18,7 @@ METRIC = {"cloud.edge_threshold": 0.0, "cloud.filter_period": 0.0, "depth.sky": 
 def reference(random_bundle) -> torch.Tensor:
     """A depth that the random model's disparity of IMAGE fits."""
     from lotus2_ros.config import Config
-    from lotus2_ros.estimator import load_estimator
+    from lotus2_ros.inference.estimator import load_estimator
 
     return 1 / (
         0.5 * load_estimator(Config().updated({"model.path": str(random_bundle)})).predict(IMAGE).disparity + 0.2
@@ -47,8 +47,8 @@ def test_one_point_per_voxel_with_the_stamp_of_its_image(start, client, referenc
 
 BLOCKED = """
 import sys, threading
-from lotus2_ros import cloud_filter
-from lotus2_ros.estimator import Estimator
+from lotus2_ros.ros import cloud_filter
+from lotus2_ros.inference.estimator import Estimator
 from lotus2_ros.ros.node import main
 predict = Estimator.predict
 frames, filtering = threading.Semaphore(0), threading.Event()
@@ -61,7 +61,7 @@ def filtered(self, cloud, *options):
     held_up = not all(frames.acquire(timeout=30) for _ in range(6))
     print("held up" if held_up else "went on", flush=True)
     return cloud[:1]
-Estimator.predict, cloud_filter.CloudFilter.__call__ = predicting, filtered
+Estimator.predict, cloud_filter.CloudFilterProcess.__call__ = predicting, filtered
 sys.exit(main())
 """
 
@@ -85,11 +85,11 @@ def test_frames_go_on_while_a_cloud_is_filtered(start, client, reference):
 
 FAILING = """
 import sys
-from lotus2_ros import cloud_filter
+from lotus2_ros.ros import cloud_filter
 from lotus2_ros.ros.node import main
 def failing(self, *args):
     raise RuntimeError("no filter")
-cloud_filter.CloudFilter.__call__ = failing
+cloud_filter.CloudFilterProcess.__call__ = failing
 sys.exit(main())
 """
 

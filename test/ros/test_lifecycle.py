@@ -78,7 +78,7 @@ def test_invalid_parameters_end_the_start_with_one_line(start):
 
 FAILING = """
 import sys
-from lotus2_ros.estimator import Estimator
+from lotus2_ros.inference.estimator import Estimator
 from lotus2_ros.ros.node import main
 def predict(self, *args, **kwargs):
     raise RuntimeError("CUDA out of memory")
@@ -106,11 +106,11 @@ def test_a_failure_to_warm_up_is_one_clear_line(start, client):
 
 BROKEN = """
 import sys
-from lotus2_ros.ros import outputs
+from lotus2_ros.ros import publishers
 from lotus2_ros.ros.node import main
 def broken(topic, content, header):
     raise RuntimeError("no message")
-outputs.message_of = broken
+publishers.message_of = broken
 sys.exit(main())
 """
 

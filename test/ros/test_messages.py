@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
 from std_msgs.msg import Header
 
-from lotus2_ros.geometry.distortion import Lens
+from lotus2_ros.geometry.lens import Lens
 from lotus2_ros.ros.messages import (
     COLOR_ENCODINGS,
     MessageError,

@@ -11,8 +11,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 
 from lotus2_ros.config import Config
-from lotus2_ros.estimator import load_estimator
 from lotus2_ros.geometry.camera import Camera
+from lotus2_ros.inference.estimator import load_estimator
 from lotus2_ros.ros.messages import tensor_to_image
 
 pytestmark = pytest.mark.ros

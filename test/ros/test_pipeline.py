@@ -12,7 +12,7 @@ IMAGE = torch.randint(0, 256, (HEIGHT, WIDTH, 3), dtype=torch.uint8, generator=t
 
 COUNTING = """
 import sys
-from lotus2_ros.model.lotus2 import Lotus2
+from lotus2_ros.model.lotus2.base import Lotus2
 from lotus2_ros.ros.node import main
 decode = Lotus2.decode
 def counting(self, latents):
@@ -39,10 +39,10 @@ def test_only_what_is_subscribed_to_is_computed(start, client):
 
 OVERLAPPING = """
 import sys, threading
-from lotus2_ros.estimator import Estimator
-from lotus2_ros.ros import outputs
+from lotus2_ros.inference.estimator import Estimator
+from lotus2_ros.ros import publishers
 from lotus2_ros.ros.node import main
-predict, message_of = Estimator.predict, outputs.message_of
+predict, message_of = Estimator.predict, publishers.message_of
 count, second = [], threading.Event()
 def predicting(self, *args, **kwargs):
     count.append(1)
@@ -52,7 +52,7 @@ def predicting(self, *args, **kwargs):
 def making(topic, content, header):
     print("overlapped" if second.wait(30) else "one after the other", flush=True)
     return message_of(topic, content, header)
-Estimator.predict, outputs.message_of = predicting, making
+Estimator.predict, publishers.message_of = predicting, making
 sys.exit(main())
 """
 

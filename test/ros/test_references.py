@@ -31,7 +31,7 @@ def cloud_of(points: torch.Tensor, header: Header) -> PointCloud2:
 
 
 class Rejections:
-    """In place of a node's Health: what was rejected."""
+    """In place of a node's Diagnostics: what was rejected."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()

@@ -22,9 +22,9 @@ from lotus2_ros import scenes
 from lotus2_ros.config import ScaleConfig
 from lotus2_ros.evaluation.metrics import depth_error
 from lotus2_ros.geometry.depth import disparity_to_depth
-from lotus2_ros.geometry.reference import Reference, fit_to_reference
 from lotus2_ros.ros.bridge import create_cloud
 from lotus2_ros.ros.messages import tensor_to_image
+from lotus2_ros.scale.reference import Reference, fit_to_reference
 
 pytestmark = pytest.mark.ros
 WIDTH, HEIGHT, POINTS = 320, 240, 200

@@ -4,7 +4,7 @@ import torch
 
 from lotus2_ros import scenes
 from lotus2_ros.geometry.camera import Camera
-from lotus2_ros.geometry.distortion import EQUIDISTANT, PLUMB_BOB
+from lotus2_ros.geometry.lens import EQUIDISTANT, PLUMB_BOB
 from lotus2_ros.scenes.builder import Builder
 from lotus2_ros.scenes.cameras import drawn_by_a_lens, pose_before_a_thing
 from lotus2_ros.scenes.render import Renderer

@@ -8,7 +8,7 @@ import torch
 
 from lotus2_ros import scenes
 from lotus2_ros.geometry.camera import Camera
-from lotus2_ros.geometry.distortion import EQUIDISTANT, PLUMB_BOB, Lens
+from lotus2_ros.geometry.lens import EQUIDISTANT, PLUMB_BOB, Lens
 from lotus2_ros.scenes import curved, shapes, small, thin, things
 from lotus2_ros.scenes.builder import Builder, Surface, turn_x
 from lotus2_ros.scenes.photo import photograph

@@ -8,9 +8,9 @@ import lotus2_ros
 from lotus2_ros import scenes
 from lotus2_ros.config import Config
 from lotus2_ros.data.sample import Sample
-from lotus2_ros.estimator import load_estimator
 from lotus2_ros.evaluation.measure import measure
 from lotus2_ros.evaluation.summary import Means, average
+from lotus2_ros.inference.estimator import load_estimator
 
 BUNDLED = Path(lotus2_ros.__file__).parent / "bundled"
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from lotus2_ros.model.bundle import load_bundle
+from lotus2_ros.model.lotus2.bundle import load_bundle
 from lotus2_ros.training import loop, network
 from lotus2_ros.training.batches import Batches
 from lotus2_ros.training.checkpoint import resume, save

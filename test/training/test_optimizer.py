@@ -86,7 +86,7 @@ def test_muon_takes_the_blocks_and_leaves_the_rest_and_the_decoder(run):
     config = read_config(RUNS / run, [])
     stage = next(stage for stage in config.stages if stage.name == "core_decoded")
     if config.network.source == "unet":
-        model = network.build_lotus1(config.network, config.tasks)
+        model = network.build_lotus(config.network, config.tasks)
     else:
         model = network.build(config.network, config.tasks, config.stages)
     parameters = network.parameters_of(model, "core_and_decoder")

@@ -11,11 +11,11 @@ import yaml
 from accelerate import Accelerator
 
 from lotus2_ros.cli import main
-from lotus2_ros.model.adapted import is_base
-from lotus2_ros.model.conditioning import position_ids
-from lotus2_ros.model.flux import pack, unpack
-from lotus2_ros.model.lotus2 import CORE, SHARPENER
-from lotus2_ros.model.released import load_released, lotus2_file, save_adapters
+from lotus2_ros.model.lotus2.base import CORE, SHARPENER
+from lotus2_ros.model.lotus2.conditioning import position_ids
+from lotus2_ros.model.lotus2.flux import pack, unpack
+from lotus2_ros.model.lotus2.released import load_released, lotus2_file, save_adapters
+from lotus2_ros.model.lotus2.trainable import is_base
 from lotus2_ros.model.weights import CheckpointError, read_weights
 from lotus2_ros.training import recorded, released, run
 from lotus2_ros.training.batches import Batches

@@ -1,0 +1,111 @@
+"""`lotus2 prepare`: from released files of either family, or a trained bundle, to a bundle that runs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lotus2_ros.config import Config, ModelConfig
+from lotus2_ros.config.options import add_options
+from lotus2_ros.model.layers.linear import PRECISIONS
+from lotus2_ros.model.layers.precision import resolve_device
+from lotus2_ros.model.lotus2.bundle import WEIGHTS, load_bundle
+from lotus2_ros.model.lotus2.released import FLUX_FILES, TASKS, flux_files, lotus2_files, open_released
+from lotus2_ros.model.lotus2.source import Source
+from lotus2_ros.model.manifest import MANIFEST
+from lotus2_ros.prepare.convert import convert
+from lotus2_ros.prepare.hub import FLUX, LOTUS2, locate
+from lotus2_ros.prepare.lotus import PRECISIONS as LOTUS1_PRECISIONS
+from lotus2_ros.prepare.lotus import convert_lotus, open_places
+from lotus2_ros.prepare.work import check_output
+
+# Option -> parameter, whose default and choices it takes.
+OPTIONS = {"--tasks": "model.tasks", "--conditioning": "model.conditioning", "--device": "model.device"}
+HELP = {
+    "--tasks": "What the bundle can predict; auto: all there is",
+    "--conditioning": "Rounding of guidance and timesteps; it cannot be changed later",
+    "--device": "Where it is prepared; auto: cuda if there is a GPU",
+}
+GIGABYTE = 1e9
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    place = "folder, or owner/name[@revision] on the Hugging Face hub, such as"
+    parser.add_argument("--flux", metavar="F", help=f"FLUX.1-dev in diffusers' layout: {place} {FLUX}")
+    parser.add_argument("--lotus2", metavar="L", help=f"the lotus-2_*.safetensors files: {place} {LOTUS2}")
+    parser.add_argument(
+        "--bundle", type=Path, metavar="B", help="instead of these: a bundle as `lotus2 train` writes it"
+    )
+    parser.add_argument(
+        "--lotus1",
+        nargs="+",
+        metavar="L",
+        help=f"instead of these: Lotus-D or Lotus-G, for each task a {place} jingheya/lotus-depth-d-v2-0-disparity; "
+        "disparity=L, depth=L or normals=L where its name does not say what it predicts",
+    )
+    parser.add_argument("--output", required=True, type=Path, metavar="BUNDLE", help="folder of the bundle, a new one")
+    parser.add_argument(
+        "--precision",
+        choices=sorted({*PRECISIONS, *LOTUS1_PRECISIONS}),
+        help="of the transformer's weights (as its files are: bfloat16 for FLUX.1-dev)",
+    )
+    add_options(parser, OPTIONS, HELP)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Raises ValueError or OSError, in one line, on input that cannot be used."""
+    config = Config().updated({name: getattr(args, name) for name in OPTIONS.values()}).model
+    device = resolve_device(config.device)
+    check_output(args.output)  # before anything is fetched
+    if [bool(args.flux or args.lotus2), bool(args.bundle), bool(args.lotus1)].count(True) != 1:
+        raise ValueError("expected --flux and --lotus2, or --bundle alone, or --lotus1 alone")
+    if bool(args.flux) != bool(args.lotus2):
+        raise ValueError("expected --flux and --lotus2 together")
+    if args.lotus1:
+        manifest = convert_lotus(*open_places(args.lotus1, config.wanted_tasks), args.output, args.precision)
+        print(_summary(args.output, manifest))
+        return 0
+    open_source = _trained if args.bundle else _released
+    source, files = open_source(args, config, device)
+    precision = args.precision or _precision_of(source)
+    manifest = convert(source, args.output, precision=precision, device=device, files=files)
+    print(_summary(args.output, manifest))
+    return 0
+
+
+def _released(args: argparse.Namespace, config: ModelConfig, device: torch.device) -> tuple[Source, dict[str, Path]]:
+    """The released files, and where they are by the names to record."""
+    tasks = config.wanted_tasks or TASKS
+    flux = locate(args.flux, "flux", FLUX_FILES)
+    lotus2 = locate(args.lotus2, "lotus2", lotus2_files(tasks))
+    source = open_released(flux.folder, lotus2.folder, tasks=tasks, conditioning=config.conditioning, device=device)
+    files = {f"{flux.name}/{name}": flux.folder / name for name in flux_files(flux.folder)}
+    return source, files | {f"{lotus2.name}/{name}": lotus2.folder / name for name in lotus2_files(tasks)}
+
+
+def _trained(args: argparse.Namespace, config: ModelConfig, device: torch.device) -> tuple[Source, dict[str, Path]]:
+    model = load_bundle(
+        args.bundle,
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        tasks=config.wanted_tasks,
+        conditioning=config.conditioning,
+    )
+    return Source.of(model), {f"bundle/{name}": args.bundle / name for name in (MANIFEST, WEIGHTS)}
+
+
+def _precision_of(source: Source) -> str:
+    """Unquantised, and not rounded where the files are not."""
+    return "float32" if source.read("transformer.x_embedder.weight").dtype == torch.float32 else "bfloat16"
+
+
+def _summary(output: Path, manifest: dict[str, Any]) -> str:
+    size = sum(file.stat().st_size for file in output.iterdir())
+    errors = {name: error for name, error in manifest.get("errors", {}).items() if name != "compute"}
+    lines = [f"{output}: {manifest['precision']}, {size / GIGABYTE:.2f} GB"]
+    lines += ["Errors against float32 of one pass:"] if errors else []
+    lines += [f"  {name.replace('_', ' ')} {error:.2%}" for name, error in errors.items()]
+    return "\n".join([*lines, f"Licence: {manifest['licence']}"])

@@ -1,0 +1,29 @@
+"""Every parameter, declared once, and what ROS, YAML, the command line and the docs make of it."""
+
+from lotus2_ros.config.declaration import NONE, ConfigError, check
+from lotus2_ros.config.parameters import (
+    CloudConfig,
+    Config,
+    DepthConfig,
+    InputConfig,
+    ModelConfig,
+    NodeConfig,
+    ScaleConfig,
+    SharpConfig,
+    walk,
+)
+
+__all__ = [
+    "NONE",
+    "CloudConfig",
+    "Config",
+    "ConfigError",
+    "DepthConfig",
+    "InputConfig",
+    "ModelConfig",
+    "NodeConfig",
+    "ScaleConfig",
+    "SharpConfig",
+    "check",
+    "walk",
+]

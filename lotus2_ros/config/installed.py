@@ -1,0 +1,31 @@
+"""Files that the package installs beside its code: msg/, config/, launch/."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+FASTDDS_PROFILE = "FASTDDS_DEFAULT_PROFILES_FILE"  # the environment variable that Fast DDS reads
+SHARED_MEMORY = Path("/dev/shm")
+AMPLE = 512 * 2**20  # bytes of it, for eight processes with a segment of config/fastdds.xml each
+
+
+def share(path: str) -> Path:
+    """``path`` below share/lotus2_ros, ``config/fastdds.xml`` say: in the source tree, ROS workspaces or this Python.
+
+    Raises FileNotFoundError that names the places looked at.
+    """
+    prefixes = [*filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)), sys.prefix]
+    places = [Path(__file__).parents[2], *(Path(prefix) / "share" / "lotus2_ros" for prefix in prefixes)]
+    for place in places:
+        if (place / path).is_file():
+            return place / path
+    raise FileNotFoundError(f"{path} of lotus2_ros is in none of {', '.join(map(str, places))}: is it installed?")
+
+
+def fastdds_profile() -> Path:
+    """Fast DDS's settings for large messages, with segments that fit into this machine's shared memory."""
+    ample = SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).total >= AMPLE
+    return share("config/fastdds.xml" if ample else "config/fastdds_small.xml")

@@ -1,0 +1,250 @@
+"""Every parameter of the node and the command line: the one place of defaults, limits and help texts.
+
+A field is declared with :func:`parameter`; ``ros/parameters.py`` makes a ROS parameter ``<group>.<field>`` of it,
+``lotus2 params`` ``config/perception.yaml`` and the README's table, ``lotus2 infer`` command line options.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import Field, dataclass, field, fields, replace
+from typing import Any, cast
+
+from lotus2_ros.config.declaration import NONE, ConfigError, check, parameter
+
+__all__ = ["NONE", "Config", "ConfigError", "check", "walk"]
+
+TASKS = ("auto", "depth", "normals")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which model, and how it computes."""
+
+    path: str = parameter("", "Bundle or folder in the released layout; empty: the small bundled model")
+    device: str = parameter("auto", "Where the model runs; auto: cuda if there is one", choices=("auto", "cpu", "cuda"))
+    dtype: str = parameter(
+        "auto",
+        "Compute precision; auto: bfloat16 on cuda, on cpu float32, its products in bfloat16 where the CPU has those",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    )
+    tasks: tuple[str, ...] = parameter(("auto",), "What to predict; auto: all that the model can", choices=TASKS)
+    process_resolution: int = parameter(
+        0,
+        "Longer side of the image the model sees, pixels, of a 4:3 image for a model that goes by area; 0: the model's "
+        "own; in the node, what the GPU keeps up with",
+        low=0,
+        high=4096,
+        live=True,
+    )
+    posterior: str = parameter(
+        "mode",
+        "VAE posterior: mode is deterministic, sample draws from it with the seed",
+        choices=("mode", "sample"),
+        live=True,
+    )
+    seed: int = parameter(0, "Seed of posterior:=sample and of a generative model's noise", low=0, high=2**31 - 1)
+    samples: int = parameter(4, "Samples of a generative model; their median is the answer", low=1, high=64)
+    conditioning: str = parameter(
+        "bfloat16",
+        "Rounding of guidance and timesteps; bfloat16 is what the published results were made with",
+        choices=("bfloat16", "float32"),
+    )
+    threads: int = parameter(0, "CPU threads of the model; 0: torch's own choice", low=0, high=256)
+    mirror: bool = parameter(False, "See each image mirrored too, for ~/uncertainty: twice the work", live=True)
+    compile: bool = parameter(True, "On cuda compile the model, record its work as CUDA graphs; no effect on the CPU")
+    warm_up: tuple[str, ...] = parameter(
+        ("640x480",),
+        "Sizes of images that the model is run on once before the node is configured, so that no frame waits for it",
+        choices=(NONE, "WIDTHxHEIGHT"),
+    )
+
+    @property
+    def wanted_tasks(self) -> tuple[str, ...] | None:
+        """None: all that the model can."""
+        return None if "auto" in self.tasks else self.tasks
+
+
+@dataclass(frozen=True)
+class InputConfig:
+    """What is subscribed to."""
+
+    image_transport: str = parameter(
+        "raw",
+        "raw: sensor_msgs/Image on `image`; compressed: CompressedImage on `image/compressed`",
+        choices=("raw", "compressed"),
+    )
+    rectified: str = parameter(
+        "auto",
+        "Whether images are free of lens distortion, so that camera_info's P holds instead of K and D; auto: if their "
+        "topic's name says image_rect",
+        choices=("auto", "yes", "no"),
+    )
+    fov: float = parameter(
+        0.0,
+        "Horizontal field of view in degrees assumed while no camera_info is there; 0: wait for camera_info",
+        low=0.0,
+        high=170.0,
+    )
+    sync_slop: float = parameter(
+        0.0,
+        "Largest difference between the stamps of an image and its camera_info, seconds",
+        low=0.0,
+        high=10.0,
+        live=True,
+    )
+
+
+@dataclass(frozen=True)
+class SharpConfig:
+    """The detail sharpener on its slower timer."""
+
+    enabled: bool = parameter(True, "Run the detail sharpener while someone subscribes to ~/sharp topics", live=True)
+    period: float = parameter(
+        1.0, "Seconds between the starts of two sharpened frames", low=0.0, high=3600.0, live=True
+    )
+    steps: int = parameter(0, "Euler steps of the sharpener; 0: the model's own, if any", low=0, high=50, live=True)
+    share: float = parameter(
+        0.25,
+        "Share of the model's time that a sharpened frame under way gets at least, however fast images come; a step "
+        "after every frame is the most",
+        low=0.0,
+        high=1.0,
+        live=True,
+    )
+
+
+@dataclass(frozen=True)
+class ScaleConfig:
+    """From relative to metric."""
+
+    source: str = parameter(
+        "auto",
+        "Where metres come from; auto: the first of these that there is; none: relative topics only",
+        choices=("auto", "reference_depth", "reference_points", "camera_height", "none"),
+        live=True,
+    )
+    max_age: float = parameter(
+        2.0, "Seconds a fit to a reference stays in use after the reference's stamp", low=0.0, high=3600.0, live=True
+    )  # fmt: skip
+    reference_slop: float = parameter(
+        0.1, "Most that the stamps of a frame and its reference differ, seconds", low=0.0, high=10.0, live=True
+    )  # fmt: skip
+    points_transform: str = parameter(
+        "tf",
+        "From reference/points' frame to the camera's optical frame, metres and a quaternion; tf: as /tf says",
+        choices=("tf", "X Y Z QX QY QZ QW"),
+        live=True,
+    )
+    camera_height: float = parameter(
+        0.0, "Metres from the floor up to the camera; 0: unknown", low=0.0, high=100.0, live=True
+    )  # fmt: skip
+    camera_pitch: float = parameter(
+        0.0, "Degrees the camera looks down, with camera_height", low=-90.0, high=90.0, live=True
+    )  # fmt: skip
+    camera_roll: float = parameter(
+        0.0, "Degrees the camera is turned clockwise about its view, with camera_height", low=-180.0, high=180.0,
+        live=True,
+    )  # fmt: skip
+    relative_shift: float = parameter(
+        0.0,
+        "Without a reference s in depth = 1 / (disparity + s): the farthest point is (1 + s) / s times the nearest; 0: "
+        "from the predicted normals",
+        low=0.0,
+        high=100.0,
+        live=True,
+    )
+    tracking: bool = parameter(
+        True, "Keep the scale steady from frame to frame by what stays still in the image", live=True
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DepthConfig:
+    """Depth images, and what is made of them."""
+
+    sky: bool = parameter(
+        True, "Depth +Inf where the sky is, as far as normals are predicted too; false: as the model says", live=True
+    )
+
+
+@dataclass(frozen=True)
+class CloudConfig:
+    """Point clouds."""
+
+    normals: bool = parameter(False, "Add normal_x, normal_y, normal_z to the clouds", live=True)
+    stride: int = parameter(1, "Every n-th pixel of every n-th row", low=1, high=64, live=True)
+    min_depth: float = parameter(
+        0.0, "Points nearer than this many metres become NaN in the cloud", low=0.0, high=1e6, live=True
+    )  # fmt: skip
+    max_depth: float = parameter(
+        0.0, "Points farther than this many metres become NaN in the cloud; 0: no limit", low=0.0, high=1e6, live=True
+    )  # fmt: skip
+    edge_threshold: float = parameter(
+        0.05,
+        "Points that hang between a near and a far surface become NaN in the cloud, where both are farther from them "
+        "than this share of their depth; 0: none do",
+        low=0.0,
+        high=10.0,
+        live=True,
+    )
+    filter_period: float = parameter(
+        1.0, "Seconds between two clouds on ~/filtered/points", low=0.0, high=3600.0, live=True
+    )  # fmt: skip
+    voxel_size: float = parameter(
+        0.05, "Metres; ~/filtered/points has one point per voxel; 0: all", low=0.0, high=100.0, live=True
+    )  # fmt: skip
+    outlier_neighbors: int = parameter(
+        20, "~/filtered/points has no point far from its so many nearest; 0: all points", low=0, high=1000, live=True
+    )  # fmt: skip
+    outlier_deviation: float = parameter(
+        2.0, "What far is: standard deviations above the mean distance to them", low=0.0, high=100.0, live=True
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class NodeConfig:
+    """The node's life and reports."""
+
+    autostart: bool = parameter(True, "Configure and activate at start; false: wait for a lifecycle manager")
+    warn_period: float = parameter(5.0, "Seconds between two warnings of a kind", low=0.0, high=3600.0, live=True)
+
+
+@dataclass(frozen=True)
+class Config:
+    """All groups of parameters."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    input: InputConfig = field(default_factory=InputConfig)
+    sharp: SharpConfig = field(default_factory=SharpConfig)
+    scale: ScaleConfig = field(default_factory=ScaleConfig)
+    depth: DepthConfig = field(default_factory=DepthConfig)
+    cloud: CloudConfig = field(default_factory=CloudConfig)
+    node: NodeConfig = field(default_factory=NodeConfig)
+
+    def __post_init__(self) -> None:
+        for name, item in walk():
+            group, _, key = name.partition(".")
+            check(name, item, getattr(getattr(self, group), key))
+
+    def updated(self, values: Mapping[str, Any]) -> Config:
+        """A copy with ``{"group.field": value}`` changed. Raises ConfigError on an unknown name or a wrong value."""
+        items = dict(walk())
+        groups: dict[str, dict[str, Any]] = {}
+        for name, value in values.items():
+            if name not in items:
+                raise ConfigError(f"unknown parameter {name!r}")
+            group, _, key = name.partition(".")
+            groups.setdefault(group, {})[key] = check(name, items[name], value)
+        return replace(self, **{group: replace(getattr(self, group), **kw) for group, kw in groups.items()})
+
+    def values(self) -> dict[str, Any]:
+        """All parameters as ``{"group.field": value}``, in order of declaration."""
+        return {name: getattr(getattr(self, name.split(".")[0]), name.split(".")[1]) for name, _ in walk()}
+
+
+def walk() -> Iterator[tuple[str, Field]]:
+    """Every parameter as (``group.field``, dataclass field), in order of declaration."""
+    for group in fields(Config):
+        for item in fields(cast(type, group.default_factory)):
+            yield f"{group.name}.{item.name}", item

@@ -1,0 +1,1 @@
+"""One frame without ROS: image, camera and reference in; geometry out."""

@@ -1,0 +1,85 @@
+"""What a model costs: floating point operations of each stage and bytes of its weights, counted without running it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from lotus2_ros.model.interface import Runnable
+from lotus2_ros.model.lotus2.base import CORE_TIMESTEP, SHARPENER
+from lotus2_ros.model.lotus2.fused import FusedLotus2
+
+
+@dataclass(frozen=True)
+class Flops:
+    """Floating point operations of a frame's stages; a multiplication and an addition are two.
+
+    `core` and `decode` are of all tasks counted together.
+    """
+
+    encode: int
+    core: int
+    decode: int
+
+
+def count_frame(model: Runnable, height: int, width: int, tasks: Sequence[str] | None = None) -> Flops:
+    """From an image of height x width, multiples of `model.multiple`, to some tasks' annotations, by default to all.
+
+    The same in all precisions: products are counted, whatever they are made of.
+    """
+    tasks = model.tasks if tasks is None else tuple(tasks)
+    twin = model.on_meta(tasks)
+    latent = _latent(twin, height, width)
+    answers: list[Tensor] = []
+    return Flops(
+        encode=_count(lambda: twin.encode(torch.empty(1, 3, height, width, device="meta"))),
+        core=_count(lambda: answers.extend(twin.cores(latent, tasks).values())),
+        decode=_count(lambda: twin.decode(torch.cat(answers))),
+    )
+
+
+def count_step(model: FusedLotus2, height: int, width: int, task: str) -> int:
+    """One Euler step of the sharpener."""
+    twin = model.on_meta(model.tasks)
+    return _count(lambda: twin.velocity(_latent(twin, height, width), task, CORE_TIMESTEP))
+
+
+def weight_bytes(
+    model: FusedLotus2,
+    *,
+    precision: str | None = None,
+    tasks: Sequence[str] | None = None,
+    sharpeners: bool = True,
+) -> int:
+    """Memory of a model's weights in a precision and for some of its tasks, by default its own.
+
+    What the precision leaves as it is counts in bfloat16; in precision float32, in that.
+    """
+    plan = replace(
+        model.plan,
+        precision=precision or model.plan.precision,
+        tasks=model.tasks if tasks is None else tuple(tasks),
+        adapters={
+            name: adapter
+            for name, adapter in model.plan.adapters.items()
+            if sharpeners or not name.startswith(SHARPENER)
+        },
+    )
+    twin = model.planned(plan)
+    dtype_of = twin.dtype_of(torch.float32 if twin.plan.precision == "float32" else torch.bfloat16)
+    return sum(tensor.numel() * (dtype_of(name) or tensor.dtype).itemsize for name, tensor in twin.state_dict().items())
+
+
+def _latent(model: Runnable, height: int, width: int) -> Tensor:
+    channels, factor = model.vae.config.latent_channels, model.vae_factor
+    return torch.empty(1, channels, height // factor, width // factor, device="meta")
+
+
+def _count(run: Callable[[], object]) -> int:
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()

@@ -1,0 +1,101 @@
+"""CUDA graphs: the work for each image size is recorded once and replayed, without Python or launches in between."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+# Eager runs before a recording, in which libraries choose kernels and allocate what they keep.
+WARM_UP = 2
+# Recordings kept; each image size has a handful: encoder, cores, sharpeners, decoder.
+GRAPHS = 32
+
+
+@dataclass(frozen=True)
+class RecordedGraph:
+    """Recorded work: `replay` computes `output` anew from whatever the tensors it was recorded with hold by then."""
+
+    output: Tensor
+    replay: Callable[[], None]
+
+
+class CudaRecorder:
+    """Records work as CUDA graphs, which share their memory for intermediate results: only one may run at a time."""
+
+    def __init__(self) -> None:
+        self._pool = torch.cuda.graph_pool_handle()
+        self._stream = torch.cuda.Stream()
+
+    def __call__(self, run: Callable[[], Tensor]) -> RecordedGraph:
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            for _ in range(WARM_UP):
+                run()
+        torch.cuda.current_stream().wait_stream(self._stream)
+        graph = torch.cuda.CUDAGraph()
+        # thread_local: other threads, which publish, may allocate and copy meanwhile.
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+            output = run()
+        return RecordedGraph(output, graph.replay)
+
+
+class Graphs:
+    """A `Lotus2.launch` that records each function for each key and each shape of its tensors, and replays it.
+
+    The functions must not change their tensors. `record(run)` records run(); the last `limit` recordings used are
+    kept. What cannot be recorded is run as it is from then on, with a warning.
+    """
+
+    def __init__(self, record: Callable[[Callable[[], Tensor]], RecordedGraph], limit: int = GRAPHS) -> None:
+        self._record = record
+        self._limit = limit
+        self._recordings: dict[tuple, tuple[list[Tensor], RecordedGraph]] = {}
+        self._refused: set[tuple] = set()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._recordings)
+
+    @torch.inference_mode()
+    def __call__(self, key: tuple, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+        # Not waiting: two threads that use one model are a mistake of their owner.
+        if not self._lock.acquire(blocking=False):
+            raise RuntimeError("the model is already running in another thread; one thread at a time may use it")
+        try:
+            return self._run((key, *((tensor.shape, tensor.dtype) for tensor in tensors)), function, tensors)
+        finally:
+            self._lock.release()
+
+    def _run(self, key: tuple, function: Callable[..., Tensor], tensors: tuple[Tensor, ...]) -> Tensor:
+        if key in self._refused:
+            return function(*tensors)
+        if key not in self._recordings:
+            inputs = [tensor.clone(memory_format=torch.contiguous_format) for tensor in tensors]
+            try:
+                recording = self._record(lambda: function(*inputs))
+            except RuntimeError as error:
+                log.warning("%s runs without a CUDA graph: %s", key[0][0], first_line(error))
+                self._refused.add(key)
+                return function(*tensors)
+            while len(self._recordings) >= self._limit:
+                del self._recordings[next(iter(self._recordings))]
+        else:
+            inputs, recording = self._recordings.pop(key)
+        self._recordings[key] = inputs, recording  # the last used is the last
+        for static, tensor in zip(inputs, tensors, strict=True):
+            static.copy_(tensor)
+        recording.replay()
+        return recording.output.clone()  # the next replay writes over it
+
+
+def first_line(error: Exception) -> str:
+    """What went wrong, without the advice and the innards that compilers and CUDA add."""
+    message = str(error).strip() or type(error).__name__
+    return message.splitlines()[0][:200]

@@ -1,0 +1,95 @@
+"""The adaptive norms' shift, scale and gate as a function of the timestep alone.
+
+Guidance and pooled prompt are constant, so modulation(t) = W s(t) + b where s is a smooth curve in t. On [0, highest]
+it is a sum of a few dozen fixed vectors with Chebyshev polynomials of t before them, to the precision of float32: what
+remains of FLUX's 3.2 G modulation parameters is W times these vectors. Any timestep of any sharpener schedule, at any
+resolution, is then one small product.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+# Of the largest: what is left out of the curve, and what is left of it between the points it was fitted at.
+TRUNCATION, TOLERANCE = 1e-7, 1e-6
+FEWEST, MOST = 32, 2048
+
+
+class AdaLN(nn.Module):
+    """A block with adaptive norms: its part of the basis, (K, n), n = rows x width for each of its sources.
+
+    `sources`: the layers that gave it; `scales`: which of a source's rows are scales and hold 1 + scale.
+    """
+
+    modulation: Tensor
+
+    def __init__(self, sources: Sequence[str], rows: int, scales: Sequence[int], width: int, rank: int) -> None:
+        super().__init__()
+        self.modulation_sources, self.rows, self.scales = tuple(sources), rows, tuple(scales)
+        self.register_buffer("modulation", torch.empty(rank, len(sources) * rows * width))
+
+    def fuse_modulation(self, curve: Tensor, weights: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        """The basis of this block from the curve's (K - 1, D) and weight and bias of each source."""
+        parts = []
+        for weight, bias in weights:
+            constant = bias.clone().unflatten(0, (self.rows, -1))
+            constant[list(self.scales)] += 1
+            parts.append(torch.cat((curve @ weight.T, constant.reshape(1, -1))))
+        return torch.cat(parts, dim=1)
+
+
+class Timesteps(nn.Module):
+    """How much of each vector of the basis goes into the modulation of a timestep."""
+
+    polynomials: Tensor
+
+    def __init__(self, highest: float, degrees: int, rank: int) -> None:
+        super().__init__()
+        self.highest = highest
+        self.register_buffer("polynomials", torch.empty(degrees, rank))
+
+    def forward(self, timesteps: Tensor) -> Tensor:
+        """timesteps (B,) in [0, highest] -> (B, K)."""
+        return chebyshev(timesteps, self.highest, len(self.polynomials)).to(self.polynomials) @ self.polynomials
+
+
+def chebyshev(timesteps: Tensor, highest: float, degrees: int) -> Tensor:
+    """The first Chebyshev polynomials at timesteps (B,) of [0, highest]: (B, degrees) float64."""
+    angle = torch.acos((2 * timesteps.double() / highest - 1).clamp(-1, 1))
+    return torch.cos(angle[:, None] * torch.arange(degrees, device=timesteps.device))
+
+
+def fit_curve(curve: Callable[[Tensor], Tensor], highest: float) -> tuple[Tensor, Tensor]:
+    """polynomials (N, K) and vectors (K - 1, D), float32, so that Chebyshev(t) @ polynomials[:, :-1] @ vectors = s(t).
+
+    `curve`: timesteps (B,) float64 -> s (B, D). The last column of the polynomials is the constant 1. Raises ValueError
+    if the curve is not smooth enough for that, or not finite.
+    """
+    degrees = FEWEST
+    while True:
+        angles = (torch.arange(degrees, dtype=torch.float64) + 0.5) * math.pi / degrees
+        nodes = (torch.cos(angles) + 1) / 2 * highest
+        values = curve(nodes).double()
+        if not bool(values.isfinite().all()):
+            raise ValueError("the embedding of the timestep is not finite")
+        # Discrete cosine transform: polynomials are orthogonal over these nodes.
+        coefficients = 2 / degrees * chebyshev(nodes, highest, degrees).T @ values
+        coefficients[0] /= 2
+        between = torch.linspace(0, highest, 2 * degrees + 1, dtype=torch.float64)
+        truth = curve(between).double()
+        fitted = chebyshev(between, highest, degrees) @ coefficients
+        if float((fitted - truth).abs().max()) <= TOLERANCE * float(truth.abs().max()):
+            break
+        if degrees >= MOST:
+            raise ValueError(f"the embedding of the timestep is no smooth curve: {degrees} polynomials do not fit it")
+        degrees *= 2
+    left, sizes, right = torch.linalg.svd(coefficients, full_matrices=False)
+    rank = int((sizes > TRUNCATION * sizes[0]).sum())
+    constant = torch.zeros(degrees, 1, dtype=torch.float64)
+    constant[0] = 1
+    polynomials = torch.cat((left[:, :rank] * sizes[:rank], constant), dim=1)
+    return polynomials.float(), right[:rank].float()

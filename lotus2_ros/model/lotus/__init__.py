@@ -1,0 +1,1 @@
+"""Lotus-D and Lotus-G (arXiv 2409.18124)."""

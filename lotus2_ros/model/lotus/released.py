@@ -1,0 +1,111 @@
+"""Lotus-D and Lotus-G as they are released: for each task a folder of a diffusers pipeline, with a U-Net of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lotus2_ros.model.lotus.lotus import Lotus
+from lotus2_ros.model.manifest import naming, plain_config
+from lotus2_ros.model.prompt import embed_unpadded_prompt
+from lotus2_ros.model.weights import CheckpointError, check_keys, check_weights, open_weights, read_json, weight_file
+
+INDEX = "model_index.json"
+PIPELINES = {"LotusDPipeline": "lotus-d", "LotusGPipeline": "lotus-g"}
+PARTS = ("vae", "unet")
+# What the released models were trained with; their files do not tell.
+PROCESS_RESOLUTION = 768
+LICENCE = "see the model's card; of the newer releases Apache-2.0"
+# What can be said of a released model, and then its task and the space of its depths.
+SAID = {"normals": ("normals", "disparity"), "disparity": ("depth", "disparity"), "depth": ("depth", "depth")}
+# How their names say it. In this order: the newer ones for depth are named lotus-depth-...-disparity.
+WORDS = {"normal": "normals", "disparity": "disparity", "depth": "depth"}
+
+
+def predicted_by(folder: Path) -> tuple[str, str]:
+    """Task and space (disparity or depth) of a released folder, by its name. Raises CheckpointError if it says none."""
+    for word, said in WORDS.items():
+        if word in folder.name.lower():
+            return SAID[said]
+    raise CheckpointError(
+        f"{folder}: expected a name that says what it predicts, such as lotus-normal-d-v1-1 or "
+        "lotus-depth-d-v2-0-disparity"
+    )
+
+
+def open_pipelines(folders: Mapping[str, Path], *, predicts: str, **settings: Any) -> tuple[Lotus, dict[str, Tensor]]:
+    """The model without memory for its weights, and these, memory-mapped; `folders` by task.
+
+    All folders have to be of one family and one VAE. `predicts`: disparity or depth. Raises CheckpointError that names
+    file and key.
+    """
+    families = {folder: _family(folder) for folder in folders.values()}
+    first = next(iter(folders.values()))
+    for folder, family in families.items():
+        if family != families[first]:
+            raise CheckpointError(f"{folder}: expected a {families[first]} as in {first}, got a {family}")
+    configs = {part: _config(folders, part) for part in PARTS}
+    prompt = embed_unpadded_prompt(first)
+    with naming(first / INDEX), torch.device("meta"):
+        model = Lotus(
+            configs,
+            tasks=tuple(folders),
+            predicts=predicts,
+            prompt_shape=(prompt.shape[1], prompt.shape[2]),
+            process_resolution=PROCESS_RESOLUTION,
+            metadata={"name": families[first], "licence": LICENCE},
+            **settings,
+        )
+    if model.family != families[first]:
+        raise CheckpointError(f"{first}: its U-Net is that of a {model.family}, its pipeline a {families[first]}")
+    if prompt.shape[2] != configs["unet"]["cross_attention_dim"]:
+        raise CheckpointError(
+            f"{first / 'text_encoder'}: embeds the prompt in {prompt.shape[2]} channels, "
+            f"the U-Net takes {configs['unet']['cross_attention_dim']}"
+        )
+    state = {"prompt_embeds": prompt}
+    expected = model.state_dict()
+    for task, folder in folders.items():
+        vae = _read(folder / "vae", {k.removeprefix("vae."): v for k, v in expected.items() if k.startswith("vae.")})
+        _check_same(vae, state, folder)
+        state |= {f"vae.{key}": tensor for key, tensor in vae.items()}
+        prefix = f"unets.{task}."
+        unet = {k.removeprefix(prefix): v for k, v in expected.items() if k.startswith(prefix)}
+        state |= {prefix + key: tensor for key, tensor in _read(folder / "unet", unet).items()}
+    return model, state
+
+
+def _family(folder: Path) -> str:
+    kind = read_json(folder / INDEX).get("_class_name")
+    if kind not in PIPELINES:
+        raise CheckpointError(f"{folder / INDEX}: expected a {' or '.join(PIPELINES)}, got {kind}")
+    return PIPELINES[kind]
+
+
+def _config(folders: Mapping[str, Path], part: str) -> dict[str, Any]:
+    configs = [plain_config(read_json(folder / part / "config.json")) for folder in folders.values()]
+    for folder, config in zip(folders.values(), configs, strict=True):
+        if config != configs[0]:
+            raise CheckpointError(f"{folder / part / 'config.json'}: differs from that of the other task's folder")
+    return configs[0]
+
+
+def _read(component: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    file = weight_file(component)
+    homes = open_weights(file)
+    check_keys(file, homes, expected)
+    for home in set(homes.values()):
+        inside = {key: tensor for key, tensor in expected.items() if homes[key] is home}
+        check_weights(home.path, home.header, inside)
+    return {key: home.read(key) for key, home in homes.items()}
+
+
+def _check_same(vae: Mapping[str, Tensor], state: Mapping[str, Tensor], folder: Path) -> None:
+    for key, tensor in vae.items():
+        other = state.get(f"vae.{key}")
+        if other is not None and not torch.equal(other, tensor):
+            raise CheckpointError(f"{folder / 'vae'}: {key} differs from that of the other task's folder")

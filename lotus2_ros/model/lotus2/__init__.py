@@ -1,0 +1,1 @@
+"""Lotus-2: a FLUX transformer with LoRA adapters (arXiv 2512.01030)."""

@@ -1,0 +1,116 @@
+"""What a pass of the transformer needs besides the image's tokens: timestep, guidance, prompt and positions.
+
+All of it is constant for one timestep and one latent size, so it is computed once. diffusers' own forward rounds
+timestep and guidance to the dtype of the weights before it multiplies them by 1000: in bfloat16 the guidance 3500 is
+3504. The released Lotus-2 results were made that way, so here the rounding is a choice of its own, whatever the compute
+dtype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import FluxTransformer2DModel
+from torch import Tensor, nn
+
+from lotus2_ros.model.layers.precision import dtype_named
+
+GUIDANCE = 3.5
+# More than the timesteps and sizes of one session; a bound for those who run through images of all sizes.
+REMEMBERED = 64
+
+
+def round_timestep(timestep: Tensor, rounding: str) -> Tensor:
+    """A timestep on the model's own scale as its embedding gets to see it, float32."""
+    steps = timestep.to(torch.float32).to(dtype_named(rounding))
+    return ((steps / 1000) * 1000).float()
+
+
+def guidance_seen(rounding: str, device: torch.device | str = "cpu") -> Tensor:
+    """The guidance (1,) as its embedding gets to see it, float32."""
+    return (torch.tensor([GUIDANCE], dtype=dtype_named(rounding), device=device) * 1000).float()
+
+
+def position_ids(prompt: Tensor, rows: int, columns: int) -> Tensor:
+    """(T + L, 3): zeros for the prompt (1, T, D), (0, row, column) for a packed latent, row by row."""
+    tokens, device = prompt.shape[1], prompt.device
+    ids = torch.zeros(tokens + rows * columns, 3, device=device)
+    ids[tokens:, 1] = torch.arange(rows, device=device).repeat_interleave(columns)
+    ids[tokens:, 2] = torch.arange(columns, device=device).repeat(rows)
+    return ids
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What a pass needs besides its tokens; constant for one timestep and one latent size.
+
+    modulation: (1 or B, D) embedding of timestep, guidance and pooled prompt, which sets every adaptive norm.
+    prompt: (1, T, D) projected prompt tokens.
+    rotary: cosine and sine, (T + L, head_dim) each, for the prompt's tokens and then the latent's.
+    """
+
+    modulation: Tensor
+    prompt: Tensor
+    rotary: tuple[Tensor, Tensor]
+
+
+class Conditioner(nn.Module):
+    """The prompt, and what has been computed from it.
+
+    prompt_embeds (1, T, D) and pooled (1, P) as the text encoders give them; rounding: name of the dtype in which the
+    reference would have held timestep / 1000 and guidance.
+    """
+
+    prompt_embeds: Tensor
+    pooled: Tensor
+
+    def __init__(self, prompt_embeds: Tensor, pooled: Tensor, rounding: str) -> None:
+        super().__init__()
+        self.register_buffer("prompt_embeds", prompt_embeds)
+        self.register_buffer("pooled", pooled)
+        self.rounding = rounding
+        self._remembered: dict[Hashable, Any] = {}
+        dtype_named(rounding)
+
+    def forward(
+        self, transformer: FluxTransformer2DModel, timestep: float | Tensor, rows: int, columns: int
+    ) -> Conditioning:
+        """For a timestep on the model's own scale, a number or (B,), and a packed latent of rows x columns."""
+        return Conditioning(
+            modulation=self._modulation(transformer, timestep)
+            if isinstance(timestep, Tensor)
+            else self._once((timestep, self.rounding), lambda: self._modulation(transformer, timestep)),
+            prompt=self._once("prompt", lambda: transformer.context_embedder(self.prompt_embeds)),
+            rotary=self._once((rows, columns), lambda: self._rotary(transformer, rows, columns)),
+        )
+
+    def _modulation(self, transformer: FluxTransformer2DModel, timestep: float | Tensor) -> Tensor:
+        device = self.pooled.device
+        seen = round_timestep(torch.as_tensor(timestep, device=device).reshape(-1), self.rounding)
+        if not transformer.config.guidance_embeds:
+            return transformer.time_text_embed(seen, self.pooled)
+        return transformer.time_text_embed(seen, guidance_seen(self.rounding, device), self.pooled)
+
+    def _rotary(self, transformer: FluxTransformer2DModel, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+        return transformer.pos_embed(position_ids(self.prompt_embeds, rows, columns))
+
+    def _once(self, key: Hashable, compute: Callable[[], Any]) -> Any:
+        """Remembered only while the weights stay as they are: in evaluation, without gradients."""
+        if self.training or torch.is_grad_enabled():
+            return compute()
+        if key not in self._remembered:
+            if len(self._remembered) >= REMEMBERED:
+                self._remembered.clear()
+            self._remembered[key] = compute()
+        return self._remembered[key]
+
+    def train(self, mode: bool = True) -> Conditioner:
+        self._remembered.clear()
+        return super().train(mode)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        self._remembered.clear()
+        return super()._apply(*args, **kwargs)

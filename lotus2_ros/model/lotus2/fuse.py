@@ -1,0 +1,206 @@
+"""Fusion: from the released or trained form of the weights to the one that runs, part by part.
+
+A merged LoRA, a fused layer, a modulation as a function of the timestep are the same function as before: in float32 the
+result differs by rounding only. Each part is read, fused and given away before the next, so that a model larger than
+the memory can pass through.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lotus2_ros.model.layers.adaln import AdaLN, fit_curve
+from lotus2_ros.model.layers.linear import store_linear
+from lotus2_ros.model.lotus2.base import CORE, adapter_name
+from lotus2_ros.model.lotus2.blocks import HeadNorms
+from lotus2_ros.model.lotus2.conditioning import guidance_seen
+from lotus2_ros.model.lotus2.fused import FusedLotus2
+from lotus2_ros.model.lotus2.lora import AdaptedLinear, Adapter, LowRank, Plan, as_targets
+from lotus2_ros.model.lotus2.source import Source
+from lotus2_ros.model.manifest import plain_config
+from lotus2_ros.model.weights import CheckpointError, assign_weights
+
+ROTATED = r".*\.(to_[qk]|add_[qk]_proj|norm_(added_)?[qk])"
+# Layers that are fused away; an adapter cannot change them.
+CONSTANT = r"time_text_embed\..*|context_embedder|norm_out\.linear|.*\.norm1?(_context)?\.linear"
+
+
+@dataclass(frozen=True)
+class FusedPart:
+    """One piece of a fused model: float32, by name in the state of a `FusedLotus2` of precision float32."""
+
+    name: str
+    tensors: dict[str, Tensor]
+
+
+class Fusion:
+    """`source` on its way to a `FusedLotus2`; `model` is that one on the meta device."""
+
+    @torch.no_grad()
+    def __init__(self, source: Source, precision: str) -> None:
+        self._source = source
+        adapted = source.model
+        self._prompt, pooled = source.embed_prompt()
+        highest = float(adapted.scheduler.config.num_train_timesteps)
+        self._polynomials, self._curve = fit_curve(self._embed_timestep(pooled), highest)
+        adapters = {
+            name: Adapter(config.r, config.lora_alpha / config.r, as_targets(config.target_modules))
+            for name, config in adapted.adapters.items()
+        }
+        self._check_targets(adapters)
+        base = adapter_name(CORE, adapted.tasks[0])
+        plan = Plan(adapted.tasks, base, adapters, precision, tuple(self._polynomials.shape))  # type: ignore[arg-type]
+        settings = {name: value for name, value in adapted.settings.items() if name != "tasks"}
+        with torch.device("meta"):
+            self.model = FusedLotus2(
+                {name: plain_config(getattr(adapted, name).config) for name in ("vae", "transformer", "scheduler")},
+                plan,
+                prompt_tokens=self._prompt.shape[1],
+                **settings,
+            )
+
+    @property
+    def names(self) -> list[str]:
+        """The parts in the order of the network, its two ends first."""
+        flux = self.model.transformer
+        blocks = (("double_blocks", flux.double_blocks), ("single_blocks", flux.single_blocks))
+        return ["vae", "ends", *(f"{kind}.{i}" for kind, modules in blocks for i in range(len(modules)))]
+
+    def parts(self) -> Iterator[FusedPart]:
+        yield from map(self.part, self.names)
+
+    @torch.no_grad()
+    def part(self, name: str) -> FusedPart:
+        """One part, read and fused now."""
+        if name == "vae":
+            keys = [key for key in self.model.state_dict() if key.startswith("vae.")]
+            return FusedPart(name, {key: self._read(key) for key in keys})
+        return FusedPart(name, self._ends() if name == "ends" else self._fuse(f"transformer.{name}"))
+
+    def store(self, part: FusedPart) -> dict[str, Tensor]:
+        """A part's tensors as the model's precision holds them. Raises CheckpointError on NaN or Inf."""
+        stored = dict(part.tensors)
+        for name, tensor in part.tensors.items():
+            if not bool(tensor.isfinite().all()):
+                raise CheckpointError(f"{name}: expected finite numbers, got NaN or Inf")
+        for name, module in self.model.named_modules():
+            if isinstance(module, AdaptedLinear):
+                for weight in [key for key in part.tensors if key.startswith(f"{name}.") and key.endswith(".weight")]:
+                    prefix = weight.removesuffix("weight")
+                    bias = stored.pop(f"{prefix}bias", None)
+                    layer = store_linear(module.precision, stored.pop(weight), bias)
+                    stored |= {prefix + key: tensor for key, tensor in layer.items()}
+        return stored
+
+    def _ends(self) -> dict[str, Tensor]:
+        names = [name for name in self.model.state_dict() if name.startswith("continuity.")]
+        prompt = F.linear(
+            self._prompt.float(),
+            self._read("transformer.context_embedder.weight"),
+            self._read("transformer.context_embedder.bias"),
+        )
+        return {
+            **{name: self._read(name) for name in names},
+            "transformer.prompt": prompt,
+            "transformer.timesteps.polynomials": self._polynomials,
+            **self._fuse("transformer.embedder"),
+            **self._fuse("transformer.head"),
+        }
+
+    def _fuse(self, prefix: str) -> dict[str, Tensor]:
+        """All that is below a module of the fused model."""
+        tensors: dict[str, Tensor] = {}
+        for name, module in self.model.get_submodule(prefix).named_modules(prefix=prefix):
+            if isinstance(module, AdaptedLinear):
+                tensors |= {f"{name}.{key}": tensor for key, tensor in self._fuse_linear(module).items()}
+            elif isinstance(module, HeadNorms):
+                for key, layer in zip(("query", "key"), module.sources, strict=True):
+                    tensors[f"{name}.{key}"] = self._layer(layer, "weight")
+            if isinstance(module, AdaLN):
+                sources = [(self._layer(s, "weight"), self._layer(s, "bias")) for s in module.modulation_sources]
+                tensors[f"{name}.modulation"] = module.fuse_modulation(self._curve, sources)
+        return tensors
+
+    def _fuse_linear(self, module: AdaptedLinear) -> dict[str, Tensor]:
+        plan, layers = self.model.plan, module.sources
+        weights = [self._layer(layer, "weight") for layer in layers]
+        biases = torch.cat([self._layer(layer, "bias") for layer in layers])
+        merged = [weight + self._lora(layer, plan.base) for weight, layer in zip(weights, layers, strict=True)]
+        tensors = {"base.weight": torch.cat(merged), "base.bias": biases}
+        for name, change in module.changes.items():
+            prefix = f"changes.{name}"
+            if not isinstance(change, LowRank):
+                changed = [weight + self._lora(layer, name) for weight, layer in zip(weights, layers, strict=True)]
+                tensors |= {f"{prefix}.weight": torch.cat(changed), f"{prefix}.bias": biases}
+                continue
+            downs = []
+            for i, layer in enumerate(layers):
+                pairs = [(self._factors(layer, name), 1), (self._factors(layer, plan.base), -1)]
+                factors = [(down, sign * up) for pair, sign in pairs if pair for down, up in [pair]]
+                if factors:
+                    downs.append(torch.cat([down for down, _ in factors]))
+                    tensors[f"{prefix}.up.{i}.weight"] = torch.cat([up for _, up in factors], dim=1)
+            tensors[f"{prefix}.down.weight"] = torch.cat(downs)
+        return tensors
+
+    def _lora(self, layer: str, adapter: str) -> Tensor | int:
+        """What an adapter adds to a layer's weight."""
+        factors = self._factors(layer, adapter)
+        return 0 if factors is None else factors[1] @ factors[0]
+
+    def _factors(self, layer: str, adapter: str) -> tuple[Tensor, Tensor] | None:
+        """A (rank, in) and scale * B (out, rank) of an adapter at a layer."""
+        config = self.model.plan.adapters.get(adapter)
+        if config is None or not config.rank_of(layer):
+            return None
+        down, up = (self._read(f"transformer.{layer}.lora_{side}.{adapter}.weight") for side in "AB")
+        return down, config.scale * self._rotated(layer, up)
+
+    def _layer(self, layer: str, kind: str) -> Tensor:
+        return self._rotated(layer, self._read(f"transformer.{layer}.{kind}"))
+
+    def _rotated(self, layer: str, tensor: Tensor) -> Tensor:
+        """Of queries and keys: each head's even outputs, then its odd ones (`blocks.rotate`)."""
+        if not re.fullmatch(ROTATED, layer):
+            return tensor
+        heads = tensor.unflatten(0, (-1, self.model.configs["transformer"]["attention_head_dim"]))
+        return torch.cat((heads[:, ::2], heads[:, 1::2]), dim=1).flatten(0, 1)
+
+    def _read(self, name: str) -> Tensor:
+        return self._source.read(name).float()
+
+    def _embed_timestep(self, pooled: Tensor) -> Callable[[Tensor], Tensor]:
+        """The curve that all adaptive norms are linear in: timesteps (B,) -> (B, D)."""
+        adapted = self._source.model
+        kind, name = type(adapted.transformer.time_text_embed), "transformer.time_text_embed."
+        config = adapted.transformer.config
+        width = config.num_attention_heads * config.attention_head_dim
+        embed = kind(embedding_dim=width, pooled_projection_dim=config.pooled_projection_dim)
+        embed.load_state_dict({key: self._read(name + key) for key in embed.state_dict()})
+        guidance = [guidance_seen(adapted.conditioning)] if config.guidance_embeds else []
+        return lambda timesteps: F.silu(embed(timesteps.float(), *guidance, pooled.float()))
+
+    def _check_targets(self, adapters: Mapping[str, Adapter]) -> None:
+        for name, module in self._source.model.transformer.named_modules():
+            layer = name.removesuffix(".base_layer")
+            if isinstance(module, nn.Linear) and re.fullmatch(CONSTANT, layer):
+                for adapter, config in adapters.items():
+                    if config.rank_of(layer):
+                        raise CheckpointError(f"{adapter}: adapts {layer}, which is fused into constants")
+
+
+def fuse(source: Source, precision: str, *, device: torch.device, dtype: torch.dtype) -> FusedLotus2:
+    """The whole model in memory, ready to run."""
+    fusing = Fusion(source, precision)
+    state: dict[str, Tensor] = {}
+    for part in fusing.parts():
+        state |= fusing.store(part)
+    model = fusing.model
+    assign_weights(model, state, device, model.dtype_of(dtype))
+    return model.eval().requires_grad_(False)

@@ -1,0 +1,130 @@
+"""Lotus-2 as it runs: everything constant fused away, all stages and tasks on one base."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
+from torch import Tensor, nn
+
+from lotus2_ros.model.interface import Runnable
+from lotus2_ros.model.layers.linear import kept_dtypes
+from lotus2_ros.model.lotus2 import flux
+from lotus2_ros.model.lotus2.base import CORE, CORE_TIMESTEP, SHARPENER, Lotus2, adapter_name
+from lotus2_ros.model.lotus2.blocks import Rotary
+from lotus2_ros.model.lotus2.conditioning import round_timestep
+from lotus2_ros.model.lotus2.fused_flux import FusedFlux
+from lotus2_ros.model.lotus2.lora import Plan
+
+# More than the timesteps and sizes of one session; a bound for those who run through images of all sizes.
+REMEMBERED = 64
+
+
+class FusedLotus2(Lotus2, Runnable):
+    """A `Lotus2` for inference.
+
+    configs: of diffusers' vae, transformer and scheduler.
+    """
+
+    def __init__(
+        self,
+        configs: Mapping[str, Mapping[str, Any]],
+        plan: Plan,
+        *,
+        prompt_tokens: int,
+        **settings: Any,
+    ) -> None:
+        scheduler = FlowMatchEulerDiscreteScheduler(**configs["scheduler"])
+        super().__init__(AutoencoderKL(**configs["vae"]), scheduler, tasks=plan.tasks, **settings)
+        self.plan = plan
+        self.configs = configs
+        highest = float(scheduler.config.num_train_timesteps)
+        self.transformer = FusedFlux(configs["transformer"], plan, prompt_tokens, highest)
+        self._tables: dict[float, Tensor] = {}
+        self._rotaries: dict[tuple[int, int], Rotary] = {}
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.transformer.prompt.dtype
+
+    @property
+    def products(self) -> str:
+        return self.plan.precision
+
+    def compiled_parts(self) -> Mapping[nn.Module, bool]:
+        # The code of one block serves all blocks of its kind. The first image size is compiled for itself, a second one
+        # for all others. Not so the VAE: its norms' reductions over the whole image are slow where sizes are unknown.
+        return {**dict.fromkeys(self.transformer.blocks, True), self.vae.encoder: False, self.vae.decoder: False}
+
+    def on_meta(self, tasks: Sequence[str]) -> FusedLotus2:
+        return self.planned(replace(self.plan, precision="float32", tasks=tuple(tasks)))
+
+    def planned(self, plan: Plan) -> FusedLotus2:
+        """The same network by another plan, without memory for its weights."""
+        settings = {name: value for name, value in self.settings.items() if name != "tasks"}
+        with torch.device("meta"):
+            twin = FusedLotus2(self.configs, plan, prompt_tokens=self.transformer.prompt.shape[1], **settings)
+        return twin.eval().requires_grad_(False)
+
+    @property
+    def precision(self) -> str:
+        return super().precision if self.plan.precision in ("float32", "bfloat16") else self.plan.precision
+
+    def dtype_of(self, dtype: torch.dtype) -> Callable[[str], torch.dtype | None]:
+        plain = super().dtype_of(dtype)
+        kept = kept_dtypes(self)
+        return lambda name: None if name in kept or name.endswith((".modulation", ".polynomials")) else plain(name)
+
+    def has_sharpener(self, task: str) -> bool:
+        return adapter_name(SHARPENER, task) in self.plan.changes
+
+    def cores(self, latent: Tensor, tasks: Sequence[str]) -> dict[str, Tensor]:
+        if not self.batched or len(tasks) == 1:
+            return super().cores(latent, tasks)
+        for task in tasks:
+            self.require(CORE, task)
+        names = tuple(adapter_name(CORE, task) for task in tasks)
+        batch = self._pass(latent.expand(len(tasks), -1, -1, -1), CORE_TIMESTEP, names)
+        return {task: self.continuity[task](one) for task, one in zip(tasks, batch.split(1), strict=True)}
+
+    def transform(self, latent: Tensor, stage: str, task: str, timestep: float | Tensor) -> Tensor:
+        return self._pass(latent, timestep, (adapter_name(stage, task),))
+
+    def _pass(self, latent: Tensor, timestep: float | Tensor, adapters: tuple[str, ...]) -> Tensor:
+        height, width = latent.shape[2:]
+        rotary = self._rotary(height // 2, width // 2)
+
+        def run(latent: Tensor, table: Tensor, *rotary: Tensor) -> Tensor:
+            patches = self.transformer(flux.pack(latent), table, rotary, adapters)
+            return flux.unpack(patches, height, width)
+
+        return self.launch(("transform", adapters), run, latent, self._table(timestep), *rotary)
+
+    def _table(self, timestep: float | Tensor) -> Tensor:
+        """The modulation of a timestep, remembered if that is one number."""
+        if isinstance(timestep, Tensor):
+            return self._new_table(timestep)
+        if timestep not in self._tables:
+            if len(self._tables) >= REMEMBERED:
+                self._tables.clear()
+            self._tables[timestep] = self._new_table(torch.tensor([timestep], device=self.transformer.prompt.device))
+        return self._tables[timestep]
+
+    def _new_table(self, timesteps: Tensor) -> Tensor:
+        return self.transformer.table(round_timestep(timesteps, self.conditioning)).to(self.dtype)
+
+    def _rotary(self, rows: int, columns: int) -> Rotary:
+        if (rows, columns) not in self._rotaries:
+            if len(self._rotaries) >= REMEMBERED:
+                self._rotaries.clear()
+            self._rotaries[rows, columns] = self.transformer.rotary(rows, columns)
+        return self._rotaries[rows, columns]
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        """Moved or converted: what was computed from the weights before is not theirs any more."""
+        self._tables.clear()
+        self._rotaries.clear()
+        return super()._apply(*args, **kwargs)

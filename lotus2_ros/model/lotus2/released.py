@@ -1,0 +1,232 @@
+"""The released layout: FLUX.1-dev as a diffusers folder, and the six `lotus-2_*` files, beside it or elsewhere."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lotus2_ros.model.lotus2.base import CORE, SHARPENER
+from lotus2_ros.model.lotus2.source import Source
+from lotus2_ros.model.lotus2.trainable import TrainableLotus2, is_base
+from lotus2_ros.model.manifest import choose_tasks, plain_config
+from lotus2_ros.model.prompt import T5_TOKENS, check_encoders, embed_empty_prompt
+from lotus2_ros.model.weights import (
+    CheckpointError,
+    WeightFile,
+    assign_weights,
+    check_keys,
+    check_weights,
+    open_weights,
+    read_json,
+    stored_state,
+    weight_file,
+)
+
+# What is needed of FLUX.1-dev.
+FLUX_FILES = (
+    "scheduler/*.json",
+    *(f"{name}/*" for name in ("tokenizer", "tokenizer_2")),
+    *(f"{name}/*.{kind}" for name in ("text_encoder", "text_encoder_2") for kind in ("json", "safetensors")),
+    *(f"{name}/*.{kind}" for name in ("transformer", "vae") for kind in ("json", "safetensors")),
+)
+
+# Our names of tasks and modules -> those in the file names.
+FILE_NAMES = {"depth": "depth", "normals": "normal", "continuity": "lcm", CORE: CORE, SHARPENER: SHARPENER}
+TASKS = ("depth", "normals")
+# What the released model was trained for and with; its files do not tell.
+PROCESS_RESOLUTION = 1024
+CONDITIONING = "bfloat16"
+NAME = "lotus-2"
+# Of FLUX.1-dev, and so of all that is built on it; Lotus-2's own, which is free, does not lift it.
+LICENCE = "FLUX.1 [dev] Non-Commercial License"
+SHARPENER_TRAIN_TIMESTEPS = 10
+EMBEDDINGS = ("conditioner.prompt_embeds", "conditioner.pooled")
+
+
+def open_released(
+    flux: Path,
+    lotus2: Path,
+    *,
+    tasks: Sequence[str] | None = None,
+    conditioning: str | None = None,
+    device: torch.device | None = None,
+) -> Source:
+    """The released model, to be read tensor by tensor: FLUX's diffusers folder, and the one with the Lotus-2 files.
+
+    Every file's header is checked here, before any tensor is read. `device`: where the text encoders run, by default
+    the CPU. Raises CheckpointError that names file and key.
+    """
+    model = _empty(flux, choose_tasks(TASKS, tasks, lotus2), conditioning)
+    with torch.device("meta"):
+        for task in model.tasks:
+            for stage in (CORE, SHARPENER):
+                model.add_adapter(stage, task, adapter_rank(WeightFile(lotus2_file(lotus2, stage, task))))
+    return _source(model, _locate_all(stored_state(model), flux, lotus2), flux, device)
+
+
+def open_flux(flux: Path, *, tasks: Sequence[str], device: torch.device | None = None) -> Source:
+    """FLUX.1-dev alone, to be adapted: the released model without adapters; continuity modules cannot be read."""
+    model = _empty(flux, choose_tasks(TASKS, tasks, flux), None)
+    base = {name: tensor for name, tensor in stored_state(model).items() if is_base(name)}
+    return _source(model, _locate_all(base, flux, flux), flux, device)
+
+
+def load_released(
+    folder: Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    tasks: Sequence[str] | None = None,
+    conditioning: str | None = None,
+) -> TrainableLotus2:
+    """The released model with all files in one folder, its adapters side by side on one base, in memory."""
+    source = open_released(folder, folder, tasks=tasks, conditioning=conditioning, device=device)
+    state = dict(zip(EMBEDDINGS, source.embed_prompt(), strict=True))
+    state |= {name: source.read(name) for name in stored_state(source.model) if name not in EMBEDDINGS}
+    assign_weights(source.model, state, device, source.model.dtype_of(dtype))
+    return source.model.eval().requires_grad_(False)
+
+
+def load_adapters(model: TrainableLotus2, lotus2: Path) -> None:
+    """Fill adapters and continuity modules, which keep their dtype; a sharpener stays as it is if it has no file.
+
+    Raises CheckpointError that names file and key.
+    """
+    own = {
+        name: tensor
+        for name, tensor in stored_state(model).items()
+        if not is_base(name) and (SHARPENER not in name or locate(lotus2, lotus2, name)[0].exists())
+    }
+    for name, (file, key) in _locate_all(own, lotus2, lotus2).items():
+        own[name].copy_(file.read(key))
+
+
+def save_adapters(model: TrainableLotus2, lotus2: Path) -> None:
+    """Write adapters and continuity modules as they are released, each file replaced as a whole."""
+    contents: dict[Path, dict[str, Tensor]] = defaultdict(dict)
+    for name, tensor in stored_state(model).items():
+        if not is_base(name):
+            file, key = locate(lotus2, lotus2, name)
+            contents[file][key] = tensor.detach().cpu().contiguous()
+    lotus2.mkdir(parents=True, exist_ok=True)
+    for file, weights in contents.items():
+        partial = file.with_suffix(".part")
+        # The reference reads the continuity module's file by torch.load, whatever its name says.
+        write = torch.save if FILE_NAMES["continuity"] in file.name else save_file
+        write(weights, partial)
+        partial.replace(file)
+
+
+def flux_files(folder: Path) -> list[str]:
+    """What there is of FLUX_FILES, in a fixed order."""
+    found = (file for pattern in FLUX_FILES for file in sorted(folder.glob(pattern)))
+    return [str(file.relative_to(folder)) for file in found if file.is_file()]
+
+
+def lotus2_files(tasks: Sequence[str]) -> list[str]:
+    """What is needed of Lotus-2 for some tasks."""
+    return [lotus2_file(Path(), part, task).name for task in tasks for part in (CORE, SHARPENER, "continuity")]
+
+
+def lotus2_file(folder: Path, part: str, task: str) -> Path:
+    return folder / f"lotus-2_{FILE_NAMES[part]}_{FILE_NAMES[task]}.safetensors"
+
+
+def locate(flux: Path, lotus2: Path, name: str) -> tuple[Path, str]:
+    """In which file, or by which index of shards, and under which key there, a parameter is released."""
+    if match := re.fullmatch(r"continuity\.(\w+)\.layers\.(.+)", name):
+        return lotus2_file(lotus2, "continuity", match[1]), f"lcm.{match[2]}"
+    if match := re.fullmatch(rf"(.+\.lora_[AB])\.({CORE}|{SHARPENER})_(\w+)(\.weight)", name):
+        return lotus2_file(lotus2, match[2], match[3]), match[1] + match[4]
+    component, key = name.split(".", 1)
+    return weight_file(flux / component), key
+
+
+def adapter_rank(file: WeightFile) -> int:
+    """The rank of a LoRA file; its alpha is the same number and is not stored."""
+    ranks = {tensor.shape[0] for key, tensor in file.header.items() if key.endswith(".lora_A.weight")}
+    if len(ranks) != 1:
+        raise CheckpointError(f"{file.path}: expected LoRA weights of one rank, got ranks {sorted(ranks)}")
+    return ranks.pop()
+
+
+def _empty(flux: Path, tasks: Sequence[str], conditioning: str | None) -> TrainableLotus2:
+    """The model on FLUX without adapters and without memory for its weights."""
+    scheduler_file = flux / "scheduler" / "scheduler_config.json"
+    scheduler_config = plain_config(read_json(scheduler_file)) | {"num_train_timesteps": SHARPENER_TRAIN_TIMESTEPS}
+    with torch.device("meta"):
+        transformer = _component(FluxTransformer2DModel, flux / "transformer")
+        return TrainableLotus2(
+            _component(AutoencoderKL, flux / "vae"),
+            transformer,
+            _build(FlowMatchEulerDiscreteScheduler, scheduler_config, scheduler_file),
+            tasks=tasks,
+            prompt_embeds=torch.empty(1, T5_TOKENS, transformer.config.joint_attention_dim),
+            pooled=torch.empty(1, transformer.config.pooled_projection_dim),
+            process_resolution=PROCESS_RESOLUTION,
+            conditioning=conditioning or CONDITIONING,
+            metadata={"name": NAME, "licence": LICENCE},
+        )
+
+
+def _source(
+    model: TrainableLotus2, places: Mapping[str, tuple[WeightFile, str]], flux: Path, device: torch.device | None
+) -> Source:
+    check_encoders(flux)
+
+    def read(name: str) -> Tensor:
+        file, key = places[name]
+        return file.read(key)
+
+    def embed_prompt() -> tuple[Tensor, Tensor]:
+        prompt_embeds, pooled = embed_empty_prompt(flux, device=device or torch.device("cpu"))
+        _check_embedding(flux / "text_encoder_2", prompt_embeds, model.conditioner.prompt_embeds)
+        _check_embedding(flux / "text_encoder", pooled, model.conditioner.pooled)
+        return prompt_embeds, pooled
+
+    return Source(model.requires_grad_(False), read, embed_prompt)
+
+
+def _locate_all(shapes: Mapping[str, Tensor], flux: Path, lotus2: Path) -> Mapping[str, tuple[WeightFile, str]]:
+    """File and key of each weight, all of them checked against what the model has."""
+    expected: dict[Path, dict[str, str]] = defaultdict(dict)
+    for name in (name for name in shapes if name not in EMBEDDINGS):
+        file, key = locate(flux, lotus2, name)
+        expected[file][key] = name
+    places: dict[str, tuple[WeightFile, str]] = {}
+    for file, names in sorted(expected.items()):
+        homes = open_weights(file)
+        check_keys(file, homes, names)
+        for home in set(homes.values()):
+            inside = {key: shapes[name] for key, name in names.items() if homes[key] is home}
+            check_weights(home.path, home.header, inside)
+        places |= {name: (homes[key], key) for key, name in names.items()}
+    return places
+
+
+def _check_embedding(folder: Path, embedding: Tensor, expected: Tensor) -> None:
+    if embedding.shape != expected.shape:
+        raise CheckpointError(
+            f"{folder}: embeds the prompt with shape {tuple(embedding.shape)}, "
+            f"the transformer takes {tuple(expected.shape)}"
+        )
+
+
+def _component(kind: Callable[..., Any], folder: Path) -> Any:
+    file = folder / "config.json"
+    return _build(kind, plain_config(read_json(file)), file)
+
+
+def _build(kind: Callable[..., Any], config: dict[str, Any], file: Path) -> Any:
+    try:
+        return kind(**config)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{file}: {error}") from None

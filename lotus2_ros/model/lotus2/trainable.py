@@ -1,0 +1,135 @@
+"""Lotus-2 as it is trained and released: diffusers' FLUX transformer with LoRA adapters side by side on one base.
+
+Each stage of each task is an adapter; where there is none for a core predictor, the base itself is that predictor.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+from peft import LoraConfig
+from torch import Tensor
+
+from lotus2_ros.model.lotus2 import flux
+from lotus2_ros.model.lotus2.base import SHARPENER, Lotus2, adapter_name
+from lotus2_ros.model.lotus2.conditioning import Conditioner
+
+# The released adapters' layers: attention and feed-forward of the double blocks, queries, keys, values of the single.
+LORA_TARGETS = (
+    r"transformer_blocks\.\d+\.(attn\.(to_[qkv]|to_out\.0|add_[qkv]_proj|to_add_out)|ff(_context)?\.net\.(0\.proj|2))"
+    r"|single_transformer_blocks\.\d+\.attn\.to_[qkv]"
+)
+
+
+class TrainableLotus2(Lotus2):
+    """A `Lotus2` that can be trained; `settings` as for that class. `patch`: side of a token in latent pixels."""
+
+    def __init__(
+        self,
+        vae: AutoencoderKL,
+        transformer: FluxTransformer2DModel,
+        scheduler: FlowMatchEulerDiscreteScheduler,
+        *,
+        prompt_embeds: Tensor,
+        pooled: Tensor,
+        **settings: Any,
+    ) -> None:
+        super().__init__(vae, scheduler, **settings)
+        self.patch = _patch(vae.config.latent_channels, transformer)
+        self.transformer = transformer
+        self.conditioner = Conditioner(prompt_embeds, pooled, self.conditioning)
+        self.adapters: dict[str, LoraConfig] = {}
+        self._active: str | None = None
+
+    @classmethod
+    def from_config(
+        cls,
+        vae_config: Mapping[str, Any],
+        transformer_config: Mapping[str, Any],
+        scheduler_config: Mapping[str, Any],
+        *,
+        prompt_tokens: int,
+        **settings: Any,
+    ) -> TrainableLotus2:
+        """A model with random weights.
+
+        Its prompt is constant: one-hot tokens, so that each is a learnable column of the context embedder, and a zero
+        pooled vector, which leaves that embedder's bias.
+        """
+        transformer = FluxTransformer2DModel(**transformer_config)
+        return cls(
+            AutoencoderKL(**vae_config),
+            transformer,
+            FlowMatchEulerDiscreteScheduler(**scheduler_config),
+            prompt_embeds=torch.eye(prompt_tokens, transformer.config.joint_attention_dim)[None],
+            pooled=torch.zeros(1, transformer.config.pooled_projection_dim),
+            **settings,
+        )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.transformer.x_embedder.weight.dtype
+
+    def add_adapter(
+        self, stage: str, task: str, rank: int, alpha: float | None = None, targets: str | Sequence[str] = LORA_TARGETS
+    ) -> None:
+        """A new LoRA, which changes nothing until it is trained or loaded. PEFT freezes the base when it is added."""
+        name = adapter_name(stage, task)
+        targets = targets if isinstance(targets, str) else sorted(targets)
+        config = LoraConfig(r=rank, lora_alpha=rank if alpha is None else alpha, target_modules=targets)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are what is wanted
+            self.transformer.add_adapter(config, name)
+        self.transformer.enable_adapters()
+        self.adapters[name], self._active = config, name
+
+    def has_sharpener(self, task: str) -> bool:
+        return adapter_name(SHARPENER, task) in self.adapters
+
+    def select(self, stage: str, task: str) -> None:
+        """Make the transformer the one of this stage and task."""
+        self.require(stage, task)
+        adapter = adapter_name(stage, task)
+        name = adapter if adapter in self.adapters else None
+        if name == self._active:
+            return
+        if name is None:
+            self.transformer.disable_adapters()
+        else:
+            self.transformer.enable_adapters()
+            self.transformer.set_adapter(name)
+        self._active = name
+
+    def transform(self, latent: Tensor, stage: str, task: str, timestep: float | Tensor) -> Tensor:
+        self.select(stage, task)
+        height, width = latent.shape[2:]
+        conditioning = self.conditioner(self.transformer, timestep, height // self.patch, width // self.patch)
+        tokens = flux.transform(self.transformer, flux.pack(latent, self.patch), conditioning)
+        return flux.unpack(tokens, height, width, self.patch)
+
+
+def is_base(name: str) -> bool:
+    """Whether a weight is none of what is added to VAE and transformer: adapters and continuity modules."""
+    return not (name.startswith("continuity.") or ".lora_" in name)
+
+
+def _patch(channels: int, transformer: FluxTransformer2DModel) -> int:
+    """The side of the square of latent pixels that is one token of the transformer.
+
+    The transformer gives latents of `channels` channels and takes the same or, to be given an image beside them, twice
+    as many.
+    """
+    taken = transformer.config.in_channels
+    given = transformer.config.out_channels or taken
+    patch = math.isqrt(given // channels)
+    if patch not in (1, 2) or given != channels * patch**2 or taken not in (given, 2 * given):
+        raise ValueError(
+            f"the transformer takes {taken} channels and gives {given}, "
+            f"but {channels} latent channels packed 2x2 are {4 * channels}"
+        )
+    return patch

@@ -1,0 +1,1 @@
+"""Where metres come from, and how they stay steady from frame to frame."""

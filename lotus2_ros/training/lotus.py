@@ -1,0 +1,63 @@
+"""Lotus-D and Lotus-G as they are trained, and small ones from nothing."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from lotus2_ros.model.lotus.lotus import ANNOTATION, RECONSTRUCTION, Lotus
+from lotus2_ros.training.batches import Batch
+from lotus2_ros.training.decoded import EndToEndLoss
+from lotus2_ros.training.latents import TrainedPart, encode, mean_square
+
+
+class LotusObjective(BaseModel):
+    """One pass at t = 999 to the annotation: minimise |f(z_x, s_y) - z_y|^2, of G with noise beside z_x.
+
+    With `reconstruction`, the detail preserver, also |f(z_x, s_x) - z_x|^2, where s is the task switcher, so that the
+    network keeps what the image's details are made of (arXiv 2409.18124).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    reconstruction: bool
+
+    def part(self) -> TrainedPart:
+        return "core"
+
+    def loss(self, model: Lotus, batch: Batch) -> Tensor:
+        image, truth = encode(model, batch)
+        given = _with_noise(model, image, batch.generator())
+        loss = self.of_prediction(model, model.transform(given, batch.task, ANNOTATION), truth, batch)
+        if self.reconstruction:
+            loss = loss + (model.transform(given, batch.task, RECONSTRUCTION) - image).float().square().mean()
+        return loss
+
+    def of_prediction(self, model: Lotus, predicted: Tensor, truth: Tensor, batch: Batch) -> Tensor:
+        """What the annotation's latent costs."""
+        return mean_square(predicted - truth, model, batch)
+
+    def predict(self, model: Lotus, image: Tensor, task: str, generator: torch.Generator) -> Tensor:
+        """The annotation latent (B, C, h, w) of an image latent of the same shape."""
+        return model.transform(_with_noise(model, image, generator), task, ANNOTATION)
+
+
+class LotusStep(LotusObjective):
+    """On latents alone."""
+
+    kind: Literal["lotus1"]
+
+
+class LotusEndToEnd(EndToEndLoss, LotusObjective):
+    """The same, which sees what comes of the annotation's latent: see :class:`EndToEndLoss`."""
+
+    kind: Literal["lotus1_end_to_end"]
+
+
+def _with_noise(model: Lotus, image: Tensor, generator: torch.Generator) -> Tensor:
+    if not model.generative:
+        return image
+    return torch.cat((image, torch.randn(image.shape, generator=generator).to(image)), dim=1)

@@ -1,0 +1,1 @@
+"""Pictures and clouds to look at."""

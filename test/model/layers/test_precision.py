@@ -1,0 +1,70 @@
+"""What a model computes in, and what eight and four bits cost the bundled one in the measures that users look at."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lotus2_ros import scenes
+from lotus2_ros.config import Config
+from lotus2_ros.data.sample import Sample
+from lotus2_ros.evaluation.measure import measure
+from lotus2_ros.evaluation.summary import flat
+from lotus2_ros.inference.estimator import Estimator
+from lotus2_ros.model.layers.precision import resolve_products
+from lotus2_ros.model.load import BUNDLED
+from lotus2_ros.model.lotus2.bundle import load_bundle
+from lotus2_ros.model.lotus2.fuse import fuse
+from lotus2_ros.model.lotus2.source import Source
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("has", "asked", "expected"),
+    [
+        ({"avx512_bf16": True}, "auto", torch.bfloat16),
+        ({"amx_bf16": True, "avx512_bf16": False}, "auto", torch.bfloat16),
+        ({"avx2": True, "avx512_bf16": False}, "auto", torch.float32),
+        ({"avx512_bf16": True}, "float32", torch.float32),
+        ({"avx512_bf16": True}, torch.float32, torch.float32),
+    ],
+)
+def test_a_cpu_multiplies_in_bfloat16_if_it_can_and_nothing_else_is_asked_for(monkeypatch, has, asked, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has, raising=False)
+    assert resolve_products(asked) is expected
+
+
+def test_a_torch_that_does_not_say_what_a_cpu_can_multiplies_in_float32(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert resolve_products("auto") is torch.float32
+
+
+def scores(precision: str) -> dict[str, torch.Tensor]:
+    """On one unseen view of every kind; off a GPU float8 is rounded as there and multiplied in float32."""
+    model = fuse(
+        Source.of(load_bundle(BUNDLED, device=CPU, dtype=torch.float32)), precision, device=CPU, dtype=torch.float32
+    )
+    estimator = Estimator(model, Config())
+    views = [scenes.view(200, 160, 120, kind) for kind in scenes.KINDS]
+    rows = [flat(measure(estimator, Sample("", v.image, v.depth, v.normals), 2)) for v in views]
+    return {path: torch.tensor([row[path] for row in rows]) for path in rows[0]}
+
+
+@pytest.fixture(scope="module")
+def exact() -> dict[str, torch.Tensor]:
+    return scores("float32")
+
+
+@pytest.mark.parametrize(
+    ("precision", "absrel", "degrees"), [("float8", 0.003, 0.3), ("int8", 0.003, 0.3), ("nf4", 0.01, 1)]
+)
+def test_depth_and_normals_stay_what_they_are(
+    exact: dict[str, torch.Tensor], precision: str, absrel: float, degrees: float
+) -> None:
+    rounded = scores(precision)
+    for path in ("core/depth/abs_rel", "sharp/depth/abs_rel"):
+        difference = rounded[path] - exact[path]
+        assert difference.abs().max() > 0  # the precision is really another
+        assert difference.mean().abs() <= absrel
+    assert abs(rounded["core/normals"].mean() - exact["core/normals"].mean()) <= degrees

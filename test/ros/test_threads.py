@@ -1,0 +1,213 @@
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lotus2_ros.ros.threads import LatestQueue, ModelThread
+
+TIMEOUT = 10.0  # seconds; only ever reached when a test fails
+
+
+def test_only_the_newest_frame_is_kept_and_the_others_are_counted():
+    boxes = LatestQueue()
+    for frame in range(5):
+        boxes.put("left", frame)
+    assert boxes.take(0) == 4 and boxes.take(0) is None
+    assert boxes.dropped == {"left": 4}
+
+
+def test_cameras_are_served_in_turn():
+    boxes = LatestQueue()
+    boxes.put("left", "l0")
+    boxes.put("right", "r0")
+    boxes.put("left", "l1")
+    assert boxes.take(0) == "l1"
+    boxes.put("left", "l2")
+    assert [boxes.take(0), boxes.take(0), boxes.take(0)] == ["r0", "l2", None]
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=40))
+def test_every_frame_is_taken_or_dropped_or_still_there(events):
+    boxes, taken = LatestQueue(), 0
+    for number, (camera, take) in enumerate(events):
+        boxes.put(camera, number)
+        taken += take and boxes.take(0) is not None
+    left = 0
+    while boxes.take(0) is not None:
+        left += 1
+    assert len(events) == taken + left + sum(boxes.dropped.values())
+
+
+def test_closing_wakes_the_taker():
+    boxes = LatestQueue()
+    taker = threading.Thread(target=boxes.take, args=(None,))
+    taker.start()
+    boxes.close()
+    taker.join(TIMEOUT)
+    assert not taker.is_alive()
+
+
+class Script:
+    """A worker whose sharpener puts the next frames into the mailbox between its steps, and that logs what it does."""
+
+    def __init__(self, steps, arrivals, period=0.0):
+        self.boxes, self.log, self.done = LatestQueue(), [], threading.Event()
+        self.steps, self.arrivals = steps, arrivals
+        self.error = None
+        self.worker = ModelThread(self.boxes, self.predict, self.sharpen, lambda: period, lambda: 0.0, self.failed)
+
+    def predict(self, frame):
+        self.log.append(f"predict {frame}")
+        return frame
+
+    def sharpen(self, frame):
+        for step in range(self.steps):
+            self.log.append(f"step {step} of {frame}")
+            for arrival in self.arrivals.pop((frame, step), []):
+                self.boxes.put("camera", arrival)
+            yield
+        self.log.append(f"sharp {frame}")
+        if not self.arrivals:
+            self.done.set()
+
+    def failed(self, error):
+        self.error = error
+        self.done.set()
+
+    def run(self, frame):
+        self.boxes.put("camera", frame)
+        self.worker.start()
+        assert self.done.wait(TIMEOUT)
+        assert self.worker.stop(TIMEOUT)
+        return self.log
+
+
+def test_a_frame_waits_for_one_step_at_the_most():
+    log = Script(steps=3, arrivals={("a", 0): ["b"], ("a", 2): ["c", "d"]}).run("a")
+    assert log[: log.index("sharp a") + 1] == [
+        "predict a", "step 0 of a", "predict b", "step 1 of a", "step 2 of a", "predict d", "sharp a",
+    ]  # fmt: skip
+
+
+def test_the_newest_coarse_result_is_sharpened_next():
+    log = Script(steps=2, arrivals={("a", 0): ["b"], ("a", 1): ["c"], ("c", 1): []}).run("a")
+    assert log[-1] == "sharp c" and "step 0 of b" not in log
+
+
+def test_an_exception_ends_the_thread_and_reaches_the_owner():
+    script = Script(steps=1, arrivals={})
+    script.sharpen = None
+    script.worker = ModelThread(
+        script.boxes, lambda frame: 1 / 0, script.sharpen, lambda: 0.0, lambda: 0.0, script.failed
+    )
+    assert script.run("a") == []
+    assert isinstance(script.error, ZeroDivisionError)
+
+
+def test_the_sharpener_waits_for_its_period():
+    """With a period of an hour only the first result is sharpened, however many frames come."""
+    script = Script(steps=1, arrivals={("a", 0): ["b"]}, period=3600.0)
+    third = threading.Event()
+    predict = script.predict
+
+    def counting(frame):
+        result = predict(frame)
+        if frame == "c":
+            third.set()
+        return result
+
+    script.worker = ModelThread(script.boxes, counting, script.sharpen, lambda: 3600.0, lambda: 0.0, script.failed)
+    script.boxes.put("camera", "a")
+    script.worker.start()
+    assert script.done.wait(TIMEOUT)
+    script.boxes.put("camera", "c")
+    assert third.wait(TIMEOUT) and script.worker.stop(TIMEOUT)
+    assert [line for line in script.log if line.startswith("step")] == ["step 0 of a"]
+
+
+class Saturated:
+    """A camera and a sharpener that never ends, in a time that passes only while the worker computes.
+
+    A frame takes ``frame`` seconds and an Euler step ``step``; ``count`` images come every ``interval`` seconds.
+    """
+
+    def __init__(self, *, frame, step, interval, share, count=60):
+        self.frame, self.step, self.interval, self.count = frame, step, interval, count
+        self.now, self.arrived, self.waits, self.log = 0.0, 0, [], []
+        self.boxes, self.done = LatestQueue(), threading.Event()
+        worker = ModelThread(
+            self.boxes, self.predict, self.sharpen, lambda: 0.0, lambda: share, lambda error: None, lambda: self.now
+        )
+        self.spend(0.0)
+        worker.start()
+        assert self.done.wait(TIMEOUT) and worker.stop(TIMEOUT)
+
+    def spend(self, seconds):
+        self.now += seconds
+        while self.arrived < self.count and self.arrived * self.interval <= self.now:
+            self.boxes.put("camera", self.arrived * self.interval)
+            self.arrived += 1
+
+    def predict(self, arrival):
+        self.waits.append(self.now - arrival)
+        self.spend(self.frame)
+        self.log.append("frame")
+        return arrival
+
+    def sharpen(self, arrival):
+        while self.arrived < self.count:
+            self.spend(self.step)
+            self.log.append("step")
+            yield
+        self.done.set()
+
+    @property
+    def steps_between_frames(self):
+        return "".join("s" if entry == "step" else " " for entry in self.log).split(" ")[1:-1]
+
+
+SECONDS = st.floats(0.01, 0.2)
+
+
+@given(frame=SECONDS, step=SECONDS, share=st.sampled_from([0.0, 0.01, 0.1, 0.25, 0.5, 0.9, 1.0]))
+def test_the_sharpener_gets_its_share_of_a_model_that_is_never_idle(frame, step, share):
+    run = Saturated(frame=frame, step=step, interval=frame / 2, share=share, count=400)
+    assert max(map(len, run.steps_between_frames)) <= 1  # each frame waits for one step at the most
+    spent = run.log.count("step") * step, run.log.count("frame") * frame
+    # A step after every frame is the most there is.
+    expected = min(share, step / (step + frame))
+    assert spent[0] / sum(spent) == pytest.approx(expected, abs=2 * (step + frame) / sum(spent))
+
+
+@given(frame=SECONDS, step=SECONDS, slack=st.floats(0.0, 0.5), share=st.floats(0.0, 1.0))
+def test_a_frame_is_done_within_its_own_time_and_one_step(frame, step, slack, share):
+    """At any rate that leaves room for a step between two frames; 1e-9: sums of floats."""
+    run = Saturated(frame=frame, step=step, interval=frame + step + slack, share=share)
+    assert len(run.waits) == run.count and max(run.waits) <= step + 1e-9
+    assert run.log.count("step") >= run.count - 2
+
+
+@pytest.mark.parametrize(("share", "between"), [(0.0, ""), (1.0, "s")])
+def test_the_two_ends_of_the_share(share, between):
+    run = Saturated(frame=0.03, step=0.03, interval=0.01, share=share)
+    assert set(run.steps_between_frames) == {between}
+
+
+def test_the_first_thing_in_the_thread():
+    """What is set for a thread, such as its number of CPU threads, has to be set in it."""
+    boxes, seen, over = LatestQueue(), [], threading.Event()
+
+    def note(what):
+        seen.append(f"{what} in {threading.current_thread().name}")
+
+    def predict(frame):
+        note("predict")
+        over.set()
+
+    share = period = lambda: 0.0
+    worker = ModelThread(boxes, predict, iter, period, share, seen.append, enter=lambda: note("enter"))
+    boxes.put("camera", 1)
+    worker.start()
+    assert over.wait(TIMEOUT) and worker.stop(TIMEOUT)
+    assert seen == ["enter in model", "predict in model"]

@@ -1,0 +1,129 @@
+"""Where an scale_filter takes its scale from when there is no reference: the height of the camera, and normals."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lotus2_ros.config import ScaleConfig
+from lotus2_ros.geometry.camera import Camera
+from lotus2_ros.scale.filter import ScaleFilter
+from lotus2_ros.scale.reference import Reference
+from lotus2_ros.scale.scale import GUESSED_SHIFT, ScaleInput
+
+HEIGHT, WIDTH = 96, 128
+CAMERA = Camera.from_intrinsics(WIDTH, HEIGHT, 110.0, 105.0, 61.0, 50.0)
+CONFIG = ScaleConfig(max_age=1.0, relative_shift=0.2)
+IMAGE = torch.randint(0, 256, (HEIGHT, WIDTH, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def room_normals():
+    """A floor 1.4 m below the camera, a wall 6 m ahead; depth and normals of CAMERA."""
+    floor = 1.4 / CAMERA.rays[..., 1].clamp_min(1e-6)
+    is_floor = floor < 6
+    depth = torch.where(is_floor, floor, 6.0)
+    normals = torch.where(is_floor[..., None], torch.tensor([0.0, -1, 0]), torch.tensor([0.0, 0, -1]))
+    return depth, normals
+
+
+def room(stamp, scale=0.5, shift=0.1, normals=True):
+    depth, directions = room_normals()
+    return ScaleInput(IMAGE, (1 / depth - shift) / scale, directions if normals else None, CAMERA, stamp)
+
+
+def test_the_height_of_the_camera_makes_it_metric():
+    config = replace(CONFIG, camera_height=1.4)
+    got = ScaleFilter().align(room(2.0), None, config)
+    assert got.metric and got.source == "camera_height" and got.age == 0
+    assert got.scale == pytest.approx(0.5, rel=1e-2) and got.shift == pytest.approx(0.1, abs=2e-3)
+
+
+def test_a_reference_comes_before_the_height_as_long_as_it_holds():
+    depth, _ = room_normals()
+    config = replace(CONFIG, camera_height=2.8)  # twice what it is
+    scale_filter = ScaleFilter()
+    assert scale_filter.align(room(0.0), Reference(depth, stamp=0.0), config).source == "reference_depth"
+    kept = scale_filter.align(room(0.5), None, config)
+    assert kept.source == "reference_depth" and kept.scale == pytest.approx(0.5, rel=1e-2)
+    assert scale_filter.align(room(1.2), None, config).source == "camera_height"
+
+
+def test_without_normals_the_height_is_of_no_use_and_says_so():
+    got = ScaleFilter().align(room(0.0, normals=False), None, replace(CONFIG, camera_height=1.4))
+    assert not got.metric and "expected normals" in got.note
+
+
+def test_the_normals_give_the_shift():
+    config = replace(CONFIG, relative_shift=0.0)
+    got = ScaleFilter().align(room(0.0), None, config)
+    assert not got.metric and got.source == "normals"
+    assert got.shift / got.scale == pytest.approx(0.2, rel=2e-2)
+    guessed = ScaleFilter().align(room(0.0, normals=False), None, config)
+    assert guessed.source == "none" and guessed.shift / guessed.scale == pytest.approx(GUESSED_SHIFT)
+
+
+def test_a_shift_that_comes_later_leaves_near_things_where_they_were():
+    """First nothing says how the shift is, then the normals do."""
+    config, scale_filter = replace(CONFIG, relative_shift=0.0), ScaleFilter()
+    first = scale_filter.align(room(0.0, normals=False), None, config)
+    second = scale_filter.align(room(0.1), None, config)
+    near = float(room(0.0).disparity.quantile(0.95))
+    assert second.source == "normals" and second.shift / second.scale == pytest.approx(0.2, rel=2e-2)
+    assert second.scale * near + second.shift == pytest.approx(first.scale * near + first.shift, rel=2e-2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reference", "wanted"),
+    [
+        ({"relative_shift": 0.0}, None, True),
+        ({"relative_shift": 0.2}, None, False),
+        ({"relative_shift": 0.2, "camera_height": 1.0}, None, True),
+        ({"relative_shift": 0.2, "camera_height": 1.0, "source": "reference_depth"}, None, False),
+        ({"relative_shift": 0.0, "camera_height": 1.0}, Reference(room_normals()[0]), False),
+    ],
+)
+def test_normals_are_wanted_only_for_what_needs_them(changes, reference, wanted):
+    assert ScaleFilter().wants_normals(0.0, reference, replace(CONFIG, **changes)) is wanted
+
+
+def test_normals_are_not_wanted_between_two_references():
+    config, scale_filter = replace(CONFIG, relative_shift=0.0, camera_height=1.0), ScaleFilter()
+    scale_filter.align(room(0.0), Reference(room_normals()[0], stamp=0.0), config)
+    assert not scale_filter.wants_normals(0.5, None, config)
+    assert scale_filter.wants_normals(1.5, None, config)
+
+
+def test_tracking_may_begin_at_any_time():
+    scale_filter, config = ScaleFilter(), replace(CONFIG, relative_shift=0.0)
+    for number, tracking in enumerate((False, True, False, True)):
+        got = scale_filter.align(room(0.1 * number), None, replace(config, tracking=tracking))
+        assert got.shift / got.scale == pytest.approx(0.2, rel=2e-2)
+
+
+def street(stamp, scale=0.5, shift=0.0):
+    """The room without a wall: nothing but sky above the horizon, which is more than half of the image."""
+    depth = 1.4 / (CAMERA.rays[..., 1] - 0.07).clamp_min(0)
+    return ScaleInput(IMAGE, (1 / depth - shift) / scale, None, CAMERA, stamp), depth
+
+
+def test_half_a_sky_casts_no_doubt_on_a_fit():
+    """Inverse depth is about 0 in most of the image, and a little less or more there is no disagreement."""
+    scale_filter = ScaleFilter()
+    for number in range(8):
+        frame, depth = street(0.1 * number)
+        assert (depth > 1e3).float().mean() > 0.5
+        wrong = 0.004 * (-1) ** number
+        got = scale_filter.align(frame, Reference(1 / (1 / depth + wrong), stamp=0.1 * number), CONFIG)
+        assert not got.note
+
+
+def test_a_relative_scale_stays_positive_after_metres_under_a_sky():
+    """The metric fit puts most of the image beyond infinity; when it is too old the relative one goes on from it."""
+    scale_filter = ScaleFilter()
+    frame, depth = street(0.0)
+    lower = depth.clone()
+    lower[: HEIGHT // 2 + 20] = torch.nan
+    assert scale_filter.align(frame, Reference(1 / (1 / lower - 0.02), stamp=0.0), CONFIG).shift < 0
+    for stamp in (0.9, 1.2, 1.5):
+        got = scale_filter.align(street(stamp)[0], None, CONFIG)
+    assert not got.metric and got.scale > 0 and got.shift / got.scale == pytest.approx(CONFIG.relative_shift)

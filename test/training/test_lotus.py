@@ -1,0 +1,162 @@
+"""Lotus-D and Lotus-G: what their objective asks for, and a run from nothing to a bundle that runs."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from lotus2_ros.config import Config
+from lotus2_ros.inference.estimator import load_estimator
+from lotus2_ros.model.lotus.lotus import ANNOTATION, RECONSTRUCTION
+from lotus2_ros.training.config import UnetConfig, read_config
+from lotus2_ros.training.lotus import LotusEndToEnd, LotusStep
+from lotus2_ros.training.network import build_lotus, parameters_of
+from lotus2_ros.training.run import train
+
+RUN = Path(__file__).parents[2] / "config" / "train" / "lotus_d.yaml"
+SMALL = [
+    "data.shards=1", "data.scenes_per_shard=2", "network.vae_widths=[8,8,16]", "network.vae_groups=2",
+    "network.latent_channels=4", "network.widths=[8,16]", "network.heads=2", "network.groups=4",
+    "stages.vae.steps=2", "stages.core_small.steps=2", "stages.core_small.batch=2", "stages.core.steps=2",
+    "stages.core.batch=2", "stages.core_decoded.steps=2", "stages.core_decoded.batch=2", "report_every=1",
+    "checkpoint_every=1",
+]  # fmt: skip
+
+
+def objective(reconstruction):
+    return LotusStep(kind="lotus1", reconstruction=reconstruction)
+
+
+class Asked:
+    """Stands for a model: remembers what it is asked, and answers with the image's part of it."""
+
+    vae_factor = 4
+
+    def __init__(self, generative):
+        self.generative, self.asked = generative, []
+        self.vae = torch.nn.Linear(1, 1).requires_grad_(False)
+        self.vae.dtype = torch.float32
+
+    def encode(self, images):
+        return images[:, :, ::4, ::4]
+
+    def transform(self, latent, task, switch):
+        self.asked.append((latent, task, switch))
+        return latent[:, :3]
+
+
+@pytest.fixture(params=[False, True], ids=["lotus-d", "lotus-g"])
+def generative(request):
+    return request.param
+
+
+def test_the_loss_is_that_of_the_annotation_and_of_the_image_again(generative, batch):
+    model, given = Asked(generative), batch("depth")
+    image, truth = model.encode(given.image), model.encode(given.annotation)
+    alone = objective(False).loss(model, given)
+    torch.testing.assert_close(alone, (image - truth).square().mean())
+    assert [switch for _, _, switch in model.asked] == [ANNOTATION]
+    both = objective(True).loss(model, given)
+    torch.testing.assert_close(both, alone)  # it gives the image back, so that costs nothing
+    assert [switch for _, _, switch in model.asked[1:]] == [ANNOTATION, RECONSTRUCTION]
+    model.transform = lambda latent, task, switch: latent[:, :3] + (0.5 if switch == RECONSTRUCTION else 0)
+    torch.testing.assert_close(objective(True).loss(model, given), alone + 0.25)
+
+
+def test_only_the_generative_one_is_given_noise_behind_the_image(generative, batch):
+    model, given = Asked(generative), batch("normals")
+    objective(True).loss(model, given)
+    first, second = (latent for latent, _, _ in model.asked)
+    assert torch.equal(first, second)  # one noise for both
+    assert torch.equal(first[:, :3], model.encode(given.image)) and first.shape[1] == (6 if generative else 3)
+    if generative:
+        assert 0.7 < first[:, 3:].std() < 1.3
+        objective(True).loss(model, given)
+        assert torch.equal(model.asked[2][0], first)  # the batch's own
+
+
+def small(generative):
+    network = UnetConfig(
+        source="unet", generative=generative, vae_widths=(8, 8, 16), vae_groups=2, latent_channels=4, widths=(8, 16),
+        layers=1, heads=2, groups=4, process_resolution=40,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    return build_lotus(network, ("depth", "normals"))
+
+
+def end_to_end(weight, decoder=False):
+    return LotusEndToEnd(
+        kind="lotus1_end_to_end", reconstruction=True, decoded=weight, angles=weight, power=1, relative=weight,
+        decoder=decoder,
+    )  # fmt: skip
+
+
+def test_end_to_end_adds_what_comes_of_the_latent(generative, batch):
+    model, given = small(generative), batch("depth")
+    latents = objective(True).loss(model, given).item()
+    once, thrice = (end_to_end(weight).loss(model, given).item() for weight in (1.0, 3.0))
+    assert once > latents and thrice - latents == pytest.approx(3 * (once - latents), rel=1e-4)
+
+
+@pytest.mark.parametrize("decoder", [False, True])
+def test_end_to_end_trains_the_decoder_if_that_is_said(decoder, batch):
+    model = small(False).requires_grad_(False)
+    parameters = parameters_of(model, end_to_end(1.0, decoder).part())
+    for parameter in parameters.values():
+        parameter.requires_grad_(True)
+    end_to_end(1.0, decoder).loss(model, batch("normals")).backward()
+    reached = {name.split(".")[1] for name, parameter in parameters.items() if parameter.grad is not None}
+    assert reached == ({"normals", "decoder"} if decoder else {"normals"})  # of the U-Nets, and of the VAE
+
+
+def test_a_real_network_learns_by_it(generative, batch):
+    model = small(generative)
+    assert model.family == ("lotus-g" if generative else "lotus-d")
+    parameters = parameters_of(model, "core")
+    assert parameters and all(name.startswith("unets.") for name in parameters)
+    model.requires_grad_(False)
+    for parameter in parameters.values():
+        parameter.requires_grad_(True)
+    loss = objective(True).loss(model, batch("normals"))
+    loss.backward()
+    reached = {name for name, parameter in parameters.items() if parameter.grad is not None and parameter.grad.any()}
+    assert torch.isfinite(loss) and reached and all(name.startswith("unets.normals.") for name in reached)
+    latent = model.encode(batch("normals").image)
+    assert objective(True).predict(model, latent, "normals", batch("normals").generator()).shape == latent.shape
+
+
+def test_a_run_gives_a_bundle_that_runs(generative, tmp_path):
+    config = read_config(RUN, [*SMALL, f"network.generative={str(generative).lower()}"])
+    train(config, tmp_path / "work", tmp_path / "model", 1)
+    estimator = load_estimator(Config().updated({"model.path": str(tmp_path / "model"), "model.samples": 2}))
+    image = torch.randint(0, 256, (90, 120, 3), dtype=torch.uint8)
+    geometry = estimator.predict(image)
+    assert geometry.disparity.shape == (90, 120) and geometry.normals.shape == (90, 120, 3)
+    assert (geometry.uncertainty is not None) == generative
+    assert estimator.model.name == "lotus-d-small" and estimator.model.process_size(90, 120, 160) == (88, 116)
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "message"),
+    [
+        (
+            RUN,
+            "stages.core.objective={kind: single_step, prediction: clean, continuity: true}",
+            "unet, got single_step",
+        ),
+        (
+            RUN.with_name("bundled.yaml"),
+            "stages.core.objective={kind: lotus1, reconstruction: true}",
+            "scratch, got lotus1",
+        ),
+        (
+            RUN.with_name("bundled.yaml"),
+            "stages.core.objective={kind: lotus1_end_to_end, reconstruction: true, decoded: 1, angles: 1, power: 1}",
+            "scratch, got lotus1_end_to_end",
+        ),
+    ],
+)
+def test_objectives_must_fit_the_network(path, change, message):
+    with pytest.raises((ValueError, ValidationError), match=f"expected objectives for network.source {message}"):
+        read_config(path, [change])
