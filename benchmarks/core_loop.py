@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -12,6 +11,7 @@ from torch import Tensor
 from benchmarks.timing import percentile
 from lotus2_ros.inference.estimator import Estimator
 from lotus2_ros.inference.geometry import Geometry
+from lotus2_ros.inference.sharpening import Sharpening
 from lotus2_ros.model.engine.device import Download, copy_stream, use_threads
 from lotus2_ros.ros.threads import LatestQueue, ModelThread
 
@@ -28,6 +28,21 @@ class LoopResult:
     p99: float
     steps_per_second: float
     dropped: int
+
+
+class CountedSteps:
+    """A sharpening that adds its steps to a count."""
+
+    def __init__(self, sharpening: Sharpening, count: list[int]) -> None:
+        self._sharpening = sharpening
+        self._count = count
+
+    def step(self) -> bool:
+        self._count[0] += 1
+        remain = self._sharpening.step()
+        if not remain:
+            self._sharpening.result()  # the node decodes it too
+        return remain
 
 
 def run_core_loop(estimator: Estimator, image: Tensor, period: float, frames: int, *, busy: bool) -> LoopResult:
@@ -47,12 +62,6 @@ def run_core_loop(estimator: Estimator, image: Tensor, period: float, frames: in
             over.set()
         return geometry if busy else None
 
-    def sharpen(coarse: Geometry) -> Iterator[None]:
-        for sharp in estimator.sharpen(coarse):
-            if sharp is None:
-                steps[0] += 1
-                yield
-
     def failed(error: Exception) -> None:
         errors.append(error)
         over.set()
@@ -61,7 +70,7 @@ def run_core_loop(estimator: Estimator, image: Tensor, period: float, frames: in
     worker = ModelThread(
         queue,
         predict,
-        sharpen,
+        lambda coarse: CountedSteps(estimator.sharpen(coarse), steps),
         period=lambda: 0.0,
         share=lambda: share,
         failed=failed,

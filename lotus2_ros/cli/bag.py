@@ -73,7 +73,7 @@ def estimate(
     coarse = estimator.predict(image, camera, reference, scale_filter=scale_filter, stamp=frame.stamp_ns * 1e-9)
     yield coarse
     if is_sharpened:
-        yield from (geometry for geometry in estimator.sharpen(coarse) if geometry is not None)
+        yield estimator.sharpen(coarse).result()
 
 
 def write_geometry(bag: BagWriter, estimator: Estimator, geometry: Geometry, frame: RecordedFrame) -> None:

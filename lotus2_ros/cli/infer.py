@@ -109,7 +109,7 @@ def estimate(estimator: Estimator, path: Path, intrinsics: Intrinsics | None, *,
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     if sharpen:
-        stages += [geometry for geometry in estimator.sharpen(stages[0]) if geometry is not None]
+        stages.append(estimator.sharpen(stages[0]).result())
     return stages
 
 

@@ -46,7 +46,7 @@ def stages(
     coarse = estimator.predict(image, tasks=tasks)
     if steps == 0 or not any(map(estimator.model.has_sharpener, coarse.latents)):
         return {"core": coarse}
-    return {"core": coarse, "sharp": [geometry for geometry in estimator.sharpen(coarse, steps) if geometry][-1]}
+    return {"core": coarse, "sharp": estimator.sharpen(coarse, steps).result()}
 
 
 def measure(estimator: Estimator, sample: Sample, steps: int | None) -> Record:

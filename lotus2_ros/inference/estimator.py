@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import combinations
@@ -14,18 +13,17 @@ from torch import Tensor
 
 from lotus2_ros.config import Config
 from lotus2_ros.geometry.camera import Camera
-from lotus2_ros.geometry.sky import sky_mask
 from lotus2_ros.inference.annotations import annotate, deviation
-from lotus2_ros.inference.geometry import Geometry
+from lotus2_ros.inference.geometry import Geometry, sky_of
+from lotus2_ros.inference.sharpening import Sharpening
 from lotus2_ros.model.engine.device import Stopwatch, finish, upload, use_threads
 from lotus2_ros.model.engine.runtime import choose_resolution, optimize
 from lotus2_ros.model.interface import GeometryModel
 from lotus2_ros.model.layers.precision import resolve_products
 from lotus2_ros.model.load import load_model
 from lotus2_ros.scale.filter import ScaleFilter
-from lotus2_ros.scale.reference import Reference, fit_to_reference
-from lotus2_ros.scale.scale import Scale, ScaleInput, relative_scale
-from lotus2_ros.scale.stats import AlignmentError
+from lotus2_ros.scale.reference import Reference
+from lotus2_ros.scale.scale import ScaleInput, relative_scale
 
 
 class Estimator:
@@ -96,50 +94,26 @@ class Estimator:
             with stopwatch("align"):
                 prediction = ScaleInput(image, found.disparity, found.normals, camera, stamp)
                 scale = scale_filter.align(prediction, reference, self.config.scale)
-                sky = self._sky(found.disparity, found.normals, scale)
+                sky = sky_of(found, scale) if self.config.depth.sky else None
         self._seen.add(self._process_size(*image.shape[:2]))
         return Geometry(image, camera, "core", scale, found, stopwatch, latents, sky)
 
-    @torch.inference_mode()
-    def sharpen(
-        self, coarse: Geometry, steps: int | None = None, tasks: Sequence[str] | None = None
-    ) -> Iterator[Geometry | None]:
-        """Run the detail sharpener on a coarse geometry: yields None after every Euler step, then the sharp geometry.
+    def sharpen(self, geometry: Geometry, steps: int | None = None, tasks: Sequence[str] | None = None) -> Sharpening:
+        """The detail sharpener on a geometry of :meth:`predict`, none of its steps run yet.
 
-        Of its ``tasks``, by default all; the others and those without a sharpener stay as they are. The sharp disparity
-        has a scale and a shift of its own and is fitted to the coarse depth: the two lie on each other.
+        ``steps`` is the number of Euler steps per task, by default ``config.sharp.steps`` or the model's own;
+        ``tasks`` of the geometry, by default all that have a sharpener. The others stay as they are. Raises ValueError
+        if none has one.
         """
-        stopwatch = Stopwatch(self.device)
-        latents = dict(coarse.latents)
+        chosen = geometry.latents if tasks is None else tasks
         steps = steps or self.config.sharp.steps or self.model.sharpener_steps
-        for task, latent in coarse.latents.items():
-            if not self.model.has_sharpener(task) or (tasks is not None and task not in tasks):
-                continue
-            job = self.model.sharpen(latent, task, steps)
-            sharp = None
-            while sharp is None:
-                with stopwatch("sharpen"):
-                    sharp = next(job)
-                finish(self.device)  # a frame that comes now must not wait behind a queue of steps
-                yield None
-            latents[task] = sharp
-        with stopwatch("decode"):
-            found = annotate(self.model, latents, coarse.image.shape[:2])
-        scale = coarse.scale
-        if found.disparity is not None and coarse.depth is not None:
-            with stopwatch("align"), suppress(AlignmentError):
-                factor, shift, _ = fit_to_reference(found.disparity, Reference(coarse.depth))
-                scale = replace(scale, scale=factor, shift=shift, temporal_residual=None)
-        with stopwatch("align"):
-            sky = self._sky(found.disparity, found.normals, scale)
-        sharpened = replace(coarse, stage="sharpener", annotations=found, sky=sky)
-        yield replace(sharpened, scale=scale, latents=latents, stopwatch=stopwatch)
-
-    def _sky(self, disparity: Tensor | None, normals: Tensor | None, scale: Scale) -> Tensor | None:
-        """The sky, if it is wanted and both predictions are at hand that it takes."""
-        if not self.config.depth.sky or disparity is None or normals is None:
-            return None
-        return sky_mask(disparity, normals, scale.shift / scale.scale)
+        return Sharpening(
+            self.model,
+            geometry,
+            [task for task in geometry.latents if task in chosen and self.model.has_sharpener(task)],
+            steps,
+            sky=self.config.depth.sky,
+        )
 
     def is_new(self, height: int, width: int) -> bool:
         """Whether no image of this size, or one that the model sees at the same, was predicted so far."""
@@ -164,7 +138,7 @@ class Estimator:
 
         def sharpen() -> None:
             for geometry in coarse:
-                list(self.sharpen(geometry, steps=1))
+                self.sharpen(geometry, steps=1).result()
             finish(self.device)
 
         steps: list[tuple[str, Callable[[], None]]] = []

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lotus2_ros.geometry.camera import Camera
+from lotus2_ros.geometry.sky import sky_mask
 from lotus2_ros.inference.annotations import Annotations
 from lotus2_ros.model.engine.device import Stopwatch
 from lotus2_ros.scale.scale import Scale
@@ -61,3 +62,10 @@ class Geometry:
         if self.depth is None or self.camera is None:
             return None
         return self.camera.unproject(self.depth)
+
+
+def sky_of(found: Annotations, scale: Scale) -> Tensor | None:
+    """The sky (H, W) bool; None unless disparity and normals are both there."""
+    if found.disparity is None or found.normals is None:
+        return None
+    return sky_mask(found.disparity, found.normals, scale.shift / scale.scale)

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
+
+from lotus2_ros.model.euler import EulerSteps
 
 # What a depth is predicted as, up to scale and shift: its inverse, or itself.
 SPACES = ("disparity", "depth")
@@ -141,8 +143,11 @@ class GeometryModel(nn.Module, ABC):
     def has_sharpener(self, task: str) -> bool:
         return False
 
-    def sharpen(self, latent: Tensor, task: str, steps: int | None = None) -> Iterator[Tensor | None]:
-        """From the core predictor's latent: yields None after each step but the last, then the sharp latent."""
+    def sharpen(self, latent: Tensor, task: str, steps: int | None = None) -> EulerSteps:
+        """The detail sharpener's steps, none run yet, from the core predictor's latent (B, C, h, w) to the sharp one.
+
+        ``steps`` defaults to ``sharpener_steps``. Raises ValueError where there is no sharpener for the task.
+        """
         raise ValueError(f"{self.name} has no detail sharpener for {task}")
 
     def require_task(self, task: str) -> None:

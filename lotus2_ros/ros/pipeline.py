@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from rclpy.clock import Clock, ClockType
@@ -14,6 +14,7 @@ from lotus2_ros.config import Config
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.inference.estimator import Estimator
 from lotus2_ros.inference.geometry import Geometry
+from lotus2_ros.inference.sharpening import Sharpening
 from lotus2_ros.model.engine.device import Download, copy_stream, finish, use_threads
 from lotus2_ros.model.interface import ImageSizeError
 from lotus2_ros.ros.diagnostics import PERIOD, Diagnostics, sharpener_note
@@ -42,6 +43,21 @@ class Pending:
     frame: CameraFrame
     geometry: Geometry
     tasks: list[str]
+
+
+@dataclass(frozen=True)
+class SharpenAndPublish:
+    """The steps of a sharpening, and one more that publishes its result. So a waiting frame waits for one of them."""
+
+    sharpening: Sharpening
+    publish: Callable[[Geometry], None]
+
+    def step(self) -> bool:
+        if not self.sharpening.done:
+            self.sharpening.step()
+            return True
+        self.publish(self.sharpening.result())
+        return False
 
 
 @dataclass(frozen=True)
@@ -159,13 +175,10 @@ class Pipeline:
         refinable = [task for task in tasks if task in sharp and self._estimator.model.has_sharpener(task)]
         return Pending(frame, geometry, refinable) if refinable else None
 
-    def _sharpen(self, pending: Pending) -> Iterator[None]:
-        """Refine a coarse result, one Euler step at a time, and publish it with its own stamp."""
-        for geometry in self._estimator.sharpen(pending.geometry, tasks=pending.tasks):
-            if geometry is None:
-                yield
-            else:
-                self._hand_over(pending.frame, geometry, {})
+    def _sharpen(self, pending: Pending) -> SharpenAndPublish:
+        """Refine a coarse result and publish it with its own stamp."""
+        sharpening = self._estimator.sharpen(pending.geometry, tasks=pending.tasks)
+        return SharpenAndPublish(sharpening, lambda sharp: self._hand_over(pending.frame, sharp, {}))
 
     def _hand_over(self, frame: CameraFrame, geometry: Geometry, before: dict[str, float]) -> None:
         """Make what is subscribed to of a geometry, and leave the rest to the sender."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
 
 Frame = TypeVar("Frame")
 Result = TypeVar("Result")
@@ -51,12 +51,19 @@ class LatestQueue(Generic[Frame]):
             self._changed.notify_all()
 
 
+class Steps(Protocol):
+    """Work that is done one step at a time."""
+
+    def step(self) -> bool:
+        """Run one step; True while steps remain."""
+
+
 class ModelThread(Generic[Frame, Result]):
     """The thread that predicts every frame it can and sharpens the newest result in between.
 
     ``predict`` turns a frame into a result to sharpen, or None if nothing is to be sharpened. ``sharpen`` turns that
-    into an iterator that yields after every Euler step. Between two steps a waiting frame goes first, so that it waits
-    for one step at the most. While frames wait without end, a step is run after one of them only where the sharpener
+    into the steps that sharpen it. Between two steps a waiting frame goes first, so that it waits for one step at the
+    most. While frames wait without end, a step is run after one of them only where the sharpener
     has had less than ``share`` (0 to 1) of the model's time since it started on its frame; so it never starves.
 
     ``period`` gives the seconds between the starts of two sharpened frames, by the steady ``clock``: while a simulated
@@ -68,7 +75,7 @@ class ModelThread(Generic[Frame, Result]):
         self,
         queue: LatestQueue[Frame],
         predict: Callable[[Frame], Result | None],
-        sharpen: Callable[[Result], Iterator[None]],
+        sharpen: Callable[[Result], Steps],
         period: Callable[[], float],
         share: Callable[[], float],
         failed: Callable[[Exception], None],
@@ -105,7 +112,7 @@ class ModelThread(Generic[Frame, Result]):
 
     def _run(self) -> None:
         pending: Result | None = None
-        job: Iterator[None] | None = None
+        job: Steps | None = None
         started = -float("inf")
         predicting = stepping = 0.0  # seconds spent on either since the job started
         while self._running:
@@ -123,7 +130,7 @@ class ModelThread(Generic[Frame, Result]):
             predicting += predicted - begun
             starving = stepping < self._share() * (predicting + stepping)
             if job is not None and (frame is None or starving):
-                job = None if next(job, self) is self else job
+                job = job if job.step() else None
                 stepping += self._clock() - predicted
 
 

@@ -143,8 +143,7 @@ class Sharpener(_Objective):
         return model.velocity(between, task, time.flatten()) - (coarse - truth)
 
     def predict(self, model: TrainableLotus2, image: Tensor, task: str, generator: torch.Generator) -> Tensor:
-        sharp = [latent for latent in model.sharpen(model.core(image, task), task) if latent is not None]
-        return sharp[-1]
+        return model.sharpen(model.core(image, task), task).result()
 
 
 class Autoencoder(_Objective):

@@ -36,11 +36,9 @@ class Oracle:
         return said(disparity if "depth" in tasks else None, normals if "normals" in tasks else None, tasks)
 
     def sharpen(self, coarse, steps):
-        yield None
-        yield None
         disparity = None if coarse.disparity is None else 9 - coarse.disparity
         normals = None if coarse.normals is None else -coarse.normals
-        yield said(disparity, normals)
+        return SimpleNamespace(result=lambda: said(disparity, normals))
 
 
 def said(disparity, normals, tasks=()) -> SimpleNamespace:

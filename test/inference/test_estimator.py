@@ -7,7 +7,6 @@ from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.inference.annotations import Annotations
 from lotus2_ros.inference.estimator import Estimator, load_estimator
 from lotus2_ros.model.load import load_model
-from lotus2_ros.scale.filter import ScaleFilter
 from lotus2_ros.scale.reference import Reference
 
 HEIGHT, WIDTH = 37, 53
@@ -138,41 +137,17 @@ def test_a_reference_makes_it_metric(estimator):
 def test_depth_is_infinite_in_the_sky(estimator, monkeypatch, wanted):
     disparity = torch.linspace(-0.5, 1, HEIGHT).clamp(min=0)[:, None].repeat(1, WIDTH)
     normals = torch.where((disparity > 0)[..., None], torch.tensor([0.0, -1.0, 0.0]), torch.tensor([0.0, 0.0, -1.0]))
-    monkeypatch.setattr("lotus2_ros.inference.estimator.annotate", lambda *_: Annotations(disparity, normals=normals))
+    for module in ("estimator", "sharpening"):
+        monkeypatch.setattr(
+            f"lotus2_ros.inference.{module}.annotate", lambda *_: Annotations(disparity, normals=normals)
+        )
     estimator.config = Config().updated({"depth.sky": wanted})
     coarse = estimator.predict(IMAGE, CAMERA)
-    *_, sharp = estimator.sharpen(coarse, steps=1)
+    sharp = estimator.sharpen(coarse, steps=1).result()
     for geometry in (coarse, sharp):
         assert torch.isposinf(geometry.depth[:8]).all() == wanted and torch.isfinite(geometry.depth[16:]).all()
         assert torch.isnan(geometry.points[:8]).all() == wanted and torch.isfinite(geometry.points[16:]).all()
         assert torch.equal(geometry.disparity, disparity) and torch.equal(geometry.normals, normals)
-
-
-def test_the_sharpener_yields_between_its_steps_and_keeps_the_frame(estimator):
-    coarse = estimator.predict(IMAGE, CAMERA, scale_filter=ScaleFilter(), stamp=3.0)
-    *steps, sharp = estimator.sharpen(coarse, steps=3)
-    assert steps == [None] * 6  # three for each task
-    assert sharp.stage == "sharpener" and coarse.stage == "core"
-    assert sharp.camera is coarse.camera and sharp.scale.source == coarse.scale.source
-    assert not torch.equal(sharp.disparity, coarse.disparity) and not torch.equal(sharp.normals, coarse.normals)
-    assert sharp.depth is not coarse.depth  # not a copy of the coarse one's cached depth
-
-
-def test_a_sharp_frame_is_brought_to_the_scale_of_its_coarse_one(estimator, monkeypatch):
-    """A sharpener that changes nothing but the scale and shift of the disparity leaves the depth as it was."""
-    coarse = estimator.predict(IMAGE, CAMERA)
-    sharp = Annotations(0.5 * coarse.disparity + 0.3, normals=coarse.normals)
-    monkeypatch.setattr("lotus2_ros.inference.estimator.annotate", lambda *_: sharp)
-    *_, sharp = estimator.sharpen(coarse, steps=1)
-    torch.testing.assert_close(sharp.depth, coarse.depth, rtol=1e-3, atol=0)
-    assert not sharp.scale.metric
-
-
-def test_a_sharp_frame_is_fitted_to_its_own_reference(estimator):
-    truth = 1 / (0.5 * estimator.predict(IMAGE).disparity + 0.2)
-    coarse = estimator.predict(IMAGE, CAMERA, Reference(truth))
-    *_, sharp = estimator.sharpen(coarse, steps=1)
-    assert sharp.scale.metric and sharp.scale.scale != coarse.scale.scale
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,16 @@ def test_closing_wakes_the_taker():
     assert not taker.is_alive()
 
 
+class Steps:
+    """The code between a generator's yields, as the steps of a sharpening."""
+
+    def __init__(self, generator):
+        self.generator = generator
+
+    def step(self):
+        return next(self.generator, self) is not self
+
+
 class Script:
     """A worker whose sharpener puts the next frames into the mailbox between its steps, and that logs what it does."""
 
@@ -55,11 +65,14 @@ class Script:
         self.boxes, self.log, self.done = LatestQueue(), [], threading.Event()
         self.steps, self.arrivals = steps, arrivals
         self.error = None
-        self.worker = ModelThread(self.boxes, self.predict, self.sharpen, lambda: period, lambda: 0.0, self.failed)
+        self.worker = ModelThread(self.boxes, self.predict, self.steps_of, lambda: period, lambda: 0.0, self.failed)
 
     def predict(self, frame):
         self.log.append(f"predict {frame}")
         return frame
+
+    def steps_of(self, frame):
+        return Steps(self.sharpen(frame))
 
     def sharpen(self, frame):
         for step in range(self.steps):
@@ -97,9 +110,8 @@ def test_the_newest_coarse_result_is_sharpened_next():
 
 def test_an_exception_ends_the_thread_and_reaches_the_owner():
     script = Script(steps=1, arrivals={})
-    script.sharpen = None
     script.worker = ModelThread(
-        script.boxes, lambda frame: 1 / 0, script.sharpen, lambda: 0.0, lambda: 0.0, script.failed
+        script.boxes, lambda frame: 1 / 0, script.steps_of, lambda: 0.0, lambda: 0.0, script.failed
     )
     assert script.run("a") == []
     assert isinstance(script.error, ZeroDivisionError)
@@ -117,7 +129,7 @@ def test_the_sharpener_waits_for_its_period():
             third.set()
         return result
 
-    script.worker = ModelThread(script.boxes, counting, script.sharpen, lambda: 3600.0, lambda: 0.0, script.failed)
+    script.worker = ModelThread(script.boxes, counting, script.steps_of, lambda: 3600.0, lambda: 0.0, script.failed)
     script.boxes.put("camera", "a")
     script.worker.start()
     assert script.done.wait(TIMEOUT)
@@ -137,7 +149,7 @@ class Saturated:
         self.now, self.arrived, self.waits, self.log = 0.0, 0, [], []
         self.boxes, self.done = LatestQueue(), threading.Event()
         worker = ModelThread(
-            self.boxes, self.predict, self.sharpen, lambda: 0.0, lambda: share, lambda error: None, lambda: self.now
+            self.boxes, self.predict, self.steps_of, lambda: 0.0, lambda: share, lambda error: None, lambda: self.now
         )
         self.spend(0.0)
         worker.start()
@@ -154,6 +166,9 @@ class Saturated:
         self.spend(self.frame)
         self.log.append("frame")
         return arrival
+
+    def steps_of(self, arrival):
+        return Steps(self.sharpen(arrival))
 
     def sharpen(self, arrival):
         while self.arrived < self.count:

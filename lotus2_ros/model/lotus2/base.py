@@ -8,13 +8,13 @@ that runs (`fused.py`) is here: the local continuity module, the sharpener's loo
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
 from torch import Tensor, nn
 
+from lotus2_ros.model.euler import EulerSteps
 from lotus2_ros.model.interface import GeometryModel
 from lotus2_ros.model.lotus2.continuity import LocalContinuity
 
@@ -91,15 +91,11 @@ class Lotus2(GeometryModel):
         self.require(SHARPENER, task)
         return self.transform(latent, SHARPENER, task, sigma * self.scheduler.config.num_train_timesteps)
 
-    def sharpen(self, latent: Tensor, task: str, steps: int | None = None) -> Iterator[Tensor | None]:
-        """Euler steps from the core predictor's latent: yields None after each but the last, then the sharp latent."""
+    def sharpen(self, latent: Tensor, task: str, steps: int | None = None) -> EulerSteps:
         self.require(SHARPENER, task)  # told here rather than in the middle of a step
         height, width = latent.shape[2:]
         sigmas = self.sigmas(self.sharpener_steps if steps is None else steps, height * width // 4)
-        sharp = latent.float()
-        for sigma, following in pairwise(sigmas):
-            sharp = sharp + (following - sigma) * self.velocity(sharp.to(self.dtype), task, sigma).float()
-            yield None if following > 0 else sharp.to(self.dtype)
+        return EulerSteps(latent.to(self.dtype), lambda sharp, sigma: self.velocity(sharp, task, sigma), sigmas)
 
     def sigmas(self, steps: int, tokens: int) -> list[float]:
         """The sharpener's steps + 1 noise levels from 1 to 0, shifted for a latent of that many tokens."""

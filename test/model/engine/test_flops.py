@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from benchmarks.lotus_models import FAMILIES, TRUE, build_lotus
 
+from benchmarks.lotus_models import FAMILIES, TRUE, build_lotus
 from benchmarks.models import FLUX, TINY, build_fused
 from lotus2_ros.model.engine.flops import count_frame, count_step, weight_bytes
 from lotus2_ros.model.lotus2.flux import pack

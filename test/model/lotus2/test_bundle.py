@@ -22,7 +22,7 @@ def results(model: Lotus2, image: torch.Tensor) -> list[torch.Tensor]:
     with torch.inference_mode():
         latent = model.encode(image)
         cores = {task: model.core(latent, task) for task in model.tasks}
-        sharp = [list(model.sharpen(core, task, 2))[-1] for task, core in cores.items()]
+        sharp = [model.sharpen(core, task, 2).result() for task, core in cores.items()]
         return [model.decode(latent) for latent in [*cores.values(), *sharp]]
 
 

@@ -135,9 +135,9 @@ def test_without_guidance(bare: TrainableLotus2, latent: Tensor) -> None:
 def test_image_to_annotation(small: TrainableLotus2) -> None:
     image = torch.rand(1, 3, 24, 40, generator=torch.Generator().manual_seed(1)) * 2 - 1
     ours = fused(small)
-    theirs = [small.decode(list(small.sharpen(small.core(small.encode(image), t), t, 3))[-1]) for t in small.tasks]
+    theirs = [small.decode(small.sharpen(small.core(small.encode(image), t), t, 3).result()) for t in small.tasks]
     for task, expected in zip(small.tasks, theirs, strict=True):
-        sharp = list(ours.sharpen(ours.core(ours.encode(image), task), task, 3))[-1]
+        sharp = ours.sharpen(ours.core(ours.encode(image), task), task, 3).result()
         assert error(ours.decode(sharp), expected) <= EXACT
 
 

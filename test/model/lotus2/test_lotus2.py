@@ -82,25 +82,31 @@ def test_sigmas_shift_with_the_number_of_tokens(small: TrainableLotus2, tokens: 
 def test_one_step_goes_all_the_way(small: TrainableLotus2) -> None:
     assert small.sigmas(1, 1200) == [1.0, 0.0]
     latent = torch.randn(1, 4, 6, 10)
-    (sharp,) = small.sharpen(latent, "depth", 1)
+    sharp = small.sharpen(latent, "depth", 1).result()
     assert torch.allclose(sharp, latent - small.velocity(latent, "depth", 1.0))
 
 
-def test_the_sharpener_yields_none_until_the_last_step(small: TrainableLotus2) -> None:
-    *waiting, sharp = small.sharpen(torch.randn(1, 4, 6, 10), "depth", 4)
-    assert waiting == [None, None, None]
-    assert sharp.shape == (1, 4, 6, 10)
+def test_the_sharpener_says_until_the_last_step_that_steps_remain(small: TrainableLotus2) -> None:
+    latent = torch.randn(1, 4, 6, 10)
+    steps = small.sharpen(latent, "depth", 4)
+    assert torch.equal(steps.latent, latent) and not steps.done
+    assert [steps.step() for _ in range(4)] == [True, True, True, False]
+    sharp = steps.latent
+    assert steps.done and not steps.step()
+    assert torch.equal(steps.result(), sharp) and sharp.shape == latent.shape
+    assert torch.equal(small.sharpen(latent, "depth", 4).result(), sharp)
 
 
 def test_jobs_may_be_interleaved_with_each_other_and_with_the_core(small: TrainableLotus2) -> None:
     latents = {"depth": torch.randn(1, 4, 6, 10), "normals": torch.randn(1, 4, 10, 6)}
-    alone = {task: list(small.sharpen(latent, task, 3))[-1] for task, latent in latents.items()}
+    alone = {task: small.sharpen(latent, task, 3).result() for task, latent in latents.items()}
     core = small.core(latents["depth"], "depth")
     jobs = {task: small.sharpen(latent, task, 3) for task, latent in latents.items()}
     for _ in range(3):
-        results = {task: next(job) for task, job in jobs.items()}
+        for job in jobs.values():
+            job.step()
         assert torch.equal(small.core(latents["depth"], "depth"), core)
-    assert all(torch.equal(results[task], alone[task]) for task in latents)
+    assert all(torch.equal(job.latent, alone[task]) for task, job in jobs.items())
 
 
 def test_the_vae_decides_the_multiple(small: TrainableLotus2, image: torch.Tensor) -> None:
@@ -197,7 +203,7 @@ def test_what_a_model_cannot_do_is_said(bare: TrainableLotus2) -> None:
     with pytest.raises(ValueError, match="no task 'flow'; it has depth, normals"):
         bare.core(latent, "flow")
     with pytest.raises(ValueError, match="no detail_sharpener for depth"):
-        next(bare.sharpen(latent, "depth", 4))
+        bare.sharpen(latent, "depth", 4)
     with pytest.raises(ValueError, match="at least one sharpener step, got 0"):
         bare.sigmas(0, 100)
     with pytest.raises(ValueError, match=r"\(B, 3, H, W\), got \(3, 24, 40\)"):
