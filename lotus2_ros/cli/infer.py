@@ -26,7 +26,7 @@ OPTIONS = {
     "--posterior": "model.posterior",
     "--seed": "model.seed",
     "--dtype": "model.dtype",
-    "--conditioning": "model.conditioning",
+    "--conditioning": "model.timestep_dtype",
     "--process-resolution": "model.process_resolution",
     "--device": "model.device",
 }

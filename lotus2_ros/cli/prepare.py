@@ -23,7 +23,7 @@ from lotus2_ros.prepare.lotus import convert_lotus, open_places
 from lotus2_ros.prepare.work import check_output
 
 # Option -> parameter, whose default and choices it takes.
-OPTIONS = {"--tasks": "model.tasks", "--conditioning": "model.conditioning", "--device": "model.device"}
+OPTIONS = {"--tasks": "model.tasks", "--conditioning": "model.timestep_dtype", "--device": "model.device"}
 HELP = {
     "--tasks": "What the bundle can predict; auto: all there is",
     "--conditioning": "Rounding of guidance and timesteps; it cannot be changed later",
@@ -81,7 +81,7 @@ def _released(args: argparse.Namespace, config: ModelConfig, device: torch.devic
     tasks = config.wanted_tasks or TASKS
     flux = locate(args.flux, "flux", FLUX_FILES)
     lotus2 = locate(args.lotus2, "lotus2", lotus2_files(tasks))
-    source = open_released(flux.folder, lotus2.folder, tasks=tasks, conditioning=config.conditioning, device=device)
+    source = open_released(flux.folder, lotus2.folder, tasks=tasks, conditioning=config.timestep_dtype, device=device)
     files = {f"{flux.name}/{name}": flux.folder / name for name in flux_files(flux.folder)}
     return source, files | {f"{lotus2.name}/{name}": lotus2.folder / name for name in lotus2_files(tasks)}
 
@@ -92,7 +92,7 @@ def _trained(args: argparse.Namespace, config: ModelConfig, device: torch.device
         device=torch.device("cpu"),
         dtype=torch.float32,
         tasks=config.wanted_tasks,
-        conditioning=config.conditioning,
+        conditioning=config.timestep_dtype,
     )
     return Source.of(model), {f"bundle/{name}": args.bundle / name for name in (MANIFEST, WEIGHTS)}
 

@@ -10,6 +10,8 @@ from lotus2_ros.config.parameters import (
     NodeConfig,
     ScaleConfig,
     SharpConfig,
+    aliases,
+    current_names,
     walk,
 )
 
@@ -24,6 +26,8 @@ __all__ = [
     "NodeConfig",
     "ScaleConfig",
     "SharpConfig",
+    "aliases",
     "check",
+    "current_names",
     "walk",
 ]

@@ -1,4 +1,4 @@
-"""How a parameter is declared and checked; what parameters there are is in ``config.py``."""
+"""How a parameter is declared and checked. The parameters themselves are in ``parameters.py``."""
 
 from __future__ import annotations
 
@@ -28,9 +28,13 @@ def parameter(
     high: float | None = None,
     choices: tuple[str, ...] = (),
     live: bool = False,
+    alias: str = "",
 ) -> Any:
-    """Declare one parameter: default, help text, inclusive range or choices, and whether it may change at run time."""
-    meta = {"help": help, "low": low, "high": high, "choices": choices, "live": live}
+    """Declare one parameter: default, help text, inclusive range or choices, and whether it may change at run time.
+
+    alias: the full former name (``group.field``) of a renamed parameter, which users may still set.
+    """
+    meta = {"help": help, "low": low, "high": high, "choices": choices, "live": live, "alias": alias}
     return field(default=default, metadata=meta)
 
 

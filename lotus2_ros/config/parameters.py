@@ -6,13 +6,16 @@ A field is declared with :func:`parameter`; ``ros/parameters.py`` makes a ROS pa
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any, cast
 
 from lotus2_ros.config.declaration import NONE, ConfigError, check, parameter
 
-__all__ = ["NONE", "Config", "ConfigError", "check", "walk"]
+__all__ = ["NONE", "Config", "ConfigError", "aliases", "check", "walk"]
+
+log = logging.getLogger(__name__)
 
 TASKS = ("auto", "depth", "normals")
 
@@ -45,10 +48,11 @@ class ModelConfig:
     )
     seed: int = parameter(0, "Seed of posterior:=sample and of a generative model's noise", low=0, high=2**31 - 1)
     samples: int = parameter(4, "Samples of a generative model; their median is the answer", low=1, high=64)
-    conditioning: str = parameter(
+    timestep_dtype: str = parameter(
         "bfloat16",
-        "Rounding of guidance and timesteps; bfloat16 is what the published results were made with",
+        "Dtype to which timesteps and guidance are rounded; the published results were made with bfloat16",
         choices=("bfloat16", "float32"),
+        alias="model.conditioning",
     )
     threads: int = parameter(0, "CPU threads of the model; 0: torch's own choice", low=0, high=256)
     mirror: bool = parameter(False, "See each image mirrored too, for ~/uncertainty: twice the work", live=True)
@@ -228,10 +232,13 @@ class Config:
             check(name, item, getattr(getattr(self, group), key))
 
     def updated(self, values: Mapping[str, Any]) -> Config:
-        """A copy with ``{"group.field": value}`` changed. Raises ConfigError on an unknown name or a wrong value."""
+        """A copy with ``{"group.field": value}`` changed; a parameter's former name works too.
+
+        Raises ConfigError on an unknown name or a wrong value.
+        """
         items = dict(walk())
         groups: dict[str, dict[str, Any]] = {}
-        for name, value in values.items():
+        for name, value in current_names(values).items():
             if name not in items:
                 raise ConfigError(f"unknown parameter {name!r}")
             group, _, key = name.partition(".")
@@ -248,3 +255,27 @@ def walk() -> Iterator[tuple[str, Field]]:
     for group in fields(Config):
         for item in fields(cast(type, group.default_factory)):
             yield f"{group.name}.{item.name}", item
+
+
+def aliases() -> dict[str, str]:
+    """Former name -> present name of each renamed parameter."""
+    return {item.metadata["alias"]: name for name, item in walk() if item.metadata["alias"]}
+
+
+def current_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with every former name replaced by the present one.
+
+    Logs one warning for each former name in the life of the process. Raises ConfigError if both names are given.
+    """
+    renamed = aliases()
+    for old in renamed.keys() & values.keys():
+        new = renamed[old]
+        if new in values:
+            raise ConfigError(f"expected {new} alone, got it together with its former name {old}; remove {old}")
+        if old not in _announced:
+            _announced.add(old)
+            log.warning("parameter %s is now called %s; the old name still works", old, new)
+    return {renamed.get(name, name): value for name, value in values.items()}
+
+
+_announced: set[str] = set()  # former names that were warned about

@@ -186,7 +186,7 @@ def load_estimator(config: Config, *, live: bool = False) -> Estimator:
         device=chosen.device,
         dtype=chosen.dtype,
         tasks=chosen.wanted_tasks,
-        conditioning=chosen.conditioning,
+        conditioning=chosen.timestep_dtype,
         samples=chosen.samples,
         seed=chosen.seed,
     )

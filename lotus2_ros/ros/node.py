@@ -35,6 +35,7 @@ class PerceptionNode(LifecycleNode):
         # The pipeline's threads cannot change the node's state: they wake the node's own thread to do it.
         self._failed = self.create_guard_condition(self.trigger_deactivate)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 1)
+        self.add_pre_set_parameters_callback(parameters.follow_aliases)
         self.add_on_set_parameters_callback(
             parameters.on_change(lambda: self._config, lambda: self._estimator is not None, self._accept)
         )

@@ -1,4 +1,4 @@
-"""``config.py``'s parameters as ROS parameters, and back."""
+"""The parameters of ``config/parameters.py`` as ROS parameters, and back."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from lotus2_ros.config import Config, ConfigError, walk
+from lotus2_ros.config import Config, ConfigError, current_names, walk
 
 FIXED = "only while the node is unconfigured"
 
@@ -23,11 +23,28 @@ def declare(node: Node) -> Config:
     values = {}
     for name, item in walk():
         default = list(item.default) if isinstance(item.default, tuple) else item.default
+        if former := item.metadata["alias"]:
+            about = ParameterDescriptor(description=f"Former name of {name}", dynamic_typing=True)
+            given = node.declare_parameter(former, None, about).value
+            if given is not None:
+                default = current_names({former: given})[name]
         try:
             values[name] = _plain(node.declare_parameter(name, default, describe(item)))
         except (InvalidParameterTypeException, InvalidParameterValueException) as error:
             raise ConfigError(str(error)) from None
     return Config().updated(values)
+
+
+def follow_aliases(parameters: list[Parameter]) -> list[Parameter]:
+    """A callback for ``add_pre_set_parameters_callback``: a former name sets the parameter under its present name.
+
+    An empty list, which ROS refuses, when one request has both names.
+    """
+    try:
+        renamed = current_names({parameter.name: parameter for parameter in parameters})
+    except ConfigError:
+        return []
+    return [Parameter(name, parameter.type_, parameter.value) for name, parameter in renamed.items()]
 
 
 def describe(item: Field) -> ParameterDescriptor:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lotus2_ros.config import Config, ConfigError, ModelConfig, check, walk
+from lotus2_ros.config import Config, ConfigError, ModelConfig, aliases, check, parameters, walk
 
 ITEMS = dict(walk())
 
@@ -45,6 +45,24 @@ def test_values_and_updated_are_inverse():
 def test_wrong_values_say_what_was_expected_and_what_came(name, value, message):
     with pytest.raises(ConfigError, match=message):
         Config().updated({name: value})
+
+
+def test_a_former_name_sets_the_parameter_and_is_announced_once(monkeypatch, caplog):
+    monkeypatch.setattr(parameters, "_announced", set())
+    for _ in range(2):
+        assert Config().updated({"model.conditioning": "float32"}).model.timestep_dtype == "float32"
+    (record,) = caplog.records
+    assert record.message == "parameter model.conditioning is now called model.timestep_dtype; the old name still works"
+
+
+def test_both_names_of_a_parameter_at_once_are_refused():
+    with pytest.raises(ConfigError, match=r"model\.timestep_dtype alone, got it together with .* model\.conditioning"):
+        Config().updated({"model.conditioning": "float32", "model.timestep_dtype": "float32"})
+
+
+def test_no_former_name_is_a_parameter_again():
+    assert not aliases().keys() & ITEMS.keys()
+    assert list(aliases().values()) == [name for name, item in ITEMS.items() if item.metadata["alias"]]
 
 
 @pytest.mark.parametrize("sizes", [["none"], ["640x480"], ["1280x720", "640x480"]])

@@ -7,7 +7,7 @@ import torch
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lotus2_ros.msg import FrameReport
-from rcl_interfaces.srv import DescribeParameters, SetParameters
+from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters
 from rclpy.parameter import Parameter
 from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import Image
@@ -45,6 +45,20 @@ def test_parameters_are_described_and_refused_with_a_reason(start, client):
     ):
         result = set_parameter(client, name, value)
         assert not result.successful and reason in result.reason
+
+
+def test_a_former_parameter_name_works_at_start_and_later(start, client):
+    node = start({"node.autostart": "false", "model.conditioning": "float32"})
+
+    def value():
+        answer = client.call(GetParameters, "get_parameters", GetParameters.Request(names=["model.timestep_dtype"]))
+        return answer.values[0].string_value
+
+    assert value() == "float32"
+    assert set_parameter(client, "model.conditioning", "bfloat16").successful and value() == "bfloat16"
+    refused = set_parameter(client, "model.conditioning", "int8")
+    assert not refused.successful and "model.timestep_dtype: expected one of bfloat16, float32" in refused.reason
+    assert node.output().count("model.conditioning is now called model.timestep_dtype") == 1
 
 
 def test_lifecycle_by_hand(start, client, tmp_path):
