@@ -78,9 +78,7 @@ def open_bag(path: Path, topic: str | None, reference_topic: str | None, fov: fl
                     continue
                 stamp = stamp_ns(item) or time_ns
                 info = nearest(infos, stamp) or guess_camera_info(item, fov)
-                if is_rectified(topic) and any(info.p):
-                    # Whoever gets the frames does not see the topic's name: its calibration says it all.
-                    info = replace(info, k=info.p.reshape(3, 4)[:, :3].ravel(), d=np.zeros(len(info.d)))
+                info = rectified_info(info) if is_rectified(topic) else info
                 yield RecordedFrame(
                     stamp, restamped(item, stamp), restamped(info, stamp, item.header.frame_id), reference
                 )
@@ -185,6 +183,15 @@ def camera_infos(reader: AnyReader, image_topic: str) -> list[Any]:
 def nearest(infos: list[Any], stamp: int) -> Any | None:
     """The CameraInfo nearest in time: a calibration hardly changes, and many recordings hold it with other stamps."""
     return min(infos, key=lambda info: abs(stamp_ns(info) - stamp), default=None)
+
+
+def rectified_info(info: Any) -> Any:
+    """The CameraInfo of a rectified image as one of a pinhole: its readers do not see the name of the image's topic."""
+    if not any(info.p) and any(info.d):
+        return info  # K is of the raw image: nothing says what the rectified one has
+    k = info.p.reshape(3, 4)[:, :3].ravel() if any(info.p) else info.k
+    # An equidistant lens is a fisheye even with coefficients of 0.
+    return replace(info, k=k, d=np.zeros(5), distortion_model="plumb_bob")
 
 
 def guess_camera_info(image: Any, fov: float | None) -> Any:

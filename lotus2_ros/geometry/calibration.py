@@ -1,4 +1,4 @@
-"""What a calibration says of an image: sensor_msgs/CameraInfo without the message."""
+"""The calibration of a camera and the camera of one of its images: sensor_msgs/CameraInfo without the message."""
 
 from __future__ import annotations
 
@@ -7,20 +7,23 @@ from dataclasses import dataclass
 import torch
 
 from lotus2_ros.geometry.camera import Camera, CameraError
-from lotus2_ros.geometry.lens import PLUMB_BOB, RATIONAL, Lens
+from lotus2_ros.geometry.lens import Lens
+
+# A principal point in the outer sixth of both width and height is at a corner of the image.
+CORNER = 1 / 6
 
 
 class SizeError(CameraError):
-    """An image that is not of the size its calibration says."""
+    """An image whose size is not the calibration's."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A camera at its full resolution, and the part of it that its images are of. Fields as in sensor_msgs/CameraInfo.
+    """A camera at its full resolution, and the part of it that its images show. Fields as in sensor_msgs/CameraInfo.
 
-    K (9) is of the raw image, which the lens with D draws; P (12) is of the rectified one. Both hold at full resolution
-    (REP-104); an image is the region of interest (x, y, width, height in full resolution; all 0: everything) with
-    ``binning`` (x, y; 0 is 1) pixels made one. Equal calibrations make equal cameras.
+    K (9) and D are of the raw image, P (12) is of the rectified one. Both hold at full resolution (REP-104). An image
+    is the region of interest (x, y, width, height in full resolution; all 0: everything) with ``binning`` (x, y; 0
+    means 1) pixels merged into one. Equal calibrations make equal cameras.
     """
 
     width: int
@@ -32,20 +35,46 @@ class Calibration:
     binning: tuple[int, int] = (0, 0)
     roi: tuple[int, int, int, int] = (0, 0, 0, 0)
 
+    def is_calibrated(self, *, rectified: bool) -> bool:
+        """False for a focal length of 0, which drivers send for a camera that nobody has calibrated."""
+        return (self.P if rectified and any(self.P) else self.K)[0] != 0
+
     def camera(self, width: int, height: int, *, rectified: bool) -> Camera:
         """The camera of an image of ``width`` x ``height``. Raises CameraError, LensError or SizeError."""
         self._check_size(width, height)
-        K, lens = (self._rectified(), None) if rectified else (self.K, self._lens())
+        K, lens = (self._rectified(), None) if rectified else (self.K, Lens.of(self.distortion_model, self.D))
         fx, skew, cx, _, fy, cy = K[:6]
         x, y = self.roi[:2]
         (bx, by) = (max(1, b) for b in self.binning)
-        # Binned pixels keep the edges that they had together, as those of a resized image do.
+        # Binning keeps the outer edges of the merged pixels, as resizing an image does.
         values = [
             [fx / bx, skew / bx, (cx - x + 0.5) / bx - 0.5],
             [0, fy / by, (cy - y + 0.5) / by - 0.5],
             [0, 0, 1],
         ]
         return Camera(width, height, torch.tensor(values, dtype=torch.float64), lens)
+
+    def doubt(self, *, rectified: bool) -> str:
+        """Why the principal point is hardly right, with the likely mistake; empty if it is plausible."""
+        K = self._rectified() if rectified else self.K
+        cx, cy = K[2], K[5]
+        u, v = (cx + 0.5) / self.width, (cy + 0.5) / self.height  # 0 to 1 from edge to edge
+        (bx, by) = (max(1, b) for b in self.binning)
+        binned_twice = (bx, by) != (1, 1) and not _is_central(u, v) and _is_central(u * bx, v * by)
+        if 0 <= u <= 1 and 0 <= v <= 1 and not _is_corner(u, v) and not binned_twice:
+            return ""
+        if 0 < cx <= 1 and 0 < cy <= 1:
+            mistake = "K looks normalized to the size of the image, expected pixels"
+        elif binned_twice:
+            mistake = f"K looks scaled by the binning {bx}x{by} already, expected K of the full resolution (REP-104)"
+        elif u > 0 and v > 0 and (cx, cy) != (0, 0) and 1 / 1.5 < u / v < 1.5:
+            mistake = f"K looks like that of an image of about {2 * cx + 1:.0f}x{2 * cy + 1:.0f}, scale it to this size"
+        else:
+            mistake = "calibrate the camera again"
+        return (
+            f"expected a principal point inside the image of {self.width}x{self.height} and not at its corner, got "
+            f"cx {cx:g}, cy {cy:g}: {mistake}"
+        )
 
     def _check_size(self, width: int, height: int) -> None:
         x, y, *part = self.roi
@@ -57,7 +86,7 @@ class Calibration:
             return
         got = f"got {width}x{height}"
         if (self.width, self.height) == (width, height):
-            # Some drivers send a calibration scaled to their images, and what they scaled it by as well.
+            # Some drivers scale the calibration to their images and send the binning as well.
             got += ", camera_info's full size: its binning or region of interest says that the image is smaller"
         raise SizeError(
             f"expected an image of {expected[0]}x{expected[1]} (camera_info of {self.width}x{self.height}, region "
@@ -71,12 +100,15 @@ class Calibration:
             raise CameraError("expected P of the rectified image, got zeros, and K is of the raw one (D is not 0)")
         return self.K
 
-    def _lens(self) -> Lens | None:
-        if self.distortion_model in ("", PLUMB_BOB, RATIONAL) and not any(self.D):
-            return None  # of an equidistant lens only its polynomial would be nothing
-        return Lens(self.distortion_model, self.D)
+
+def _is_corner(u: float, v: float) -> bool:
+    return min(u, 1 - u) < CORNER and min(v, 1 - v) < CORNER
+
+
+def _is_central(u: float, v: float) -> bool:
+    return max(abs(u - 0.5), abs(v - 0.5)) < CORNER
 
 
 def is_rectified(topic: str) -> bool:
-    """Whether images of this topic are free of distortion, by the names that image_proc gives to its results."""
+    """Whether images of this topic are undistorted, by the names that image_proc gives to its results."""
     return topic.removesuffix("/compressed").rpartition("/")[2].startswith("image_rect")

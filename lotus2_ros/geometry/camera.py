@@ -1,4 +1,4 @@
-"""The camera: pixels to rays to points, and back."""
+"""The camera: from pixels to rays and points, and back."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class CameraError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Camera:
-    """A camera of an image of ``height`` x ``width`` pixels; a pinhole unless it has a ``lens`` that distorts.
+    """The camera of an image of ``height`` x ``width`` pixels: a pinhole, or with a ``lens`` that distorts.
 
-    Convention: optical frame of REP-103 (x right, y down, z forward). ``K`` is (3, 3) in pixels, integer pixel centres:
-    the centre of the top left pixel is (u, v) = (0, 0), as in sensor_msgs/CameraInfo. Depth is along z, not along the
-    ray.
+    Convention: optical frame of REP-103 (x right, y down, z forward). ``K`` is (3, 3) in pixels, upper triangular, with
+    integer pixel centers: the center of the top left pixel is (u, v) = (0, 0), as in sensor_msgs/CameraInfo. Depth is
+    along z, not along the ray. Raises CameraError.
     """
 
     width: int
@@ -45,21 +45,21 @@ class Camera:
 
     @classmethod
     def from_intrinsics(cls, width: int, height: int, fx: float, fy: float, cx: float, cy: float) -> Camera:
-        """Focal lengths and principal point in pixels, integer pixel centres."""
+        """Focal lengths and principal point in pixels, integer pixel centers."""
         return cls(width, height, torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=torch.float64))
 
     @classmethod
     def from_fov(cls, width: int, height: int, horizontal_fov: float) -> Camera:
-        """Square pixels, principal point in the middle; ``horizontal_fov`` in degrees between the outer edges."""
+        """Square pixels and a centered principal point; ``horizontal_fov`` in degrees between the outer edges."""
         if not 0 < horizontal_fov < 180:
             raise CameraError(f"expected a horizontal field of view between 0 and 180 degrees, got {horizontal_fov:g}")
         f_px = width / 2 / math.tan(math.radians(horizontal_fov) / 2)
         return cls.from_intrinsics(width, height, f_px, f_px, (width - 1) / 2, (height - 1) / 2)
 
     def resize(self, width: int, height: int) -> Camera:
-        """The same camera seen by an image resized to ``width`` x ``height``.
+        """The same camera for its image resized to ``width`` x ``height``.
 
-        Pixel edges, not centres, keep their place: u' + .5 = (u + .5) * width' / width.
+        Resizing keeps the outer edges of the pixels, not their centers: u' + .5 = (u + .5) * width' / width.
         """
         sx, sy = width / self.width, height / self.height
         K = self.K.clone()
@@ -71,37 +71,36 @@ class Camera:
 
     @cached_property
     def rays(self) -> Tensor:
-        """Per pixel the ray that it sees, with z = 1: (H, W, 3) float32 on the device of ``K``; K^-1 (u, v, 1) of a
-        pinhole. NaN where the lens draws nothing.
+        """The ray of each pixel with z = 1: (H, W, 3) float32 on the device of ``K``; K^-1 (u, v, 1) for a pinhole. NaN
+        beyond the limit of the lens.
         """
-        # In float64: with float32 the far corner of a large image is off by more than the 1e-5 that points are held to.
-        rows, columns = torch.arange(self.height).double(), torch.arange(self.width).double()
-        v, u = torch.meshgrid(rows, columns, indexing="ij")
-        pixels = torch.stack((u, v, torch.ones_like(u)), dim=-1)
-        rays = pixels @ torch.linalg.inv(self.K.to("cpu", torch.float64)).T
+        # In float64: in float32 the far corner of a large image is off by more than 1e-5, the error allowed for points.
+        (fx, skew, cx), (_, fy, cy), _ = self.K.double().tolist()
+        v, u = torch.arange(self.height).double()[:, None], torch.arange(self.width).double()
+        y = ((v - cy) / fy).expand(-1, self.width)
+        points = torch.stack(((u - cx - skew * y) / fx, y), dim=-1)
         if self.lens is not None:
-            ideal = self.lens.undistort(rays[..., :2])
-            # A ray is known or not, as a whole.
-            rays = torch.cat((ideal, 1 + 0 * ideal[..., :1]), dim=-1)
-        return rays.to(self.K.device, torch.float32)
+            points = self.lens.undistort(points)
+        # The third coordinate is NaN where the others are.
+        return torch.cat((points, 1 + 0 * points[..., :1]), dim=-1).to(self.K.device, torch.float32)
 
     def unproject(self, depth: Tensor) -> Tensor:
-        """Points (..., H, W, 3) in the optical frame, in the unit of ``depth`` (..., H, W); NaN where there is none."""
+        """Points (..., H, W, 3) in the optical frame, in the unit of ``depth`` (..., H, W); NaN without a depth."""
         if tuple(depth.shape[-2:]) != (self.height, self.width):
             raise CameraError(f"expected depth of {(self.height, self.width)}, got {tuple(depth.shape)}")
-        # An infinite depth (sky) is no point; times a ray's 0 it would be NaN in one coordinate only.
+        # An infinite depth (sky) gives no point. Without this, Inf times a ray's 0 is NaN in one coordinate only.
         finite = torch.where(torch.isfinite(depth), depth, torch.nan)
         return self.rays.to(depth.device) * finite[..., None]
 
     def project(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Where points (..., 3) in the optical frame are seen: pixels (..., 2) as (u, v), and their depth (...).
+        """Pixels (..., 2) as (u, v) of points (..., 3) in the optical frame, and their depth (...).
 
-        Pixels are NaN where a point is not in front of the camera or farther off its axis than the lens reaches; they
-        may lie outside the image.
+        Pixels are NaN for points that are not in front of the camera or beyond the limit of the lens. They may lie
+        outside the image.
         """
         depth = points[..., 2]
-        drawn = points[..., :2] / torch.where(depth > 0, depth, torch.nan)[..., None]
+        distorted = points[..., :2] / torch.where(depth > 0, depth, torch.nan)[..., None]
         if self.lens is not None:
-            drawn = self.lens.distort(drawn)
+            distorted = self.lens.distort(distorted)
         K = self.K.to(points)
-        return drawn @ K[:2, :2].T + K[:2, 2], depth
+        return distorted @ K[:2, :2].T + K[:2, 2], depth

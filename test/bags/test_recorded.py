@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -61,18 +63,23 @@ def test_calibration_for_another_size_is_not_used(recorder, tmp_path):
     assert frame.camera_info.width == recorder.width * 2
 
 
+@pytest.mark.parametrize(("model", "distortion"), [("plumb_bob", [0.1] * 5), ("equidistant", [0.1] * 4)])
 @pytest.mark.parametrize(("name", "is_rectified"), [("image_rect", True), ("image_raw", False)])
-def test_calibration_of_a_rectified_topic_is_that_of_its_images(recorder, tmp_path, name, is_rectified):
+def test_calibration_of_a_rectified_topic_is_that_of_its_images(
+    recorder, tmp_path, name, is_rectified, model, distortion
+):
     projection = [25.0, 0.0, 15.0, -3.0, 0.0, 26.0, 12.0, 0.0, 0.0, 0.0, 1.0, 0.0]
-    info = camera_info_message(recorder.camera, header(10**9, "eye"), [0.1, 0.0, 0.0, 0.0, 0.0], projection)
+    info = camera_info_message(recorder.camera, header(10**9, "eye"), distortion, projection)
     messages = [
-        ("/cam/camera_info", info),
+        ("/cam/camera_info", replace(info, distortion_model=model)),
         (f"/cam/{name}", image_message(recorder.picture(), "rgb8", header(10**9, "eye"))),
     ]
     (frame,) = open_recording([recorder.write(tmp_path / "bag", StoragePlugin.MCAP, messages)]).frames()
     expected = [25, 0, 15, 0, 26, 12, 0, 0, 1] if is_rectified else [30, 0, 14, 0, 31, 13, 0, 0, 1]
     np.testing.assert_allclose(frame.camera_info.k, expected)
-    assert bool(frame.camera_info.d.any()) is not is_rectified
+    # With a D of zeros an equidistant model is still a fisheye.
+    assert frame.camera_info.distortion_model == ("plumb_bob" if is_rectified else model)
+    assert frame.camera_info.d.tolist() == ([0.0] * 5 if is_rectified else distortion)
 
 
 def test_several_image_topics_ask_for_one(recorder, tmp_path):

@@ -1,4 +1,5 @@
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -81,9 +82,14 @@ def test_an_equidistant_lens_without_coefficients_is_not_a_pinhole():
         ({"binning": (2, 2)}, (48, 32), SizeError, "expected an image of 24x16 .*, got 48x32, camera_info's full size"),
         ({"roi": (1, 2, 30, 20)}, (48, 32), SizeError, "of 30x20 .*region 30x20 at 1, 2"),
         ({"K": (0.0,) * 9}, (48, 32), CameraError, "uncalibrated"),
-        ({"distortion_model": ""}, (48, 32), LensError, "got ''"),
+        ({"distortion_model": ""}, (48, 32), LensError, "got '' .*fits plumb_bob or equidistant"),
+        ({"distortion_model": "", "D": (*D[:4], 0.1)}, (48, 32), LensError, "got '' .*fits plumb_bob:"),
         ({"distortion_model": "fov"}, (48, 32), LensError, "got 'fov'"),
         ({"D": D[:3]}, (48, 32), LensError, "4 or 5 coefficients of plumb_bob, got 3"),
+        ({"D": (*D, 0.0, 0.0, 0.3)}, (48, 32), LensError, "of plumb_bob, got 8 .*fits rational_polynomial:"),
+        ({"distortion_model": "equidistant", "D": (0.1,) * 5}, (48, 32), LensError, "got 5 .*fits plumb_bob:"),
+        ({"distortion_model": "rational_polynomial"}, (48, 32), LensError, "got 5 .*fits plumb_bob or equidistant:"),
+        ({"distortion_model": "rational_polynomial", "D": (0.1,) * 14}, (48, 32), LensError, "got 14 .*tilted sensor"),
     ],
 )
 def test_what_does_not_fit_is_refused(changes, size, error, message):
@@ -91,9 +97,79 @@ def test_what_does_not_fit_is_refused(changes, size, error, message):
         replace(FULL, **changes).camera(*size, rectified=False)
 
 
+@pytest.mark.parametrize(
+    ("model", "coefficients", "used"),
+    [
+        ("plumb_bob", (*D[:4], 0.3, 0.0, 0.0, 0.0), 5),
+        ("plumb_bob", (*D[:4], 0.3, *[0.0] * 9), 5),
+        ("equidistant", (*D[:4], 0.0), 4),
+        ("equidistant", (0.0,) * 5, 4),
+        ("rational_polynomial", (0.1,) * 8 + (0.0,) * 6, 12),
+        ("rational_polynomial", (0.1,) * 12 + (0.0,) * 2, 12),
+        ("rational_polynomial", (0.1,) * 8 + (0.0,) * 2, 8),
+    ],
+)
+def test_zeros_beyond_the_models_coefficients_are_ignored(model, coefficients, used):
+    lens = replace(FULL, distortion_model=model, D=coefficients).camera(48, 32, rectified=False).lens
+    assert lens == Lens(model, coefficients[:used])
+
+
 def test_a_rectified_image_without_p_of_a_lens_that_distorts_is_refused():
     with pytest.raises(CameraError, match="expected P of the rectified image, got zeros"):
         replace(FULL, P=(0.0,) * 12).camera(48, 32, rectified=True)
+
+
+def pinhole(width: int, height: int, fx: float, cx: float, cy: float, **changes) -> Calibration:
+    return Calibration(width, height, (fx, 0.0, cx, 0.0, fx, cy, 0.0, 0.0, 1.0), **changes)
+
+
+@pytest.mark.parametrize(
+    ("calibration", "mistake"),
+    [
+        (
+            pinhole(160, 120, 562.0, 477.0, 261.5),
+            "of 160x120 .*cx 477, cy 261.5: .* of about 955x524",
+        ),
+        (pinhole(1280, 800, 45.0, 39.5, 24.5), "an image of about 80x50"),
+        (pinhole(640, 480, 0.8, 0.5, 0.52), "normalized"),
+        (pinhole(640, 480, 500.0, 0.5, 0.52), "normalized"),
+        (pinhole(640, 480, 125.0, 79.5, 59.5, binning=(4, 4)), "scaled by the binning 4x4 already"),
+        (pinhole(640, 480, 250.0, 159.5, 119.5, binning=(2, 2)), "scaled by the binning 2x2 already"),
+        (pinhole(640, 480, 500.0, 0.0, 0.0), "cx 0, cy 0: calibrate the camera again"),
+        (pinhole(640, 480, 500.0, 319.5, -300.0), "calibrate the camera again"),
+        (pinhole(640, 480, 500.0, 20.0, 470.0), "calibrate the camera again"),
+    ],
+)
+def test_an_implausible_principal_point_names_the_likely_mistake(calibration, mistake):
+    assert re.search(mistake, calibration.doubt(rectified=False))
+
+
+@pytest.mark.parametrize(
+    "calibration",
+    [
+        FULL,
+        pinhole(640, 480, 500.0, 319.5, 239.5, binning=(4, 4)),
+        pinhole(640, 480, 500.0, 250.0, 300.0, binning=(2, 2)),
+        pinhole(640, 480, 500.0, 319.5, 239.5, roi=(400, 300, 240, 180)),  # outside the region, inside the image
+        pinhole(640, 480, 500.0, 319.5, 20.0),
+    ],
+)
+@pytest.mark.parametrize("rectified", [False, True])
+def test_a_plausible_principal_point_is_not_doubted(calibration, rectified):
+    assert calibration.doubt(rectified=rectified) == ""
+
+
+def test_of_a_rectified_image_the_principal_point_of_p_is_doubted():
+    wrong = replace(FULL, P=(35.0, 0.0, 122.0, -9.0, 0.0, 36.0, 74.0, 0.0, 0.0, 0.0, 1.0, 0.0))
+    assert "cx 122, cy 74" in wrong.doubt(rectified=True) and not wrong.doubt(rectified=False)
+
+
+def test_a_focal_length_of_zero_means_uncalibrated():
+    assert FULL.is_calibrated(rectified=False) and FULL.is_calibrated(rectified=True)
+    nothing = replace(FULL, K=(0.0,) * 9, P=(0.0,) * 12)
+    assert not nothing.is_calibrated(rectified=False) and not nothing.is_calibrated(rectified=True)
+    of_rectified = replace(FULL, K=(0.0,) * 9)
+    assert of_rectified.is_calibrated(rectified=True) and not of_rectified.is_calibrated(rectified=False)
 
 
 @pytest.mark.parametrize(

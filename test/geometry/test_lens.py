@@ -23,24 +23,26 @@ GRID = torch.stack(
 ).double()
 
 
-def drawn_by_opencv(lens: Lens, ideal: torch.Tensor) -> torch.Tensor:
-    points = torch.cat((ideal, torch.ones_like(ideal[..., :1])), dim=-1).reshape(-1, 1, 3).numpy()
+def distorted_by_opencv(lens: Lens, undistorted: torch.Tensor) -> torch.Tensor:
+    points = torch.cat((undistorted, torch.ones_like(undistorted[..., :1])), dim=-1).reshape(-1, 1, 3).numpy()
     project = cv2.fisheye.projectPoints if lens.model == "equidistant" else cv2.projectPoints
-    drawn, _ = project(points, np.zeros(3), np.zeros(3), np.eye(3), np.array(lens.coefficients))
-    return torch.from_numpy(drawn).reshape(ideal.shape)
+    distorted, _ = project(points, np.zeros(3), np.zeros(3), np.eye(3), np.array(lens.coefficients))
+    return torch.from_numpy(distorted).reshape(undistorted.shape)
 
 
-def undistorted_by_opencv(lens: Lens, drawn: torch.Tensor) -> torch.Tensor:
+def undistorted_by_opencv(lens: Lens, distorted: torch.Tensor) -> torch.Tensor:
     # Its default of five iterations is not enough for 1e-4.
     criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 500, 1e-12)
     undistort = cv2.fisheye.undistortPoints if lens.model == "equidistant" else cv2.undistortPoints
-    ideal = undistort(drawn.reshape(-1, 1, 2).numpy(), np.eye(3), np.array(lens.coefficients), criteria=criteria)
-    return torch.from_numpy(ideal).reshape(drawn.shape)
+    undistorted = undistort(
+        distorted.reshape(-1, 1, 2).numpy(), np.eye(3), np.array(lens.coefficients), criteria=criteria
+    )
+    return torch.from_numpy(undistorted).reshape(distorted.shape)
 
 
 @by_model
 def test_distort_agrees_with_opencv(lens):
-    torch.testing.assert_close(lens.distort(GRID), drawn_by_opencv(lens, GRID), rtol=0, atol=1e-12)
+    torch.testing.assert_close(lens.distort(GRID), distorted_by_opencv(lens, GRID), rtol=0, atol=1e-12)
 
 
 @by_model
@@ -77,54 +79,54 @@ equidistant = st.builds(
 
 
 @given(lens=st.one_of(plumb_bob, rational, equidistant), share=st.floats(0, 0.95), angle=st.floats(0, 2 * math.pi))
-def test_undistort_is_the_inverse_within_the_lens_reach(lens, share, angle):
-    reach = math.tan(min(lens.reach, 1.4)) if lens.model == "equidistant" else min(lens.reach, 3)
-    ideal = share * reach * torch.tensor([math.cos(angle), math.sin(angle)], dtype=torch.float64)
-    torch.testing.assert_close(lens.undistort(lens.distort(ideal)), ideal, rtol=1e-7, atol=1e-7)
+def test_undistort_is_the_inverse_within_the_limit(lens, share, angle):
+    limit = math.tan(min(lens.limit, 1.4)) if lens.model == "equidistant" else min(lens.limit, 3)
+    undistorted = share * limit * torch.tensor([math.cos(angle), math.sin(angle)], dtype=torch.float64)
+    torch.testing.assert_close(lens.undistort(lens.distort(undistorted)), undistorted, rtol=1e-7, atol=1e-7)
 
 
 @given(lens=st.one_of(plumb_bob, rational, equidistant), x=st.floats(-2, 2), y=st.floats(-2, 2))
-def test_what_comes_back_is_drawn_there_or_nan(lens, x, y):
-    drawn = torch.tensor([x, y], dtype=torch.float64)
-    ideal = lens.undistort(drawn)
-    assume(bool(torch.isfinite(ideal).any()))
-    torch.testing.assert_close(lens.distort(ideal), drawn, rtol=0, atol=1e-9)
+def test_what_comes_back_is_distorted_there_or_nan(lens, x, y):
+    distorted = torch.tensor([x, y], dtype=torch.float64)
+    undistorted = lens.undistort(distorted)
+    assume(bool(torch.isfinite(undistorted).any()))
+    torch.testing.assert_close(lens.distort(undistorted), distorted, rtol=0, atol=1e-9)
 
 
-def test_beyond_the_fuse_of_the_polynomial_there_is_no_ray():
+def test_beyond_the_fold_of_the_polynomial_there_is_no_ray():
     k1, k2 = 0.2959, -1.0355
     lens = Lens("plumb_bob", (k1, k2, 0.0, 0.0, 0.0))
     # Where r (1 + k1 r^2 + k2 r^4) no longer grows.
     square = (-3 * k1 - math.sqrt(9 * k1 * k1 - 20 * k2)) / (10 * k2)
-    fuse = math.sqrt(square)
-    assert lens.reach == pytest.approx(fuse, abs=2e-3) and lens.reach < fuse
-    highest = fuse * (1 + k1 * square + k2 * square * square)
-    drawn = torch.tensor([[0.99 * highest, 0.0], [0.0, 1.01 * highest], [3.0, -2.0]])
-    found = torch.isfinite(lens.undistort(drawn))
+    fold = math.sqrt(square)
+    assert lens.limit == pytest.approx(fold, abs=2e-3) and lens.limit < fold
+    highest = fold * (1 + k1 * square + k2 * square * square)
+    distorted = torch.tensor([[0.99 * highest, 0.0], [0.0, 1.01 * highest], [3.0, -2.0]])
+    found = torch.isfinite(lens.undistort(distorted))
     assert found.tolist() == [[True, True], [False, False], [False, False]]
-    assert torch.isfinite(lens.distort(torch.tensor([[0.9 * fuse, 0.0], [1.1 * fuse, 0.0]])))[:, 0].tolist() == [1, 0]
+    assert torch.isfinite(lens.distort(torch.tensor([[0.9 * fold, 0.0], [1.1 * fold, 0.0]])))[:, 0].tolist() == [1, 0]
 
 
 def test_beyond_a_pole_of_the_rational_polynomial_there_is_no_ray():
     lens = Lens("rational_polynomial", (0.0, 0.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0))  # 1 / (1 - r^2)
-    assert lens.reach == pytest.approx(1.0, abs=2e-3)
+    assert lens.limit == pytest.approx(1.0, abs=2e-3)
     assert torch.isnan(lens.distort(torch.tensor([1.5, 0.0]))).all()
 
 
 def test_a_fisheye_sees_rays_up_to_89_degrees():
     lens = Lens("equidistant", (0.0, 0.0, 0.0, 0.0))
     angles = torch.tensor([0.3, math.radians(88.9), math.radians(89.1), 1.7], dtype=torch.float64)
-    ideal = lens.undistort(torch.stack((angles, torch.zeros_like(angles)), dim=-1))
-    torch.testing.assert_close(ideal[:2, 0], angles[:2].tan())
-    assert torch.isnan(ideal[2:]).all()
+    undistorted = lens.undistort(torch.stack((angles, torch.zeros_like(angles)), dim=-1))
+    torch.testing.assert_close(undistorted[:2, 0], angles[:2].tan())
+    assert torch.isnan(undistorted[2:]).all()
 
 
-def test_a_fisheye_whose_polynomial_fuses_ends_there():
+def test_a_fisheye_whose_polynomial_folds_ends_there():
     lens = Lens("equidistant", (-0.2, 0.0, 0.0, 0.0))  # grows up to theta^2 = 1 / 0.6
-    assert lens.reach == pytest.approx(math.sqrt(1 / 0.6), abs=2e-3)
-    highest = lens.reach * (1 - 0.2 * lens.reach**2)
-    drawn = torch.tensor([[0.0, 0.99 * highest], [0.0, 1.01 * highest]])
-    assert torch.isfinite(lens.undistort(drawn))[:, 1].tolist() == [True, False]
+    assert lens.limit == pytest.approx(math.sqrt(1 / 0.6), abs=2e-3)
+    highest = lens.limit * (1 - 0.2 * lens.limit**2)
+    distorted = torch.tensor([[0.0, 0.99 * highest], [0.0, 1.01 * highest]])
+    assert torch.isfinite(lens.undistort(distorted))[:, 1].tolist() == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -137,6 +139,6 @@ def test_a_fisheye_whose_polynomial_fuses_ends_there():
         ("equidistant", (0.1, math.nan, 0.0, 0.0), "finite"),
     ],
 )
-def test_what_is_no_lens_is_refused(model, coefficients, message):
+def test_what_is_no_lens_is_refoldd(model, coefficients, message):
     with pytest.raises(LensError, match=message):
         Lens(model, coefficients)
