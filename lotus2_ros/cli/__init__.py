@@ -4,41 +4,74 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
+from typing import NamedTuple
 
-# Name: (module with add_arguments(parser) and run(args) -> int, one line of help).
+
+class Command(NamedTuple):
+    """A subcommand: a module with ``add_arguments(parser)`` and ``run(args) -> int``, and one line of help."""
+
+    module: str
+    help: str
+    is_hidden: bool = False  # a developer's tool
+
+
 COMMANDS = {
-    "demo": ("lotus2_ros.cli.demo", "play a camera bag, images or a video through the node and show what comes out"),
-    "infer": ("lotus2_ros.cli.infer", "disparity, normals and points of image files"),
-    "prepare": ("lotus2_ros.cli.prepare", "make a bundle that runs from FLUX.1-dev and the released files"),
-    "bag": ("lotus2_ros.cli.bag", "run the model over a recorded bag and write another"),
-    "node": ("lotus2_ros.cli.node", "run the ROS 2 node; ROS arguments follow --ros-args"),
-    "params": ("lotus2_ros.cli.params", "write config/perception.yaml and the README's tables"),
-    "train": ("lotus2_ros.cli.train", "train the small bundled model, or the real one on FLUX.1-dev"),
-    "evaluate": ("lotus2_ros.cli.evaluate", "measure a model against exact or recorded depth"),
+    "demo": Command("lotus2_ros.cli.demo", "play a recording through the node and show the results"),
+    "infer": Command("lotus2_ros.cli.infer", "estimate disparity, normals and points of image files"),
+    "prepare": Command("lotus2_ros.cli.prepare", "convert released weights to a bundle that the node runs"),
+    "bag": Command("lotus2_ros.cli.bag", "run the model over a recording and write the results to a new bag"),
+    "node": Command("lotus2_ros.cli.node", "run the ROS 2 node; ROS arguments follow --ros-args"),
+    "train": Command("lotus2_ros.cli.train", "train a model: the small bundled one, or the real one on FLUX.1-dev"),
+    "evaluate": Command("lotus2_ros.cli.evaluate", "measure a model against known depth and normals"),
+    "params": Command("lotus2_ros.cli.params", "generate config/perception.yaml and the tables of the docs", True),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 on success, 2 with one line on bad input, 130 when interrupted."""
+    """Exit status: 0 on success, 1 on an unexpected error, 2 on bad input, 130 when interrupted.
+
+    An error is one line on stderr; with ``--debug`` its traceback comes first.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(prog="lotus2", description="Dense 3D geometry from one ordinary camera.")
-    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, (_, text) in COMMANDS.items():
-        subparsers.add_parser(name, help=text, add_help=False)
-    command = parser.parse_args(argv[:1]).command
-    module = import_module(COMMANDS[command][0])
-    parser = argparse.ArgumentParser(prog=f"lotus2 {command}", description=COMMANDS[command][1])
-    module.add_arguments(parser)
-    args = parser.parse_args(argv[1:])
+    name = _command_parser().parse_args(argv[:1]).command
+    debug = "--debug" in argv  # errors come before the arguments are parsed, too
     try:
-        return module.run(args)
-    except (ValueError, OSError) as error:
-        print(f"lotus2 {command}: {error}", file=sys.stderr)
-        return 2
+        return _run(name, argv[1:])
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        is_bad_input = isinstance(error, ValueError | OSError)
+        message = " ".join(str(error).split())
+        if not is_bad_input:
+            message = f"{type(error).__name__}: {message}" if message else type(error).__name__
+            if not debug:
+                message += "; run again with --debug to see the traceback"
+        print(f"lotus2 {name}: {message}", file=sys.stderr)
+        return 2 if is_bad_input else 1
+
+
+def _run(name: str, argv: Sequence[str]) -> int:
+    module = import_module(COMMANDS[name].module)
+    parser = argparse.ArgumentParser(prog=f"lotus2 {name}", description=COMMANDS[name].help)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    module.add_arguments(parser)
+    return module.run(parser.parse_args(argv))
+
+
+def _command_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="lotus2", description="Dense 3D geometry from one ordinary camera.")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        if command.is_hidden:
+            subparsers.add_parser(name, add_help=False)
+        else:
+            subparsers.add_parser(name, help=command.help, add_help=False)
+    return parser
 
 
 if __name__ == "__main__":
