@@ -5,24 +5,28 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from lotus2_ros.geometry.lens import Lens
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
 
 class CameraError(ValueError):
     """A calibration that cannot be used."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class Camera:
     """The camera of an image of ``height`` x ``width`` pixels: a pinhole, or with a ``lens`` that distorts.
 
     Convention: optical frame of REP-103 (x right, y down, z forward). ``K`` is (3, 3) in pixels, upper triangular, with
     integer pixel centers: the center of the top left pixel is (u, v) = (0, 0), as in sensor_msgs/CameraInfo. Depth is
-    along z, not along the ray. Raises CameraError.
+    along z, not along the ray. K may also be given as an array or nested lists. Raises CameraError.
     """
 
     width: int
@@ -30,7 +34,14 @@ class Camera:
     K: Tensor
     lens: Lens | None = None
 
-    def __post_init__(self) -> None:
+    def __init__(self, width: int, height: int, K: Tensor | ArrayLike, lens: Lens | None = None) -> None:
+        if not isinstance(K, Tensor):
+            K = torch.as_tensor(K, dtype=torch.float64)
+        for name, value in (("width", width), ("height", height), ("K", K), ("lens", lens)):
+            object.__setattr__(self, name, value)
+        self._check()
+
+    def _check(self) -> None:
         if self.width <= 0 or self.height <= 0:
             raise CameraError(f"expected a camera of positive size, got {self.width} x {self.height}")
         if tuple(self.K.shape) != (3, 3):

@@ -24,6 +24,14 @@ def test_convention_pixel_origin_is_the_centre_of_the_top_left_pixel():
     assert torch.equal(rays[0, 0], torch.tensor([-3 / 4, -1 / 8, 1.0]))
 
 
+@pytest.mark.parametrize("form", [list, np.array, lambda rows: np.array(rows, np.float32), torch.tensor])
+def test_intrinsics_may_be_lists_an_array_or_a_tensor(form):
+    camera = Camera(7, 5, form([[4.0, 0.0, 3.0], [0.0, 8.0, 1.0], [0.0, 0.0, 1.0]]))
+    assert isinstance(camera.K, torch.Tensor) and torch.equal(camera.rays, CAMERA.rays)
+    with pytest.raises(CameraError, match=r"shape \(3, 3\), got \(2, 3\)"):
+        Camera(7, 5, form([[4.0, 0.0, 3.0], [0.0, 8.0, 1.0]]))
+
+
 def test_convention_x_right_y_down_z_forward():
     points = CAMERA.unproject(torch.full((5, 7), 2.0))
     assert torch.equal(points[1, 3], torch.tensor([0.0, 0.0, 2.0]))
