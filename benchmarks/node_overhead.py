@@ -8,6 +8,7 @@ cloud stands beside ours.
 
 from __future__ import annotations
 
+import math
 import platform
 import statistics
 import time
@@ -20,7 +21,6 @@ from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, PointField
 from std_msgs.msg import Header
 
-from lotus2_ros.config import CloudConfig
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.cloud import organized_cloud
 from lotus2_ros.model.engine.device import keep_freed_memory
@@ -28,6 +28,7 @@ from lotus2_ros.ros.messages import image_to_tensor, tensor_to_cloud, tensor_to_
 
 WIDTH, HEIGHT = 640, 480
 WARM_UP, RUNS = 5, 50
+CLOUD = {"stride": 1, "min_depth": 0.0, "max_depth": math.inf, "edge_threshold": 0.05}
 
 
 def milliseconds(run: Callable[[], object]) -> float:
@@ -65,7 +66,7 @@ def outputs(image: torch.Tensor) -> dict[str, Callable[[], object]]:
         "depth to Image": lambda: tensor_to_image(depth, "32FC1", Header()),
         "normals to Image": lambda: tensor_to_image(normals, "32FC3", Header()),
         "depth to XYZRGB cloud": lambda: tensor_to_cloud(
-            organized_cloud(depth, camera, image, None, CloudConfig()), Header()
+            organized_cloud(depth, camera, image, None, **CLOUD), Header()
         ),
     }
     steps = list(parts.values())
@@ -102,7 +103,7 @@ def main() -> None:
     for name, run in {**inputs(image), **outputs(image), **peer(image)}.items():
         print(f"{name:34}{milliseconds(run):8.2f}")
     depth, camera = torch.ones(HEIGHT, WIDTH), Camera.from_fov(WIDTH, HEIGHT, 60.0)
-    cloud = tensor_to_cloud(organized_cloud(depth, camera, image, None, CloudConfig()), Header())
+    cloud = tensor_to_cloud(organized_cloud(depth, camera, image, None, **CLOUD), Header())
     print(f"{'for comparison: serialize the cloud':34}{milliseconds(lambda: serialize_message(cloud)):8.2f}")
 
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from benchmarks.geometry.seen import Seen, rendered, with_noise
-from lotus2_ros.scale.scale import GUESSED_SHIFT
+from lotus2_ros.scale.scale import DEFAULT_SHIFT
 from lotus2_ros.scale.shift import shift_from_normals
 
 OUTPUT = "docs/images/shift.jpg"
@@ -32,7 +32,7 @@ def main() -> int:
     stats.check()
     truth = exact.camera.unproject(exact.depth)
     clouds = {
-        f"guessed shift: {GUESSED_SHIFT:g}": _cloud(seen, GUESSED_SHIFT),
+        f"guessed shift: {DEFAULT_SHIFT:g}": _cloud(seen, DEFAULT_SHIFT),
         f"from normals: {float(shift):.2f}": _cloud(seen, float(shift)),
         f"as rendered: {exact.shift:.2f}": truth,
     }

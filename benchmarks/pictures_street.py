@@ -9,6 +9,7 @@ model makes of the same view stands below.
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lotus2_ros.config import CloudConfig, Config
+from lotus2_ros.config import Config
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.cloud import organized_cloud
 from lotus2_ros.geometry.sky import sky_mask
@@ -54,8 +55,8 @@ def save(path: Path, seen: View) -> None:
         cleaned = depth.masked_fill(sky, torch.inf)
         pictures = {
             f"{name}: its sky in red": torch.where(sky[..., None], torch.tensor([200, 40, 40]).byte(), seen.image),
-            "cloud of all pixels": oblique(depth, seen, CloudConfig(edge_threshold=0.0)),
-            "without sky and flying pixels": oblique(cleaned, seen, CloudConfig()),
+            "cloud of all pixels": oblique(depth, seen, edge_threshold=0.0),
+            "without sky and flying pixels": oblique(cleaned, seen, edge_threshold=0.05),
         }
         for axis, (title, picture) in zip(line, pictures.items(), strict=True):
             show(axis, picture)
@@ -72,9 +73,12 @@ def blurred(depth: Tensor) -> Tensor:
     return smooth / smooth.max()
 
 
-def oblique(depth: Tensor, seen: View, config: CloudConfig) -> Tensor:
+def oblique(depth: Tensor, seen: View, edge_threshold: float) -> Tensor:
     """The cloud from the side and above."""
-    rows = organized_cloud(depth, seen.camera, seen.image, None, config).flatten(0, 1)
+    rows = organized_cloud(
+        depth, seen.camera, seen.image, None,
+        stride=1, min_depth=0.0, max_depth=math.inf, edge_threshold=edge_threshold,
+    ).flatten(0, 1)  # fmt: skip
     keep = torch.isfinite(rows[:, 2])
     points, colors = rows[keep, :3].double(), seen.image.flatten(0, 1)[keep].long()
     middle = torch.tensor([0.0, 0.0, 8.0], dtype=torch.float64)

@@ -14,7 +14,7 @@ from benchmarks.geometry.figure import Figure
 from benchmarks.geometry.seen import Seen, recorded, rendered, with_noise
 from lotus2_ros.config import Config
 from lotus2_ros.inference.estimator import load_estimator
-from lotus2_ros.scale.scale import GUESSED_SHIFT
+from lotus2_ros.scale.scale import DEFAULT_SHIFT
 from lotus2_ros.scale.shift import shift_from_normals
 
 WHAT = "shift_from_normals: depth error after one factor"
@@ -64,7 +64,7 @@ def _figure(case: str, exact: Sequence[Seen], seen: Sequence[Seen], wanted: floa
     ]
     common = [statistics.median(errors) for errors in zip(*every, strict=True)]
     beside = {
-        f"guess {GUESSED_SHIFT:g}": _median(seen, exact, [GUESSED_SHIFT] * len(seen)),
+        f"guess {DEFAULT_SHIFT:g}": _median(seen, exact, [DEFAULT_SHIFT] * len(seen)),
         f"best one guess, {SHIFTS[common.index(min(common))]:.2g}": min(common),
         "best of each": statistics.median(map(min, every)),
         "our shift on exact disparity": _median(exact, exact, found),
@@ -82,7 +82,7 @@ def _median(seen: Sequence[Seen], exact: Sequence[Seen], shifts: Sequence[float]
 def _shift(seen: Seen) -> float:
     """The guess where refused, as the node does."""
     shift, stats = shift_from_normals(seen.disparity, seen.normals, seen.camera.K, seen.valid)
-    return GUESSED_SHIFT if int(stats.refusal) else float(shift)
+    return DEFAULT_SHIFT if int(stats.refusal) else float(shift)
 
 
 def _error(disparity: Tensor, truth: Seen, shift: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,7 +11,6 @@ from torch import Tensor
 
 from benchmarks.geometry.figure import Figure
 from benchmarks.timing import median_ms
-from lotus2_ros.config import CloudConfig
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.cloud import flying_pixels, organized_cloud
 from lotus2_ros.geometry.depth import disparity_to_depth
@@ -19,6 +19,7 @@ from lotus2_ros.scale.fit import fit_scale_shift
 
 WIDTH, HEIGHT = 640, 480
 SCALE, SHIFT = 0.5, 0.05
+EDGE_THRESHOLD = 0.05
 SPARSE, DENSE = 500, 8192  # points of a lidar, and as many as a dense reference is thinned to
 WANTED_MS = {"cpu": 6.0, "cuda": 1.0}
 
@@ -37,8 +38,6 @@ def _steps(device: torch.device) -> dict[str, Callable[[], object]]:
     image = torch.randint(0, 256, (HEIGHT, WIDTH, 3), dtype=torch.uint8, device=device)
     pinhole = Camera.from_fov(WIDTH, HEIGHT, 70.0)
     camera = Camera(WIDTH, HEIGHT, pinhole.K.to(device))
-    config = CloudConfig()
-    plain = CloudConfig(edge_threshold=0.0)
     depth = disparity_to_depth(disparity, SCALE, SHIFT)
 
     def fit(count: int) -> tuple[Tensor, Tensor]:
@@ -46,16 +45,21 @@ def _steps(device: torch.device) -> dict[str, Callable[[], object]]:
         scale, shift, _ = fit_scale_shift(points, SCALE * points + SHIFT, torch.ones_like(points))
         return scale, shift
 
+    def cloud_of(depth: Tensor, edge_threshold: float) -> Tensor:
+        return organized_cloud(
+            depth, camera, image, None, stride=1, min_depth=0.0, max_depth=math.inf, edge_threshold=edge_threshold
+        )
+
     def everything(count: int) -> Tensor:
-        return organized_cloud(disparity_to_depth(disparity, *fit(count)), camera, image, None, config)
+        return cloud_of(disparity_to_depth(disparity, *fit(count)), EDGE_THRESHOLD)
 
     return {
         "fit of 500 points": lambda: fit(SPARSE),
         "fit of 8192 points": lambda: fit(DENSE),
         "depth": lambda: disparity_to_depth(disparity, SCALE, SHIFT),
         "unprojection alone": lambda: camera.unproject(depth),
-        "flying pixels": lambda: flying_pixels(depth, config.edge_threshold),
-        "unprojection and packing of a cloud": lambda: organized_cloud(depth, camera, image, None, plain),
+        "flying pixels": lambda: flying_pixels(depth, EDGE_THRESHOLD),
+        "unprojection and packing of a cloud": lambda: cloud_of(depth, 0.0),
         "fit of 500 points + depth + cloud without flying pixels": lambda: everything(SPARSE),
         "fit of 8192 points + depth + cloud without flying pixels": lambda: everything(DENSE),
         "sky": lambda: sky_mask(disparity, normals, SHIFT / SCALE),

@@ -1,1 +1,1 @@
-"""Cameras, depth, alignment and normals: maths on torch tensors, any device."""
+"""Cameras, lenses, depth, normals and clouds: pure functions on torch tensors on any device."""

@@ -1,30 +1,39 @@
-"""Organized clouds, and which pixels of a depth are no points."""
+"""Organized point clouds, and flying pixels at depth edges."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from lotus2_ros.config import CloudConfig
 from lotus2_ros.geometry.camera import Camera
 
-# Pixels from one that flies to the surfaces before and behind it: networks blur an edge over several.
+# Distances in pixels from a flying pixel to the surfaces in front of and behind it: networks blur an edge over several
+# pixels.
 REACHES = (2, 4)
-# On a plane inverse depth goes on as it does, so twice the way is twice the change; across an edge it levels off.
+# On a plane, inverse depth changes twice as much over twice the distance. Across an edge it levels off: the change over
+# twice the distance is less than this many times the change over the distance.
 LEVELLED = 1.5
 
 
 def flying_pixels(depth: Tensor, threshold: float) -> Tensor:
-    """Bool mask (H, W) of the pixels of a depth (H, W) that hang between a near and a far surface.
+    """Mask of the pixels that hang between a near and a far surface (mixed pixels).
 
-    That is, in a row or a column: on one side depth is less, on the other more, in inverse depth by more than the
-    share ``threshold`` of the pixel's, and beyond these two neighbours it changes little. Inverse depth is linear in
-    the image on every plane, so no plane has such a pixel however steep it is, not even a floor at the horizon. +Inf
-    (sky) and NaN are taken as infinitely far. Pixels within two reaches of the image's border are not looked at.
+    A pixel flies if, along its row or its column, one neighbor is nearer and the opposite one is farther, both by more
+    than ``threshold`` times the pixel's own inverse depth, and inverse depth levels off beyond these neighbors. On
+    every plane, inverse depth is linear in the image. So a plane has no flying pixels, however steep it is, and neither
+    has a floor at the horizon. +Inf (sky) and NaN count as infinitely far. Pixels close to the image border are never
+    marked.
+
+    Args:
+        depth: (H, W) along z, in any unit.
+        threshold: fraction of the pixel's inverse depth, > 0.
+
+    Returns:
+        Bool (H, W), true where a pixel flies.
     """
     inverse = (1 / depth).nan_to_num_(nan=0.0)
     least = inverse * (2 * threshold)
-    # Above 0 where a pixel flies: one comparison at the end is faster than one for each way to look at it.
+    # Positive where a pixel flies. One comparison at the end is faster than one per direction and reach.
     score = torch.zeros_like(inverse)
     for dim, size in enumerate(depth.shape):
         for reach in REACHES:
@@ -33,7 +42,7 @@ def flying_pixels(depth: Tensor, threshold: float) -> Tensor:
                 inverse.narrow(dim, min(size, n * reach), count) for n in range(5)
             )
             inner, outer = (right - left).abs_(), (far_right - far_left).abs_()
-            # |a + b| - |a - b| is twice the smaller of |a| and |b| where their signs agree, negative where they differ.
+            # |a + b| - |a - b| is twice the smaller of |a| and |b| if their signs agree, and negative otherwise.
             between = (left + right).sub_(middle, alpha=2).abs_().neg_().add_(inner)
             between.sub_(least.narrow(dim, min(size, 2 * reach), count))
             levelled = inner.mul_(LEVELLED).sub_(outer)
@@ -43,19 +52,37 @@ def flying_pixels(depth: Tensor, threshold: float) -> Tensor:
 
 
 def organized_cloud(
-    depth: Tensor, camera: Camera, image: Tensor, normals: Tensor | None, config: CloudConfig
+    depth: Tensor,
+    camera: Camera,
+    image: Tensor,
+    normals: Tensor | None,
+    *,
+    stride: int,
+    min_depth: float,
+    max_depth: float,
+    edge_threshold: float,
 ) -> Tensor:
-    """Rows of an organized cloud, (H', W', 4) or with normals (H', W', 7) float32, H' = H / stride rounded up.
+    """An organized point cloud, as the fields of a sensor_msgs/PointCloud2.
 
-    x, y, z in the optical frame and in the unit of ``depth`` (H, W), all NaN where it is not finite, out of the limits
-    or flying; rgb, the bytes 0, R, G, B of an int32 in a float's place, of an image (H, W, 3) uint8; and normals
-    (H, W, 3) as they are.
+    Args:
+        depth: (H, W) along z. NaN and Inf give no point.
+        camera: the camera of the (H, W) image.
+        image: (H, W, 3) uint8 RGB.
+        normals: (H, W, 3) in the optical frame, or None.
+        stride: take every n-th pixel of every n-th row.
+        min_depth, max_depth: points outside these limits are removed, in the unit of ``depth``; inf: no limit.
+        edge_threshold: the ``threshold`` of :func:`flying_pixels`, which are removed; 0 keeps them.
+
+    Returns:
+        float32 (H', W', 4), or (H', W', 7) with normals, where H' = ceil(H / stride). The channels are x, y, z in the
+        optical frame in the unit of ``depth`` (NaN in all three where there is no point); rgb, whose bits are the int32
+        0x00RRGGBB; and the normals, unchanged.
     """
-    every = (slice(None, None, config.stride),) * 2
+    every = (slice(None, None, stride),) * 2
     z = depth[every]
-    usable = (z >= config.min_depth) & (z <= (config.max_depth or torch.finfo(z.dtype).max))
-    if config.edge_threshold > 0:
-        usable &= ~flying_pixels(depth, config.edge_threshold)[every]
+    usable = (z >= min_depth) & (z <= min(max_depth, torch.finfo(z.dtype).max))
+    if edge_threshold > 0:
+        usable &= ~flying_pixels(depth, edge_threshold)[every]
     z = torch.where(usable, z, torch.nan)
     cloud = torch.empty(*z.shape, 4 if normals is None else 7, device=z.device)
     rays, channels = camera.rays.to(z.device)[every], image[every].int()

@@ -1,4 +1,4 @@
-"""Disparity and depth."""
+"""Conversions between disparity, affine-invariant depth and depth."""
 
 from __future__ import annotations
 
@@ -8,26 +8,50 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# What is known up to scale and shift: inverse depth, or depth.
+# The quantity that is known up to scale and shift: inverse depth ("disparity") or depth itself.
 Space = Literal["disparity", "depth"]
 
 
 def disparity_to_depth(
-    disparity: Tensor, scale: float | Tensor, shift: float | Tensor, temporal_residual: Tensor | None = None
+    disparity: Tensor, scale: float | Tensor, shift: float | Tensor, correction: Tensor | None = None
 ) -> Tensor:
-    """depth = 1 / (scale * disparity + shift + temporal_residual), along z, in the unit of the fit.
+    """depth = 1 / (scale * disparity + shift + correction), along z.
 
-    ``disparity`` is affine-invariant, any shape, 1 = near; with a ``temporal_residual`` (h, w), which is brought to its
-    size, (H, W). Where the inverse depth is not positive the point lies at or beyond infinity, which no surface does:
-    NaN (REP-117: not a valid measurement).
+    Args:
+        disparity: affine-invariant, any shape, 1 = near; (H, W) if there is a ``correction``.
+        scale, shift: in units of inverse depth, for example 1/m.
+        correction: (h, w) in the same unit, resized bilinearly to (H, W).
+
+    Returns:
+        Depth of the shape of ``disparity``. NaN where the inverse depth is not positive: such a point would lie at or
+        beyond infinity, so it is not a valid measurement (REP-117).
     """
     inverse_depth = (disparity * scale).add_(shift)
-    if temporal_residual is not None:
-        small = temporal_residual[None, None]
-        inverse_depth += F.interpolate(small, disparity.shape, mode="bilinear", align_corners=False)[0, 0]
+    if correction is not None:
+        inverse_depth += F.interpolate(correction[None, None], disparity.shape, mode="bilinear", align_corners=False)[
+            0, 0
+        ]
     return inverse_depth.masked_fill_(inverse_depth <= 0, torch.nan).reciprocal_()
 
 
 def valid_depth(depth: Tensor) -> Tensor:
-    """Bool mask of measurements: finite and positive (0, NaN and Inf all mean "nothing here" in a reference)."""
+    """Bool mask of valid measurements: finite and positive. In a reference 0, NaN and Inf all mean "no measurement"."""
     return torch.isfinite(depth) & (depth > 0)
+
+
+def affine_depth_to_disparity(affine_depth: Tensor, depth_shift: float) -> Tensor:
+    """Affine-invariant disparity in [0, 1], 1 = near, from affine-invariant depth v in [0, 1], 0 = near.
+
+    The depth is a v + b with unknown a and b. With ``depth_shift`` s = b / a > 0,
+
+        d = s (1 - v) / (v + s),    1 / depth is proportional to d + s,
+
+    so s is also the ratio shift / scale of this disparity. Only s must be known for the conversion; scale and shift are
+    then found as for any disparity.
+    """
+    return depth_shift * (1 - affine_depth) / (affine_depth + depth_shift)
+
+
+def affine_depth_to_disparity_std(std: Tensor, affine_depth: Tensor, depth_shift: float) -> Tensor:
+    """Standard deviation of :func:`affine_depth_to_disparity` from the one of its depth, to first order."""
+    return std * depth_shift * (1 + depth_shift) / (affine_depth + depth_shift).square()

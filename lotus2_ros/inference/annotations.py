@@ -9,10 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lotus2_ros.geometry.depth import Space
+from lotus2_ros.geometry.depth import Space, affine_depth_to_disparity, affine_depth_to_disparity_std
 from lotus2_ros.geometry.normals import MODEL_TO_OPTICAL, normalize
 from lotus2_ros.model.interface import GeometryModel
-from lotus2_ros.scale.inversion import invert, invert_deviation
 
 # The field that a model's depths go to, by the space it predicts.
 PREDICTED = {"disparity": "disparity", "depth": "affine_depth"}
@@ -35,12 +34,12 @@ class Annotations:
         return None if self.disparity is None else (self.disparity, "disparity")
 
     def inverted(self, shift: float) -> Annotations:
-        """With the disparity that follows from the depth, see :mod:`lotus2_ros.scale.inversion`."""
+        """With the disparity that follows from the depth, see :func:`affine_depth_to_disparity`."""
         assert self.affine_depth is not None
         spread = self.uncertainty
         if spread is not None:
-            spread = invert_deviation(spread, self.affine_depth, shift)
-        return replace(self, disparity=invert(self.affine_depth, shift), uncertainty=spread)
+            spread = affine_depth_to_disparity_std(spread, self.affine_depth, shift)
+        return replace(self, disparity=affine_depth_to_disparity(self.affine_depth, shift), uncertainty=spread)
 
 
 def annotate(model: GeometryModel, latents: Mapping[str, Tensor], size: Sequence[int]) -> Annotations:

@@ -89,7 +89,7 @@ class Estimator:
         if found.affine_depth is not None:
             with stopwatch("align"):
                 seen = found.affine_depth, found.normals, camera, reference
-                found = found.inverted(scale_filter.inverter.shift_of(*seen, self.config.scale, stamp))
+                found = found.inverted(scale_filter.depth_shift.update(*seen, self.config.scale, stamp))
         if found.disparity is not None:
             with stopwatch("align"):
                 prediction = ScaleInput(image, found.disparity, found.normals, camera, stamp)

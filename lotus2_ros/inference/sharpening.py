@@ -82,7 +82,7 @@ class Sharpening:
             if found.disparity is not None and coarse.depth is not None:
                 with suppress(AlignmentError):
                     factor, shift, _ = fit_to_reference(found.disparity, Reference(coarse.depth))
-                    scale = replace(scale, scale=factor, shift=shift, temporal_residual=None)
+                    scale = replace(scale, scale=factor, shift=shift, correction=None)
             sky = sky_of(found, scale) if self._sky else None
         return replace(
             coarse,

@@ -6,6 +6,7 @@ messages of them, once they are on the host.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from typing import NamedTuple
@@ -145,7 +146,16 @@ def contents_of(
     clouds = [topic for topic in clouds if wanted(topic)]
     if clouds and depth is not None and geometry.camera is not None:
         shown = normals if cloud.normals else None
-        rows = organized_cloud(depth, geometry.camera, geometry.image, shown, cloud)
+        rows = organized_cloud(
+            depth,
+            geometry.camera,
+            geometry.image,
+            shown,
+            stride=cloud.stride,
+            min_depth=cloud.min_depth,
+            max_depth=cloud.max_depth or math.inf,
+            edge_threshold=cloud.edge_threshold,
+        )
         contents.update(dict.fromkeys(clouds, rows))
     return contents
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from lotus2_ros.config import ScaleConfig
-from lotus2_ros.scale.inversion import DepthInverter
+from lotus2_ros.scale.depth_shift import DepthShiftEstimator
 from lotus2_ros.scale.reference import Reference
 from lotus2_ros.scale.scale import (
     Scale,
@@ -52,15 +52,15 @@ class ScaleFilter:
     is what leaves still things where they were (:class:`Tracker`) or else the scale of the last frame. Their mean is
     weighed by their variances (Kalman 1960): what is expected is as sure as what was measured before, less so with the
     time since, and soon unsure when the camera moves, so that its scale does not lag. A metric measurement holds for
-    ``config.max_age`` seconds; in between, the scale follows what is expected. ``inverter`` is for models that predict
-    depth.
+    ``config.max_age`` seconds; in between, the scale follows what is expected. ``depth_shift`` is for models that
+    predict depth.
     """
 
     def __init__(self) -> None:
         self._forget()
 
     def _forget(self) -> None:
-        self.inverter = DepthInverter()
+        self.depth_shift = DepthShiftEstimator()
         self._tracker = Tracker()
         self._last: Scale | None = None  # of the last frame
         self._stamp = math.nan  # of the last frame, seconds
@@ -223,7 +223,7 @@ class ScaleFilter:
                 self._past[number] = replace(past, scale=past.scale.changed(factor, offset))
         step = max(1, max(frame.disparity.shape) // REMEMBERED_SIDE)
         self._past.append(_PastFrame(frame.stamp, frame.disparity[step // 2 :: step, step // 2 :: step].clone(), scale))
-        return replace(scale, temporal_residual=self._tracker.settle(scale.scale, scale.shift))
+        return replace(scale, correction=self._tracker.settle(scale.scale, scale.shift))
 
 
 def _by_height(config: ScaleConfig) -> bool:

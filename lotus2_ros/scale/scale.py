@@ -17,14 +17,14 @@ from lotus2_ros.scale.shift import shift_from_normals
 from lotus2_ros.scale.stats import AlignmentError, FitStats
 
 # Of an image that nothing is known of: the farthest point is eleven times as far as the nearest.
-GUESSED_SHIFT = 0.1
+DEFAULT_SHIFT = 0.1
 # No sensor measures better than this, from one time to the next, relative.
 LEAST_DEVIATION = 0.01
 
 
 @dataclass(frozen=True)
 class Scale:
-    """1 / depth = scale * disparity + shift + temporal_residual; in metres if ``metric``, else up to one factor."""
+    """1 / depth = scale * disparity + shift + correction; in metres if ``metric``, else up to one factor."""
 
     scale: float
     shift: float
@@ -35,11 +35,11 @@ class Scale:
     deviation: float = math.nan  # relative standard deviation of depth that the fit's points leave
     note: str = ""  # why something better was not used
     # (h, w), a small picture of what keeps still things from flickering; None: nothing does
-    temporal_residual: Tensor | None = field(default=None, repr=False, compare=False)
+    correction: Tensor | None = field(default=None, repr=False, compare=False)
 
     def depth_of(self, disparity: Tensor) -> Tensor:
         """Depth (H, W) along z of a disparity (H, W); NaN where it lies beyond infinity."""
-        return disparity_to_depth(disparity, self.scale, self.shift, self.temporal_residual)
+        return disparity_to_depth(disparity, self.scale, self.shift, self.correction)
 
     def changed(self, factor: float, offset: float) -> Scale:
         """The scale after all inverse depths became factor * inverse depth + offset."""
@@ -93,6 +93,6 @@ def _metric(scale: float, shift: float, source: str, stats: FitStats) -> Scale:
     return Scale(scale, shift, source, metric=True, inlier_fraction=share, deviation=deviation)
 
 
-def relative_scale(shift: float = GUESSED_SHIFT, source: str = "none", note: str = "") -> Scale:
+def relative_scale(shift: float = DEFAULT_SHIFT, source: str = "none", note: str = "") -> Scale:
     """The scale that puts the nearest point at 1, with ``shift`` of shift / scale."""
     return Scale(1 / (1 + shift), shift / (1 + shift), source, metric=False, note=note)

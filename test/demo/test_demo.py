@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -19,7 +20,6 @@ pytest.importorskip("rclpy")
 from lotus2_ros import cli
 from lotus2_ros.bags import open_recording, read_messages
 from lotus2_ros.bags.frames import header, image_message
-from lotus2_ros.config import CloudConfig
 from lotus2_ros.demo.results import cloud_tensors, error_where_known, float_image
 from lotus2_ros.demo.scene import REFERENCE_PERIOD, REFERENCE_STRIDE, TRUTH_TOPIC, write_scene_bag
 from lotus2_ros.demo.session import Session, SessionError
@@ -192,7 +192,9 @@ def test_images_and_clouds_of_the_node_are_read_back() -> None:
     image = torch.randint(0, 255, (2, 4, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     camera = Camera.from_fov(4, 2, 90.0)
     for normals in (None, values):
-        rows = organized_cloud(values[..., 0], camera, image, normals, CloudConfig())
+        rows = organized_cloud(
+            values[..., 0], camera, image, normals, stride=1, min_depth=0.0, max_depth=math.inf, edge_threshold=0.0
+        )
         points, colors = cloud_tensors(tensor_to_cloud(rows, Header()))
         assert torch.equal(points, camera.unproject(values[..., 0])) and torch.equal(colors, image)
 

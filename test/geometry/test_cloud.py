@@ -1,5 +1,4 @@
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -7,18 +6,17 @@ import torch.nn.functional as F
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from lotus2_ros.config import CloudConfig
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.cloud import flying_pixels, organized_cloud
 
 HEIGHT, WIDTH = 41, 67
 CAMERA = Camera.from_intrinsics(WIDTH, HEIGHT, 60.0, 55.0, 30.0, 17.0)
 IMAGE = torch.randint(0, 256, (HEIGHT, WIDTH, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-ALL = CloudConfig(edge_threshold=0.0)
+ALL = {"stride": 1, "min_depth": 0.0, "max_depth": math.inf, "edge_threshold": 0.0}
 
 
-def xyz(depth, config=ALL, normals=None):
-    return organized_cloud(depth, CAMERA, IMAGE, normals, config)[..., :3]
+def xyz(depth, **options):
+    return organized_cloud(depth, CAMERA, IMAGE, None, **(ALL | options))[..., :3]
 
 
 def two_walls(near: float, far: float, blur: int) -> torch.Tensor:
@@ -76,7 +74,7 @@ def test_threshold_is_a_share_of_the_depth():
 def test_flying_points_are_nan_in_the_cloud_and_zero_keeps_them():
     depth = two_walls(2.0, 4.0, 3)
     mask = flying_pixels(depth, 0.05)
-    assert torch.equal(torch.isnan(xyz(depth, replace(ALL, edge_threshold=0.05))).all(-1), mask) and mask.any()
+    assert torch.equal(torch.isnan(xyz(depth, edge_threshold=0.05)).all(-1), mask) and mask.any()
     assert torch.equal(xyz(depth), CAMERA.unproject(depth))
 
 
@@ -84,11 +82,11 @@ def test_flying_points_are_nan_in_the_cloud_and_zero_keeps_them():
 def test_stride_takes_every_nth_pixel_as_it_is(stride):
     """Flying pixels are looked for before: between those that are left an edge would be sharp."""
     depth = two_walls(2.0, 4.0, 4)
-    config = replace(ALL, edge_threshold=0.05)
+    options = ALL | {"edge_threshold": 0.05}
     normals = torch.rand(HEIGHT, WIDTH, 3)
-    cloud = organized_cloud(depth, CAMERA, IMAGE, normals, replace(config, stride=stride))
+    cloud = organized_cloud(depth, CAMERA, IMAGE, normals, **(options | {"stride": stride}))
     assert cloud.shape == (math.ceil(HEIGHT / stride), math.ceil(WIDTH / stride), 7)
-    full = organized_cloud(depth, CAMERA, IMAGE, normals, config)
+    full = organized_cloud(depth, CAMERA, IMAGE, normals, **options)
     assert torch.equal(cloud.view(torch.int32), full[::stride, ::stride].contiguous().view(torch.int32))
 
 
@@ -98,7 +96,7 @@ def test_stride_takes_every_nth_pixel_as_it_is(stride):
 def test_limits_and_what_is_no_depth(limits, kept):
     depth = torch.full((HEIGHT, WIDTH), math.nan)
     depth[0, :5] = torch.tensor([1.0, 2.0, 3.0, math.inf, -math.inf])
-    points = xyz(depth, replace(ALL, **limits))
+    points = xyz(depth, **limits)
     finite = torch.isfinite(points).all(-1)
     assert points[finite][:, 2].tolist() == kept
     assert torch.isnan(points[~finite]).all()  # in all three coordinates
@@ -106,7 +104,7 @@ def test_limits_and_what_is_no_depth(limits, kept):
 
 def test_colour_is_packed_and_normals_follow():
     normals = torch.rand(HEIGHT, WIDTH, 3)
-    cloud = organized_cloud(torch.ones(HEIGHT, WIDTH), CAMERA, IMAGE, normals, ALL)
+    cloud = organized_cloud(torch.ones(HEIGHT, WIDTH), CAMERA, IMAGE, normals, **ALL)
     red, green, blue = IMAGE.int().unbind(-1)
     assert torch.equal(cloud[..., 3].contiguous().view(torch.int32), red << 16 | green << 8 | blue)
     assert torch.equal(cloud[..., 4:], normals)

@@ -125,5 +125,5 @@ def test_the_usual_quaternion_of_an_optical_frame():
 
 @pytest.mark.parametrize("quaternion", [(0.0, 0.0, 0.0, 0.0), (math.nan, 0.0, 0.0, 1.0)])
 def test_a_quaternion_without_a_direction_is_refused(quaternion):
-    with pytest.raises(ValueError, match="expected a quaternion of some length"):
+    with pytest.raises(ValueError, match="expected a quaternion with a length above 0"):
         rigid_transform((0.0, 0.0, 0.0), quaternion)

@@ -1,5 +1,6 @@
 """Clouds: those of other sensors in, organized ones out."""
 
+import math
 from array import array
 
 import numpy as np
@@ -8,7 +9,6 @@ import torch
 from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
 
-from lotus2_ros.config import CloudConfig
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.cloud import organized_cloud
 from lotus2_ros.ros.messages import MessageError, points_to_tensor, tensor_to_cloud
@@ -86,7 +86,9 @@ def test_clouds_are_organized_with_packed_colour(with_normals):
     depth[1, 2] = torch.nan
     image = torch.randint(0, 256, (3, 5, 3), dtype=torch.uint8)
     normals = torch.rand(3, 5, 3) if with_normals else None
-    rows = organized_cloud(depth, camera, image, normals, CloudConfig())
+    rows = organized_cloud(
+        depth, camera, image, normals, stride=1, min_depth=0.0, max_depth=math.inf, edge_threshold=0.05
+    )
     cloud = tensor_to_cloud(rows, Header(frame_id="cam"))
     assert (cloud.height, cloud.width) == (3, 5) and not cloud.is_dense
     assert cloud.row_step == 5 * cloud.point_step and len(cloud.data) == 3 * cloud.row_step

@@ -166,7 +166,7 @@ def test_without_tf2_points_of_another_frame_are_rejected(references, health, mo
 def test_a_transform_without_a_direction_is_rejected(references, health):
     references.points(cloud_of(IN_FRONT, header_of(1.0, "lidar")))
     assert stamps(references, 1.0, config=ScaleConfig(points_transform="0 0 0 0 0 0 0")) == [None]
-    assert "quaternion of some length" in health.texts["reference_transform"]
+    assert "quaternion with a length above 0" in health.texts["reference_transform"]
 
 
 def test_points_of_which_the_camera_sees_none_are_rejected(references, health):

@@ -54,7 +54,7 @@ def test_a_reference_makes_it_metric():
 def test_without_a_reference_the_scale_is_relative():
     scale = ScaleFilter().align(frame(5.0), None, CONFIG)
     assert not scale.metric and scale.source == "none" and math.isnan(scale.age)
-    depth = replace(scale, temporal_residual=None).depth_of(torch.tensor([1.0, 0.0]))
+    depth = replace(scale, correction=None).depth_of(torch.tensor([1.0, 0.0]))
     torch.testing.assert_close(depth, torch.tensor([1.0, 6.0]))
 
 
@@ -235,8 +235,8 @@ def test_source_none_is_never_metric():
 def test_what_a_model_of_depths_was_inverted_by_does_not_outlive_a_jump_of_the_clock():
     scale_filter = ScaleFilter()
     scale_filter.align(frame(5.0), None, CONFIG)
-    before = scale_filter.inverter
+    before = scale_filter.depth_shift
     scale_filter.align(frame(5.1), None, CONFIG)
-    assert scale_filter.inverter is before
+    assert scale_filter.depth_shift is before
     scale_filter.align(frame(1.0), None, CONFIG)
-    assert scale_filter.inverter is not before
+    assert scale_filter.depth_shift is not before

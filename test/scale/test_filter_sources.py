@@ -9,7 +9,7 @@ from lotus2_ros.config import ScaleConfig
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.scale.filter import ScaleFilter
 from lotus2_ros.scale.reference import Reference
-from lotus2_ros.scale.scale import GUESSED_SHIFT, ScaleInput
+from lotus2_ros.scale.scale import DEFAULT_SHIFT, ScaleInput
 
 HEIGHT, WIDTH = 96, 128
 CAMERA = Camera.from_intrinsics(WIDTH, HEIGHT, 110.0, 105.0, 61.0, 50.0)
@@ -59,7 +59,7 @@ def test_the_normals_give_the_shift():
     assert not got.metric and got.source == "normals"
     assert got.shift / got.scale == pytest.approx(0.2, rel=2e-2)
     guessed = ScaleFilter().align(room(0.0, normals=False), None, config)
-    assert guessed.source == "none" and guessed.shift / guessed.scale == pytest.approx(GUESSED_SHIFT)
+    assert guessed.source == "none" and guessed.shift / guessed.scale == pytest.approx(DEFAULT_SHIFT)
 
 
 def test_a_shift_that_comes_later_leaves_near_things_where_they_were():
