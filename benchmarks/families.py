@@ -25,8 +25,8 @@ from benchmarks.ablation import take_vae
 from benchmarks.timing import interleaved_ms, machine, markdown
 from lotus2_ros import scenes
 from lotus2_ros.config import Config
-from lotus2_ros.evaluation.parts import EvaluationSet, frame_parts, scene_parts
-from lotus2_ros.evaluation.runs import Key
+from lotus2_ros.evaluation.records import Key
+from lotus2_ros.evaluation.sets import EvaluationSet, frame_sets, scene_sets
 from lotus2_ros.evaluation.summary import figures, summarize
 from lotus2_ros.inference.estimator import Estimator
 from lotus2_ros.model.load import BUNDLED
@@ -132,13 +132,13 @@ def build(config: TrainingConfig, vae: Any) -> Any:
 @torch.inference_mode()
 def measure(estimator: Estimator, views: int, frames: Path | None) -> dict[str, float | None]:
     """COLUMNS of a model; None of what it has not."""
-    parts: list[EvaluationSet] = scene_parts(estimator, scenes.HELD_OUT_SEEDS, views)
-    parts += frame_parts([frames]) if frames else []
+    sets: list[EvaluationSet] = scene_sets(estimator, scenes.HELD_OUT_SEEDS, views)
+    sets += frame_sets([frames]) if frames else []
     places: list[tuple[EvaluationSet, Key]] = [
-        (p, (p.group, p.name, index)) for p in parts for index in range(len(p.samples))
+        (p, (p.group, p.name, index)) for p in sets for index in range(len(p.samples))
     ]
     records = {key: part.run(estimator, part.samples[key[2]], 0)[0] for part, key in places}
-    found = figures(summarize(parts, records, Path()))
+    found = figures(summarize(sets, records, Path()))
     return {column: found.get(figure) for column, figure in COLUMNS.items()}
 
 

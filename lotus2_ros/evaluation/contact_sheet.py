@@ -23,7 +23,7 @@ CELL = 2.4  # inches
 SPARSE = 0.3
 
 
-def save_sheet(path: Path, estimator: Estimator, samples: Sequence[Sample], steps: int | None) -> None:
+def save_contact_sheet(path: Path, estimator: Estimator, samples: Sequence[Sample], steps: int | None) -> None:
     """One PNG with a row for each sample; disparities of a row from their 2nd to their 98th percentile."""
     heights = [CELL * sample.image.shape[0] / sample.image.shape[1] for sample in samples]
     figure = Figure(figsize=(len(TITLES) * CELL, sum(heights) + 0.3), dpi=100)

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from lotus2_ros.data.benchmarks import BENCHMARKS
 from lotus2_ros.evaluation.angles import LIMITS
 from lotus2_ros.evaluation.measure import Record
-from lotus2_ros.evaluation.runs import Key
+from lotus2_ros.evaluation.records import Key
 from lotus2_ros.evaluation.spectrum import BINS
 from lotus2_ros.evaluation.summary import POOLED, Means, figures, flat, high_frequency, ratio_to_row
 from lotus2_ros.evaluation.tables import Table, markdown, published_table, ranked_table

@@ -1,4 +1,4 @@
-"""What an evaluation consists of: parts, each of samples that are measured alike."""
+"""The sets of samples that an evaluation consists of; the samples of a set are measured in the same way."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ Item = TypeVar("Item", covariant=True)
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """A row of a table: so many samples of one `group` (scenes, things, detail, sequences, frames, depth, normals).
+    """Samples that make one row of a table of their `group`.
 
-    run(estimator, sample, steps) gives a record, and angles to be pooled, by stage.
+    Groups: scenes, things, detail, sequences, frames, depth, normals. run(estimator, sample, steps) returns a record,
+    and angular errors (N,) by stage that are pooled over the set.
     """
 
     name: str
@@ -37,8 +38,8 @@ class EvaluationSet:
     run: Callable[[Estimator, Any, int | None], tuple[Record, dict[str, Tensor]]]
 
 
-class Rendered(Sequence[Item], Generic[Item]):
-    """So many samples, each made when it is asked for."""
+class LazySequence(Sequence[Item], Generic[Item]):
+    """``count`` samples, each made when it is accessed."""
 
     def __init__(self, count: int, make: Callable[[int], Item]) -> None:
         self._count, self._make = count, make
@@ -58,41 +59,44 @@ class Rendered(Sequence[Item], Generic[Item]):
         return self._make(index)
 
 
-def scene_parts(estimator: Estimator, first_seed: int, count: int) -> list[EvaluationSet]:
-    """Held-out scenes of every kind: from anywhere, of things from near, and for detail, at the model's resolution."""
+def scene_sets(estimator: Estimator, first_seed: int, count: int) -> list[EvaluationSet]:
+    """Held-out scenes of every kind: from anywhere, of things from near, and at the model's resolution for detail.
+
+    Raises ValueError if the scenes would be among those trained on.
+    """
     if not 0 <= first_seed <= scenes.TRAINING_SEEDS - count:
         raise ValueError(f"expected held-out scenes, numbers below {scenes.TRAINING_SEEDS}, got {first_seed}")
     longer = estimator.process_resolution
     height, width = estimator.model.process_size(longer * 3 // 4, longer, longer)
-    parts = []
+    sets = []
     for group, run, size in (
         ("scenes", measure, SCENE_SIZE),
         ("things", measure, SCENE_SIZE),
         ("detail", measure_detail, (width, height)),
     ):
         for kind in scenes.KINDS:
-            samples = Rendered(count, partial(_scene, first_seed, kind, size, group == "things"))
-            parts.append(EvaluationSet(kind, group, samples, partial(_without_angles, run)))
-    return parts
+            samples = LazySequence(count, partial(_scene, first_seed, kind, size, group == "things"))
+            sets.append(EvaluationSet(kind, group, samples, partial(_without_angles, run)))
+    return sets
 
 
-def sequence_parts(first_seed: int, count: int) -> list[EvaluationSet]:
-    """Held-out sequences of a camera that moves through places of each kind."""
+def sequence_sets(first_seed: int, count: int) -> list[EvaluationSet]:
+    """Held-out sequences of a camera that moves through each kind of place."""
 
     def sequence(kind: str, index: int) -> list[scenes.View]:
         return list(scenes.sequence(first_seed + index, SEQUENCE_FRAMES, *SCENE_SIZE, kind))
 
     run = partial(_without_angles, measure_sequence)
-    return [EvaluationSet(kind, "sequences", Rendered(count, partial(sequence, kind)), run) for kind in PLACES]
+    return [EvaluationSet(kind, "sequences", LazySequence(count, partial(sequence, kind)), run) for kind in PLACES]
 
 
-def frame_parts(folders: Sequence[Path]) -> list[EvaluationSet]:
-    """Recorded frames, one a part."""
+def frame_sets(folders: Sequence[Path]) -> list[EvaluationSet]:
+    """Recorded frames, one per set."""
     frames = [frame for folder in folders for frame in read_frames(folder)]
     return [EvaluationSet(frame.name, "frames", [frame], partial(_without_angles, measure)) for frame in frames]
 
 
-def benchmark_part(benchmark: Benchmark, path: Path) -> EvaluationSet:
+def benchmark_set(benchmark: Benchmark, path: Path) -> EvaluationSet:
     """A published data set."""
 
     def run(estimator: Estimator, sample: Sample, steps: int | None) -> tuple[Record, dict[str, Tensor]]:
@@ -103,7 +107,7 @@ def benchmark_part(benchmark: Benchmark, path: Path) -> EvaluationSet:
 
 def _scene(first_seed: int, kind: str, size: tuple[int, int], of_things: bool, index: int) -> Sample:
     view = scenes.view(first_seed + index, *size, kind, of_things=of_things)
-    # K says all only of a pinhole.
+    # K describes a pinhole only.
     K = view.camera.K if view.camera.lens is None else None
     return Sample(f"{kind} {first_seed + index}", view.image, view.depth, view.normals, K)
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from lotus2_ros.evaluation.angles import pooled_angular_error
 from lotus2_ros.evaluation.measure import Record
-from lotus2_ros.evaluation.parts import EvaluationSet
-from lotus2_ros.evaluation.runs import Key, angle_file
+from lotus2_ros.evaluation.records import Key, angle_file
+from lotus2_ros.evaluation.sets import EvaluationSet
 
 Means = dict[str, Any]  # by path, core/depth/abs_rel; `samples`: how many
 POOLED = "all"
@@ -38,18 +38,18 @@ def average(records: Sequence[Record]) -> Means:
 
 
 def summarize(
-    parts: Sequence[EvaluationSet], records: Mapping[Key, Record], folder: Path
+    sets: Sequence[EvaluationSet], records: Mapping[Key, Record], folder: Path
 ) -> dict[str, dict[str, Means]]:
-    """Means by group and part, of several parts in a group also of all of them; pooled normals of the data sets."""
+    """Means by group and dataset, of several sets in a group also of all of them; pooled normals of the data sets."""
     summary: dict[str, dict[str, Means]] = {}
-    for part in parts:
-        of_part = [records[part.group, part.name, index] for index in range(len(part.samples))]
+    for dataset in sets:
+        of_part = [records[dataset.group, dataset.name, index] for index in range(len(dataset.samples))]
         means = average(of_part)
-        for stage in ("core", "sharp") if part.group == "normals" else ():
-            files = [angle_file(folder, part, stage, index) for index in range(len(part.samples))]
+        for stage in ("core", "sharp") if dataset.group == "normals" else ():
+            files = [angle_file(folder, dataset, stage, index) for index in range(len(dataset.samples))]
             if files[0].exists():
                 means.update(flat({stage: {"pooled": asdict(pooled_angular_error(files))}}))
-        summary.setdefault(part.group, {})[part.name] = means
+        summary.setdefault(dataset.group, {})[dataset.name] = means
     for group in summary.keys() & {"scenes", "things", "detail", "sequences", "frames"}:
         summary[group][POOLED] = average([record for (of_group, *_), record in records.items() if of_group == group])
     return summary

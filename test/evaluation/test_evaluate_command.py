@@ -9,8 +9,8 @@ from lotus2_ros.cli import evaluate
 from lotus2_ros.data import benchmarks
 from lotus2_ros.data.benchmarks import Benchmark
 from lotus2_ros.data.sample import Sample
-from lotus2_ros.evaluation import parts
-from lotus2_ros.evaluation.parts import PLACES, SCENE_SIZE, scene_parts
+from lotus2_ros.evaluation import sets
+from lotus2_ros.evaluation.sets import PLACES, SCENE_SIZE, scene_sets
 
 
 def arguments(*argv: str) -> argparse.Namespace:
@@ -37,8 +37,8 @@ def evaluated(random_bundle, tmp_path_factory, shared):
     with pytest.MonkeyPatch.context() as patch:
         for name, benchmark in given.items():
             patch.setitem(benchmarks.BENCHMARKS, name, benchmark)
-        patch.setattr(parts, "SCENE_SIZE", (80, 60))
-        patch.setattr(parts, "SEQUENCE_FRAMES", 2)
+        patch.setattr(sets, "SCENE_SIZE", (80, 60))
+        patch.setattr(sets, "SEQUENCE_FRAMES", 2)
         frames = str(shared / "data/indoor_tum_rgbd_open3d")
         args = arguments("--model", str(random_bundle), "--views", "1", "--frames", frames, "--steps", "1",
                          "--benchmarks", "nyuv2=1", "sintel-normals=2", "--output", str(folder / "out"))  # fmt: skip
@@ -89,7 +89,7 @@ def test_pictures_and_records_are_there_and_resuming_measures_nothing_again(eval
 
 
 def test_detail_is_looked_at_in_the_same_scenes_at_the_models_resolution(oracle):
-    held_out = scene_parts(oracle, 200, 2)
+    held_out = scene_sets(oracle, 200, 2)
     large, small = (next(part.samples for part in held_out if part.group == group) for group in ("scenes", "detail"))
     assert len(large) == 2 and large[1].name == small[1].name
     assert large[1].image.shape[1::-1] == SCENE_SIZE and small[1].image.shape[:2] == (36, 48)

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from lotus2_ros.data.sample import Sample
-from lotus2_ros.evaluation.parts import EvaluationSet
-from lotus2_ros.evaluation.runs import angle_file, measure_all, read_records, start
+from lotus2_ros.evaluation.records import angle_file, measure_all, read_records, start
+from lotus2_ros.evaluation.sets import EvaluationSet
 
 SETTINGS = {"views": 3, "frames": ["a"]}
 
@@ -15,7 +15,7 @@ class Killed(BaseException):
 
 
 def parts_of(seen, kill_at=None):
-    """Two parts of 4 and 3 samples that write down what is run."""
+    """Two sets of 4 and 3 samples that write down what is run."""
 
     def run(estimator, sample, steps):
         if len(seen) == kill_at:
