@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.timing import median_ms
-from lotus2_ros.model.layers.quantization import has_product, quantize_rows
+from lotus2_ros.model.layers.quantization import has_quantized_matmul, quantize_rows
 
 SECONDS = 0.3  # for each figure
 EIGHT_BITS = {"float8": torch.float8_e4m3fn, "int8": torch.int8}
@@ -44,7 +44,7 @@ def measure_ceilings(device: torch.device, size: int, copied: int) -> Ceilings:
 
 def formats(device: torch.device) -> list[str]:
     """The formats that the device multiplies."""
-    return ["bfloat16", *(name for name, dtype in EIGHT_BITS.items() if has_product(dtype, device))]
+    return ["bfloat16", *(name for name, dtype in EIGHT_BITS.items() if has_quantized_matmul(dtype, device))]
 
 
 def product_ms(name: str, rows: int, inputs: int, outputs: int, device: torch.device) -> float:

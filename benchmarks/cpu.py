@@ -21,7 +21,7 @@ from benchmarks.timing import interleaved_ms, machine, markdown
 from lotus2_ros.config import Config
 from lotus2_ros.inference.estimator import Estimator
 from lotus2_ros.model.engine.runtime import optimize
-from lotus2_ros.model.layers.precision import resolve_products
+from lotus2_ros.model.layers.precision import resolve_matmul_dtype
 from lotus2_ros.model.load import BUNDLED, load_model
 from lotus2_ros.model.lotus2.base import Lotus2
 from lotus2_ros.model.lotus2.bundle import load_bundle
@@ -32,7 +32,7 @@ WIDTH, HEIGHT = 640, 480
 def load_models() -> dict[str, Lotus2]:
     cpu = torch.device("cpu")
     ours = load_model(device=cpu)
-    optimize(ours, compile=False, graphs=False, products=resolve_products("auto"))
+    optimize(ours, compile=False, graphs=False, matmul_dtype=resolve_matmul_dtype("auto"))
     return {"plain": run_by_diffusers(load_bundle(BUNDLED, device=cpu, dtype=torch.float32)), "ours": ours}
 
 
@@ -60,7 +60,7 @@ def stages(model: Lotus2) -> dict[str, Callable[[], object]]:
 
 def network(model: Lotus2, pixels: Tensor, tasks: Sequence[str]) -> Tensor:
     """From the image as the network sees it to the annotations at that size."""
-    return model.decode(torch.cat(list(model.cores(model.encode(pixels), tasks).values())))
+    return model.decode(torch.cat(list(model.predict(model.encode(pixels), tasks).values())))
 
 
 @torch.inference_mode()

@@ -150,7 +150,7 @@ class Bench:
         width, height = self.sizes[0]
         image = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(2)).to(self.device) * 2 - 1
         latent = model.encode(image)
-        found = [latent, *model.cores(latent, TASKS).values(), model.decode(latent)]
+        found = [latent, *model.predict(latent, TASKS).values(), model.decode(latent)]
         return [*found, model.velocity(latent, TASK, 0.5)] if isinstance(model, Lotus2) else found
 
     def compare(self, variant: str, fast: list[Tensor], expected: list[Tensor]) -> None:
@@ -167,7 +167,7 @@ class Bench:
         latent, times = model.encode(pixels), {}
         for batched in (True, False):
             model.batched = batched
-            times[batched] = median_ms(lambda: model.cores(latent, TASKS), self.device, self.seconds)
+            times[batched] = median_ms(lambda: model.predict(latent, TASKS), self.device, self.seconds)
         self.report.note(
             f"{model.plan.precision} {width}x{height}: both tasks' core pass as one batch {times[True]:.2f} ms, "
             f"one after the other {times[False]:.2f} ms"

@@ -17,7 +17,7 @@ from lotus2_ros.model.lotus2.base import CORE, SHARPENER, adapter_name
 from lotus2_ros.model.lotus2.blocks import HeadNorms
 from lotus2_ros.model.lotus2.conditioning import GUIDANCE
 from lotus2_ros.model.lotus2.fused import FusedLotus2
-from lotus2_ros.model.lotus2.lora import AdaptedLinear, Adapter, Plan
+from lotus2_ros.model.lotus2.lora import FusedPlan, LoraLinear, LoraSpec
 from lotus2_ros.model.lotus2.trainable import LORA_TARGETS, TrainableLotus2
 from lotus2_ros.model.weights import assign_weights
 
@@ -31,7 +31,7 @@ class Shape:
     configs: Mapping[str, Mapping[str, Any]]  # of diffusers' vae, transformer and scheduler
     prompt_tokens: int
     ranks: Mapping[str, int]  # of the LoRAs, by task
-    timesteps: tuple[int, int]  # as in `Plan`
+    timesteps: tuple[int, int]  # as in `FusedPlan`
 
 
 VAE = {
@@ -89,11 +89,11 @@ PROCESS_RESOLUTION = 1024
 def build_fused(shape: Shape, precision: str, tasks: tuple[str, ...] = TASKS) -> FusedLotus2:
     """A model with core predictor and sharpener for each task, its weights whatever the memory holds."""
     adapters = {
-        adapter_name(stage, task): Adapter(shape.ranks[task], 1.0, LORA_TARGETS)
+        adapter_name(stage, task): LoraSpec(shape.ranks[task], 1.0, LORA_TARGETS)
         for task in tasks
         for stage in (CORE, SHARPENER)
     }
-    plan = Plan(tasks, adapter_name(CORE, tasks[0]), adapters, precision, shape.timesteps)
+    plan = FusedPlan(tasks, adapter_name(CORE, tasks[0]), adapters, precision, shape.timesteps)
     return FusedLotus2(shape.configs, plan, prompt_tokens=shape.prompt_tokens, process_resolution=PROCESS_RESOLUTION)
 
 
@@ -105,7 +105,7 @@ def make_fused(shape: Shape, precision: str, device: torch.device, dtype: torch.
     model.requires_grad_(False)
     generator = torch.Generator(device).manual_seed(0)
     for module in model.transformer.modules():
-        if isinstance(module, AdaptedLinear):
+        if isinstance(module, LoraLinear):
             for layer in module.modules():
                 if isinstance(layer, FloatLinear | QuantizedLinear):
                     _randomize_linear(layer, module.precision, generator)

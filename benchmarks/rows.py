@@ -12,7 +12,7 @@ from benchmarks.timing import median_ms
 from lotus2_ros.inference.estimator import Estimator
 from lotus2_ros.model.engine.device import Download, copy_stream
 from lotus2_ros.model.engine.flops import Flops, count_frame, count_step
-from lotus2_ros.model.interface import Runnable
+from lotus2_ros.model.interface import InferenceModel
 from lotus2_ros.model.lotus2.base import Lotus2
 from lotus2_ros.model.lotus2.fused import FusedLotus2
 
@@ -79,15 +79,15 @@ def measure_row(
     host = torch.device("cpu")  # a frame begins and ends there, so its time is the host's
     everything = model.tasks
     encode = median_ms(lambda: model.encode(pixels), device, seconds)
-    core = median_ms(lambda: model.cores(latent, (TASK,)), device, seconds)
+    core = median_ms(lambda: model.predict(latent, (TASK,)), device, seconds)
     decode = median_ms(lambda: model.decode(latent), device, seconds)
     step = (
         median_ms(lambda: model.velocity(latent, TASK, SIGMA), device, seconds) if isinstance(model, Lotus2) else None
     )
     whole = median_ms(lambda: frame((TASK,)), host, seconds)
-    core_both = median_ms(lambda: model.cores(latent, everything), device, seconds) if both else None
+    core_both = median_ms(lambda: model.predict(latent, everything), device, seconds) if both else None
     frame_both = median_ms(lambda: frame(everything), host, seconds) if both else None
-    precision = model.products if isinstance(model, Runnable) else "bfloat16"
+    precision = model.linear_precision if isinstance(model, InferenceModel) else "bfloat16"
     core_floor = floor_ms(work.frame.core, weights, ceilings, precision)
     rest = floor_ms(work.frame.encode + work.frame.decode, 0, ceilings, "bfloat16")
     return Row(
@@ -118,7 +118,7 @@ def memory_gb(device: torch.device, run: Callable[[], None]) -> float | None:
     return torch.cuda.max_memory_reserved(device) / 1e9
 
 
-def count_work(model: Runnable, size: tuple[int, int]) -> Work:
+def count_work(model: InferenceModel, size: tuple[int, int]) -> Work:
     """At a size (width, height), for the first task."""
     width, height = size
     step = count_step(model, height, width, TASK) if isinstance(model, FusedLotus2) else None

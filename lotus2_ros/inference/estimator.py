@@ -19,7 +19,7 @@ from lotus2_ros.inference.sharpening import Sharpening
 from lotus2_ros.model.engine.device import Stopwatch, finish, upload, use_threads
 from lotus2_ros.model.engine.runtime import choose_resolution, optimize
 from lotus2_ros.model.interface import GeometryModel
-from lotus2_ros.model.layers.precision import resolve_products
+from lotus2_ros.model.layers.precision import resolve_matmul_dtype
 from lotus2_ros.model.load import load_model
 from lotus2_ros.scale.filter import ScaleFilter
 from lotus2_ros.scale.reference import Reference
@@ -77,7 +77,7 @@ class Estimator:
         with stopwatch("encode"):
             latent = self.model.encode(pixels, self._posterior())
         with stopwatch("core"):
-            latents = self.model.cores(latent, tasks)
+            latents = self.model.predict(latent, tasks)
         with stopwatch("decode"):
             found = annotate(self.model, latents, image.shape[:2])
         if self.config.model.mirror and found.affine is not None and found.uncertainty is None:
@@ -150,7 +150,7 @@ class Estimator:
     def _mirrored(self, pixels: Tensor, size: Sequence[int]) -> Tensor:
         """What the model says of depth when it sees the image mirrored, mirrored back: (H, W)."""
         latent = self.model.encode(pixels.flip(-1), self._posterior())
-        found = annotate(self.model, self.model.cores(latent, ("depth",)), size)
+        found = annotate(self.model, self.model.predict(latent, ("depth",)), size)
         assert found.affine is not None
         return found.affine[0].flip(-1)
 
@@ -190,5 +190,5 @@ def load_estimator(config: Config, *, live: bool = False) -> Estimator:
         samples=chosen.samples,
         seed=chosen.seed,
     )
-    optimize(model, compile=chosen.compile, graphs=chosen.compile, products=resolve_products(chosen.dtype))
+    optimize(model, compile=chosen.compile, graphs=chosen.compile, matmul_dtype=resolve_matmul_dtype(chosen.dtype))
     return Estimator(model, config, choose_resolution(model) if live else None)

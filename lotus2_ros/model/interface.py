@@ -20,8 +20,8 @@ from lotus2_ros.model.euler import EulerSteps
 SPACES = ("disparity", "depth")
 
 
-def call(key: tuple, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-    """The plain way to run one of the network's functions; `GeometryModel.launch` may be another."""
+def run_eagerly(key: tuple, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    """The plain way to run one of the network's functions; `GeometryModel.executor` may be another."""
     return function(*tensors)
 
 
@@ -35,7 +35,7 @@ class GeometryModel(nn.Module, ABC):
     licence and whatever else its bundle tells. `sharpener_steps` by default and `sharpens`, whether a node sharpens
     without being asked for steps, are of use where there is a sharpener.
 
-    `launch(key, function, *tensors)` runs the encoder, a pass of the network or the decoder. Key and shapes say all
+    `executor(key, function, *tensors)` runs the encoder, a pass of the network or the decoder. Key and shapes say all
     that the function's work depends on, so that it may be recorded once and replayed.
     """
 
@@ -64,7 +64,7 @@ class GeometryModel(nn.Module, ABC):
         self.process_resolution = process_resolution
         self.antialias = antialias
         self.metadata = dict(metadata or {})
-        self.launch: Callable[..., Tensor] = call
+        self.executor: Callable[..., Tensor] = run_eagerly
 
     @property
     def name(self) -> str:
@@ -111,7 +111,7 @@ class GeometryModel(nn.Module, ABC):
         if any(side == 0 or side % self.multiple for side in image.shape[2:]):
             raise ValueError(f"expected sides that are multiples of {self.multiple}, got {tuple(image.shape[2:])}")
         if generator is None:
-            return self.launch(("encode",), self._encode, image)
+            return self.executor(("encode",), self._encode, image)
         return self._encode(image, generator)
 
     def _encode(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -121,7 +121,7 @@ class GeometryModel(nn.Module, ABC):
 
     def decode(self, latent: Tensor) -> Tensor:
         """latent (B, C, h, w) -> annotation (B, 3, h*f, w*f), float32 in [0, 1]."""
-        return self.launch(("decode",), self._decode, latent)
+        return self.executor(("decode",), self._decode, latent)
 
     def _decode(self, latent: Tensor) -> Tensor:
         return self.decode_unclamped(latent).clamp(0.0, 1.0)
@@ -136,7 +136,7 @@ class GeometryModel(nn.Module, ABC):
     # Latent -> latent
 
     @abstractmethod
-    def cores(self, latent: Tensor, tasks: Sequence[str]) -> dict[str, Tensor]:
+    def predict(self, latent: Tensor, tasks: Sequence[str]) -> dict[str, Tensor]:
         """The core predictor of some tasks on one image: latent (1, C, h, w) -> annotation latents (N, C, h, w) by
         task; more than one are samples, of which the median is the answer."""
 
@@ -156,7 +156,7 @@ class GeometryModel(nn.Module, ABC):
             raise ValueError(f"{self.name} has no task {task!r}; it has {', '.join(self.tasks)}")
 
 
-class Runnable(GeometryModel):
+class InferenceModel(GeometryModel):
     """A model in the form in which it runs, which `runtime.py` can make fast.
 
     `batched`: several tasks of one image go through the network as one batch, where it can; on a GPU that is faster.
@@ -166,7 +166,7 @@ class Runnable(GeometryModel):
 
     @property
     @abstractmethod
-    def products(self) -> str:
+    def linear_precision(self) -> str:
         """How the weights of its linear layers are held and multiplied: one of `linear.PRECISIONS`."""
 
     @abstractmethod
@@ -174,7 +174,7 @@ class Runnable(GeometryModel):
         """What is worth compiling, and whether it is compiled once for all sizes of image (True) or for each."""
 
     @abstractmethod
-    def on_meta(self, tasks: Sequence[str]) -> Runnable:
+    def on_meta(self, tasks: Sequence[str]) -> InferenceModel:
         """The same network for some of its tasks, in float32 and without memory for its weights."""
 
 

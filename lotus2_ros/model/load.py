@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from lotus2_ros.model.interface import Runnable
+from lotus2_ros.model.interface import InferenceModel
 from lotus2_ros.model.layers.precision import resolve_device, resolve_dtype
 from lotus2_ros.model.lotus import bundle as lotus_bundle
 from lotus2_ros.model.lotus2 import bundle as lotus2_bundle
@@ -37,7 +37,7 @@ def load_model(
     conditioning: str | None = None,
     samples: int = 1,
     seed: int = 0,
-) -> Runnable:
+) -> InferenceModel:
     """A model ready to run, from a bundle or a folder in the released layout; the bundled one without a path.
 
     What is not fused yet is fused on the way. tasks: what to load, all there is by default. conditioning: the dtype
@@ -72,7 +72,7 @@ def _load_released(
     tasks: Sequence[str] | None,
     conditioning: str | None,
     **sampling: int,
-) -> Runnable:
+) -> InferenceModel:
     # Imported here, as they bring the text encoders, which a bundle does not need.
     if (folder / "transformer").is_dir() and (folder / "vae").is_dir():
         from lotus2_ros.model.lotus2.released import open_released

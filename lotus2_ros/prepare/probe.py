@@ -16,7 +16,7 @@ from lotus2_ros.model.layers.adaln import AdaLN
 from lotus2_ros.model.layers.precision import resolve_dtype
 from lotus2_ros.model.lotus2 import flux
 from lotus2_ros.model.lotus2.base import CORE, CORE_TIMESTEP, adapter_name
-from lotus2_ros.model.lotus2.conditioning import round_timestep
+from lotus2_ros.model.lotus2.conditioning import rounded_timestep
 from lotus2_ros.model.lotus2.fused import FusedLotus2
 from lotus2_ros.model.weights import CheckpointError
 
@@ -46,9 +46,9 @@ class ProbeStream:
         if not self.tokens.numel():
             self._enter()
         block = cast(AdaLN, model.transformer.get_submodule(part))
-        table = (self._timesteps() @ block.modulation).to(self.tokens.dtype)
+        modulation = (self._timesteps() @ block.modulation).to(self.tokens.dtype)
         rotary = model.transformer.rotary(HEIGHT // model.multiple, WIDTH // model.multiple)
-        self.tokens = block(self.tokens, table, rotary, self.adapters)
+        self.tokens = block(self.tokens, modulation, rotary, self.adapters)
         block.to("meta")
         if not bool(self.tokens.isfinite().all()):
             raise CheckpointError(f"{part}: activations in {model.plan.precision} have NaN or infinite values")
@@ -76,7 +76,7 @@ class ProbeStream:
         """(adapters, K): a core predictor's own timestep, a sharpener's first."""
         first = float(self._model.scheduler.config.num_train_timesteps)
         timesteps = [CORE_TIMESTEP if name.startswith(CORE) else first for name in self.adapters]
-        seen = round_timestep(torch.tensor(timesteps, device=self._device), self._model.conditioning)
+        seen = rounded_timestep(torch.tensor(timesteps, device=self._device), self._model.conditioning)
         return self._model.transformer.timesteps(seen)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from lotus2_ros.model.interface import Runnable
+from lotus2_ros.model.interface import InferenceModel
 from lotus2_ros.model.lotus2.base import CORE_TIMESTEP, SHARPENER
 from lotus2_ros.model.lotus2.fused import FusedLotus2
 
@@ -26,7 +26,7 @@ class Flops:
     decode: int
 
 
-def count_frame(model: Runnable, height: int, width: int, tasks: Sequence[str] | None = None) -> Flops:
+def count_frame(model: InferenceModel, height: int, width: int, tasks: Sequence[str] | None = None) -> Flops:
     """From an image of height x width, multiples of `model.multiple`, to some tasks' annotations, by default to all.
 
     The same in all precisions: products are counted, whatever they are made of.
@@ -37,7 +37,7 @@ def count_frame(model: Runnable, height: int, width: int, tasks: Sequence[str] |
     answers: list[Tensor] = []
     return Flops(
         encode=_count(lambda: twin.encode(torch.empty(1, 3, height, width, device="meta"))),
-        core=_count(lambda: answers.extend(twin.cores(latent, tasks).values())),
+        core=_count(lambda: answers.extend(twin.predict(latent, tasks).values())),
         decode=_count(lambda: twin.decode(torch.cat(answers))),
     )
 
@@ -74,7 +74,7 @@ def weight_bytes(
     return sum(tensor.numel() * (dtype_of(name) or tensor.dtype).itemsize for name, tensor in twin.state_dict().items())
 
 
-def _latent(model: Runnable, height: int, width: int) -> Tensor:
+def _latent(model: InferenceModel, height: int, width: int) -> Tensor:
     channels, factor = model.vae.config.latent_channels, model.vae_factor
     return torch.empty(1, channels, height // factor, width // factor, device="meta")
 

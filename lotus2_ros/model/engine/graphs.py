@@ -47,7 +47,7 @@ class CudaRecorder:
 
 
 class Graphs:
-    """A `Lotus2.launch` that records each function for each key and each shape of its tensors, and replays it.
+    """A `Lotus2.executor` that records each function for each key and each shape of its tensors, and replays it.
 
     The functions must not change their tensors. `record(run)` records run(); the last `limit` recordings used are
     kept. What cannot be recorded is run as it is from then on, with a warning.

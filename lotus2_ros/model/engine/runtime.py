@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from lotus2_ros.model.engine.device import keep_freed_memory
 from lotus2_ros.model.engine.flops import count_frame
 from lotus2_ros.model.engine.graphs import CudaRecorder, Graphs, first_line
-from lotus2_ros.model.interface import Runnable
+from lotus2_ros.model.interface import InferenceModel
 from lotus2_ros.model.layers.linear import FloatLinear, make_linear, store_linear
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ FRAME_TIME = 1 / 15  # seconds that a frame of the chosen resolution may take
 EFFICIENCY = 0.7  # of the measured rate of products, that a whole frame reaches
 
 
-def optimize(model: Runnable, *, compile: bool, graphs: bool, products: torch.dtype = torch.float32) -> None:
+def optimize(model: InferenceModel, *, compile: bool, graphs: bool, matmul_dtype: torch.dtype = torch.float32) -> None:
     """Make the model fast where it is; after this it must neither be moved nor converted.
 
     compile: on a GPU the network's parts and the VAE, each when it first runs with new shapes (seconds to a
@@ -49,7 +49,7 @@ def optimize(model: Runnable, *, compile: bool, graphs: bool, products: torch.dt
     nothing can be compiled, a warning says why, and the model runs all the same: slower, with the same results.
     graphs: on a GPU, record the work for each image size once and replay it. On a CPU both are without effect: there
     the products, which a compiler leaves to torch's slower library, matter more than what it fuses.
-    products: the dtype in which a CPU multiplies what the linear layers of a float32 model are given.
+    matmul_dtype: the dtype in which a CPU multiplies what the linear layers of a float32 model are given.
     """
     keep_freed_memory()  # on a GPU too, where messages and clouds are still made by the CPU
     model.vae.to(memory_format=torch.channels_last)
@@ -61,13 +61,13 @@ def optimize(model: Runnable, *, compile: bool, graphs: bool, products: torch.dt
             compile_model(model)
         torch.backends.cudnn.benchmark = True
         model.batched = True
-        model.launch = _with_attention(Graphs(CudaRecorder()) if graphs else model.launch)
+        model.executor = _with_attention(Graphs(CudaRecorder()) if graphs else model.executor)
     else:
         model.batched = False  # measured: one task after the other takes four fifths of the time
         linears = [module for module in model.modules() if isinstance(module, FloatLinear)]
         if sum(linear.weight.nbytes for linear in linears) <= PACKED_BYTES:
             for linear in linears:
-                linear.prepack(products)
+                linear.prepack(matmul_dtype)
 
 
 def _with_attention(launch: Launch) -> Launch:
@@ -78,7 +78,7 @@ def _with_attention(launch: Launch) -> Launch:
     return launch_with_attention
 
 
-def compile_model(model: Runnable) -> None:
+def compile_model(model: InferenceModel) -> None:
     """Compile the model's network and its VAE when they first run, or warn that it cannot be done."""
     _keep_compiled()
     problem = compile_problem(model.device)
@@ -119,7 +119,7 @@ def compile_problem(device: torch.device) -> str | None:
     return None if torch.allclose(result, expected) else "a compiled test function gave a wrong result"
 
 
-def choose_resolution(model: Runnable) -> int:
+def choose_resolution(model: InferenceModel) -> int:
     """The processing resolution for the device at hand, at most the model's own.
 
     On a GPU, by the rate at which it multiplies in the model's precision, the largest of `RESOLUTIONS` at which a 4:3
@@ -127,11 +127,11 @@ def choose_resolution(model: Runnable) -> int:
     """
     if model.device.type != "cuda":
         return model.process_resolution
-    rate = product_rate(model.device, model.products, model.dtype)
-    return affordable_resolution(model, rate, product_rate(model.device, "bfloat16", model.vae.dtype))
+    rate = matmul_rate(model.device, model.linear_precision, model.dtype)
+    return affordable_resolution(model, rate, matmul_rate(model.device, "bfloat16", model.vae.dtype))
 
 
-def affordable_resolution(model: Runnable, rate: float, vae_rate: float) -> int:
+def affordable_resolution(model: InferenceModel, rate: float, vae_rate: float) -> int:
     """`choose_resolution` by the FLOP/s of the transformer's and of the VAE's products."""
     candidates = [resolution for resolution in RESOLUTIONS if resolution <= model.process_resolution]
     for resolution in reversed(candidates[1:]):
@@ -144,7 +144,7 @@ def affordable_resolution(model: Runnable, rate: float, vae_rate: float) -> int:
 
 
 @torch.inference_mode()
-def product_rate(device: torch.device, precision: str, dtype: torch.dtype, size: int = 4096, runs: int = 8) -> float:
+def matmul_rate(device: torch.device, precision: str, dtype: torch.dtype, size: int = 4096, runs: int = 8) -> float:
     """FLOP/s of a large linear layer of that precision on activations of `dtype`; takes some milliseconds on a GPU."""
     with torch.device(device):
         layer = make_linear(precision, size, size, bias=False)

@@ -91,13 +91,13 @@ class FloatLinear(nn.Module):
             return torch.ops.mkldnn._linear_pointwise(factor, self._packed, self.bias, "none", [], "").float()
         return F.linear(x, self.weight, self.bias)
 
-    def prepack(self, products: torch.dtype = torch.float32) -> None:
+    def prepack(self, matmul_dtype: torch.dtype = torch.float32) -> None:
         """Multiply by oneDNN's own copy of the weight from now on, where torch can: on the CPU in float32.
 
-        Twice as fast there on AMD as what torch calls by itself, for as much memory again: for small models. With
-        `products` of bfloat16 both factors are rounded to it, which a CPU with instructions for them multiplies twice
-        as fast again; sums stay in float32. The copy is forgotten when the layer is moved, converted or loaded; after
-        changing the weight in place, pack again.
+        On AMD this is twice as fast as the kernel that torch picks. It needs the weight's memory a second time, so it
+        is for small models. With bfloat16 as `matmul_dtype` both factors are rounded to it, which is twice as fast
+        again on a CPU with bfloat16 instructions; sums stay in float32. Moving, converting or loading the layer drops
+        the copy. After changing the weight in place, call this again.
         """
         self._packed = None
         if (
@@ -107,7 +107,7 @@ class FloatLinear(nn.Module):
             and torch.backends.mkldnn.enabled
             and hasattr(torch.ops.mkldnn, "_linear_pointwise")
         ):
-            self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach().to(products), None)
+            self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach().to(matmul_dtype), None)
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
         self._packed = None

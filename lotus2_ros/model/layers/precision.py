@@ -37,7 +37,7 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     return any(bool(capabilities.get(name)) for name in ("avx512_bf16", "amx_bf16"))
 
 
-def resolve_products(dtype: str | torch.dtype) -> torch.dtype:
+def resolve_matmul_dtype(dtype: str | torch.dtype) -> torch.dtype:
     """What a CPU's linear layers multiply in: with 'auto' bfloat16 where it has instructions for that, else float32."""
     return torch.bfloat16 if dtype == "auto" and multiplies_bfloat16(torch.device("cpu")) else torch.float32
 

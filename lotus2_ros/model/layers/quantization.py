@@ -57,7 +57,7 @@ def multiply_quantized(
     multiple = 16 if weight.dtype is torch.float8_e4m3fn else 8
     # The CPU takes any size.
     fits = weight.device.type == "cpu" or (rows % multiple == 0 and columns % multiple == 0)
-    if not (fits and has_product(weight.dtype, weight.device)):
+    if not (fits and has_quantized_matmul(weight.dtype, weight.device)):
         # Both formats are exact in bfloat16, while sums of their products overflow float16.
         exact = torch.float32 if dtype is torch.float32 else torch.bfloat16
         product = F.linear(codes.to(exact), weight.to(exact))
@@ -71,7 +71,7 @@ def multiply_quantized(
 
 
 @torch.compiler.assume_constant_result
-def has_product(dtype: torch.dtype, device: torch.device) -> bool:
+def has_quantized_matmul(dtype: torch.dtype, device: torch.device) -> bool:
     """Whether this torch multiplies codes of this dtype on this device; a constant to a compiler."""
     return _try_product(dtype, device)
 

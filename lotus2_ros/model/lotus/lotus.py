@@ -12,7 +12,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
-from lotus2_ros.model.interface import SPACES, Runnable
+from lotus2_ros.model.interface import SPACES, InferenceModel
 
 TIMESTEP = 999
 # The task switcher, sin and cos of (1, 0) for the annotation and of (0, 1) for the image again, which is only trained.
@@ -22,7 +22,7 @@ RECONSTRUCTION = (math.sin(0), math.sin(1), math.cos(0), math.cos(1))
 REMEMBERED = 64
 
 
-class Lotus(Runnable):
+class Lotus(InferenceModel):
     """configs: of diffusers' vae and of the U-Net, by its `in_channels` that of D or of G.
 
     `predicts`: the space of its depths, disparity or depth. `prompt_shape` (tokens, channels) of the empty prompt's
@@ -80,10 +80,10 @@ class Lotus(Runnable):
         return next(self.unets.parameters()).dtype
 
     @property
-    def products(self) -> str:
+    def linear_precision(self) -> str:
         return "float32" if self.dtype == torch.float32 else "bfloat16"
 
-    def cores(self, latent: Tensor, tasks: Sequence[str]) -> dict[str, Tensor]:
+    def predict(self, latent: Tensor, tasks: Sequence[str]) -> dict[str, Tensor]:
         if self.generative:
             latent = torch.cat((latent.expand(self.samples, -1, -1, -1), self.noise(latent)), dim=1)
         return {task: self.transform(latent, task) for task in tasks}
@@ -96,7 +96,7 @@ class Lotus(Runnable):
         def run(latent: Tensor, timestep: Tensor, prompt: Tensor, labels: Tensor) -> Tensor:
             return unet(latent, timestep, prompt, class_labels=labels).sample
 
-        return self.launch(
+        return self.executor(
             ("transform", task, switch),
             run,
             latent,

@@ -83,7 +83,7 @@ class Lotus2(GeometryModel):
         self.require(CORE, task)
         return self.continuity[task](self.transform(latent, CORE, task, CORE_TIMESTEP))
 
-    def cores(self, latent: Tensor, tasks: Sequence[str]) -> dict[str, Tensor]:
+    def predict(self, latent: Tensor, tasks: Sequence[str]) -> dict[str, Tensor]:
         return {task: self.core(latent, task) for task in tasks}
 
     def velocity(self, latent: Tensor, task: str, sigma: float | Tensor) -> Tensor:

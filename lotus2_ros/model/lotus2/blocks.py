@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lotus2_ros.model.layers.adaln import AdaLN
-from lotus2_ros.model.lotus2.lora import AdaptedLinear, Plan
+from lotus2_ros.model.lotus2.lora import FusedPlan, LoraLinear
 
 EPSILON = 1e-6
 MLP_RATIO = 4
@@ -69,7 +69,7 @@ class HeadNorms(nn.Module):
 class TokenStream(nn.Module):
     """What a double block holds for the image's or for the prompt's tokens."""
 
-    def __init__(self, plan: Plan, block: str, image: bool, width: int, head_size: int) -> None:
+    def __init__(self, plan: FusedPlan, block: str, image: bool, width: int, head_size: int) -> None:
         super().__init__()
         attention = f"{block}.attn."
         projections = ("to_q", "to_k", "to_v") if image else ("add_q_proj", "add_k_proj", "add_v_proj")
@@ -77,38 +77,38 @@ class TokenStream(nn.Module):
         self.head_size = head_size
         norm = attention + ("norm_" if image else "norm_added_")
         self.norms = HeadNorms(head_size, (norm + "q", norm + "k"))
-        self.projection = AdaptedLinear(plan, [attention + name for name in projections], width, [width] * 3)
-        self.out = AdaptedLinear(plan, [attention + ("to_out.0" if image else "to_add_out")], width, [width])
-        self.widen = AdaptedLinear(plan, [mlp + "0.proj"], width, [MLP_RATIO * width])
-        self.narrow = AdaptedLinear(plan, [mlp + "2"], MLP_RATIO * width, [width])
+        self.projection = LoraLinear(plan, [attention + name for name in projections], width, [width] * 3)
+        self.out = LoraLinear(plan, [attention + ("to_out.0" if image else "to_add_out")], width, [width])
+        self.widen = LoraLinear(plan, [mlp + "0.proj"], width, [MLP_RATIO * width])
+        self.narrow = LoraLinear(plan, [mlp + "2"], MLP_RATIO * width, [width])
 
-    def project(self, x: Tensor, table: list[Tensor], adapters: tuple[str, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, x: Tensor, modulation: list[Tensor], adapters: tuple[str, ...]) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, (B, L, heads, D) each."""
-        projected = self.projection(modulate(x, table[0], table[1]), adapters)
+        projected = self.projection(modulate(x, modulation[0], modulation[1]), adapters)
         query, key, value = projected.unflatten(-1, (3, -1, self.head_size)).unbind(2)
         return *self.norms(query, key), value
 
-    def finish(self, x: Tensor, attended: Tensor, table: list[Tensor], adapters: tuple[str, ...]) -> Tensor:
-        x = torch.addcmul(x, table[2], self.out(attended, adapters))
-        hidden = gelu(self.widen(modulate(x, table[3], table[4]), adapters))
-        return torch.addcmul(x, table[5], self.narrow(hidden, adapters))
+    def finish(self, x: Tensor, attended: Tensor, modulation: list[Tensor], adapters: tuple[str, ...]) -> Tensor:
+        x = torch.addcmul(x, modulation[2], self.out(attended, adapters))
+        hidden = gelu(self.widen(modulate(x, modulation[3], modulation[4]), adapters))
+        return torch.addcmul(x, modulation[5], self.narrow(hidden, adapters))
 
 
 class DoubleBlock(AdaLN):
     """Attention over all tokens; prompt and image have weights of their own."""
 
-    def __init__(self, plan: Plan, index: int, width: int, head_size: int, prompt_tokens: int) -> None:
+    def __init__(self, plan: FusedPlan, index: int, width: int, head_size: int, prompt_tokens: int) -> None:
         block = f"transformer_blocks.{index}"
-        # Order of the table: shift, scale, gate of the attention, then of the multilayer perceptron.
+        # Order of the modulation: shift, scale, gate of the attention, then of the multilayer perceptron.
         norms = [f"{block}.norm1.linear", f"{block}.norm1_context.linear"]
         super().__init__(norms, 6, (1, 4), width, plan.timesteps[1])
         self.prompt_tokens = prompt_tokens
         self.image = TokenStream(plan, block, True, width, head_size)
         self.prompt = TokenStream(plan, block, False, width, head_size)
 
-    def forward(self, tokens: Tensor, table: Tensor, rotary: Rotary, adapters: tuple[str, ...]) -> Tensor:
-        """tokens (B, T + L, D), the prompt's first; table (1 or B, n) of this block's modulation."""
-        rows = list(table.unflatten(-1, (12, 1, -1)).unbind(1))
+    def forward(self, tokens: Tensor, modulation: Tensor, rotary: Rotary, adapters: tuple[str, ...]) -> Tensor:
+        """tokens (B, T + L, D), the prompt's first; modulation (1 or B, n) of this block."""
+        rows = list(modulation.unflatten(-1, (12, 1, -1)).unbind(1))
         prompt, image = tokens[:, : self.prompt_tokens], tokens[:, self.prompt_tokens :]
         of_prompt = self.prompt.project(prompt, rows[6:], adapters)
         of_image = self.image.project(image, rows[:6], adapters)
@@ -122,21 +122,21 @@ class DoubleBlock(AdaLN):
 class SingleBlock(AdaLN):
     """Attention and multilayer perceptron side by side, the same for all tokens."""
 
-    def __init__(self, plan: Plan, index: int, width: int, head_size: int) -> None:
+    def __init__(self, plan: FusedPlan, index: int, width: int, head_size: int) -> None:
         block = f"single_transformer_blocks.{index}"
         super().__init__([f"{block}.norm.linear"], 3, (1,), width, plan.timesteps[1])
         self.width, self.head_size = width, head_size
         self.norms = HeadNorms(head_size, (f"{block}.attn.norm_q", f"{block}.attn.norm_k"))
         self._add_projections(plan, block, width)
-        self.out = AdaptedLinear(plan, [f"{block}.proj_out"], (1 + MLP_RATIO) * width, [width])
+        self.out = LoraLinear(plan, [f"{block}.proj_out"], (1 + MLP_RATIO) * width, [width])
 
-    def _add_projections(self, plan: Plan, block: str, width: int) -> None:
+    def _add_projections(self, plan: FusedPlan, block: str, width: int) -> None:
         names = [f"{block}.attn.to_q", f"{block}.attn.to_k", f"{block}.attn.to_v", f"{block}.proj_mlp"]
-        self.projection = AdaptedLinear(plan, names, width, [width, width, width, MLP_RATIO * width])
+        self.projection = LoraLinear(plan, names, width, [width, width, width, MLP_RATIO * width])
 
-    def forward(self, tokens: Tensor, table: Tensor, rotary: Rotary, adapters: tuple[str, ...]) -> Tensor:
-        """tokens (B, T + L, D), the prompt's first; table (1 or B, n) of this block's modulation."""
-        shift, scale, gate = table.unflatten(-1, (3, 1, -1)).unbind(1)
+    def forward(self, tokens: Tensor, modulation: Tensor, rotary: Rotary, adapters: tuple[str, ...]) -> Tensor:
+        """tokens (B, T + L, D), the prompt's first; modulation (1 or B, n) of this block."""
+        shift, scale, gate = modulation.unflatten(-1, (3, 1, -1)).unbind(1)
         projected = self.projection(modulate(tokens, shift, scale), adapters)
         heads, hidden = projected.split((3 * self.width, MLP_RATIO * self.width), dim=-1)
         query, key, value = heads.unflatten(-1, (3, -1, self.head_size)).unbind(2)
@@ -149,18 +149,18 @@ class SingleBlock(AdaLN):
 class LastBlock(SingleBlock):
     """The last single block: of the prompt nothing is needed any more but its keys and values."""
 
-    def __init__(self, plan: Plan, index: int, width: int, head_size: int, prompt_tokens: int) -> None:
+    def __init__(self, plan: FusedPlan, index: int, width: int, head_size: int, prompt_tokens: int) -> None:
         super().__init__(plan, index, width, head_size)
         self.prompt_tokens = prompt_tokens
 
-    def _add_projections(self, plan: Plan, block: str, width: int) -> None:
+    def _add_projections(self, plan: FusedPlan, block: str, width: int) -> None:
         attention = f"{block}.attn."
-        self.attended = AdaptedLinear(plan, [attention + "to_k", attention + "to_v"], width, [width, width])
-        self.own = AdaptedLinear(plan, [attention + "to_q", f"{block}.proj_mlp"], width, [width, MLP_RATIO * width])
+        self.attended = LoraLinear(plan, [attention + "to_k", attention + "to_v"], width, [width, width])
+        self.own = LoraLinear(plan, [attention + "to_q", f"{block}.proj_mlp"], width, [width, MLP_RATIO * width])
 
-    def forward(self, tokens: Tensor, table: Tensor, rotary: Rotary, adapters: tuple[str, ...]) -> Tensor:
+    def forward(self, tokens: Tensor, modulation: Tensor, rotary: Rotary, adapters: tuple[str, ...]) -> Tensor:
         """tokens (B, T + L, D) -> the image's alone, (B, L, D)."""
-        shift, scale, gate = table.unflatten(-1, (3, 1, -1)).unbind(1)
+        shift, scale, gate = modulation.unflatten(-1, (3, 1, -1)).unbind(1)
         normed = modulate(tokens, shift, scale)
         key, value = self.attended(normed, adapters).unflatten(-1, (2, -1, self.head_size)).unbind(2)
         own = self.own(normed[:, self.prompt_tokens :], adapters)
@@ -175,13 +175,13 @@ class LastBlock(SingleBlock):
 class Head(AdaLN):
     """The image's tokens back to patches of the latent."""
 
-    def __init__(self, plan: Plan, width: int, channels: int) -> None:
+    def __init__(self, plan: FusedPlan, width: int, channels: int) -> None:
         super().__init__(["norm_out.linear"], 2, (0,), width, plan.timesteps[1])
-        self.projection = AdaptedLinear(replace(plan, precision=PLAIN), ["proj_out"], width, [channels])
+        self.projection = LoraLinear(replace(plan, precision=PLAIN), ["proj_out"], width, [channels])
 
-    def forward(self, tokens: Tensor, table: Tensor, adapters: tuple[str, ...]) -> Tensor:
+    def forward(self, tokens: Tensor, modulation: Tensor, adapters: tuple[str, ...]) -> Tensor:
         """tokens (B, L, D) of the image -> (B, L, C)."""
-        scale, shift = table.unflatten(-1, (2, 1, -1)).unbind(1)
+        scale, shift = modulation.unflatten(-1, (2, 1, -1)).unbind(1)
         return self.projection(modulate(tokens, shift, scale), adapters)
 
 

@@ -23,13 +23,13 @@ GUIDANCE = 3.5
 REMEMBERED = 64
 
 
-def round_timestep(timestep: Tensor, rounding: str) -> Tensor:
+def rounded_timestep(timestep: Tensor, rounding: str) -> Tensor:
     """A timestep on the model's own scale as its embedding gets to see it, float32."""
     steps = timestep.to(torch.float32).to(dtype_named(rounding))
     return ((steps / 1000) * 1000).float()
 
 
-def guidance_seen(rounding: str, device: torch.device | str = "cpu") -> Tensor:
+def rounded_guidance(rounding: str, device: torch.device | str = "cpu") -> Tensor:
     """The guidance (1,) as its embedding gets to see it, float32."""
     return (torch.tensor([GUIDANCE], dtype=dtype_named(rounding), device=device) * 1000).float()
 
@@ -89,10 +89,10 @@ class Conditioner(nn.Module):
 
     def _modulation(self, transformer: FluxTransformer2DModel, timestep: float | Tensor) -> Tensor:
         device = self.pooled.device
-        seen = round_timestep(torch.as_tensor(timestep, device=device).reshape(-1), self.rounding)
+        seen = rounded_timestep(torch.as_tensor(timestep, device=device).reshape(-1), self.rounding)
         if not transformer.config.guidance_embeds:
             return transformer.time_text_embed(seen, self.pooled)
-        return transformer.time_text_embed(seen, guidance_seen(self.rounding, device), self.pooled)
+        return transformer.time_text_embed(seen, rounded_guidance(self.rounding, device), self.pooled)
 
     def _rotary(self, transformer: FluxTransformer2DModel, rows: int, columns: int) -> tuple[Tensor, Tensor]:
         return transformer.pos_embed(position_ids(self.prompt_embeds, rows, columns))

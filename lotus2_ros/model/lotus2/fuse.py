@@ -19,9 +19,9 @@ from lotus2_ros.model.layers.adaln import AdaLN, fit_curve
 from lotus2_ros.model.layers.linear import store_linear
 from lotus2_ros.model.lotus2.base import CORE, adapter_name
 from lotus2_ros.model.lotus2.blocks import HeadNorms
-from lotus2_ros.model.lotus2.conditioning import guidance_seen
+from lotus2_ros.model.lotus2.conditioning import rounded_guidance
 from lotus2_ros.model.lotus2.fused import FusedLotus2
-from lotus2_ros.model.lotus2.lora import AdaptedLinear, Adapter, LowRank, Plan, as_targets
+from lotus2_ros.model.lotus2.lora import FusedPlan, LoraDelta, LoraLinear, LoraSpec, as_targets
 from lotus2_ros.model.lotus2.source import Source
 from lotus2_ros.model.manifest import plain_config
 from lotus2_ros.model.weights import CheckpointError, assign_weights
@@ -50,12 +50,12 @@ class Fusion:
         highest = float(adapted.scheduler.config.num_train_timesteps)
         self._polynomials, self._curve = fit_curve(self._embed_timestep(pooled), highest)
         adapters = {
-            name: Adapter(config.r, config.lora_alpha / config.r, as_targets(config.target_modules))
+            name: LoraSpec(config.r, config.lora_alpha / config.r, as_targets(config.target_modules))
             for name, config in adapted.adapters.items()
         }
         self._check_targets(adapters)
         base = adapter_name(CORE, adapted.tasks[0])
-        plan = Plan(adapted.tasks, base, adapters, precision, tuple(self._polynomials.shape))  # type: ignore[arg-type]
+        plan = FusedPlan(adapted.tasks, base, adapters, precision, tuple(self._polynomials.shape))  # type: ignore[arg-type]
         settings = {name: value for name, value in adapted.settings.items() if name != "tasks"}
         with torch.device("meta"):
             self.model = FusedLotus2(
@@ -90,7 +90,7 @@ class Fusion:
             if not bool(tensor.isfinite().all()):
                 raise CheckpointError(f"{name}: expected finite numbers, got NaN or Inf")
         for name, module in self.model.named_modules():
-            if isinstance(module, AdaptedLinear):
+            if isinstance(module, LoraLinear):
                 for weight in [key for key in part.tensors if key.startswith(f"{name}.") and key.endswith(".weight")]:
                     prefix = weight.removesuffix("weight")
                     bias = stored.pop(f"{prefix}bias", None)
@@ -117,7 +117,7 @@ class Fusion:
         """All that is below a module of the fused model."""
         tensors: dict[str, Tensor] = {}
         for name, module in self.model.get_submodule(prefix).named_modules(prefix=prefix):
-            if isinstance(module, AdaptedLinear):
+            if isinstance(module, LoraLinear):
                 tensors |= {f"{name}.{key}": tensor for key, tensor in self._fuse_linear(module).items()}
             elif isinstance(module, HeadNorms):
                 for key, layer in zip(("query", "key"), module.sources, strict=True):
@@ -127,7 +127,7 @@ class Fusion:
                 tensors[f"{name}.modulation"] = module.fuse_modulation(self._curve, sources)
         return tensors
 
-    def _fuse_linear(self, module: AdaptedLinear) -> dict[str, Tensor]:
+    def _fuse_linear(self, module: LoraLinear) -> dict[str, Tensor]:
         plan, layers = self.model.plan, module.sources
         weights = [self._layer(layer, "weight") for layer in layers]
         biases = torch.cat([self._layer(layer, "bias") for layer in layers])
@@ -135,7 +135,7 @@ class Fusion:
         tensors = {"base.weight": torch.cat(merged), "base.bias": biases}
         for name, change in module.changes.items():
             prefix = f"changes.{name}"
-            if not isinstance(change, LowRank):
+            if not isinstance(change, LoraDelta):
                 changed = [weight + self._lora(layer, name) for weight, layer in zip(weights, layers, strict=True)]
                 tensors |= {f"{prefix}.weight": torch.cat(changed), f"{prefix}.bias": biases}
                 continue
@@ -183,10 +183,10 @@ class Fusion:
         width = config.num_attention_heads * config.attention_head_dim
         embed = kind(embedding_dim=width, pooled_projection_dim=config.pooled_projection_dim)
         embed.load_state_dict({key: self._read(name + key) for key in embed.state_dict()})
-        guidance = [guidance_seen(adapted.conditioning)] if config.guidance_embeds else []
+        guidance = [rounded_guidance(adapted.conditioning)] if config.guidance_embeds else []
         return lambda timesteps: F.silu(embed(timesteps.float(), *guidance, pooled.float()))
 
-    def _check_targets(self, adapters: Mapping[str, Adapter]) -> None:
+    def _check_targets(self, adapters: Mapping[str, LoraSpec]) -> None:
         for name, module in self._source.model.transformer.named_modules():
             layer = name.removesuffix(".base_layer")
             if isinstance(module, nn.Linear) and re.fullmatch(CONSTANT, layer):

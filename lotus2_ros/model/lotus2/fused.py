@@ -10,20 +10,20 @@ import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
 from torch import Tensor, nn
 
-from lotus2_ros.model.interface import Runnable
+from lotus2_ros.model.interface import InferenceModel
 from lotus2_ros.model.layers.linear import kept_dtypes
 from lotus2_ros.model.lotus2 import flux
 from lotus2_ros.model.lotus2.base import CORE, CORE_TIMESTEP, SHARPENER, Lotus2, adapter_name
 from lotus2_ros.model.lotus2.blocks import Rotary
-from lotus2_ros.model.lotus2.conditioning import round_timestep
+from lotus2_ros.model.lotus2.conditioning import rounded_timestep
 from lotus2_ros.model.lotus2.fused_flux import FusedFlux
-from lotus2_ros.model.lotus2.lora import Plan
+from lotus2_ros.model.lotus2.lora import FusedPlan
 
 # More than the timesteps and sizes of one session; a bound for those who run through images of all sizes.
 REMEMBERED = 64
 
 
-class FusedLotus2(Lotus2, Runnable):
+class FusedLotus2(Lotus2, InferenceModel):
     """A `Lotus2` for inference.
 
     configs: of diffusers' vae, transformer and scheduler.
@@ -32,7 +32,7 @@ class FusedLotus2(Lotus2, Runnable):
     def __init__(
         self,
         configs: Mapping[str, Mapping[str, Any]],
-        plan: Plan,
+        plan: FusedPlan,
         *,
         prompt_tokens: int,
         **settings: Any,
@@ -43,7 +43,7 @@ class FusedLotus2(Lotus2, Runnable):
         self.configs = configs
         highest = float(scheduler.config.num_train_timesteps)
         self.transformer = FusedFlux(configs["transformer"], plan, prompt_tokens, highest)
-        self._tables: dict[float, Tensor] = {}
+        self._modulations: dict[float, Tensor] = {}
         self._rotaries: dict[tuple[int, int], Rotary] = {}
 
     @property
@@ -51,7 +51,7 @@ class FusedLotus2(Lotus2, Runnable):
         return self.transformer.prompt.dtype
 
     @property
-    def products(self) -> str:
+    def linear_precision(self) -> str:
         return self.plan.precision
 
     def compiled_parts(self) -> Mapping[nn.Module, bool]:
@@ -62,7 +62,7 @@ class FusedLotus2(Lotus2, Runnable):
     def on_meta(self, tasks: Sequence[str]) -> FusedLotus2:
         return self.planned(replace(self.plan, precision="float32", tasks=tuple(tasks)))
 
-    def planned(self, plan: Plan) -> FusedLotus2:
+    def planned(self, plan: FusedPlan) -> FusedLotus2:
         """The same network by another plan, without memory for its weights."""
         settings = {name: value for name, value in self.settings.items() if name != "tasks"}
         with torch.device("meta"):
@@ -81,9 +81,9 @@ class FusedLotus2(Lotus2, Runnable):
     def has_sharpener(self, task: str) -> bool:
         return adapter_name(SHARPENER, task) in self.plan.changes
 
-    def cores(self, latent: Tensor, tasks: Sequence[str]) -> dict[str, Tensor]:
+    def predict(self, latent: Tensor, tasks: Sequence[str]) -> dict[str, Tensor]:
         if not self.batched or len(tasks) == 1:
-            return super().cores(latent, tasks)
+            return super().predict(latent, tasks)
         for task in tasks:
             self.require(CORE, task)
         names = tuple(adapter_name(CORE, task) for task in tasks)
@@ -97,24 +97,26 @@ class FusedLotus2(Lotus2, Runnable):
         height, width = latent.shape[2:]
         rotary = self._rotary(height // 2, width // 2)
 
-        def run(latent: Tensor, table: Tensor, *rotary: Tensor) -> Tensor:
-            patches = self.transformer(flux.pack(latent), table, rotary, adapters)
+        def run(latent: Tensor, modulation: Tensor, *rotary: Tensor) -> Tensor:
+            patches = self.transformer(flux.pack(latent), modulation, rotary, adapters)
             return flux.unpack(patches, height, width)
 
-        return self.launch(("transform", adapters), run, latent, self._table(timestep), *rotary)
+        return self.executor(("transform", adapters), run, latent, self._modulation(timestep), *rotary)
 
-    def _table(self, timestep: float | Tensor) -> Tensor:
+    def _modulation(self, timestep: float | Tensor) -> Tensor:
         """The modulation of a timestep, remembered if that is one number."""
         if isinstance(timestep, Tensor):
-            return self._new_table(timestep)
-        if timestep not in self._tables:
-            if len(self._tables) >= REMEMBERED:
-                self._tables.clear()
-            self._tables[timestep] = self._new_table(torch.tensor([timestep], device=self.transformer.prompt.device))
-        return self._tables[timestep]
+            return self._compute_modulation(timestep)
+        if timestep not in self._modulations:
+            if len(self._modulations) >= REMEMBERED:
+                self._modulations.clear()
+            self._modulations[timestep] = self._compute_modulation(
+                torch.tensor([timestep], device=self.transformer.prompt.device)
+            )
+        return self._modulations[timestep]
 
-    def _new_table(self, timesteps: Tensor) -> Tensor:
-        return self.transformer.table(round_timestep(timesteps, self.conditioning)).to(self.dtype)
+    def _compute_modulation(self, timesteps: Tensor) -> Tensor:
+        return self.transformer.modulation(rounded_timestep(timesteps, self.conditioning)).to(self.dtype)
 
     def _rotary(self, rows: int, columns: int) -> Rotary:
         if (rows, columns) not in self._rotaries:
@@ -125,6 +127,6 @@ class FusedLotus2(Lotus2, Runnable):
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
         """Moved or converted: what was computed from the weights before is not theirs any more."""
-        self._tables.clear()
+        self._modulations.clear()
         self._rotaries.clear()
         return super()._apply(*args, **kwargs)

@@ -13,7 +13,7 @@ from torch import Tensor
 from lotus2_ros.model.lotus2.base import CORE, SHARPENER, adapter_name
 from lotus2_ros.model.lotus2.bundle import FAMILY
 from lotus2_ros.model.lotus2.fused import FusedLotus2
-from lotus2_ros.model.lotus2.lora import Adapter, Plan, as_targets
+from lotus2_ros.model.lotus2.lora import FusedPlan, LoraSpec, as_targets
 from lotus2_ros.model.manifest import MANIFEST, METADATA, check_metadata, choose_tasks, naming
 from lotus2_ros.model.weights import CheckpointError, assign_weights, check_weights, read_weights
 
@@ -101,11 +101,11 @@ def load_fused_bundle(
 
 def _build(manifest: Mapping[str, Any], tasks: tuple[str, ...]) -> FusedLotus2:
     adapters = {
-        name: Adapter(adapter["rank"], adapter["scale"], as_targets(adapter["targets"]))
+        name: LoraSpec(adapter["rank"], adapter["scale"], as_targets(adapter["targets"]))
         for name, adapter in manifest["adapters"].items()
     }
     degrees, rank = manifest["timesteps"]
-    plan = Plan(tasks, manifest["base"], adapters, manifest["precision"], (degrees, rank))
+    plan = FusedPlan(tasks, manifest["base"], adapters, manifest["precision"], (degrees, rank))
     with torch.device("meta"):
         return FusedLotus2(
             manifest["components"],

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lotus2_ros.model.layers.adaln import AdaLN, Timesteps
 from lotus2_ros.model.lotus2.blocks import PLAIN, DoubleBlock, Head, LastBlock, Rotary, SingleBlock
 from lotus2_ros.model.lotus2.conditioning import position_ids
-from lotus2_ros.model.lotus2.lora import AdaptedLinear, Plan
+from lotus2_ros.model.lotus2.lora import FusedPlan, LoraLinear
 
 ROTARY_BASE = 10000
 
@@ -23,14 +23,14 @@ class FusedFlux(nn.Module):
 
     prompt: Tensor
 
-    def __init__(self, config: Mapping[str, Any], plan: Plan, prompt_tokens: int, highest_timestep: float) -> None:
+    def __init__(self, config: Mapping[str, Any], plan: FusedPlan, prompt_tokens: int, highest_timestep: float) -> None:
         super().__init__()
         head_size, channels = config["attention_head_dim"], config["in_channels"]
         width = config["num_attention_heads"] * head_size
         self.rotary_axes = tuple(config["axes_dims_rope"])
         self.register_buffer("prompt", torch.empty(1, prompt_tokens, width))
         self.timesteps = Timesteps(highest_timestep, *plan.timesteps)
-        self.embedder = AdaptedLinear(replace(plan, precision=PLAIN), ["x_embedder"], channels, [width])
+        self.embedder = LoraLinear(replace(plan, precision=PLAIN), ["x_embedder"], channels, [width])
         self.double_blocks = nn.ModuleList(
             DoubleBlock(plan, i, width, head_size, prompt_tokens) for i in range(config["num_layers"])
         )
@@ -43,7 +43,7 @@ class FusedFlux(nn.Module):
     def blocks(self) -> list[AdaLN]:
         return [*self.double_blocks, *self.single_blocks]
 
-    def table(self, timesteps: Tensor) -> Tensor:
+    def modulation(self, timesteps: Tensor) -> Tensor:
         """The modulation of all blocks at timesteps (B,) on the model's own scale: (B, n) float32."""
         weights = self.timesteps(timesteps)
         return torch.cat([weights @ block.modulation for block in (*self.blocks, self.head)], dim=1)
@@ -60,9 +60,9 @@ class FusedFlux(nn.Module):
         image = self.embedder(patches, adapters)
         return torch.cat((self.prompt.expand(len(image), -1, -1), image), dim=1)
 
-    def forward(self, patches: Tensor, table: Tensor, rotary: Rotary, adapters: tuple[str, ...]) -> Tensor:
+    def forward(self, patches: Tensor, modulation: Tensor, rotary: Rotary, adapters: tuple[str, ...]) -> Tensor:
         """patches (B, L, C) of the packed latent -> (B, L, C); the batch is split evenly among the adapters."""
-        sections = table.split([block.modulation.shape[1] for block in (*self.blocks, self.head)], dim=1)
+        sections = modulation.split([block.modulation.shape[1] for block in (*self.blocks, self.head)], dim=1)
         tokens = self.enter(patches, adapters)
         for block, section in zip(self.blocks, sections[:-1], strict=True):
             tokens = block(tokens, section, rotary, adapters)

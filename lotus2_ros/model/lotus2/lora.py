@@ -23,7 +23,7 @@ LOW_RANK_SHARE = 0.5
 
 
 @dataclass(frozen=True)
-class Adapter:
+class LoraSpec:
     """A LoRA: its rank, its scale alpha / rank, and the layers it adapts, as PEFT writes them."""
 
     rank: int
@@ -38,12 +38,12 @@ class Adapter:
 
 
 @dataclass(frozen=True)
-class Plan:
+class FusedPlan:
     """How the stages of all tasks share one base, and in which precision its layers are held."""
 
     tasks: tuple[str, ...]
     base: str  # the adapter whose LoRA, if it has one, is merged
-    adapters: Mapping[str, Adapter]
+    adapters: Mapping[str, LoraSpec]
     precision: str
     timesteps: tuple[int, int]  # polynomials of the timestep, vectors of the modulation's basis (`modulation.py`)
 
@@ -63,7 +63,7 @@ def as_targets(targets: str | Iterable[str]) -> str | tuple[str, ...]:
     return targets if isinstance(targets, str) else tuple(sorted(targets))
 
 
-class LowRank(nn.Module):
+class LoraDelta(nn.Module):
     """B A x for some of the outputs that a layer has, each with its own rank (0: none)."""
 
     def __init__(self, precision: str, in_features: int, outputs: Sequence[int], ranks: Sequence[int]) -> None:
@@ -86,14 +86,14 @@ class LowRank(nn.Module):
         return y
 
 
-class AdaptedLinear(nn.Module):
+class LoraLinear(nn.Module):
     """Linear layers that share their input, as one; and what each adapter changes on them.
 
     `sources`: the transformer's layers that it is made of. A batch is split evenly among `adapters`, names of changes;
     others stand for the base.
     """
 
-    def __init__(self, plan: Plan, sources: Sequence[str], in_features: int, outputs: Sequence[int]) -> None:
+    def __init__(self, plan: FusedPlan, sources: Sequence[str], in_features: int, outputs: Sequence[int]) -> None:
         super().__init__()
         self.sources, self.outputs, self.precision = tuple(sources), tuple(outputs), plan.precision
         self.base = make_linear(plan.precision, in_features, sum(outputs), bias=True)
@@ -104,14 +104,14 @@ class AdaptedLinear(nn.Module):
             if size > LOW_RANK_SHARE * in_features * sum(outputs):
                 self.changes[name] = make_linear(plan.precision, in_features, sum(outputs), bias=True)
             elif size:
-                self.changes[name] = LowRank(plan.precision, in_features, outputs, ranks)
+                self.changes[name] = LoraDelta(plan.precision, in_features, outputs, ranks)
 
     def forward(self, x: Tensor, adapters: tuple[str, ...]) -> Tensor:
         """x (B, L, in) -> (B, L, out)."""
         changes = [self._change(name) for name in adapters]
         if len(set(adapters)) == 1:
             return self._changed(x, changes[0])
-        if not all(change is None or isinstance(change, LowRank) for change in changes):
+        if not all(change is None or isinstance(change, LoraDelta) for change in changes):
             parts = zip(x.chunk(len(changes)), changes, strict=True)
             return torch.cat([self._changed(part, change) for part, change in parts])
         # All share the base's weights, so they are read once.
@@ -127,4 +127,4 @@ class AdaptedLinear(nn.Module):
     def _changed(self, x: Tensor, change: Any) -> Tensor:
         if change is None:
             return self.base(x)
-        return change.add_to(self.base(x), x) if isinstance(change, LowRank) else change(x)
+        return change.add_to(self.base(x), x) if isinstance(change, LoraDelta) else change(x)

@@ -125,7 +125,7 @@ def outputs(model: FusedLotus2, height: int, width: int) -> list[Tensor]:
     image = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(1)) * 2 - 1
     with torch.inference_mode():
         latent = model.encode(image.to(model.device))
-        cores = model.cores(latent, model.tasks)
+        cores = model.predict(latent, model.tasks)
         steps = [model.velocity(cores["depth"], "depth", sigma) for sigma in (1.0, 0.5)]
         results = [latent, *cores.values(), *steps, model.core(latent, "normals"), model.decode(cores["normals"])]
     return [result.float().cpu() for result in results]
@@ -136,7 +136,7 @@ def test_a_model_s_results_are_the_same_when_replayed():
     sizes = ((48, 64), (64, 64))
     expected = [outputs(model, *size) for size in sizes]
     record = Recorder()
-    model.launch = Graphs(record)
+    model.executor = Graphs(record)
     for _ in range(2):
         for size, wanted in zip(sizes, expected, strict=True):
             for result, plain in zip(outputs(model, *size), wanted, strict=True):
@@ -151,8 +151,8 @@ def test_a_gpu_s_results_are_the_same_when_replayed(precision):
     dtype = torch.float32 if precision == "float32" else torch.bfloat16
     model = make_fused(TINY, precision, torch.device("cuda"), dtype)
     expected = outputs(model, 96, 128)
-    model.launch = Graphs(CudaRecorder())
+    model.executor = Graphs(CudaRecorder())
     for _ in range(2):
         for result, plain in zip(outputs(model, 96, 128), expected, strict=True):
             assert (result - plain).norm() <= 1e-2 * plain.norm()
-    assert len(model.launch) == 5
+    assert len(model.executor) == 5

@@ -14,8 +14,8 @@ from lotus2_ros.model.engine.runtime import (
     choose_resolution,
     compile_model,
     compile_problem,
+    matmul_rate,
     optimize,
-    product_rate,
 )
 from lotus2_ros.model.layers.linear import FloatLinear
 from lotus2_ros.model.lotus2.fused import FusedLotus2
@@ -32,7 +32,7 @@ def outputs(model: FusedLotus2) -> list[Tensor]:
     image = torch.rand(1, 3, 96, 128, generator=torch.Generator().manual_seed(1)) * 2 - 1
     with torch.inference_mode():
         latent = model.encode(image.to(model.device))
-        cores = model.cores(latent, model.tasks)
+        cores = model.predict(latent, model.tasks)
         results = [latent, *cores.values(), model.velocity(latent, "depth", 0.5), model.decode(cores["depth"])]
     return [result.float().cpu() for result in results]
 
@@ -59,7 +59,7 @@ def test_optimised_for_the_cpu_the_results_stay():
 def test_products_in_bfloat16_change_little():
     model = make_model()
     expected = outputs(model)
-    optimize(model, compile=False, graphs=False, products=torch.bfloat16)
+    optimize(model, compile=False, graphs=False, matmul_dtype=torch.bfloat16)
     results = outputs(model)
     assert_equal(results, expected, 2e-2)
     if torch.backends.mkldnn.is_available():
@@ -147,7 +147,7 @@ def test_on_a_cpu_the_model_s_own():
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float8", "int8", "nf4"])
 def test_rate_of_products_is_measured_in_each_precision(precision):
     dtype = torch.float32 if precision == "float32" else torch.bfloat16
-    assert product_rate(CPU, precision, dtype, size=64, runs=1) > 0
+    assert matmul_rate(CPU, precision, dtype, size=64, runs=1) > 0
 
 
 # On a GPU

@@ -11,7 +11,7 @@ from lotus2_ros.data.sample import Sample
 from lotus2_ros.evaluation.measure import measure
 from lotus2_ros.evaluation.summary import flat
 from lotus2_ros.inference.estimator import Estimator
-from lotus2_ros.model.layers.precision import resolve_products
+from lotus2_ros.model.layers.precision import resolve_matmul_dtype
 from lotus2_ros.model.load import BUNDLED
 from lotus2_ros.model.lotus2.bundle import load_bundle
 from lotus2_ros.model.lotus2.fuse import fuse
@@ -32,12 +32,12 @@ CPU = torch.device("cpu")
 )
 def test_a_cpu_multiplies_in_bfloat16_if_it_can_and_nothing_else_is_asked_for(monkeypatch, has, asked, expected):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has, raising=False)
-    assert resolve_products(asked) is expected
+    assert resolve_matmul_dtype(asked) is expected
 
 
 def test_a_torch_that_does_not_say_what_a_cpu_can_multiplies_in_float32(monkeypatch):
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    assert resolve_products("auto") is torch.float32
+    assert resolve_matmul_dtype("auto") is torch.float32
 
 
 def scores(precision: str) -> dict[str, torch.Tensor]:

@@ -12,7 +12,7 @@ from lotus2_ros.model.layers.linear import make_linear
 from lotus2_ros.model.layers.quantization import (
     NF4_LEVELS,
     dequantize_nf4,
-    has_product,
+    has_quantized_matmul,
     multiply_quantized,
     nf4_table,
     quantize_nf4,
@@ -69,13 +69,13 @@ def test_the_processors_own_product_equals_that_of_the_rounded_values(dtype: tor
 
 
 def test_without_a_product_of_its_own_int8_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not has_product(torch.int8, torch.device("cpu")):
+    if not has_quantized_matmul(torch.int8, torch.device("cpu")):
         pytest.skip("this processor has no exact int8 product")
     codes, scale = quantize_rows(normal(19, 40), torch.int8)
     weight, weight_scale = quantize_rows(normal(24, 40, seed=1), torch.int8)
     operands = codes, scale, weight, weight_scale[:, 0], normal(24, seed=2)
     expected = multiply_quantized(*operands, torch.float32)
-    monkeypatch.setattr("lotus2_ros.model.layers.quantization.has_product", lambda *_: False)
+    monkeypatch.setattr("lotus2_ros.model.layers.quantization.has_quantized_matmul", lambda *_: False)
     assert torch.allclose(multiply_quantized(*operands, torch.float32), expected, rtol=1e-5, atol=1e-5)
     assert torch.allclose(multiply_quantized(*operands, torch.bfloat16).float(), expected, rtol=0.02, atol=0.1)
 
@@ -87,7 +87,7 @@ def test_a_gpus_products_get_the_shapes_they_take(
     monkeypatch: pytest.MonkeyPatch, precision: str, sizes: tuple[int, int], dtype: torch.dtype
 ) -> None:
     # No GPU and no numbers: torch's own checks of shapes, strides and dtypes.
-    monkeypatch.setattr("lotus2_ros.model.layers.quantization.has_product", lambda *_: True)
+    monkeypatch.setattr("lotus2_ros.model.layers.quantization.has_quantized_matmul", lambda *_: True)
     with FakeTensorMode(), torch.device("cuda"):
         layer = make_linear(precision, *sizes, bias=True)
         for rows in (0, 1, 16, 302):

@@ -57,8 +57,8 @@ def test_a_bundle_answers_as_the_folders_it_was_made_of(two_tasks, pipeline):
     model, released = load(two_tasks), load(pipeline)
     assert model.tasks == ("depth", "normals") and released.tasks == ("depth",)
     latent = released.encode(torch.rand(1, 3, 48, 64) * 2 - 1)
-    found = model.cores(latent, model.tasks)
-    torch.testing.assert_close(found["depth"], released.cores(latent, ("depth",))["depth"])
+    found = model.predict(latent, model.tasks)
+    torch.testing.assert_close(found["depth"], released.predict(latent, ("depth",))["depth"])
     torch.testing.assert_close(found["normals"], found["depth"] + 0.1)
     assert load(two_tasks, tasks=("normals",)).tasks == ("normals",)
     assert "text_encoder" not in " ".join(file.name for file in two_tasks.iterdir())
@@ -67,15 +67,15 @@ def test_a_bundle_answers_as_the_folders_it_was_made_of(two_tasks, pipeline):
 def test_samples_are_the_same_however_many_and_whenever(pipeline, family):
     latent = torch.rand(1, 4, 6, 8)
     three, four = (load(pipeline, samples=samples, seed=5) for samples in (3, 4))
-    found, more = (model.cores(latent, ("depth",))["depth"] for model in (three, four))
+    found, more = (model.predict(latent, ("depth",))["depth"] for model in (three, four))
     if family == "lotus-d":
         assert len(found) == len(more) == 1 and torch.equal(found, more)
         return
     assert len(found) == 3 and len(more) == 4
     torch.testing.assert_close(found, more[:3], atol=1e-5, rtol=0)
     assert (found[0] - found[1]).abs().max() > 1e-3
-    assert torch.equal(found, three.cores(latent, ("depth",))["depth"])
-    other = load(pipeline, samples=3, seed=6).cores(latent, ("depth",))["depth"]
+    assert torch.equal(found, three.predict(latent, ("depth",))["depth"])
+    other = load(pipeline, samples=3, seed=6).predict(latent, ("depth",))["depth"]
     assert not torch.allclose(other, found, atol=1e-3)
 
 
@@ -105,7 +105,7 @@ def test_there_is_no_sharpener(pipeline):
     with pytest.raises(ValueError, match=r"lotus-[dg] has no detail sharpener for depth"):
         model.sharpen(torch.zeros(1, 4, 6, 8), "depth")
     with pytest.raises(ValueError, match="has no task 'normals'; it has depth"):
-        model.cores(torch.zeros(1, 4, 6, 8), ("normals",))
+        model.predict(torch.zeros(1, 4, 6, 8), ("normals",))
 
 
 def test_the_cost_is_counted_without_running_it(pipeline, family):

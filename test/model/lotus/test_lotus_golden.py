@@ -55,7 +55,7 @@ def test_a_frame_from_the_same_posterior_sample_and_noise_is_that_of_the_referen
     assert error(latent, tensors["unet_in"][:, :4]) < TOLERANCE
     if model.generative:
         assert error(model.noise(latent), tensors["unet_in"][:, 4:]) < TOLERANCE
-    annotation = model.cores(latent, ("depth",))["depth"]
+    annotation = model.predict(latent, ("depth",))["depth"]
     assert error(annotation, tensors["unet_out"]) < TOLERANCE
     config = Config().updated({"model.process_resolution": resolution, "model.posterior": "sample", "model.seed": 7})
     geometry = Estimator(model, config).predict(tensors["image_u8"])

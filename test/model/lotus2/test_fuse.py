@@ -9,7 +9,7 @@ from torch import Tensor
 from lotus2_ros.model.lotus2.base import CORE, SHARPENER
 from lotus2_ros.model.lotus2.fuse import Fusion, fuse
 from lotus2_ros.model.lotus2.fused import FusedLotus2
-from lotus2_ros.model.lotus2.lora import AdaptedLinear, LowRank
+from lotus2_ros.model.lotus2.lora import LoraDelta, LoraLinear
 from lotus2_ros.model.lotus2.source import Source
 from lotus2_ros.model.lotus2.trainable import TrainableLotus2
 from lotus2_ros.model.weights import CheckpointError
@@ -49,7 +49,7 @@ def randomize(model: TrainableLotus2) -> TrainableLotus2:
 
 
 def test_low_rank_changes(small: TrainableLotus2, latent: Tensor) -> None:
-    assert any(isinstance(module, LowRank) for module in fused(small).modules())
+    assert any(isinstance(module, LoraDelta) for module in fused(small).modules())
     assert_same(small, latent)
 
 
@@ -73,10 +73,8 @@ def test_a_task_without_an_adapter_is_the_base_without_the_first_ones(bare: Trai
 def test_large_changes_are_whole_weights(bare: TrainableLotus2, latent: Tensor) -> None:
     bare.add_adapter(CORE, "normals", 64, targets=["to_q", "proj_mlp", "proj_out", "x_embedder"])
     ours = fused(randomize(bare))
-    changes = [
-        m.changes["core_predictor_normals"] for m in ours.modules() if isinstance(m, AdaptedLinear) and m.changes
-    ]
-    assert changes and not any(isinstance(change, LowRank) for change in changes)
+    changes = [m.changes["core_predictor_normals"] for m in ours.modules() if isinstance(m, LoraLinear) and m.changes]
+    assert changes and not any(isinstance(change, LoraDelta) for change in changes)
     assert_same(bare, latent)
 
 
@@ -85,22 +83,22 @@ def test_both_forms_of_change_in_one_batch(bare: TrainableLotus2, latent: Tensor
     bare.add_adapter(CORE, "normals", 10)
     ours = fused(randomize(bare))
     kinds = {
-        type(m.changes["core_predictor_normals"]) for m in ours.modules() if isinstance(m, AdaptedLinear) and m.changes
+        type(m.changes["core_predictor_normals"]) for m in ours.modules() if isinstance(m, LoraLinear) and m.changes
     }
     assert len(kinds) == 2
     ours.batched = True
     with torch.inference_mode():
         for tasks in (("depth", "normals"), ("normals", "depth")):
-            for task, result in ours.cores(latent, tasks).items():
+            for task, result in ours.predict(latent, tasks).items():
                 assert error(result, bare.core(latent, task)) <= EXACT
 
 
 @torch.inference_mode()
 def test_a_batch_of_tasks_is_each_task(small: TrainableLotus2, latent: Tensor) -> None:
     ours = fused(small)
-    one_by_one = ours.cores(latent, small.tasks)
+    one_by_one = ours.predict(latent, small.tasks)
     ours.batched = True
-    batch = ours.cores(latent, small.tasks)
+    batch = ours.predict(latent, small.tasks)
     assert list(batch) == list(small.tasks)
     assert all(torch.allclose(batch[task], one_by_one[task], atol=1e-5) for task in small.tasks)
 
