@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,11 +13,15 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from safetensors.torch import load_file, save_file
+
+from lotus2_ros.demo.deadlines import allowed
 
 if TYPE_CHECKING:
     from lotus2_ros.model.lotus2.trainable import TrainableLotus2
 
 ROOT = Path(__file__).parents[1]
+LARGER_SET = Path(os.environ.get("LOTUS2_SHARED", ROOT.parent / "shared"))
 
 # Three levels: a factor of 4 and a multiple of 8, where the released model has 8 and 16.
 VAE = {
@@ -48,6 +53,23 @@ settings.register_profile("deterministic", derandomize=True, deadline=None, max_
 settings.load_profile("deterministic")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without the larger set, test/data has one case of each kind and there are no others."""
+    if not LARGER_SET.is_dir():
+        more = [item for item in items if item.get_closest_marker("larger_set")]
+        config.hook.pytest_deselected(items=more)
+        items[:] = [item for item in items if item not in more]
+
+
+@pytest.hookimpl(tryfirst=True, hookwrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """A test's limit, of pyproject.toml or of its own mark, is that of a quiet machine."""
+    own = item.get_closest_marker("timeout")
+    seconds = own.args[0] if own else float(item.config.getini("timeout"))
+    item.add_marker(pytest.mark.timeout(allowed(seconds)), append=False)
+    yield
+
+
 @pytest.fixture(scope="session")
 def domains() -> Iterator[int]:
     """DDS domains, of which no other worker of the same run uses any."""
@@ -66,12 +88,34 @@ def domain_of_programs(domains) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def shared() -> Path:
-    """Recorded data and reference outputs that are not part of the project; beside it, or at LOTUS2_SHARED."""
-    folder = Path(os.environ.get("LOTUS2_SHARED", ROOT.parent / "shared"))
-    if not folder.is_dir():
-        pytest.skip(f"no shared test data at {folder} (LOTUS2_SHARED names another place)")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``golden/`` and ``data/``: outputs of the public implementations and recorded frames, see test/data/README.md.
+
+    The larger set is beside the project or at LOTUS2_SHARED; without it this is what test/data holds.
+    """
+    if LARGER_SET.is_dir():
+        return LARGER_SET
+    folder = tmp_path_factory.mktemp("shared")
+    unpack_golden(ROOT / "test" / "data" / "golden", folder / "golden")
+    (folder / "data").symlink_to(ROOT / "test" / "data" / "frames")
     return folder
+
+
+def unpack_golden(source: Path, target: Path) -> None:
+    """Links to the files of test/data/golden, and LoRA pairs A, B of the released rank in place of their products."""
+    shutil.copytree(source, target, copy_function=os.symlink)
+    for packed in target.glob("tiny-flux/lotus-2_[cd]*.safetensors"):  # core predictors and detail sharpeners
+        rank, products = 256 if "normal" in packed.name else 128, load_file(packed)
+        pairs = {}
+        for key, product in products.items():
+            height, width = product.shape
+            size = min(height, width)
+            a, b = torch.zeros(rank, width), torch.zeros(height, rank)
+            a[:size] = torch.eye(size) if width == size else product
+            b[:, :size] = product if width == size else torch.eye(size)
+            pairs |= {key.replace("product", "A"): a, key.replace("product", "B"): b}
+        packed.unlink()
+        save_file(pairs, packed)
 
 
 @pytest.fixture

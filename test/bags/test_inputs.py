@@ -35,6 +35,7 @@ def test_bad_inputs_are_one_clear_line(recorder, tmp_path):
 def test_all_recorded_camera_data(shared):
     """The real recordings: each gives an image with a calibration of its size, the RGB-D frames also a depth."""
     data = shared / "data"
+    assert (data / "indoor_tum_rgbd_open3d").is_dir()
     inputs = [*data.glob("bag_ros1*/*.bag"), *(d for d in data.iterdir() if d.is_dir() and "ros1" not in d.name)]
     for path in inputs:
         frames = list(open_recording([path]).frames())

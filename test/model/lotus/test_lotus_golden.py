@@ -16,14 +16,24 @@ from lotus2_ros.model.lotus.released import open_pipelines
 TOLERANCE = 1e-5
 
 
-@pytest.fixture(params=["lotus-d_64x96_res0", "lotus-d_120x160_res96", "lotus-g_64x96_res0", "lotus-g_120x160_res96"])
+MORE = pytest.mark.larger_set
+
+
+@pytest.fixture(
+    params=[
+        "lotus-d_120x160_res96",
+        "lotus-g_120x160_res96",
+        pytest.param("lotus-d_64x96_res0", marks=MORE),
+        pytest.param("lotus-g_64x96_res0", marks=MORE),
+    ]
+)
 def golden(request, shared):
     """The recorded tensors of one image, and the model."""
     family, _, resolution = request.param.split("_")
     folder = shared / "golden" / f"tiny-{family}"
     model, state = open_pipelines({"depth": folder}, predicts="disparity", seed=3, samples=1)
     bundle.ready(model, state, torch.device("cpu"), torch.float32)
-    tensors = load_file(shared / "golden" / "reference-lotus1" / f"{request.param}.safetensors")
+    tensors = load_file(shared / f"golden/reference-lotus1/{request.param}.safetensors")
     longer = max(tensors["image_u8"].shape[:2])
     return model, tensors, int(resolution.removeprefix("res")) or longer
 
