@@ -24,7 +24,8 @@ from std_msgs.msg import Header
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.cloud import organized_cloud
 from lotus2_ros.model.engine.device import keep_freed_memory
-from lotus2_ros.ros.messages import image_to_tensor, tensor_to_cloud, tensor_to_image
+from lotus2_ros.ros.clouds import tensor_to_cloud
+from lotus2_ros.ros.messages import image_to_tensor, tensor_to_image
 
 WIDTH, HEIGHT = 640, 480
 WARM_UP, RUNS = 5, 50

@@ -18,6 +18,7 @@ __all__ = ["NONE", "Config", "ConfigError", "aliases", "check", "walk"]
 log = logging.getLogger(__name__)
 
 TASKS = ("auto", "depth", "normals")
+COMPRESSED_FORMATS = ("jpeg", "png", "webp", "bmp")  # of compressed images
 
 
 @dataclass(frozen=True)
@@ -86,13 +87,30 @@ class InputConfig:
     )
     fov: float = parameter(
         0.0,
-        "Horizontal field of view in degrees assumed while no camera_info is there; 0: wait for camera_info",
+        "Horizontal field of view in degrees for a camera without camera_info, or whose camera_info is uncalibrated; "
+        "0: such images are rejected",
         low=0.0,
         high=170.0,
     )
+    compressed_formats: tuple[str, ...] = parameter(
+        ("jpeg", "png"), "Formats that are decoded on `image/compressed`", choices=COMPRESSED_FORMATS, live=True
+    )  # fmt: skip
+    max_megapixels: float = parameter(
+        100.0,
+        "Compressed images of more pixels are rejected before they are decoded; a few bytes can announce gigabytes",
+        low=0.001,
+        high=1000.0,
+        live=True,
+    )
+    reference_transport: str = parameter(
+        "raw",
+        "raw: sensor_msgs/Image on `reference/depth`; compressedDepth, or compressed with 16-bit png: CompressedImage "
+        "on `reference/depth/<transport>`",
+        choices=("raw", "compressed", "compressedDepth"),
+    )
     sync_slop: float = parameter(
         0.0,
-        "Largest difference between the stamps of an image and its camera_info, seconds",
+        "Largest difference between the stamps of an image and its camera_info, seconds; 0: they are equal",
         low=0.0,
         high=10.0,
         live=True,

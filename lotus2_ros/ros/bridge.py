@@ -1,7 +1,7 @@
-"""``CvBridge`` and ``create_cloud``: the distribution's own where it has them, or the same by OpenCV and NumPy.
+"""``CvBridge`` and ``create_cloud``: the distribution's own where it has them, else the same with OpenCV and NumPy.
 
-ROS 2 from wheels has neither cv_bridge nor sensor_msgs_py, and cv_bridge's compiled part does not load beside
-NumPy 2 in some distributions.
+ROS 2 from wheels has neither cv_bridge nor sensor_msgs_py, and in some distributions cv_bridge does not load beside
+NumPy 2.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from sensor_msgs.msg import CompressedImage, Image, PointCloud2, PointField
+from sensor_msgs.msg import Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
 # Encoding: (NumPy dtype, channels, OpenCV's conversion to RGB, None if it is RGB).
@@ -56,13 +56,6 @@ class _CvBridge:
             pixels = cv2.convertScaleAbs(pixels, alpha=255 / 65535)
         return pixels if to_rgb is None else cv2.cvtColor(pixels, to_rgb)
 
-    def compressed_imgmsg_to_cv2(self, cmprs_img_msg: CompressedImage, desired_encoding: str = "rgb8") -> np.ndarray:
-        """The decoded picture, (H, W, 3) in ``rgb8``. Raises cv2.error or ValueError if it does not decode."""
-        pixels = cv2.imdecode(np.frombuffer(cmprs_img_msg.data, np.uint8), cv2.IMREAD_COLOR)
-        if pixels is None:
-            raise ValueError("it does not decode")
-        return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-
     def cv2_to_imgmsg(self, cvim: np.ndarray, encoding: str = "passthrough", header: Header | None = None) -> Image:
         """An Image message of a contiguous (H, W) or (H, W, C) array."""
         message = Image(height=cvim.shape[0], width=cvim.shape[1], encoding=encoding, step=cvim.nbytes // cvim.shape[0])
@@ -86,7 +79,7 @@ def _create_cloud(
 
 
 def _bytes_of(values: np.ndarray) -> array:
-    # An array.array is the one type that a message takes without a check of every element.
+    # A message checks every element of a list, but none of an array.array.
     data = array("B")
     data.frombytes(values.data.cast("B"))
     return data

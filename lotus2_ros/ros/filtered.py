@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lotus2_ros.config import CloudConfig
 from lotus2_ros.ros.cloud_filter import CloudFilterProcess, MissingError
-from lotus2_ros.ros.messages import tensor_to_cloud
+from lotus2_ros.ros.clouds import tensor_to_cloud
 from lotus2_ros.ros.threads import LatestQueue
 
 

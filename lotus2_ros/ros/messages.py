@@ -1,4 +1,4 @@
-"""Messages to tensors and back. What can be wrong with a message is said here, as one :class:`MessageError`."""
+"""Images and calibrations as messages: to tensors and back. A message that cannot be used is one MessageError."""
 
 from __future__ import annotations
 
@@ -8,33 +8,36 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import torch
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 from torch import Tensor
 
+from lotus2_ros.config import InputConfig
 from lotus2_ros.geometry.calibration import Calibration, SizeError
 from lotus2_ros.geometry.camera import Camera, CameraError
 from lotus2_ros.geometry.depth import valid_depth
 from lotus2_ros.geometry.lens import LensError
-from lotus2_ros.ros.bridge import ENCODINGS, CvBridge, create_cloud
+from lotus2_ros.inference.decoding import DecodeError, decode_color, decode_depth
+from lotus2_ros.ros.bridge import ENCODINGS, CvBridge
 
 # sensor_msgs has two names for each of these; older distributions only know the second.
 ALIASES = {"uyvy": "yuv422", "yuyv": "yuv422_yuy2"}
 COLOR_ENCODINGS = sorted([name for name in ENCODINGS if not name[0].isdigit()] + list(ALIASES) + ["nv12"])
 DEPTH_ENCODINGS = ("16UC1", "32FC1")
-MILLIMETRES = 1e-3
-# rgb: the three bytes in one float32, as all of ROS packs them.
-CLOUD_FIELDS = ("x", "y", "z", "rgb", "normal_x", "normal_y", "normal_z")
-POINT_FIELDS = CLOUD_FIELDS[:3]
+MILLIMETERS = 1e-3
+SATURATED = 65535  # in 16UC1: drivers send it, like 0, where they measured nothing
+LONGEST_TEXT = 400  # characters of an error; a message's strings may have any length
+INPUT = InputConfig()
 
 _bridge = CvBridge()
 
 
 class MessageError(ValueError):
-    """A message that cannot be used. ``reason`` is the short name under which it is counted."""
+    """A message that cannot be used, in one line. ``reason`` is the short name under which it is counted."""
 
     def __init__(self, reason: str, text: str) -> None:
-        super().__init__(text)
+        line = " ".join(text.split())
+        super().__init__(line if len(line) <= LONGEST_TEXT else f"{line[:LONGEST_TEXT]} ...")
         self.reason = reason
 
 
@@ -42,31 +45,49 @@ def stamp_seconds(header: Header) -> float:
     return header.stamp.sec + header.stamp.nanosec * 1e-9
 
 
-def image_to_tensor(message: Image | CompressedImage) -> Tensor:
+def stamp_nanoseconds(header: Header) -> int:
+    """Exact, unlike seconds in a float."""
+    return header.stamp.sec * 10**9 + header.stamp.nanosec
+
+
+def image_to_tensor(message: Image | CompressedImage, config: InputConfig = INPUT) -> Tensor:
     """An image of any known encoding, row step and byte order as (H, W, 3) uint8 RGB on the CPU.
 
-    mono16 is scaled from 0..65535 to 0..255. The tensor may share the message's memory. Raises MessageError.
+    mono16 is scaled from 0..65535 to 0..255. Of a compressed image ``config`` limits the formats and the size. The
+    tensor may share the message's memory. Raises MessageError.
     """
     if isinstance(message, CompressedImage):
-        return torch.from_numpy(_decompressed(message))
+        try:
+            pixels = decode_color(message.format, bytes(message.data), config.compressed_formats, config.max_megapixels)
+        except DecodeError as error:
+            raise MessageError(f"image_{error.reason}", f"compressed image: {error}") from None
+        return torch.from_numpy(pixels)
     if message.encoding == "nv12":
         return torch.from_numpy(_nv12(message))
     message = _plain(message, COLOR_ENCODINGS)
     return torch.from_numpy(_bridge.imgmsg_to_cv2(message, "rgb8"))
 
 
-def depth_to_tensor(message: Image) -> Tensor:
-    """A depth image (32FC1 metres or 16UC1 millimetres, 0 invalid; REP-118) as (H, W) float32 metres, NaN invalid.
+def depth_to_tensor(message: Image | CompressedImage, config: InputConfig = INPUT) -> Tensor:
+    """A depth image as (H, W) float32 meters, NaN where nothing was measured.
 
-    Raises MessageError, also when not one pixel is valid.
+    32FC1 is meters, 16UC1 millimeters with 0 and 65535 for no measurement (REP-118). A CompressedImage is
+    ``compressedDepth`` or a 16-bit png. Raises MessageError, also when not one pixel is valid.
     """
-    message = _plain(message, DEPTH_ENCODINGS)
-    depth = torch.from_numpy(_bridge.imgmsg_to_cv2(message, "passthrough").astype(np.float32))
-    if message.encoding == "16UC1":
-        depth *= MILLIMETRES
+    if isinstance(message, CompressedImage):
+        try:
+            values = decode_depth(message.format, bytes(message.data), config.max_megapixels)
+        except DecodeError as error:
+            raise MessageError(f"image_{error.reason}", f"compressed depth: {error}") from None
+    else:
+        values = _bridge.imgmsg_to_cv2(_plain(message, DEPTH_ENCODINGS), "passthrough")
+    depth = torch.from_numpy(values.astype(np.float32))
+    if values.dtype == np.uint16:
+        depth = torch.where(depth < SATURATED, depth * MILLIMETERS, torch.nan)
     valid = valid_depth(depth)
     if not bool(valid.any()):
-        raise MessageError("empty", "expected a reference with some valid depth, got only NaN, Inf or 0")
+        nothing = "0 or 65535" if values.dtype == np.uint16 else "NaN, Inf or 0"
+        raise MessageError("empty", f"expected a reference with some valid depth, got only {nothing}")
     return torch.where(valid, depth, torch.nan)
 
 
@@ -81,50 +102,20 @@ def calibration_from_info(info: CameraInfo) -> Calibration:
 def camera_from_info(
     info: CameraInfo, height: int, width: int, device: torch.device | str, *, rectified: bool
 ) -> Camera:
-    """The camera of an image of ``height`` x ``width``, which is rectified or as the lens draws it.
+    """The camera of an image of ``height`` x ``width``, rectified or as the lens distorts it.
 
-    Raises MessageError when the two do not fit, the camera is not calibrated, or its distortion model is not known.
+    Raises MessageError when the sizes differ, the camera is not calibrated or its distortion model is unknown.
     """
+    calibration = calibration_from_info(info)
+    if not calibration.is_calibrated(rectified=rectified):
+        advice = "calibrate it (ros2 run camera_calibration cameracalibrator) or set input.fov"
+        raise MessageError("camera_info_uncalibrated", f"camera_info: the camera is uncalibrated, K[0] is 0: {advice}")
     try:
-        camera = calibration_from_info(info).camera(width, height, rectified=rectified)
+        camera = calibration.camera(width, height, rectified=rectified)
     except (CameraError, LensError) as error:
         reason = {SizeError: "size", LensError: "distortion"}.get(type(error), "uncalibrated")
         raise MessageError(f"camera_info_{reason}", f"camera_info: {error}") from None
     return replace(camera, K=camera.K.to(device))
-
-
-def points_to_tensor(message: PointCloud2) -> Tensor:
-    """The points of a cloud of any layout and byte order as (N, 3) float32 in its frame, without those that are NaN.
-
-    x, y and z are FLOAT32 or FLOAT64. Raises MessageError, also when not one point is left.
-    """
-    found = {field.name: field for field in message.fields if field.name in POINT_FIELDS}
-    kinds = {PointField.FLOAT32: "f4", PointField.FLOAT64: "f8"}
-    if len(found) < 3 or any(field.datatype not in kinds for field in found.values()):
-        got = ", ".join(f"{field.name} of datatype {field.datatype}" for field in message.fields) or "none"
-        raise MessageError("fields", f"expected fields x, y and z of FLOAT32 or FLOAT64, got {got}")
-    order = ">" if message.is_bigendian else "<"
-    kind = np.dtype(
-        {
-            "names": list(found),
-            "formats": [order + kinds[field.datatype] for field in found.values()],
-            "offsets": [field.offset for field in found.values()],
-        }
-    )
-    row, rows = message.point_step * message.width, message.height
-    if message.point_step < kind.itemsize or message.row_step < row or len(message.data) < message.row_step * rows:
-        raise MessageError(
-            "data",
-            f"expected {rows} rows of {message.width} points of at least {kind.itemsize} bytes, got point_step "
-            f"{message.point_step}, row_step {message.row_step} and {len(message.data)} bytes",
-        )
-    steps = (message.row_step, message.point_step)
-    cloud = np.ndarray((rows, message.width), kind, message.data, strides=steps)
-    points = np.stack([cloud[name].astype(np.float32).reshape(-1) for name in POINT_FIELDS], axis=-1)
-    points = points[np.isfinite(points).all(axis=-1)]
-    if not len(points):
-        raise MessageError("empty", f"expected a cloud with some points, got {rows * message.width}, all NaN or Inf")
-    return torch.from_numpy(points)
 
 
 def tensor_to_image(pixels: Tensor, encoding: str, header: Header) -> Image:
@@ -132,20 +123,8 @@ def tensor_to_image(pixels: Tensor, encoding: str, header: Header) -> Image:
     return _bridge.cv2_to_imgmsg(pixels.contiguous().cpu().numpy(), encoding, header)
 
 
-def tensor_to_cloud(packed: Tensor, header: Header) -> PointCloud2:
-    """A cloud of rows (H, W, 4 or 7) float32 of CLOUD_FIELDS, as organized_cloud makes them."""
-    height, width, columns = packed.shape
-    names = CLOUD_FIELDS[:columns]
-    fields = [PointField(name=n, offset=4 * i, datatype=PointField.FLOAT32, count=1) for i, n in enumerate(names)]
-    flat = packed.cpu().numpy().reshape(-1).view([(name, "f4") for name in names])
-    message = create_cloud(header, fields, flat)
-    # Organized by hand: create_cloud reads the shape of a two-dimensional array as (width, height).
-    message.height, message.width, message.row_step = height, width, message.point_step * width
-    return message
-
-
 def _plain(message: Image, encodings: list[str] | tuple[str, ...]) -> Image:
-    """The message, checked; copied without padding and in native byte order if it was not so."""
+    """The message, checked; a copy without padding and in native byte order if it was not so."""
     encoding = ALIASES.get(message.encoding, message.encoding)
     if message.encoding not in encodings:
         raise MessageError("encoding", f"expected an encoding of {', '.join(encodings)}, got {message.encoding!r}")
@@ -164,8 +143,9 @@ def _plain(message: Image, encodings: list[str] | tuple[str, ...]) -> Image:
 
 
 def _check_size(message: Image, row: int, rows: int) -> None:
+    """Raise MessageError unless ``rows`` rows of at least ``row`` bytes are there."""
     if message.width == 0 or message.height == 0:
-        raise MessageError("image_size", f"expected an image of some size, got {message.width}x{message.height}")
+        raise MessageError("image_size", f"expected an image of positive size, got {message.width}x{message.height}")
     if message.step < row:
         raise MessageError("image_step", f"expected a step of at least {row} bytes, got {message.step}")
     if len(message.data) < message.step * rows:
@@ -176,19 +156,10 @@ def _check_size(message: Image, row: int, rows: int) -> None:
 
 
 def _nv12(message: Image) -> np.ndarray:
-    """NV12: height rows of luma, then half as many of interleaved chroma; unknown to cv_bridge."""
+    """NV12: the rows of luma, then half as many of interleaved chroma. cv_bridge does not know it."""
     if message.width % 2 or message.height % 2:
         raise MessageError("image_size", f"expected even sides for nv12, got {message.width}x{message.height}")
     rows = message.height * 3 // 2
     _check_size(message, message.width, rows)
     planes = np.frombuffer(message.data, np.uint8)[: rows * message.step].reshape(rows, message.step)
     return cv2.cvtColor(np.ascontiguousarray(planes[:, : message.width]), cv2.COLOR_YUV2RGB_NV12)
-
-
-def _decompressed(message: CompressedImage) -> np.ndarray:
-    if not len(message.data):
-        raise MessageError("image_data", f"expected a compressed image ({message.format!r}), got no data")
-    try:
-        return _bridge.compressed_imgmsg_to_cv2(message, "rgb8")
-    except Exception as error:  # cv_bridge and OpenCV raise different classes for a picture that does not decode
-        raise MessageError("image_data", f"{message.format!r} image of {len(message.data)} bytes: {error}") from None

@@ -152,7 +152,7 @@ class Pipeline:
         started = time.perf_counter()
         stamp = stamp_seconds(frame.image.header)
         try:
-            image = image_to_tensor(frame.image)
+            image = image_to_tensor(frame.image, config.input)
             height, width = image.shape[:2]
             camera = self._camera_of(frame, height, width)
             if self._estimator.is_new(height, width):
@@ -199,6 +199,8 @@ class Pipeline:
                 camera = Camera(width, height, assumed.K.to(self._estimator.device))
             else:
                 camera = camera_from_info(info, height, width, self._estimator.device, rectified=self._rectified)
+                if doubt := calibration_from_info(info).doubt(rectified=self._rectified):
+                    self._node.get_logger().warning(f"camera_info: {doubt}", once=True)
             self._camera = key, camera
         return self._camera[1]
 

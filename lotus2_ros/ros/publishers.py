@@ -23,7 +23,8 @@ from lotus2_ros.geometry.cloud import organized_cloud
 from lotus2_ros.geometry.normals import normals_to_color
 from lotus2_ros.inference.geometry import Geometry
 from lotus2_ros.msg import FrameReport
-from lotus2_ros.ros.messages import tensor_to_cloud, tensor_to_image
+from lotus2_ros.ros.clouds import tensor_to_cloud
+from lotus2_ros.ros.messages import tensor_to_image
 
 
 class Topic(NamedTuple):

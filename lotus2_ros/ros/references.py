@@ -18,8 +18,9 @@ from torch import Tensor
 from lotus2_ros.config import Config, ScaleConfig
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.projection import sparse_depth
+from lotus2_ros.ros.clouds import points_to_tensor
 from lotus2_ros.ros.diagnostics import Diagnostics
-from lotus2_ros.ros.messages import MessageError, depth_to_tensor, points_to_tensor, stamp_seconds
+from lotus2_ros.ros.messages import MessageError, depth_to_tensor, stamp_seconds
 from lotus2_ros.ros.transforms import BY_TF, Transforms
 from lotus2_ros.scale.reference import Reference
 

@@ -187,7 +187,7 @@ def test_images_and_clouds_of_the_node_are_read_back() -> None:
     assert torch.equal(float_image(image_message(values[..., 0].numpy(), "32FC1", header(1, "eye"))), values[..., 0])
     from std_msgs.msg import Header
 
-    from lotus2_ros.ros.messages import tensor_to_cloud
+    from lotus2_ros.ros.clouds import tensor_to_cloud
 
     image = torch.randint(0, 255, (2, 4, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     camera = Camera.from_fov(4, 2, 90.0)

@@ -11,14 +11,19 @@ from std_msgs.msg import Header
 
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.cloud import organized_cloud
-from lotus2_ros.ros.messages import MessageError, points_to_tensor, tensor_to_cloud
+from lotus2_ros.ros.clouds import points_to_tensor, tensor_to_cloud
+from lotus2_ros.ros.messages import MessageError
 
 POINTS = np.array([[1.5, -2.0, 3.25], [0.5, 0.25, 7.0], [-1.0, 4.0, 0.125], [9.0, 8.0, 7.0]], np.float32)
 
 
-def cloud_message(points=POINTS, kind="<f4", offsets=(0, 4, 8), step=16, width=None, padding=0, **changes):
-    """A PointCloud2 of rows of ``width`` points, rubbish wherever no coordinate is, with other fields beside them."""
-    width = len(points) if width is None else width
+def xyz(*offsets, datatype=PointField.FLOAT32, count=1):
+    return [PointField(name=n, offset=o, datatype=datatype, count=count) for n, o in zip("xyz", offsets, strict=True)]
+
+
+def cloud_message(points=POINTS, kind="<f4", offsets=(0, 4, 8), step=16, columns=None, padding=0, **changes):
+    """A PointCloud2 of rows of ``columns`` points, garbage wherever no coordinate is, with other fields beside them."""
+    width = columns or len(points)
     layout = np.dtype({"names": list("xyz"), "formats": [kind] * 3, "offsets": list(offsets), "itemsize": step})
     values = np.frombuffer(b"\xab" * step * len(points), layout).copy()
     for column, name in enumerate("xyz"):
@@ -48,6 +53,23 @@ def test_points_of_any_layout(kind, offsets, step, width, padding):
     assert points.dtype == torch.float32 and np.array_equal(points, POINTS)
 
 
+def test_a_point_may_fill_the_message_to_its_last_byte():
+    """The last row has no padding behind it, and the last coordinate none behind that."""
+    cloud = cloud_message(offsets=(0, 4, 12), step=16, columns=2)
+    assert cloud.row_step * cloud.height == len(cloud.data)
+    assert np.array_equal(points_to_tensor(cloud), POINTS)
+
+
+def test_a_count_of_zero_is_one_number():
+    assert np.array_equal(points_to_tensor(cloud_message(fields=xyz(0, 4, 8, count=0))), POINTS)
+
+
+def test_points_beyond_float32_are_left_out():
+    points = POINTS.astype(np.float64)
+    points[1] = 1e300
+    assert np.array_equal(points_to_tensor(cloud_message(points, "<f8", (0, 8, 16), 24)), POINTS[[0, 2, 3]])
+
+
 def test_points_that_are_not_finite_are_left_out():
     points = POINTS.copy()
     points[1, 2], points[2, 0] = np.nan, np.inf
@@ -60,18 +82,30 @@ def test_points_that_are_not_finite_are_left_out():
         (
             cloud_message(fields=cloud_message().fields[:2]),
             "fields",
-            "expected fields x, y and z .*, got x of datatype 7",
+            "expected one x, y and z .*, got x of datatype 7",
         ),
         (
             cloud_message(fields=[PointField(name=n, offset=0, datatype=PointField.INT16, count=1) for n in "xyz"]),
             "fields",
-            "FLOAT32 or FLOAT64, got x of datatype 3",
+            "FLOAT32 or FLOAT64 each, got x of datatype 3",
         ),
+        (cloud_message(fields=xyz(0, 4, 8) + xyz(0, 4, 8)[:1]), "fields", "got .*, x of datatype 7 x 1$"),
+        (cloud_message(fields=xyz(0, 4, 8, count=2)), "fields", "x of datatype 7 x 2"),
+        (cloud_message(fields=xyz(0, 2, 8)), "fields", "that do not overlap, got x at 0, y at 2"),
+        (cloud_message(fields=xyz(0, 4, 2**31 - 3)), "data", "points of at least 2147483649 bytes, got point_step 16"),
+        (cloud_message(fields=xyz(0, 4, 2**31 - 8)), "data", "points of at least 2147483644 bytes"),
+        (cloud_message(fields=xyz(0, 4, 2**32 - 1)), "data", "points of at least 4294967299 bytes"),
+        (cloud_message(fields=xyz(0, 4, 2**31 - 1), point_step=2**32 - 1), "data", "got point_step 4294967295"),
+        (cloud_message(width=2**32 - 1, height=2**32 - 1), "data", "4294967295 rows of 4294967295 points"),
+        (cloud_message(width=2**16, height=2**16, point_step=2**16, row_step=0), "data", "row_step 0"),
+        (cloud_message(height=2**32 - 1, row_step=64), "data", "4294967295 rows of 4"),
         (cloud_message(data=array("B", bytes(60))), "data", "1 rows of 4 points .* and 60 bytes"),
         (cloud_message(row_step=48), "data", "row_step 48"),
         (cloud_message(point_step=8), "data", "point_step 8"),
         (cloud_message(np.full((3, 3), np.nan)), "empty", "got 3, all NaN"),
-        (PointCloud2(fields=cloud_message().fields, point_step=12), "empty", "got 0"),
+        (PointCloud2(fields=cloud_message().fields, point_step=12), "empty", "got 0x0"),
+        (cloud_message(width=0, height=2**32 - 1, row_step=0), "empty", "got 0x4294967295"),
+        (cloud_message(width=2**32 - 1, height=0), "data", "row_step 64"),
     ],
 )
 def test_bad_clouds_say_what_was_expected_and_what_came(cloud, reason, text):

@@ -10,13 +10,13 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
 from std_msgs.msg import Header
 
 from lotus2_ros.geometry.lens import Lens
+from lotus2_ros.ros.clouds import tensor_to_cloud
 from lotus2_ros.ros.messages import (
     COLOR_ENCODINGS,
     MessageError,
     camera_from_info,
     depth_to_tensor,
     image_to_tensor,
-    tensor_to_cloud,
     tensor_to_image,
 )
 
@@ -131,7 +131,7 @@ def truncated(image, size):
         (message(RGB[:, :7], "uyvy", width=7, padding=20), "image_size", "even width"),
         (message(encoded("nv12")[:-1], "nv12"), "image_data", "72"),
         (CompressedImage(format="jpeg"), "image_data", "no data"),
-        (CompressedImage(format="jpeg", data=array("B", b"not a jpeg")), "image_data", "'jpeg' image of 10 bytes"),
+        (CompressedImage(format="jpeg", data=array("B", b"not a jpeg")), "image_format", "got data of an unknown"),
     ],
 )
 def test_bad_images_say_what_was_expected_and_what_came(image, reason, text):
@@ -150,6 +150,27 @@ def test_reference_depth_in_metres_and_millimetres(bigendian, padding):
     expected = torch.tensor([[1.5, torch.nan, 2.0], [torch.nan, torch.nan, 0.25]])
     torch.testing.assert_close(metres, expected, equal_nan=True)
     torch.testing.assert_close(converted, expected, equal_nan=True)
+
+
+def test_millimeters_of_65535_are_no_measurement():
+    depth = depth_to_tensor(
+        message(np.array([[0, 65535, 65534], [1, 65535, 2380]], np.uint16), "16UC1", width=3, height=2)
+    )
+    expected = torch.tensor([[torch.nan, torch.nan, 65.534], [0.001, torch.nan, 2.38]])
+    torch.testing.assert_close(depth, expected, equal_nan=True)
+    with pytest.raises(MessageError, match="only 0 or 65535"):
+        depth_to_tensor(message(np.full((2, 3), 65535, np.uint16), "16UC1", width=3, height=2))
+
+
+def test_meters_of_65535_are_a_measurement():
+    assert (
+        float(depth_to_tensor(message(np.full((2, 3), 65535.0, np.float32), "32FC1", width=3, height=2))[0, 0]) == 65535
+    )
+
+
+def test_an_error_is_one_short_line():
+    error = MessageError("reason", "a\nb" + 1000 * "c")
+    assert str(error).startswith("a bccc") and len(str(error)) < 410
 
 
 @pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
@@ -183,7 +204,9 @@ def test_everything_of_an_info_reaches_the_camera():
 @pytest.mark.parametrize(
     ("bad", "reason", "text"),
     [
-        (info(fx=0.0), "camera_info_uncalibrated", "uncalibrated"),
+        (info(fx=0.0), "camera_info_uncalibrated", "uncalibrated.*cameracalibrator.*input.fov"),
+        (info(fx=-1.0), "camera_info_uncalibrated", "positive focal lengths, got fx=-1"),
+        (info(fx=np.nan), "camera_info_uncalibrated", "finite intrinsics"),
         (info(width=HEIGHT, height=WIDTH), "camera_info_size", "expected an image of 6x8 .*, got 8x6"),
         (info(distortion_model="fov", d=[0.1]), "camera_info_distortion", "got 'fov'"),
         (info(distortion_model="plumb_bob", d=[0.1]), "camera_info_distortion", "4 or 5 coefficients"),
