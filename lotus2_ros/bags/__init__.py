@@ -4,8 +4,9 @@ Image files, folders, video, rosbag2 (mcap, sqlite3) and ROS 1 bags all become :
 messages with one image, its camera_info and, where there is one, a reference depth.
 """
 
-from lotus2_ros.bags.frames import InputError, RecordedFrame, Recording
+from lotus2_ros.bags.frames import RecordedFrame, Recording
 from lotus2_ros.bags.inputs import open_recording
 from lotus2_ros.bags.writer import BagWriter, read_messages, write_frames
+from lotus2_ros.inference.inputs import InputError
 
 __all__ = ["BagWriter", "InputError", "RecordedFrame", "Recording", "open_recording", "read_messages", "write_frames"]

@@ -12,7 +12,6 @@ import numpy as np
 from lotus2_ros.bags.frames import (
     ASSUMED_FOV,
     COMPRESSED_IMAGE,
-    InputError,
     RecordedFrame,
     Recording,
     camera_info_message,
@@ -21,6 +20,7 @@ from lotus2_ros.bags.frames import (
     message,
 )
 from lotus2_ros.geometry.camera import Camera
+from lotus2_ros.inference.inputs import InputError, read_rgb
 
 FRAME_ID = "camera_optical_frame"
 # Files carry no time: the first frame is at one second (a zero stamp means "unset" in ROS), then one every second.
@@ -29,14 +29,6 @@ START_NS = PERIOD_NS = 10**9
 
 def is_image(path: Path) -> bool:
     return cv2.haveImageReader(str(path))
-
-
-def read_rgb(path: Path) -> np.ndarray:
-    """(H,W,3) uint8."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise InputError(f"{path}: not an image that OpenCV reads (truncated?)")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def assumed_camera(width: int, height: int, fov: float | None) -> Camera:

@@ -23,10 +23,6 @@ FRAME_REPORT = "lotus2_ros/msg/FrameReport"
 ASSUMED_FOV = 60.0
 
 
-class InputError(ValueError):
-    """An input that cannot be read, in one line."""
-
-
 @dataclass(frozen=True)
 class RecordedFrame:
     """One image with what belongs to it; every message is a ROS 2 message with the image's frame_id."""

@@ -7,7 +7,8 @@ from itertools import islice
 from pathlib import Path
 
 from lotus2_ros.bags import files, recorded
-from lotus2_ros.bags.frames import InputError, Recording
+from lotus2_ros.bags.frames import Recording
+from lotus2_ros.inference.inputs import InputError
 
 BAG_SUFFIXES = (".bag", ".mcap", ".db3")
 

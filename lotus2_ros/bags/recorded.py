@@ -29,7 +29,6 @@ from lotus2_ros.bags.frames import (
     CAMERA_INFO,
     COMPRESSED_IMAGE,
     IMAGE,
-    InputError,
     RecordedFrame,
     Recording,
     camera_info_message,
@@ -39,6 +38,7 @@ from lotus2_ros.bags.frames import (
     typestore,
 )
 from lotus2_ros.geometry.calibration import is_rectified
+from lotus2_ros.inference.inputs import InputError
 
 # What rosbags raises on truncated and foreign files: its own errors, and some of what it is built on.
 BROKEN = (

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 
-from lotus2_ros.bags.files import find_depth, find_image, read_calibration, read_depth, read_rgb
+from lotus2_ros.bags.files import find_depth, find_image, read_calibration, read_depth
 from lotus2_ros.data.sample import Sample
+from lotus2_ros.inference.inputs import read_rgb
 
 
 def read_frames(folder: Path) -> Iterator[Sample]:

@@ -1,11 +1,13 @@
-"""One whole frame without ROS: (image, camera, reference) -> Geometry."""
+"""One frame without ROS: image, camera and reference in, geometry out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import combinations
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +17,7 @@ from lotus2_ros.config import Config
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.inference.annotations import annotate, deviation
 from lotus2_ros.inference.geometry import Geometry, sky_of
+from lotus2_ros.inference.inputs import ImageInput, ReferenceInput, as_image, as_reference
 from lotus2_ros.inference.sharpening import Sharpening
 from lotus2_ros.model.engine.device import Stopwatch, finish, upload, use_threads
 from lotus2_ros.model.engine.runtime import choose_resolution, optimize
@@ -22,17 +25,17 @@ from lotus2_ros.model.interface import GeometryModel
 from lotus2_ros.model.layers.precision import resolve_matmul_dtype
 from lotus2_ros.model.load import load_model
 from lotus2_ros.scale.filter import ScaleFilter
-from lotus2_ros.scale.reference import Reference
 from lotus2_ros.scale.scale import ScaleInput, relative_scale
 
 
 class Estimator:
-    """A model with everything around it: resize, encode, core predictor, decode, resize back, align.
+    """A model and everything around it: resize, encode, core predictor, decode, resize back, align.
 
-    It works at ``config.model.process_resolution``, or where that is 0 at ``resolution``, by default the model's own.
+    Made by :func:`load`. It is for one thread at a time.
     """
 
     def __init__(self, model: GeometryModel, config: Config, resolution: int | None = None) -> None:
+        """``resolution`` is what the model works at where ``config.model.process_resolution`` is 0; None: its own."""
         self.model = model
         self.config = config
         self.device = model.device
@@ -47,23 +50,32 @@ class Estimator:
     @torch.inference_mode()
     def predict(
         self,
-        image: Tensor,
+        image: ImageInput,
         camera: Camera | None = None,
-        reference: Reference | None = None,
+        reference: ReferenceInput | None = None,
         *,
         tasks: Sequence[str] | None = None,
         scale_filter: ScaleFilter | None = None,
         stamp: float = 0.0,
     ) -> Geometry:
-        """Geometry of one image (H, W, 3) uint8 RGB with the core predictor.
+        """Geometry of one image with the core predictor.
 
-        ``camera`` is only needed for points and for a scale from normals; ``reference`` for metres; ``tasks`` defaults
-        to the model's; ``scale_filter`` carries the scale from frame to frame of one camera, by their ``stamp`` in
-        seconds, without it the image stands alone. Raises ValueError on an image that is not of that shape or too
-        small for the model. On a GPU it waits for the scale only: the rest is asked for, and done when it is read.
+        Args:
+            image: path of an image file, PIL image, or array or tensor (H, W, 3) of uint8 RGB.
+            camera: of an image of this size. Points need it, and depth that has the scene's shape without a reference.
+            reference: makes depth metric. Depth (H, W) in meters along z, 0 or NaN where unknown, maybe sparse and of
+                another resolution; or points (N, 3) in meters in the camera's optical frame (x right, y down, z
+                forward).
+            tasks: some of the model's tasks, by default all.
+            scale_filter: keeps the scale steady over the frames of one camera; without it the image stands alone.
+            stamp: time of the image in seconds, for the filter.
+
+        Raises ValueError on an image, a camera or a reference of another shape or type, and on an image that is too
+        small for the model; FileNotFoundError on a missing file. On a GPU it waits only until the scale is known; what
+        is left is done by the time it is read.
         """
-        if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(f"expected an image (H, W, 3) of uint8, got {tuple(image.shape)} of {image.dtype}")
+        image = as_image(image)
+        reference = as_reference(reference, camera)
         if camera is not None and (camera.height, camera.width) != tuple(image.shape[:2]):
             raise ValueError(
                 f"expected a camera of the image's size {image.shape[1]} x {image.shape[0]}, "
@@ -171,12 +183,47 @@ class Estimator:
         return torch.Generator(self.device).manual_seed(self.config.model.seed)
 
 
-def load_estimator(config: Config, *, live: bool = False) -> Estimator:
-    """The model that ``config.model`` names, ready to predict. Raises ValueError if it does not load.
+def load(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    tasks: Sequence[str] | None = None,
+    process_resolution: int | None = None,
+    compile: bool = False,
+    parameters: Mapping[str, Any] | None = None,
+) -> Estimator:
+    """Load a model, ready to predict.
 
-    ``live``: where the configuration leaves the resolution open, take one at which the GPU at hand keeps up with a
-    camera. What comes of an image then depends on the GPU, so recordings are not done so. The CPU threads of
-    ``config.model.threads`` are then left to the thread that will run the model, too.
+    Args:
+        path: a bundle, or a folder in the released layout; the small bundled model by default.
+        device: "cpu" or "cuda"; by default the GPU if there is one.
+        dtype: "float32", "bfloat16" or "float16"; by default what suits the device.
+        tasks: "depth", "normals"; by default all that the model has.
+        process_resolution: longer side in pixels at which the model sees the image; by default its own.
+        compile: on a GPU, compile the model: the first image of each size takes minutes, all others less.
+        parameters: any of the node's parameters by name, for example ``{"scale.camera_height": 1.2}``.
+
+    Raises ValueError on a wrong argument and on a model that cannot be loaded.
+    """
+    given = {
+        "model.path": None if path is None else os.fspath(path),
+        "model.device": device,
+        "model.dtype": dtype,
+        "model.tasks": tasks,
+        "model.process_resolution": process_resolution,
+        "model.compile": compile,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    return load_estimator(Config().updated(given | dict(parameters or {})))
+
+
+def load_estimator(config: Config, *, live: bool = False) -> Estimator:
+    """The model that ``config.model`` names, ready to predict. Raises ValueError if it cannot be loaded.
+
+    ``live``: for a camera. Where the configuration leaves the resolution open, choose one at which this GPU keeps up;
+    the result then depends on the GPU, so recordings are not processed this way. Setting the number of CPU threads,
+    ``config.model.threads``, is left to the thread that will run the model.
     """
     chosen = config.model
     if chosen.threads and not live:

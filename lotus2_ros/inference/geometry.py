@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -17,16 +19,20 @@ from lotus2_ros.scale.scale import Scale
 
 @dataclass(frozen=True)
 class Geometry:
-    """What is known of one image. Tensors are on the model's device, at the image's size (H, W)."""
+    """The geometry of one image. Tensors are on the model's device, at the image's size (H, W).
+
+    What the model does not predict, or was not asked for, is None.
+    """
 
     image: Tensor  # (H, W, 3) uint8 RGB
     camera: Camera | None
     stage: str  # core | sharpener
-    scale: Scale
+    scale: Scale  # from disparity to depth; scale.metric: in meters; scale.note: why not
     annotations: Annotations = field(repr=False)
     stopwatch: Stopwatch = field(repr=False)  # of what was done for it
     latents: dict[str, Tensor] = field(repr=False, default_factory=dict)  # clean annotation latents by task
     sky: Tensor | None = field(repr=False, default=None)  # (H, W) bool; None: not looked for
+    coarse: Geometry | None = field(repr=False, default=None)  # what it was sharpened from
 
     @property
     def disparity(self) -> Tensor | None:
@@ -35,7 +41,7 @@ class Geometry:
 
     @property
     def normals(self) -> Tensor | None:
-        """(H, W, 3) float32, unit, optical frame, toward the camera."""
+        """(H, W, 3) float32, unit length, in the camera's optical frame (x right, y down, z forward), toward it."""
         return self.annotations.normals
 
     @property
@@ -48,20 +54,42 @@ class Geometry:
         """Seconds per stage, in order. Waits until the model's device is done with them."""
         return self.stopwatch.read()
 
+    @property
+    def has_shape(self) -> bool:
+        """Whether depth has the scene's shape: its shift is known, from a camera's normals or with a metric scale."""
+        return self.camera is not None or self.scale.metric
+
     @cached_property
     def depth(self) -> Tensor | None:
-        """(H, W) float32 along z: metres if ``scale.metric``, else up to one unknown factor; NaN invalid, +Inf sky."""
+        """(H, W) float32 along z: meters if ``scale.metric``, else up to one unknown factor; NaN invalid, +Inf sky."""
         if self.disparity is None:
             return None
         depth = self.scale.depth_of(self.disparity)
         return depth if self.sky is None else depth.masked_fill_(self.sky, torch.inf)
 
-    @cached_property
-    def points(self) -> Tensor | None:
-        """(H, W, 3) float32 in the optical frame, in the unit of ``depth``; NaN invalid. None without a camera."""
-        if self.depth is None or self.camera is None:
-            return None
+    def points(self) -> Tensor:
+        """The pixels as points (H, W, 3) float32 in the camera's optical frame, in the unit of ``depth``; NaN invalid.
+
+        Raises ValueError without a camera or without depth.
+        """
+        if self.camera is None:
+            raise ValueError("expected a geometry with a camera for its points; pass camera= to predict()")
+        if self.depth is None:
+            raise ValueError("expected a geometry with depth for its points; the model was not asked for depth")
         return self.camera.unproject(self.depth)
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write the geometry into a folder, which is made if it is missing; files of the same names are replaced.
+
+        disparity.npy, normals.npy and uncertainty.npy where predicted; depth.npy with a camera or a metric scale;
+        points.ply with a camera; preview.png always. Arrays are float32 as the attributes of the same names. Raises
+        OSError if a file cannot be written.
+        """
+        from lotus2_ros.inference.saving import (
+            save_geometry,  # brings matplotlib and Open3D, which a node does not need
+        )
+
+        save_geometry(self, Path(folder))
 
 
 def sky_of(found: Annotations, scale: Scale) -> Tensor | None:

@@ -92,4 +92,5 @@ class Sharpening:
             scale=scale,
             latents=latents,
             stopwatch=stopwatch,
+            coarse=coarse,
         )

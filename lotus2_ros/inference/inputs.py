@@ -1,0 +1,103 @@
+"""What a caller may pass to the estimator, as the tensors it works on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from lotus2_ros.geometry.camera import Camera
+from lotus2_ros.geometry.projection import sparse_depth
+from lotus2_ros.scale.reference import Reference
+
+# A path, a PIL image (not imported for its type alone), an array (H, W, 3) of uint8 RGB or a tensor of the same.
+ImageInput: TypeAlias = "str | os.PathLike[str] | np.ndarray | Tensor | Any"
+# Depth (H, W) or points (N, 3) in meters, or either with its stamp and source.
+ReferenceInput: TypeAlias = "Reference | np.ndarray | Tensor"
+
+
+class InputError(ValueError):
+    """An input that cannot be used: says in one line what was expected and what came."""
+
+
+def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
+    """The image file as (H, W, 3) uint8 RGB, turned as its EXIF orientation says.
+
+    Raises FileNotFoundError, or InputError on a file that OpenCV does not read.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such image file")
+    image = cv2.imread(os.fspath(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise InputError(f"{path}: not an image that OpenCV reads (truncated?)")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def as_image(image: ImageInput) -> Tensor:
+    """The image (H, W, 3) uint8 RGB. Raises InputError on another shape or type, and as :func:`read_rgb` on a path."""
+    if isinstance(image, str | os.PathLike):
+        return torch.from_numpy(read_rgb(image))
+    if hasattr(image, "convert"):  # a PIL image, of any mode
+        image = np.array(image.convert("RGB"))
+    if not isinstance(image, np.ndarray | Tensor):
+        raise InputError(
+            f"expected an image as a path, a PIL image, an array or a tensor, got {type(image).__name__}"
+        )  # fmt: skip
+    shape = tuple(image.shape)
+    if image.dtype not in (np.uint8, torch.uint8) or len(shape) != 3 or shape[2] != 3 or 0 in shape:
+        raise InputError(f"expected an image (H, W, 3) of uint8, got {shape} of {image.dtype}{_advice(image)}")
+    return image if isinstance(image, Tensor) else _tensor(image)
+
+
+def as_reference(reference: ReferenceInput | None, camera: Camera | None) -> Reference | None:
+    """Depth (H, W) in meters along z, 0, NaN or Inf where unknown; or points (N, 3) in the camera's optical frame.
+
+    Depth may have another size than the image, as long as it shows the same view. Raises ValueError on another shape or
+    on integers, and on points without a camera.
+    """
+    if reference is None or isinstance(reference, Reference):
+        return reference
+    if not isinstance(reference, np.ndarray | Tensor):
+        raise ValueError(f"expected a reference as an array or a tensor, got {type(reference).__name__}")
+    values = reference if isinstance(reference, Tensor) else _tensor(reference)
+    if not values.is_floating_point():
+        raise ValueError(
+            f"expected a reference in meters as floats, got {reference.dtype}; divide millimeters by 1000"
+        )  # fmt: skip
+    if values.ndim != 2 or 0 in values.shape:
+        raise ValueError(f"expected a reference of depth (H, W) or points (N, 3), got {tuple(values.shape)}")
+    if values.shape[1] != 3:
+        return Reference(values.float())
+    if camera is None:
+        raise ValueError("expected a camera with reference points (N, 3), got none; pass camera=")
+    return Reference(sparse_depth(values.float(), camera), source="reference_points")
+
+
+def _advice(image: np.ndarray | Tensor) -> str:
+    """What to do about an image of the wrong shape or type, as the end of a sentence."""
+    shape = tuple(image.shape)
+    if "float" in str(image.dtype):
+        return "; multiply by 255 and convert to uint8 if its values are in [0, 1]"
+    if len(shape) == 4:
+        return "; pass one image at a time"
+    if len(shape) == 2 or (len(shape) == 3 and shape[2] == 1):
+        return "; repeat the channel of a gray image three times"
+    if len(shape) == 3 and shape[2] == 4:
+        return "; drop the alpha channel"
+    if len(shape) == 3 and shape[0] == 3:
+        return "; move the channels last"
+    return ""
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    """The array's memory where torch can share it, else a copy: torch takes no negative strides, and warns of arrays
+    that are not writeable."""
+    if array.dtype.kind == "u" and array.dtype != np.uint8:  # not in every version of torch
+        array = array.astype(np.int64)
+    array = np.ascontiguousarray(array)
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
