@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from lotus2_ros.config.installed import fastdds_profile
+from lotus2_ros.demo.deadlines import allowed
 
 ROOT = Path(__file__).parents[1]
 LAUNCH_FILE = ROOT / "launch" / "perception.launch.py"
@@ -84,7 +85,7 @@ def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Launch:
     def run(**given: str) -> dict[str, Any]:
         words = [f"{name}:={value}" for name, value in given.items()]
         command = [sys.executable, "-c", LAUNCH, str(LAUNCH_FILE), *words]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=allowed(60))
         if done.returncode:
             raise RuntimeError(done.stdout + done.stderr)
         return {path.name: json.loads(path.read_text()) for path in records.iterdir()}

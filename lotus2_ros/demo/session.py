@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from lotus2_ros.bags.writer import INPUT_TOPICS, duration
 from lotus2_ros.config.installed import FASTDDS_PROFILE, fastdds_profile
+from lotus2_ros.demo.deadlines import allowed
 from lotus2_ros.demo.progress import DemoProgress
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def record_node(source: Path, target: Path, *, frames: int, rate: float, paramet
     node_arguments = [part for parameter in (*reliable, *parameters) for part in ("-p", parameter)]
     with Session(logs) as session, DemoProgress(frames) as progress:
         session.start("node", "lotus2_ros.ros.node", "--ros-args", *node_arguments)
-        timeout = ("--timeout", str(START_TIMEOUT))
+        timeout = ("--timeout", str(allowed(START_TIMEOUT)))
         session.start("recorder", "lotus2_ros.ros.recorder", str(target), "--node", "perception", *timeout)
         # Two subscribers on every topic: the node, which is then active, and the recorder, which is then listening.
         pace = ("--rate", str(rate), "--subscribers", "2")
@@ -61,17 +62,17 @@ def follow(session: Session, progress: DemoProgress, play_time: float) -> None:
     """
     played = False
     newest: dict[str, int] = {}  # stamps, by what was done with the frame
-    deadline = time.monotonic() + START_TIMEOUT
+    since, patience = time.monotonic(), START_TIMEOUT
     while not (played and newest.get("frame") == newest.get("core") == newest.get("sharpener")):
         event = session.next_event(timeout=0.5)
         if event is None:
-            if time.monotonic() > deadline and not played:
+            if time.monotonic() - since < allowed(patience):
+                continue
+            if not played:
                 raise session.stuck("player", "did not finish in time")
-            if time.monotonic() > deadline:
-                return
-            continue
+            return
         played = played or event["event"] == "played"
-        deadline = time.monotonic() + (QUIET if played else play_time + QUIET)
+        since, patience = time.monotonic(), QUIET if played else play_time + QUIET
         if event["event"] == "frame":
             newest["frame"] = event["stamp_ns"]
             progress.sent(event["count"])
@@ -136,7 +137,7 @@ class Session:
             child.send_signal(signal.SIGABRT)
         for child in running:
             with suppress(subprocess.TimeoutExpired):
-                child.wait(STOP_TIMEOUT)
+                child.wait(allowed(STOP_TIMEOUT))
         return SessionError(f"the {name} {what}{self.tail(name, lines=60)}")
 
     def tail(self, name: str, lines: int = 12) -> str:
@@ -151,11 +152,13 @@ class Session:
         if child.poll() is None:
             child.send_signal(signal.SIGINT)
         try:
-            child.wait(STOP_TIMEOUT)
+            child.wait(allowed(STOP_TIMEOUT))
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
-            raise SessionError(f"the {name} did not end within {STOP_TIMEOUT:g} s{self.tail(name)}") from None
+            raise SessionError(
+                f"the {name} did not end within {allowed(STOP_TIMEOUT):.0f} s{self.tail(name)}"
+            ) from None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -164,7 +167,7 @@ class Session:
             for child in self._children.values():
                 if child.poll() is None:
                     child.send_signal(signal.SIGINT)
-            deadline = time.monotonic() + STOP_TIMEOUT
+            deadline = time.monotonic() + allowed(STOP_TIMEOUT)
             for child in self._children.values():
                 try:
                     child.wait(max(0.1, deadline - time.monotonic()))

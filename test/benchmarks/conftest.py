@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from lotus2_ros.demo.deadlines import allowed
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -18,7 +20,7 @@ def bench() -> Callable[..., str]:
 
     def run(*arguments: str) -> str:
         command = [sys.executable, "-m", *arguments]
-        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=allowed(240))
         assert result.returncode == 0, result.stdout + result.stderr
         return result.stdout
 

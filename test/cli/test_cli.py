@@ -6,6 +6,7 @@ import pytest
 
 from lotus2_ros import cli
 from lotus2_ros.config.installed import FASTDDS_PROFILE, fastdds_profile
+from lotus2_ros.demo.deadlines import allowed
 
 
 def test_importing_the_package_and_its_help_loads_neither_torch_nor_rclpy():
@@ -15,7 +16,7 @@ def test_importing_the_package_and_its_help_loads_neither_torch_nor_rclpy():
         "except SystemExit as end: assert end.code == 0\n"
         "assert not {'torch', 'rclpy'} & set(sys.modules)"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=allowed(60))
     assert result.returncode == 0, result.stderr
     listed = {line.split()[0] for line in result.stdout.splitlines() if line.startswith("    ") and line.split()}
     assert set(cli.COMMANDS) - {"params"} <= listed and "params" not in listed

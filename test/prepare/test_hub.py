@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from lotus2_ros.demo.deadlines import allowed
 from lotus2_ros.model.load import load_model
 from lotus2_ros.prepare.hub import HubError, Origin, locate
 
@@ -146,7 +147,7 @@ def run(hub: Hub, cache: Path, *command: str, **environment: str) -> subprocess.
     }
     own = {"HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}", "HF_HOME": str(cache)}
     return subprocess.run(
-        [sys.executable, *command], env=kept | own | environment, capture_output=True, text=True, timeout=120
+        [sys.executable, *command], env=kept | own | environment, capture_output=True, text=True, timeout=allowed(120)
     )
 
 

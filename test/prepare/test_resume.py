@@ -12,6 +12,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from lotus2_ros.cli import main
+from lotus2_ros.demo.deadlines import allowed
 from lotus2_ros.model.lotus2.fuse import FusedPart, Fusion
 
 CORE = "lotus-2_core_predictor_depth.safetensors"
@@ -49,7 +50,7 @@ def kill(arguments: Arguments) -> Kill:
 
     def run(released: Path, output: Path, precision: str, files: int) -> None:
         command = [sys.executable, "-c", KILLED, str(files), *arguments(released, output, "--precision", precision)]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=allowed(120))
         assert result.returncode == -signal.SIGKILL, result.stderr
         assert not output.exists()
 

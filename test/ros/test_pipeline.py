@@ -39,6 +39,7 @@ def test_only_what_is_subscribed_to_is_computed(start, client):
 
 OVERLAPPING = """
 import sys, threading
+from lotus2_ros.demo.deadlines import allowed
 from lotus2_ros.inference.estimator import Estimator
 from lotus2_ros.ros import publishers
 from lotus2_ros.ros.node import main
@@ -50,7 +51,7 @@ def predicting(self, *args, **kwargs):
         second.set()
     return predict(self, *args, **kwargs)
 def making(topic, content, header):
-    print("overlapped" if second.wait(30) else "one after the other", flush=True)
+    print("overlapped" if second.wait(allowed(30)) else "one after the other", flush=True)
     return message_of(topic, content, header)
 Estimator.predict, publishers.message_of = predicting, making
 sys.exit(main())

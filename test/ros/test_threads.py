@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lotus2_ros.demo.deadlines import allowed
 from lotus2_ros.ros.threads import LatestQueue, ModelThread
 
-TIMEOUT = 10.0  # seconds; only ever reached when a test fails
+TIMEOUT = allowed(30.0)  # seconds; only ever reached when a test fails
 
 
 def test_only_the_newest_frame_is_kept_and_the_others_are_counted():

@@ -11,6 +11,7 @@ import yaml
 from accelerate import Accelerator
 
 from lotus2_ros.cli import main
+from lotus2_ros.demo.deadlines import allowed
 from lotus2_ros.model.lotus2.base import CORE, SHARPENER
 from lotus2_ros.model.lotus2.conditioning import position_ids
 from lotus2_ros.model.lotus2.flux import pack, unpack
@@ -166,7 +167,7 @@ def test_two_processes_follow_the_mean_gradient_of_their_batches(run_of, tmp_pat
         env=os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=allowed(200),
     )
     assert done.returncode == 0, done.stderr
     remembered = read_weights(tmp_path / "work" / "single_step.safetensors")

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.models import TINY, make_fused
+from lotus2_ros.demo.deadlines import allowed
 from lotus2_ros.model.engine.graphs import CudaRecorder, Graphs, RecordedGraph
 from lotus2_ros.model.lotus2.fused import FusedLotus2
 
@@ -94,14 +95,14 @@ def test_a_second_thread_is_told():
 
     def wait(x: Tensor) -> Tensor:
         entered.set()
-        assert leave.wait(60)
+        assert leave.wait(allowed(60))
         return x
 
     graphs = Graphs(Recorder())
     thread = threading.Thread(target=graphs, args=(("f",), wait, torch.ones(1)))
     thread.start()
     try:
-        assert entered.wait(60)
+        assert entered.wait(allowed(60))
         with pytest.raises(RuntimeError, match="another thread"):
             graphs(("f",), double, torch.ones(2))
     finally:
