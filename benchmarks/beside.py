@@ -19,8 +19,7 @@ import torch
 
 from benchmarks.timing import WARM_UP, machine, markdown, percentile
 from lotus2_ros import SPINS
-from lotus2_ros.config import Config
-from lotus2_ros.inference.estimator import load_estimator
+from lotus2_ros.inference.estimator import load
 from lotus2_ros.model.engine.device import use_threads
 
 PAUSE = 0.03  # seconds
@@ -57,7 +56,7 @@ def main() -> None:
 def _frames(threads: int, seconds: float) -> Iterator[float]:
     """Seconds that each frame takes."""
     use_threads(threads)
-    estimator = load_estimator(Config())
+    estimator = load()
     image = torch.randint(0, 256, (480, 640, 3), dtype=torch.uint8)
     for _ in range(WARM_UP):
         estimator.predict(image)

@@ -18,11 +18,10 @@ from torch import Tensor
 
 from benchmarks.timing import machine, markdown
 from lotus2_ros import scenes
-from lotus2_ros.config import Config
 from lotus2_ros.evaluation.metrics import INDOORS_AND_STREETS, fit_depth, in_range
 from lotus2_ros.evaluation.uncertainty import sparsification
 from lotus2_ros.inference.annotations import deviation
-from lotus2_ros.inference.estimator import Estimator, load_estimator
+from lotus2_ros.inference.estimator import Estimator, load
 
 WIDTH, HEIGHT = 320, 240
 
@@ -77,7 +76,7 @@ def main() -> None:
     parser.add_argument("--model", default="", help="bundle (the bundled model)")
     parser.add_argument("--views", type=int, default=20, help="of each kind of scene")
     options = parser.parse_args()
-    estimator = load_estimator(Config().updated({"model.path": options.model}))
+    estimator = load(options.model or None)
     print(f"{estimator.model.name}, {machine(estimator.device)}, {options.views} views of each kind\n")
     header = ("seen again", "scenes", "AUSE", "of a random order")
     ways: dict[str, Doubt] = {"mirrored": mirrored, "moved": moved}

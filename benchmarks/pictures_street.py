@@ -18,11 +18,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lotus2_ros.config import Config
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.cloud import organized_cloud
 from lotus2_ros.geometry.sky import sky_mask
-from lotus2_ros.inference.estimator import load_estimator
+from lotus2_ros.inference.estimator import load
 from lotus2_ros.scenes import View, view
 from lotus2_ros.view.preview import show, splat, view_rotation
 
@@ -40,7 +39,7 @@ def main() -> None:
 
 
 def save(path: Path, seen: View) -> None:
-    geometry = load_estimator(Config()).predict(seen.image, seen.camera)
+    geometry = load().predict(seen.image, seen.camera)
     assert geometry.disparity is not None and geometry.normals is not None
     toward = torch.tensor([0.0, 0.0, -1.0])
     normals = torch.where(torch.isfinite(seen.normals), seen.normals, toward)

@@ -16,11 +16,10 @@ import torch
 
 from benchmarks.timing import machine, markdown
 from lotus2_ros import scenes
-from lotus2_ros.config import Config
 from lotus2_ros.data.sample import Sample
 from lotus2_ros.evaluation.measure import measure
 from lotus2_ros.evaluation.summary import average
-from lotus2_ros.inference.estimator import Estimator, load_estimator
+from lotus2_ros.inference.estimator import Estimator, load
 from lotus2_ros.scenes import View
 
 WARM_UP = 3
@@ -54,7 +53,7 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=8, help="of each kind of scene")
     options = parser.parse_args()
     resolutions = [int(text) for text in options.resolutions.split(",")]
-    estimator = load_estimator(Config().updated({"model.path": options.model}))
+    estimator = load(options.model or None)
     width = max(resolutions)
     seeds = range(scenes.HELD_OUT_SEEDS, scenes.HELD_OUT_SEEDS + options.views)
     views = [scenes.view(seed, width, width * 3 // 4, kind) for kind in scenes.KINDS for seed in seeds]

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.geometry.figure import Figure
-from lotus2_ros.config import CloudConfig, Config
+from lotus2_ros.config import CloudConfig
 from lotus2_ros.data.annotation import disparity_annotation
 from lotus2_ros.geometry.cloud import flying_pixels
 from lotus2_ros.geometry.sky import sky_mask
-from lotus2_ros.inference.estimator import load_estimator
+from lotus2_ros.inference.estimator import load
 from lotus2_ros.scenes import KINDS, View, view
 
 FIRST_SEED, STREETS, INDOORS = 9000, 20, 5  # streets, and views of each other kind
@@ -31,7 +31,7 @@ def figures(frames: Path | None, quick: bool) -> Iterator[Figure]:
     views = {key: view(key[1], WIDTH, HEIGHT, key[0]) for key in seeds}
     streets = [seen for (kind, _), seen in views.items() if kind == "street"]
     indoors = [seen for (kind, _), seen in views.items() if kind != "street"]
-    estimator = load_estimator(Config())
+    estimator = load()
     masks = {
         "bundled model": lambda seen: estimator.predict(seen.image, seen.camera).sky,
         "true disparity and normals": true_sky,

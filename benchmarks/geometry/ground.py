@@ -14,8 +14,7 @@ from torch import Tensor
 
 from benchmarks.geometry.figure import Figure
 from benchmarks.geometry.seen import Seen, rendered, with_noise
-from lotus2_ros.config import Config
-from lotus2_ros.inference.estimator import load_estimator
+from lotus2_ros.inference.estimator import load
 from lotus2_ros.scale.ground import scale_from_ground
 
 WHAT = "scale_from_ground: AbsRel"
@@ -40,7 +39,7 @@ def figures(frames: Path | None, quick: bool) -> Iterator[Figure]:
         noisy = [with_noise(view, seed, disparity, degrees) for seed, view in enumerate(views)]
         depths = [_metric(view, off, seed) for seed, view in enumerate(noisy)]
         yield _figure(case, depths, views, WANTED[case])
-    estimator = load_estimator(Config().updated({"model.threads": 1, "model.compile": False}))
+    estimator = load(parameters={"model.threads": 1})
     predicted = []
     for view in views:
         geometry = estimator.predict(view.image)

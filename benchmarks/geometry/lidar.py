@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.geometry.figure import Figure
-from lotus2_ros.config import Config
 from lotus2_ros.evaluation.frames import read_frames
 from lotus2_ros.evaluation.metrics import affine_invariant_depth_error, depth_error
-from lotus2_ros.inference.estimator import load_estimator
+from lotus2_ros.inference.estimator import load
 from lotus2_ros.scale.reference import Reference, fit_to_reference
 from lotus2_ros.scale.stats import AlignmentError
 
@@ -28,7 +27,7 @@ WANTED = {(500, 0.0): 1.05, (500, WRONG): 1.1}
 def figures(frames: Path | None, quick: bool) -> Iterator[Figure]:
     if frames is None:
         return
-    estimator = load_estimator(Config().updated({"model.threads": 1}))
+    estimator = load(parameters={"model.threads": 1})
     for frame in read_frames(frames):
         disparity = estimator.predict(frame.image, tasks=("depth",)).disparity
         assert disparity is not None  # depth was asked for

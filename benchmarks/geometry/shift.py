@@ -12,8 +12,7 @@ from torch import Tensor
 
 from benchmarks.geometry.figure import Figure
 from benchmarks.geometry.seen import Seen, recorded, rendered, with_noise
-from lotus2_ros.config import Config
-from lotus2_ros.inference.estimator import load_estimator
+from lotus2_ros.inference.estimator import load
 from lotus2_ros.scale.scale import DEFAULT_SHIFT
 from lotus2_ros.scale.shift import shift_from_normals
 
@@ -41,7 +40,7 @@ def figures(frames: Path | None, quick: bool) -> Iterator[Figure]:
     for seen in dense:
         noisy = [with_noise(seen, 0, disparity=0.01, degrees=10)]
         yield _figure(f"{seen.name}, 1 % and 10 degrees of noise", [seen], noisy, 5.0)
-    estimator = load_estimator(Config().updated({"model.threads": 1, "model.compile": False}))
+    estimator = load(parameters={"model.threads": 1})
 
     def predicted(seen: Seen) -> Seen:
         geometry = estimator.predict(seen.image)

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from benchmarks.geometry.figure import Figure
 from lotus2_ros import scenes
-from lotus2_ros.config import Config, ScaleConfig
+from lotus2_ros.config import ScaleConfig
 from lotus2_ros.geometry.depth import disparity_to_depth
-from lotus2_ros.inference.estimator import Estimator, load_estimator
+from lotus2_ros.inference.estimator import Estimator, load
 from lotus2_ros.scale.filter import ScaleFilter
 from lotus2_ros.scale.reference import Reference, fit_to_reference
 from lotus2_ros.scale.scale import Scale, ScaleInput
@@ -44,7 +44,7 @@ class Shot:
 
 
 def figures(frames: Path | None, quick: bool) -> Iterator[Figure]:
-    estimator = load_estimator(Config().updated({"model.threads": 1}))
+    estimator = load(parameters={"model.threads": 1})
     standing = [
         list(stand(estimator, seed, kind, 20 if quick else FRAMES["standing"]))
         for kind, seed in (STANDING[:1] if quick else STANDING)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from lotus2_ros.config.options import add_options
+from lotus2_ros.config import add_option, walk
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.inference.estimator import load
 from lotus2_ros.inference.inputs import InputError, read_rgb
@@ -46,7 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FX,FY,CX,CY",
         help="camera intrinsics in pixels, integer pixel centers; with them depth and a point cloud are written too",
     )
-    add_options(parser, OPTIONS)
+    fields = dict(walk())
+    for option, name in OPTIONS.items():
+        add_option(parser, option, name, fields[name])
 
 
 def parse_intrinsics(text: str) -> Intrinsics:

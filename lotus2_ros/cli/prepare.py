@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 
-from lotus2_ros.config import Config, ModelConfig
-from lotus2_ros.config.options import add_options
+from lotus2_ros.config import Config, ModelConfig, add_option, walk
 from lotus2_ros.model.layers.linear import PRECISIONS
 from lotus2_ros.model.layers.precision import resolve_device
 from lotus2_ros.model.lotus2.bundle import WEIGHTS, load_bundle
@@ -52,7 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=sorted({*PRECISIONS, *LOTUS1_PRECISIONS}),
         help="of the transformer's weights (as its files are: bfloat16 for FLUX.1-dev)",
     )
-    add_options(parser, OPTIONS, HELP)
+    fields = dict(walk())
+    for option, name in OPTIONS.items():
+        add_option(parser, option, name, fields[name], HELP[option])
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,6 +1,6 @@
 """Every parameter, declared once, and what ROS, YAML, the command line and the docs make of it."""
 
-from lotus2_ros.config.declaration import NONE, ConfigError, check
+from lotus2_ros.config.declaration import NONE, ConfigError, add_option, check
 from lotus2_ros.config.parameters import (
     CloudConfig,
     Config,
@@ -26,6 +26,7 @@ __all__ = [
     "NodeConfig",
     "ScaleConfig",
     "SharpConfig",
+    "add_option",
     "aliases",
     "check",
     "current_names",

@@ -1,7 +1,8 @@
-"""How a parameter is declared and checked. The parameters themselves are in ``parameters.py``."""
+"""One parameter: how it is declared, checked and made an option of a command. They are listed in ``parameters.py``."""
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Iterable
 from dataclasses import Field, field
@@ -59,6 +60,23 @@ def check(name: str, item: Field, value: Any) -> Any:
     if (low is not None and not low <= value) or (high is not None and not value <= high):
         raise ConfigError(f"{name}: expected {low} to {high}, got {value!r}")
     return value
+
+
+def add_option(parser: argparse.ArgumentParser, option: str, name: str, item: Field, help: str = "") -> None:
+    """Add ``option`` to a command for the parameter ``name``, with the parameter's default, choices and help text.
+
+    ``help`` is another text for this command.
+    """
+    meta, is_list = item.metadata, isinstance(item.default, tuple)
+    shown = ",".join(item.default) if isinstance(item.default, tuple) else item.default
+    parser.add_argument(
+        option,
+        dest=name,
+        default=item.default,
+        type=(lambda text: tuple(text.split(","))) if is_list else type(item.default),
+        metavar=(",".join if is_list else "|".join)(meta["choices"]) or option.strip("-").upper(),
+        help=(help or meta["help"]) + (f" (default: {shown})" if shown != "" else ""),
+    )
 
 
 def _is_any(value: Any, choices: Iterable[str]) -> bool:

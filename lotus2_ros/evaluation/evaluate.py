@@ -12,7 +12,6 @@ import torch
 from accelerate import PartialState
 
 from lotus2_ros import scenes
-from lotus2_ros.config import Config
 from lotus2_ros.data.benchmarks import BENCHMARKS
 from lotus2_ros.data.sample import Sample
 from lotus2_ros.evaluation.contact_sheet import save_contact_sheet
@@ -20,7 +19,7 @@ from lotus2_ros.evaluation.records import measure_all, read_records, start
 from lotus2_ros.evaluation.report import write_report
 from lotus2_ros.evaluation.sets import EvaluationSet, benchmark_set, frame_sets, scene_sets, sequence_sets
 from lotus2_ros.evaluation.summary import summarize
-from lotus2_ros.inference.estimator import Estimator, load_estimator
+from lotus2_ros.inference.estimator import Estimator, load
 from lotus2_ros.model.load import BUNDLED
 
 SHEET_ROWS = 12
@@ -47,7 +46,7 @@ class Evaluation:
         """
         state = PartialState(cpu=not torch.cuda.is_available())
         # Not compiled: that takes a while for each size of image, and recorded frames have many sizes.
-        estimator = load_estimator(Config().updated({"model.path": self.model, "model.compile": False}))
+        estimator = load(self.model or None)
         sets, settings = self.sets(estimator), self.settings(estimator)
         with state.main_process_first():
             if state.is_main_process:
