@@ -67,7 +67,7 @@ COLUMNS = {
     "boundary F1": "held-out scenes, boundary F1",
     "frames, AbsRel / row": "recorded frames, geometric mean of AbsRel / row",
     "AUSE": "held-out scenes, AUSE of the uncertainty",
-    "of a random order": "the same in random order",
+    "of a random order": "held-out scenes, AUSE of a random order",
 }
 
 

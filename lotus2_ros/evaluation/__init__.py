@@ -1,1 +1,1 @@
-"""Measuring a model."""
+"""Measuring a model: metrics, the sets they are measured on, records, reports."""

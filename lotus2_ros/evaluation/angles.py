@@ -1,4 +1,4 @@
-"""How good normals are: angles to the truth, image by image and pooled over a data set."""
+"""Angular errors of normals, per image and pooled over a data set."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.normals import normals_from_depth
 
 LIMITS = (5.0, 7.5, 11.25, 22.5, 30.0)
-# The median is looked for among the angles of one bin, so that they need not all be in memory; degrees.
+# Degrees. The median is found within one bin of a histogram, so that not all angles need to be in memory.
 BIN = 0.01
 
 
 @dataclass(frozen=True)
 class AngularError:
-    """Of all pixels together, degrees; within: the share of angles below each of LIMITS."""
+    """Over all pixels, in degrees; within: the share of angles below each of LIMITS."""
 
     pixels: int
     mean: float
@@ -39,9 +39,9 @@ def angular_errors(normals: Tensor, truth: Tensor) -> Tensor:
 
 
 def pooled_angular_error(files: Sequence[Path]) -> AngularError:
-    """Over all pixels of a data set, as DSINE's protocol has it (arXiv 2403.00712); one file of angles (N,) an image.
+    """Over all pixels of a data set, as in DSINE's protocol (arXiv 2403.00712); one file of angles (N,) per image.
 
-    Exact, and with one image in memory at a time. Raises ValueError if there is no angle.
+    Exact, with one image in memory at a time. Raises ValueError if there is no angle.
     """
     histogram = np.zeros(round(180 / BIN) + 1, np.int64)
     total = squares = 0.0
@@ -65,7 +65,7 @@ def pooled_angular_error(files: Sequence[Path]) -> AngularError:
 def agreement(depth: Tensor, normals: Tensor, camera: Camera) -> Tensor:
     """Angles in degrees, (N,), between predicted `normals` (H, W, 3) and those of the predicted `depth` (H, W).
 
-    Where a plane can be fitted to the depth, see :func:`normals_from_depth`; NaN in either leaves the pixel out.
+    Only where a plane can be fitted to the depth, see :func:`normals_from_depth`, and neither is NaN.
     """
     return angular_errors(normals_from_depth(depth, camera.rays.to(depth)).to(normals), normals)
 

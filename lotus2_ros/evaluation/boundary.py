@@ -1,4 +1,4 @@
-"""How well depth edges are found: scale-invariant boundary F1 of Depth Pro (Bochkovskii et al., arXiv 2410.02073)."""
+"""Accuracy of depth edges: the scale-invariant boundary F1 of Depth Pro (Bochkovskii et al., arXiv 2410.02073)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Ratios of neighbouring depths from 5 to 25 %, larger ones with larger weights, as in the paper.
+# Ratios of neighboring depths, 5 to 25 % apart; larger ones have larger weights, as in the paper.
 THRESHOLDS = torch.linspace(1.05, 1.25, 10, dtype=torch.float64)
 
 
@@ -22,14 +22,14 @@ class BoundaryScore:
 
 
 def boundary_score(depth: Tensor, truth: Tensor) -> BoundaryScore:
-    """Edges of `depth` (H, W) against those of `truth` (H, W), metres, NaN where `truth` is not known.
+    """Edges of `depth` (H, W) against those of `truth` (H, W), meters, NaN where `truth` is unknown.
 
-    Between two of four neighbouring pixels is an edge if the farther is more than a threshold times as far as the
-    nearer; it has a place and a direction. Precision is the share of the predicted edges that are true, recall the
-    share of the true ones that are predicted. An edge counts only in its very place: no tolerance, as in the paper.
-    So enlarged depth, whose edges are spread over several pixels, scores low however good it is, and what is measured
-    is to be of the resolution that the model works at. Unlike in the public code the four directions are pooled, as the
-    paper's equations are, and a threshold that no true edge reaches is left out instead of counted as 0.
+    There is an edge between two of four neighboring pixels if the farther is more than a threshold times as far as the
+    nearer one; an edge has a place and a direction. Precision is the share of predicted edges that are true, recall
+    the share of true edges that are predicted. An edge must be at exactly its place, as in the paper. Upsampled depth
+    spreads its edges over several pixels and scores low, so measure at the model's own resolution. Unlike the public
+    code, but like the paper's equations, this pools the four directions; and a threshold that no true edge reaches is
+    left out instead of counted as 0.
     """
     if depth.shape != truth.shape:
         raise ValueError(f"expected depths of one shape, got {tuple(depth.shape)} and {tuple(truth.shape)}")
@@ -43,7 +43,7 @@ def boundary_score(depth: Tensor, truth: Tensor) -> BoundaryScore:
 
 
 def _log_steps(depth: Tensor) -> Tensor:
-    """Differences of log depth between horizontal and vertical neighbours, (N,)."""
+    """Differences of log depth between horizontal and vertical neighbors, (N,)."""
     return torch.cat([depth.double().log().diff(dim=dim).flatten() for dim in (0, 1)])
 
 

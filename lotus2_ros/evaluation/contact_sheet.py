@@ -1,4 +1,4 @@
-"""Contact sheets: image, truth and what the model says, a row for each sample."""
+"""Contact sheets: image, truth and results, one row per sample."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SPARSE = 0.3
 
 
 def save_contact_sheet(path: Path, estimator: Estimator, samples: Sequence[Sample], steps: int | None) -> None:
-    """One PNG with a row for each sample; disparities of a row from their 2nd to their 98th percentile."""
+    """Write a PNG with one row per sample. Colors of a disparity span its 2nd to 98th percentile."""
     heights = [CELL * sample.image.shape[0] / sample.image.shape[1] for sample in samples]
     figure = Figure(figsize=(len(TITLES) * CELL, sum(heights) + 0.3), dpi=100)
     FigureCanvasAgg(figure)
@@ -55,7 +55,7 @@ def _row(sample: Sample, geometries: dict[str, Geometry]) -> list[Tensor | None]
 
 
 def _thickened(disparity: Tensor) -> Tensor:
-    """Where few pixels are known, the nearest within some pixels: a small picture would not show a lidar's points."""
+    """A sparse disparity with its points enlarged: a small picture would not show single lidar points."""
     known = torch.isfinite(disparity)
     if known.float().mean() > SPARSE:
         return disparity

@@ -1,4 +1,4 @@
-"""How much predicted depth flickers while the camera moves."""
+"""Flicker of predicted depth while the camera moves."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from torch import Tensor
 
 from lotus2_ros.geometry.camera import Camera
 
-# A point is seen in the next frame too if the depth there is that of the point, up to this share.
+# A point is visible in the next frame if the depth there differs from its own by less than this share.
 VISIBLE = 0.02
 
 
 @dataclass(frozen=True)
 class FlickerFrame:
-    """depth (H, W) predicted, truth (H, W), both metres along z; rotation (3, 3) and position (3,): camera to world."""
+    """Predicted depth (H, W) and truth (H, W), meters along z; pose of the camera in the world.
+
+    rotation (3, 3) and position (3,) take camera coordinates to world coordinates.
+    """
 
     depth: Tensor
     truth: Tensor
@@ -27,12 +30,12 @@ class FlickerFrame:
 
 
 def flicker(frames: Sequence[FlickerFrame]) -> float:
-    """Mean change of the relative error of depth from a frame to the next, at the same points of the scene.
+    """Mean change of the relative depth error from one frame to the next, at the same points of the scene.
 
-    A point p of frame k is taken by true depth and poses to where it is seen in frame k + 1, p'; the change there is
-    |ln(z'(p') / z*'(p')) - ln(z(p) / z*(p))|, with z predicted and z* true. 0: errors, if any, stand still. It is the
-    temporal alignment error of Depth Any Video (arXiv 2410.10815) with the true depth for the correspondences: the
-    original warps the predicted one, so that errors that stand still count as flicker when the camera moves.
+    True depth and poses take a pixel p of frame k to the pixel p' of frame k + 1 that sees the same point. The change
+    is |ln(z'(p') / z*'(p')) - ln(z(p) / z*(p))|, with z predicted and z* true; 0 if errors do not change. This is the
+    temporal alignment error of Depth Any Video (arXiv 2410.10815) with correspondences from true depth. The original
+    warps with predicted depth, so that constant errors count as flicker when the camera moves.
     """
     return float(torch.stack([_change(now, after) for now, after in pairwise(frames)]).mean())
 

@@ -13,9 +13,9 @@ from lotus2_ros.inference.inputs import read_rgb
 
 
 def read_frames(folder: Path) -> Iterator[Sample]:
-    """The frame in `folder`, or in every folder inside it that holds a depth; perhaps sparse, NaN is no measurement.
+    """The frame in `folder`, and in each folder inside it that holds a depth. Depth may be sparse: NaN is unknown.
 
-    Raises ValueError, FileNotFoundError.
+    Raises ValueError on files that do not fit, FileNotFoundError if there is no frame.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
@@ -27,7 +27,7 @@ def read_frames(folder: Path) -> Iterator[Sample]:
 
 def _read_frame(folder: Path) -> Sample:
     image_file, depth_file = find_image(folder), find_depth(folder)
-    assert depth_file is not None  # or read_frames would have left it out
+    assert depth_file is not None  # read_frames checked it
     image = read_rgb(image_file)
     depth = read_depth(depth_file, read_calibration(folder / "intrinsics.json").get("depth_scale"))
     if image.shape[:2] != depth.shape:

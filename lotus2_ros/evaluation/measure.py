@@ -1,7 +1,7 @@
-"""One sample through a model: everything that is measured of it, as a record.
+"""Everything that is measured on one sample, as a record.
 
-A record holds numbers in a tree of names, `core/depth/abs_rel`, so that it can be kept as one line of JSON and averaged
-without knowing what is in it. What cannot be measured is not in it.
+A record is a tree of numbers by name, such as `core/depth/abs_rel`, so that it can be stored as one line of JSON and
+averaged without knowing its content. What cannot be measured is missing from it.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ def stages(
 
 
 def measure(estimator: Estimator, sample: Sample, steps: int | None) -> Record:
-    """Depth and normals against the truth, the image row as disparity, and whether depth and normals agree."""
+    """Errors of depth and normals, those of the image-row baseline, and the agreement of depth with normals."""
     record: Record = {}
     for stage, geometry in stages(estimator, sample.image, steps).items():
         found = record[stage] = {}
         if sample.depth is not None and geometry.disparity is not None:
-            said, space = _affine(geometry)
-            depth = fit_depth(said, sample.depth, space=space)
+            affine, space = _affine(geometry)
+            depth = fit_depth(affine, sample.depth, space=space)
             known = in_range(sample.depth, INDOORS_AND_STREETS)
             found["depth"] = asdict(depth_error(depth[known], sample.depth[known]))
             if geometry.uncertainty is not None:
@@ -76,17 +76,18 @@ def measure(estimator: Estimator, sample: Sample, steps: int | None) -> Record:
 
 
 def measure_detail(estimator: Estimator, sample: Sample, steps: int | None) -> Record:
-    """Edges and spectrum of the fitted disparity; the sample is of the model's own resolution, its depth known
-    everywhere.
+    """Edges and spectrum of the fitted disparity.
+
+    The sample must have the model's own resolution and depth everywhere.
     """
-    assert sample.depth is not None  # scenes have it
+    assert sample.depth is not None  # all scenes have depth
     farthest = INDOORS_AND_STREETS[1]
     truth = sample.depth.double().clamp(max=farthest)
     true_power = power_spectrum(1 / truth)
     record: Record = {"truth": {"spectrum": _log_power(true_power)}}
     for stage, geometry in stages(estimator, sample.image, steps, ("depth",)).items():
-        said, space = _affine(geometry)
-        depth = fit_depth(said, sample.depth, space=space)
+        affine, space = _affine(geometry)
+        depth = fit_depth(affine, sample.depth, space=space)
         power = power_spectrum(1 / depth)
         record[stage] = {
             "boundary": asdict(boundary_score(depth, truth)),
@@ -97,14 +98,14 @@ def measure_detail(estimator: Estimator, sample: Sample, steps: int | None) -> R
 
 
 def measure_sequence(estimator: Estimator, views: Sequence[View], steps: int | None) -> Record:
-    """Flicker, with one scale and shift for the whole sequence, and with each frame's own."""
+    """Flicker, with one scale and shift for the whole sequence, and with one per frame."""
     predicted = [stages(estimator, view.image, steps, ("depth",)) for view in views]
     record: Record = {}
     for stage in predicted[0]:
-        said, (space, *_) = zip(*[_affine(geometries[stage]) for geometries in predicted], strict=True)
+        affine, (space, *_) = zip(*[_affine(geometries[stage]) for geometries in predicted], strict=True)
         truths = [view.depth for view in views]
-        together = fit_depth(torch.stack(said), torch.stack(truths), space=space).unbind()
-        alone = [fit_depth(one, truth, space=space) for one, truth in zip(said, truths, strict=True)]
+        together = fit_depth(torch.stack(affine), torch.stack(truths), space=space).unbind()
+        alone = [fit_depth(one, truth, space=space) for one, truth in zip(affine, truths, strict=True)]
         record[stage] = {"flicker": _flicker(together, views), "flicker_fitted": _flicker(alone, views)}
     return _known(record)
 
@@ -112,7 +113,7 @@ def measure_sequence(estimator: Estimator, views: Sequence[View], steps: int | N
 def measure_benchmark(
     estimator: Estimator, sample: Sample, steps: int | None, benchmark: Benchmark
 ) -> tuple[Record, dict[str, Tensor]]:
-    """By the data set's protocol; of normals also the angles (N,) by stage, which are pooled over the data set."""
+    """By the data set's protocol; for normals also the angles (N,) by stage, which are pooled over the data set."""
     record: Record = {}
     angles: dict[str, Tensor] = {}
     size = sample.image.shape[:2]
@@ -124,16 +125,16 @@ def measure_benchmark(
             record[stage] = {"normals": float(angles[stage].mean())}
         else:
             assert sample.depth is not None
-            said, space = _affine(geometry)
+            affine, space = _affine(geometry)
             limits = benchmark.depth_range or INDOORS_AND_STREETS
-            resized = _resized(said[None], size)[0]
+            resized = _resized(affine[None], size)[0]
             error = affine_invariant_depth_error(resized, sample.depth, limits, benchmark.fit_side, space)
             record[stage] = {"depth": asdict(error)}
     return _known(record), angles
 
 
 def _processed(image: Tensor, benchmark: Benchmark) -> Tensor:
-    """The image with the longer side that the protocol gives to the model."""
+    """The image at the resolution that the protocol gives to the model."""
     if benchmark.resolution is None:
         return image
     scale = benchmark.resolution / max(image.shape[:2])
@@ -159,11 +160,11 @@ def _flicker(depths: Sequence[Tensor], views: Sequence[View]) -> float:
 
 
 def _affine(geometry: Geometry) -> tuple[Tensor, Space]:
-    """What the model says of depth, up to scale and shift, in the space that it is to be fitted in."""
+    """The model's own output for depth, up to scale and shift, and the space to fit it in."""
     if geometry.annotations.affine is None:
         raise ValueError("expected a model with the task depth")
-    said, space = geometry.annotations.affine
-    return said.cpu(), space
+    affine, space = geometry.annotations.affine
+    return affine.cpu(), space
 
 
 def _log_power(power: Tensor) -> list[float]:
@@ -171,6 +172,6 @@ def _log_power(power: Tensor) -> list[float]:
 
 
 def _known(record: Record) -> Record:
-    """Without the numbers that are NaN, which JSON does not have."""
+    """Without NaN, which JSON does not have."""
     branches = {name: _known(value) if isinstance(value, dict) else value for name, value in record.items()}
     return {name: value for name, value in branches.items() if not (isinstance(value, float) and math.isnan(value))}

@@ -1,4 +1,4 @@
-"""How good a disparity is: the metrics of the public evaluation of Lotus-2, which are Marigold's (arXiv 2312.02145)."""
+"""Errors of depth: the metrics of the public evaluation of Lotus-2, which are Marigold's (arXiv 2312.02145)."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from lotus2_ros.geometry.depth import Space
 
 MINIMUM_PIXELS = 20
 MINIMUM_DISPARITY = 1e-3
-INDOORS_AND_STREETS = (1e-3, 80.0)  # metres
+INDOORS_AND_STREETS = (1e-3, 80.0)  # meters
 
 
 @dataclass(frozen=True)
 class DepthError:
-    """Of one image, over the pixels whose truth z* is known, z being what was predicted.
+    """Of one image, over the pixels with a known true depth z*; z is the predicted depth.
 
-    abs_rel: mean |z - z*| / z*; sq_rel: mean (z - z*)² / z*, metres; rmse: root of mean (z - z*)², metres; rmse_log:
+    abs_rel: mean |z - z*| / z*; sq_rel: mean (z - z*)² / z*, meters; rmse: root of mean (z - z*)², meters; rmse_log:
     root of mean (ln z - ln z*)²; log10: mean |log10 z - log10 z*|; delta1, 2, 3: share of max(z / z*, z* / z) below
-    1.25, 1.25², 1.25³; inverse_rmse: root of mean (1 / z - 1 / z*)², 1 / metres; si_log: 100 times the standard
+    1.25, 1.25², 1.25³; inverse_rmse: root of mean (1 / z - 1 / z*)², 1 / meters; si_log: 100 times the standard
     deviation of ln z - ln z* (Eigen et al., arXiv 1406.2283).
     """
 
@@ -63,13 +63,13 @@ def fit_depth(
     fit_side: int | None = None,
     space: Space = "disparity",
 ) -> Tensor:
-    """Depth (..., float64), metres, of an affine-invariant `disparity` with the scale and shift that fit `truth` best.
+    """Depth (..., float64), meters, of an affine-invariant `disparity` with the scale and shift that fit `truth` best.
 
-    Protocol of Lotus: least squares in disparity over the pixels where truth is known and within `depth_range`, which
-    leaves out NaN, 0 and the sky, and where the disparity is positive; clip of the fitted disparity at 1e-3; inversion;
-    clip to the range. In `space` depth the same for affine-invariant depth, without the inversions. With `fit_side` the
-    fit takes only the nearest pixels of an image (H, W) with that longer side.
-    Raises ValueError for other shapes, and where there are fewer than 20 such pixels.
+    The protocol of Lotus: least squares in disparity over the pixels where the truth is within `depth_range` (so not
+    NaN, 0 or sky) and the disparity is positive; then the fitted disparity is clipped at 1e-3, inverted, and the depth
+    clipped to the range. In `space` depth, the same for affine-invariant depth, without the inversions. With `fit_side`
+    the fit uses both images (H, W) downsampled to that longer side, nearest neighbor.
+    Raises ValueError on different shapes, and if there are fewer than 20 such pixels.
     """
     if disparity.shape != truth.shape:
         raise ValueError(
@@ -94,7 +94,7 @@ def fit_depth(
 
 
 def in_range(depth: Tensor, depth_range: tuple[float, float]) -> Tensor:
-    """Bool mask of the pixels that are measured."""
+    """Bool mask of the pixels that count."""
     return torch.isfinite(depth) & (depth > depth_range[0]) & (depth < depth_range[1])
 
 
@@ -105,14 +105,14 @@ def affine_invariant_depth_error(
     fit_side: int | None = None,
     space: Space = "disparity",
 ) -> DepthError:
-    """Error of an affine-invariant `disparity` (H, W) against `depth` (H, W) in metres, after :func:`fit_depth`."""
+    """Error of an affine-invariant `disparity` (H, W) against `depth` (H, W) in meters, after :func:`fit_depth`."""
     fitted = fit_depth(disparity, depth, depth_range, fit_side, space)
     valid = in_range(depth, depth_range) & torch.isfinite(disparity)
     return depth_error(fitted[valid], depth[valid])
 
 
 def image_row(height: int, width: int) -> Tensor:
-    """The baseline that looks at nothing: the image row as disparity, (H, W) in (0, 1), near at the bottom."""
+    """A baseline that ignores the image: the pixel's row as disparity, (H, W) in (0, 1), near at the bottom."""
     return ((torch.arange(height) + 0.5) / height)[:, None].expand(height, width)
 
 

@@ -24,7 +24,7 @@ POOLED_TITLES = {"scenes": "held-out scenes", "things": "held-out views of thing
 STAGES = {"core": "core predictor", "sharp": "sharpened"}
 DEPTH = {"AbsRel": "abs_rel", "SqRel": "sq_rel", "RMSE": "rmse", "RMSE log": "rmse_log", "log10": "log10",
          "δ1": "delta1", "δ2": "delta2", "δ3": "delta3", "1/m RMSE": "inverse_rmse", "SI-log": "si_log"}  # fmt: skip
-# What the published tables call a data set and a metric, and where it is in a summary, with the factor to their units.
+# Names in the published tables: of data sets, and of metrics with their path in a summary and the factor to their unit.
 PUBLISHED_SETS = {"NYUv2": "nyuv2", "KITTI": "kitti", "ETH3D": "eth3d", "ScanNet": "scannet", "DIODE": "diode",
                   "iBims-1": "ibims1", "Sintel": "sintel"}  # fmt: skip
 PUBLISHED_METRICS = {"AbsRel": ("depth/abs_rel", 100), "δ1": ("depth/delta1", 100),
@@ -32,7 +32,7 @@ PUBLISHED_METRICS = {"AbsRel": ("depth/abs_rel", 100), "δ1": ("depth/delta1", 1
 
 
 def write_report(folder: Path, settings: Mapping[str, Any], summary: Summary, records: Mapping[Key, Record]) -> str:
-    """Write report.md, report.json, errors.png and spectrum.png; the tables are returned."""
+    """Write report.md, report.json, errors.png and spectrum.png; returns the tables."""
     tables = "\n\n".join(_tables(summary))
     (folder / "report.md").write_text(f"# Evaluation of {settings['model']}\n\n{tables}\n")
     report = {"settings": settings, "figures": figures(summary), "summary": summary}
@@ -62,10 +62,10 @@ def _tables(summary: Summary) -> Iterator[str]:
     if "detail" in summary:
         header = ["at the model's resolution", "images"]
         for title in STAGES.values():
-            header += [f"boundary F1, {title}", "precision", "recall", "high frequencies over the truth's"]
+            header += [f"boundary F1, {title}", "precision", "recall", "high-frequency power over the truth's"]
         yield markdown(header, [_detail(_title("scenes", name), means) for name, means in summary["detail"].items()])
     if "sequences" in summary:
-        header = ["a moving camera", "sequences", "flicker", "each frame fitted", "sharpened", "each frame fitted"]
+        header = ["moving camera", "sequences", "flicker", "fitted per frame", "sharpened", "fitted per frame"]
         paths = [f"{stage}/{name}" for stage in STAGES for name in ("flicker", "flicker_fitted")]
         rows = [_row(_title("scenes", name), means, paths) for name, means in summary["sequences"].items()]
         yield markdown(header, rows, digits=4)
@@ -117,7 +117,7 @@ def _benchmark_tables(summary: Summary) -> Iterator[str]:
 
 
 def _beside_published(task: str, sets: Mapping[str, Means]) -> Table:
-    """The paper's table with what was measured here, by stage."""
+    """The paper's table with the results of this evaluation, by stage."""
     table = published_table(task)
     for stage, title in STAGES.items():
         found = {}
@@ -132,7 +132,7 @@ def _beside_published(task: str, sets: Mapping[str, Means]) -> Table:
 
 
 def _plot_errors(path: Path, records: Mapping[Key, Record]) -> None:
-    """Histograms of AbsRel over all images: of both stages and of the image row."""
+    """Histograms of AbsRel over all images, for both stages and the image-row baseline."""
     known = [flat(record) for (group, *_), record in records.items() if group != "detail"]
     figure, axes = _figure("AbsRel of an image", "images")
     for stage, title in {**STAGES, "row": "image row"}.items():

@@ -1,4 +1,4 @@
-"""From the records of all samples to the numbers of a report."""
+"""Averages of the records of all samples: the numbers of a report."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from lotus2_ros.evaluation.measure import Record
 from lotus2_ros.evaluation.records import Key, angle_file
 from lotus2_ros.evaluation.sets import EvaluationSet
 
-Means = dict[str, Any]  # by path, core/depth/abs_rel; `samples`: how many
+Means = dict[str, Any]  # by path, such as core/depth/abs_rel; `samples`: their number
 POOLED = "all"
 
 
 def flat(record: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """A record by paths: {"core": {"depth": 1}} is {"core/depth": 1}."""
+    """A record by path: {"core": {"depth": 1}} becomes {"core/depth": 1}."""
     paths: dict[str, Any] = {}
     for name, value in record.items():
         path = f"{above}{name}"
@@ -29,7 +29,7 @@ def flat(record: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 
 
 def average(records: Sequence[Record]) -> Means:
-    """Mean of every number, and of every list element by element, over the records that have it."""
+    """Mean of every number, and of every list element-wise, over the records that have it."""
     found: dict[str, list[Any]] = {}
     for record in records:
         for path, value in flat(record).items():
@@ -40,11 +40,14 @@ def average(records: Sequence[Record]) -> Means:
 def summarize(
     sets: Sequence[EvaluationSet], records: Mapping[Key, Record], folder: Path
 ) -> dict[str, dict[str, Means]]:
-    """Means by group and dataset, of several sets in a group also of all of them; pooled normals of the data sets."""
+    """Means by group and set, and for most groups over all their sets under the name ``POOLED``.
+
+    Data sets of normals also have the angular errors pooled over all pixels.
+    """
     summary: dict[str, dict[str, Means]] = {}
     for dataset in sets:
-        of_part = [records[dataset.group, dataset.name, index] for index in range(len(dataset.samples))]
-        means = average(of_part)
+        of_set = [records[dataset.group, dataset.name, index] for index in range(len(dataset.samples))]
+        means = average(of_set)
         for stage in ("core", "sharp") if dataset.group == "normals" else ():
             files = [angle_file(folder, dataset, stage, index) for index in range(len(dataset.samples))]
             if files[0].exists():
@@ -56,7 +59,7 @@ def summarize(
 
 
 def figures(summary: Mapping[str, Mapping[str, Means]]) -> dict[str, float]:
-    """The few numbers that a model is judged by, by what they say."""
+    """The few numbers that a model is judged by, by title."""
     found: dict[str, float] = {}
     if scenes := summary.get("scenes"):
         found |= _scene_figures(scenes[POOLED])
@@ -71,7 +74,7 @@ def figures(summary: Mapping[str, Mapping[str, Means]]) -> dict[str, float]:
 
 
 def ratio_to_row(means: Means) -> float:
-    """AbsRel over that of the image row as disparity."""
+    """AbsRel over that of the image-row baseline."""
     return means.get("core/depth/abs_rel", math.nan) / means["row/depth/abs_rel"]
 
 
@@ -86,13 +89,13 @@ def _scene_figures(means: Means) -> dict[str, float]:
     if "core/normals" in means:
         found["held-out scenes, normals, degrees"] = means["core/normals"]
     if "core/agreement" in means:
-        found["held-out scenes, normals of the depth against the predicted ones, degrees"] = means["core/agreement"]
+        found["held-out scenes, normals from depth against predicted normals, degrees"] = means["core/agreement"]
     if "core/uncertainty/ause" in means:
         found["held-out scenes, AUSE of the uncertainty"] = means["core/uncertainty/ause"]
-        found["the same in random order"] = means["core/uncertainty/random"]
+        found["held-out scenes, AUSE of a random order"] = means["core/uncertainty/random"]
     if "sharp/depth/abs_rel" in means:
         change = means["sharp/depth/abs_rel"] - means["core/depth/abs_rel"]
-        found["held-out scenes, what the sharpener adds to AbsRel"] = change
+        found["held-out scenes, change of AbsRel by the sharpener"] = change
     return found
 
 
@@ -101,8 +104,8 @@ def _detail_figures(means: Means) -> dict[str, float]:
     core, sharp = (high_frequency(means, stage) for stage in ("core", "sharp"))
     if core is not None and sharp is not None:
         found["held-out scenes, boundary F1, sharpened"] = means["sharp/boundary/f1"]
-        # Of the gap to the truth's power, which is 1; below 0 the sharpener widens it.
+        # The truth has a ratio of 1. Below 0 the sharpener widens the gap to it.
         closed, closed_log = 1 - abs(1 - sharp) / abs(1 - core), 1 - abs(math.log(sharp)) / abs(math.log(core))
-        found["held-out scenes, share of the missing high-frequency power that the sharpener brings"] = closed
-        found["the same of the logarithm of the power, as in Fig. 12 of the paper"] = closed_log
+        found["held-out scenes, share of the missing high-frequency power that the sharpener adds"] = closed
+        found["the same in log power, as in Fig. 12 of the paper"] = closed_log
     return found

@@ -1,4 +1,4 @@
-"""Tables like the paper's, with Avg. Rank; the published numbers are data, in published.yaml."""
+"""Tables like the paper's, with average ranks. The published numbers are in published.yaml."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PUBLISHED = Path(__file__).with_name("published.yaml")
 
 @dataclass(frozen=True)
 class Table:
-    """Methods by columns, a column being a metric of a data set. None: not given."""
+    """Values of methods by column; a column is a metric on a data set. None: not given."""
 
     columns: list[tuple[str, str]]  # data set, metric
     lower_is_better: list[bool]
@@ -22,7 +22,7 @@ class Table:
     printed_ranks: dict[str, float]
 
     def with_method(self, name: str, values: Mapping[tuple[str, str], float]) -> Table:
-        """With one row more."""
+        """The table with one more row."""
         row = [values.get(column) for column in self.columns]
         return Table(self.columns, self.lower_is_better, {**self.methods, name: row}, self.printed_ranks)
 
@@ -40,10 +40,10 @@ def published_table(name: str) -> Table:
 
 
 def average_ranks(table: Table, gaps_as_zero: bool = False) -> dict[str, float | None]:
-    """Mean over the columns of one more than the number of methods that are better; equal ones share the better rank.
+    """Mean rank over the columns that a method has values in; equal methods share the better rank.
 
-    Over the columns that a method has values in. The paper divides by the number of all columns, as if a rank that is
-    missing were 0, which flatters the two methods with gaps: `gaps_as_zero` does the same.
+    The paper divides by the number of all columns, which counts a missing rank as 0 and favors the two methods with
+    gaps; `gaps_as_zero` does the same.
     """
     ranks: dict[str, list[int]] = {name: [] for name in table.methods}
     for index, lower in enumerate(table.lower_is_better):
@@ -56,7 +56,7 @@ def average_ranks(table: Table, gaps_as_zero: bool = False) -> dict[str, float |
 
 
 def ranked_table(table: Table) -> str:
-    """As Markdown, the best method last, as in the paper."""
+    """The table as Markdown with the best method last, as in the paper."""
     ranks = average_ranks(table)
     header = ["method", *(f"{dataset} {metric}" for dataset, metric in table.columns), "Avg. Rank", "as printed"]
     order = sorted(table.methods, key=lambda name: -(ranks[name] or 0))
@@ -65,7 +65,7 @@ def ranked_table(table: Table) -> str:
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[Any]], digits: int = 3) -> str:
-    """A Markdown table; numbers with so many digits, None as a dash."""
+    """A Markdown table; floats with ``digits`` decimals, None and NaN as a dash."""
 
     def cell(value: Any) -> str:
         if value is None or value != value:

@@ -1,7 +1,7 @@
-"""What an uncertainty is worth: whether the pixels it doubts are those that are wrong.
+"""Quality of an uncertainty: whether uncertain pixels are those with large errors.
 
-Sparsification (Ilg et al., ECCV 2018): pixels are left out, the most uncertain first, and the mean error of the rest is
-looked at. The area between that curve and the one of the true errors' own order is the AUSE; 0 is perfect.
+Sparsification (Ilg et al., ECCV 2018): remove pixels, the most uncertain first, and plot the mean error of the rest.
+The oracle's curve removes those with the largest errors first. The area between the two is the AUSE; 0 is perfect.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Sparsification:
-    """Areas over the oracle's curve, in units of the mean error of all pixels."""
+    """Areas above the oracle's curve, in units of the mean error of all pixels."""
 
     ause: float
-    random: float  # of leaving out pixels in random order: what any useful uncertainty is below
+    random: float  # of removing pixels in random order; a useful uncertainty has a lower AUSE
 
 
 def sparsification(error: Tensor, uncertainty: Tensor) -> Sparsification:
-    """Of errors (N,) that are not negative, with the uncertainty (N,) of each. NaN where all errors are 0."""
+    """For errors (N,), not negative, and their uncertainties (N,). NaN if all errors are 0."""
     if error.shape != uncertainty.shape or error.ndim != 1:
         raise ValueError(f"expected errors and uncertainties (N,), got {(*error.shape,)}, {(*uncertainty.shape,)}")
     error = error.double()
@@ -30,7 +30,7 @@ def sparsification(error: Tensor, uncertainty: Tensor) -> Sparsification:
 
 
 def _curve(error: Tensor, order: Tensor) -> Tensor:
-    """Mean error of the n pixels that come first in `order`, over that of all, for n = 1 to N."""
+    """Mean error of the first n pixels by `order`, over that of all pixels, for n = 1 to N."""
     kept = error[order.argsort(stable=True)].cumsum(0)
     count = torch.arange(1, len(error) + 1, dtype=torch.float64, device=error.device)
     return kept / count / error.mean()

@@ -1,1 +1,1 @@
-"""One frame without ROS: image, camera and reference in; geometry out."""
+"""One frame without ROS: image, camera and reference in, geometry out."""

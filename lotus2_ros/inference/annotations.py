@@ -1,4 +1,4 @@
-"""From a model's annotation latents to what they say of each pixel of the image."""
+"""From a model's annotation latents to disparity and normals at the image's size."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from lotus2_ros.geometry.depth import Space, affine_depth_to_disparity, affine_d
 from lotus2_ros.geometry.normals import MODEL_TO_OPTICAL, normalize
 from lotus2_ros.model.interface import GeometryModel
 
-# The field that a model's depths go to, by the space it predicts.
+# The field for a model's depth output, by the space it predicts in.
 PREDICTED = {"disparity": "disparity", "depth": "affine_depth"}
 
 
 @dataclass(frozen=True)
 class Annotations:
-    """Of the tasks at hand, at the image's size. Of disparity and affine_depth there is one at the most at first."""
+    """Predictions of the chosen tasks at the image's size. A model predicts either disparity or affine_depth."""
 
     disparity: Tensor | None = None  # (H, W) float32 in [0, 1], affine-invariant, 1 = near
     affine_depth: Tensor | None = None  # (H, W) float32 in [0, 1], affine-invariant, 0 = near
     normals: Tensor | None = None  # (H, W, 3) float32, unit, optical frame, toward the camera
-    uncertainty: Tensor | None = None  # (H, W) float32, standard deviation of either over answers; None: of one
+    uncertainty: Tensor | None = None  # (H, W) float32, standard deviation of either over several answers
 
     @property
     def affine(self) -> tuple[Tensor, Space] | None:
-        """What the model itself says of depth, up to scale and shift, and of what it says that."""
+        """The model's own output for depth, up to scale and shift, and the space it is in."""
         if self.affine_depth is not None:
             return self.affine_depth, "depth"
         return None if self.disparity is None else (self.disparity, "disparity")
 
     def inverted(self, shift: float) -> Annotations:
-        """With the disparity that follows from the depth, see :func:`affine_depth_to_disparity`."""
+        """With the disparity computed from the affine depth, see :func:`affine_depth_to_disparity`."""
         assert self.affine_depth is not None
         spread = self.uncertainty
         if spread is not None:
@@ -43,21 +43,21 @@ class Annotations:
 
 
 def annotate(model: GeometryModel, latents: Mapping[str, Tensor], size: Sequence[int]) -> Annotations:
-    """Decode latents (N, C, h, w) by task, all at once, and bring them to ``size``; of N samples the median counts."""
+    """Decode latents (N, C, h, w) by task in one batch, take the median of N samples, and resize to ``size``."""
     if not latents:
         return Annotations()
     decoded = model.decode(torch.cat(list(latents.values())))
     found = Annotations()
     for task, pictures in zip(latents, decoded.split([len(samples) for samples in latents.values()]), strict=True):
         if task == "depth":
-            # The mean of the channels first: it is the same, and one channel is resized faster than three.
+            # The mean of the channels first: the result is the same, and resizing one channel is faster than three.
             values = pictures.mean(dim=1, keepdim=True)
             answer = _median(values)
             seen = _resized(model, answer, size)[0]
             spread = _resized(model, deviation(values[:, 0], answer[0])[None], size)[0] if len(values) > 1 else None
             found = replace(found, uncertainty=spread, **{PREDICTED[model.predicts]: seen})
         else:
-            # Length 1 only after resizing: means of unit vectors are shorter.
+            # Normalized after resizing, because a mean of unit vectors is shorter than 1.
             vectors = 2 * _resized(model, _median(pictures), size).permute(1, 2, 0) - 1
             found = replace(found, normals=normalize(MODEL_TO_OPTICAL * vectors))
     return found
@@ -66,7 +66,7 @@ def annotate(model: GeometryModel, latents: Mapping[str, Tensor], size: Sequence
 def deviation(answers: Tensor, answer: Tensor) -> Tensor:
     """Standard deviation (H, W) of affine-invariant answers (N, H, W), each first fitted to `answer` (H, W).
 
-    A difference in scale and shift says nothing of where an answer is wrong: left in, it makes the deviation useless.
+    Differences in scale and shift do not show where an answer is wrong and would dominate the deviation.
     """
     centred, others = answer - answer.mean(), answers - answers.mean(dim=(1, 2), keepdim=True)
     slopes = (centred * others).mean(dim=(1, 2)) / others.square().mean(dim=(1, 2)).clamp_min(1e-12)
@@ -74,7 +74,7 @@ def deviation(answers: Tensor, answer: Tensor) -> Tensor:
 
 
 def _median(samples: Tensor) -> Tensor:
-    """(N, C, h, w) -> (C, h, w), of an even N the mean of the two in the middle."""
+    """(N, C, h, w) -> (C, h, w); for an even N the mean of the two in the middle."""
     return samples[0] if len(samples) == 1 else samples.quantile(0.5, dim=0)
 
 

@@ -44,7 +44,7 @@ class Estimator:
 
     @property
     def process_resolution(self) -> int:
-        """Longer side of the image the model sees, at most, pixels; by area, that of a 4:3 image."""
+        """Longer side in pixels at which the model sees an image; if it goes by area, that of a 4:3 image."""
         return self.config.model.process_resolution or self._resolution
 
     @torch.inference_mode()
@@ -128,19 +128,19 @@ class Estimator:
         )
 
     def is_new(self, height: int, width: int) -> bool:
-        """Whether no image of this size, or one that the model sees at the same, was predicted so far."""
+        """Whether no image was predicted yet at the size that the model sees images of this size at."""
         return self._process_size(height, width) not in self._seen
 
     def warm_up(self, height: int, width: int) -> list[tuple[str, Callable[[], None]]]:
-        """What is to be run once, so that no frame of this size waits for it: what it is, and a function that does it.
+        """Work to run once so that no frame of this size has to wait for it: names and functions.
 
-        A GPU compiles and records the model's work when it is first asked for it, anew for each choice of tasks.
+        On a GPU the model is compiled and its CUDA graphs are recorded at the first call for each choice of tasks.
         """
         tasks = self.model.tasks
         choices, runs = [tasks], 1
         if self.device.type == "cuda":
             choices = [chosen for n in range(1, len(tasks) + 1) for chosen in combinations(tasks, n)]
-            runs = 2  # the second plays what the first recorded
+            runs = 2  # the first records the graphs, the second replays them
         image = torch.randint(0, 256, (height, width, 3), dtype=torch.uint8)
         coarse: list[Geometry] = []
 
@@ -160,7 +160,7 @@ class Estimator:
         return [(f"{width}x{height} {what}", run) for what, run in steps]
 
     def _mirrored(self, pixels: Tensor, size: Sequence[int]) -> Tensor:
-        """What the model says of depth when it sees the image mirrored, mirrored back: (H, W)."""
+        """Test-time flip: the depth output (H, W) of the mirrored image, mirrored back."""
         latent = self.model.encode(pixels.flip(-1), self._posterior())
         found = annotate(self.model, self.model.predict(latent, ("depth",)), size)
         assert found.affine is not None
@@ -177,7 +177,7 @@ class Estimator:
         return self.model.process_size(height, width, self.process_resolution)
 
     def _posterior(self) -> torch.Generator | None:
-        """None for the mode; a generator, seeded anew for each image, for a sample."""
+        """None for the mode; for a sample, a generator with the same seed for each image."""
         if self.config.model.posterior == "mode":
             return None
         return torch.Generator(self.device).manual_seed(self.config.model.seed)

@@ -1,1 +1,1 @@
-"""Pictures and clouds to look at."""
+"""Preview pictures and point cloud files."""

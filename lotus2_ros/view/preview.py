@@ -1,4 +1,4 @@
-"""One picture of what was estimated: image | disparity | depth | normals | the cloud from another viewpoint."""
+"""A preview picture of results: image | disparity | depth | normals | point cloud from another viewpoint."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BACKGROUND = (24, 26, 30)
 
 @dataclass(frozen=True)
 class Row:
-    """The results of one stage. What is None is shown as an empty cell."""
+    """The results of one stage. None makes an empty cell."""
 
     title: str
     image: Tensor  # (H, W, 3) uint8 RGB
@@ -32,11 +32,11 @@ class Row:
     depth: Tensor | None = None  # (H, W) along z, NaN invalid
     normals: Tensor | None = None  # (H, W, 3) unit, optical frame
     camera: Camera | None = None  # with depth: the cloud
-    metric: bool = False  # depth in metres
+    metric: bool = False  # depth in meters
 
 
 def save_preview(path: Path | str, rows: Sequence[Row]) -> None:
-    """Draw the rows below each other and write a PNG. All rows share the first one's depth colours."""
+    """Draw the rows below each other and write a PNG. All rows have the depth colors of the first."""
     depths = [row.depth for row in rows if row.depth is not None]
     near, far = depth_range(depths[0]) if depths else (0.0, 1.0)
     unit = "m" if any(row.metric for row in rows) else "x unknown scale"
@@ -52,7 +52,7 @@ def save_preview(path: Path | str, rows: Sequence[Row]) -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(rows), len(columns), squeeze=False)
     for row, line in zip(rows, axes, strict=True):
-        line[0].set_ylabel(row.title, fontsize=min(11, 24 * height / width))  # no longer than a wide image is high
+        line[0].set_ylabel(row.title, fontsize=min(11, 24 * height / width))  # fits beside a wide image
         for axis, (_, picture) in zip(line, columns, strict=True):
             show(axis, picture(row))
     for axis, (title, _) in zip(axes[0], columns, strict=True):
@@ -73,20 +73,21 @@ def show(axis: Axes, picture: Tensor | None) -> None:
 
 
 def depth_range(depth: Tensor) -> tuple[float, float]:
-    """The 2nd and 98th percentile of what is finite, the latter at most 6 times the median: a far horizon must not turn
-    all the rest into one colour.
+    """The 2nd and 98th percentile of finite depth, the latter at most 6 times the median.
+
+    Otherwise a far horizon would leave a single color for everything else.
     """
     finite = depth[torch.isfinite(depth)]
     if not finite.numel():
         return 0.0, 1.0
-    # quantile() takes at most 2^24 elements, and every few pixels say the same.
+    # quantile() takes at most 2^24 elements, and a sample of them is enough.
     sample = finite[:: finite.numel() // 10**6 + 1].float()
     near, median, far = torch.quantile(sample, torch.tensor([0.02, 0.5, 0.98], device=sample.device)).tolist()
     return near, max(min(far, 6 * median), near * 1.001)
 
 
 def colored(values: Tensor | None, low: float, high: float, colormap: str) -> Tensor | None:
-    """(H, W) as uint8 RGB through a matplotlib colour map; NaN grey."""
+    """(H, W) as uint8 RGB through a matplotlib color map; NaN is gray."""
     if values is None:
         return None
     shades = ((values.cpu().float() - low) / (high - low)).clamp(0, 1).numpy()
@@ -97,10 +98,11 @@ def colored(values: Tensor | None, low: float, high: float, colormap: str) -> Te
 def cloud_view(
     image: Tensor, depth: Tensor, camera: Camera | None, yaw: float = 24.0, pitch: float = 14.0
 ) -> Tensor | None:
-    """The coloured cloud as a second camera sees it, (H, W, 3) uint8; None without a camera or a point.
+    """The colored cloud seen by a second camera, (H, W, 3) uint8; None without a camera or without points.
 
-    That camera circles the middle of the scene by ``yaw`` degrees to the right and ``pitch`` up, and zooms to what is
-    there. Nearest point wins (z-buffer). Points on depth edges, which hang between two surfaces, are left out.
+    The second camera is turned about the middle of the scene by ``yaw`` degrees to the right and ``pitch`` up, and
+    zoomed to fit. The nearest point wins (z-buffer). Points on depth edges, which hang between two surfaces, are left
+    out.
     """
     if camera is None:
         return None
@@ -118,7 +120,7 @@ def cloud_view(
 
 
 def fitting_camera(points: Tensor, width: int, height: int) -> Camera:
-    """A camera of this size, at the origin, whose image is filled by 98 % of the points (N, 3)."""
+    """A camera of this size at the origin, with 98 % of the points (N, 3) filling its image."""
     rays = points[:, :2] / points[:, 2:]
     low, high = torch.quantile(rays[:: len(rays) // 10**6 + 1], torch.tensor([0.01, 0.99]).double(), dim=0)
     f_px = float((torch.tensor([width, height]) / (high - low).clamp(min=1e-6)).min())
@@ -127,7 +129,7 @@ def fitting_camera(points: Tensor, width: int, height: int) -> Camera:
 
 
 def depth_edges(depth: Tensor, jump: float = 0.06) -> Tensor:
-    """(H, W) bool: where depth changes by more than ``jump`` of itself to the next pixel."""
+    """(H, W) bool: where depth differs from that of the next pixel by more than this share."""
     edges = torch.zeros_like(depth, dtype=torch.bool)
     for dim in (0, 1):
         step = depth.diff(dim=dim).abs() > jump * depth.narrow(dim, 1, depth.shape[dim] - 1)
@@ -137,7 +139,7 @@ def depth_edges(depth: Tensor, jump: float = 0.06) -> Tensor:
 
 
 def view_rotation(yaw: float, pitch: float) -> Tensor:
-    """(3, 3): the scene's optical frame to that of a camera ``yaw`` degrees to its right and ``pitch`` above."""
+    """Rotation (3, 3) from an optical frame to that of a camera ``yaw`` degrees to its right and ``pitch`` above."""
     cy, sy = math.cos(math.radians(yaw)), math.sin(math.radians(yaw))
     cp, sp = math.cos(math.radians(pitch)), math.sin(math.radians(pitch))
     about_y = torch.tensor([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]], dtype=torch.float64)
@@ -146,11 +148,11 @@ def view_rotation(yaw: float, pitch: float) -> Tensor:
 
 
 def splat(points: Tensor, colors: Tensor, camera: Camera, radius: int = 1) -> Tensor:
-    """Points (N, 3) with colours (N, 3) drawn as squares of 2 * radius + 1 pixels, nearest on top: (H, W, 3) uint8."""
+    """Points (N, 3) with colors (N, 3), drawn as squares of 2 * radius + 1 pixels, nearest on top: (H, W, 3) uint8."""
     points, colors = points[points[:, 2] > 1e-6], colors[points[:, 2] > 1e-6]
     u, v, w = (points @ camera.K.double().T).unbind(-1)
     u, v = (u / w).round().long(), (v / w).round().long()
-    # Depth in the high bits, colour in the low ones: the smallest of all that fall on a pixel is the nearest's colour.
+    # Depth in the high bits, color in the low ones: the least value at a pixel has the color of its nearest point.
     near = float(points[:, 2].min()) if len(points) else 1.0
     layer = (points[:, 2] / near * 1e4).clamp(max=2.0**38).long()
     packed = (layer << 24) | (colors[:, 0] << 16) | (colors[:, 1] << 8) | colors[:, 2]
