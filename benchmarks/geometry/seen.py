@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lotus2_ros import scenes
-from lotus2_ros.bags.files import read_calibration
+from lotus2_ros.bags.intrinsics import read_calibration
 from lotus2_ros.evaluation.frames import read_frames
 from lotus2_ros.geometry.camera import Camera
 

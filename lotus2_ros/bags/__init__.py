@@ -6,7 +6,17 @@ messages with one image, its camera_info and, where there is one, a reference de
 
 from lotus2_ros.bags.frames import RecordedFrame, Recording
 from lotus2_ros.bags.inputs import open_recording
+from lotus2_ros.bags.resumable import ResumableBag
 from lotus2_ros.bags.writer import BagWriter, read_messages, write_frames
 from lotus2_ros.inference.inputs import InputError
 
-__all__ = ["BagWriter", "InputError", "RecordedFrame", "Recording", "open_recording", "read_messages", "write_frames"]
+__all__ = [
+    "BagWriter",
+    "InputError",
+    "RecordedFrame",
+    "Recording",
+    "ResumableBag",
+    "open_recording",
+    "read_messages",
+    "write_frames",
+]

@@ -1,34 +1,32 @@
-"""Image files, one RGB-D frame, video."""
+"""Image files and one RGB-D frame."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
+from lotus2_ros.bags import intrinsics
 from lotus2_ros.bags.frames import (
     ASSUMED_FOV,
-    COMPRESSED_IMAGE,
+    FRAME_ID,
+    PERIOD_NS,
+    START_NS,
     RecordedFrame,
     Recording,
+    Say,
     camera_info_message,
     header,
     image_message,
-    message,
 )
 from lotus2_ros.geometry.camera import Camera
-from lotus2_ros.inference.inputs import InputError, read_rgb
+from lotus2_ros.inference.image_files import InputError, is_image, read_rgb
 
-FRAME_ID = "camera_optical_frame"
-# Files carry no time: the first frame is at one second (a zero stamp means "unset" in ROS), then one every second.
-START_NS = PERIOD_NS = 10**9
-
-
-def is_image(path: Path) -> bool:
-    return cv2.haveImageReader(str(path))
+# The camera_info of an image, by its width, height and header. Raises InputError.
+CameraInfoOf = Callable[[int, int, Any], Any]
 
 
 def assumed_camera(width: int, height: int, fov: float | None) -> Camera:
@@ -41,50 +39,81 @@ def camera_statement(fov: float | None) -> str:
     return f"horizontal field of view {fov:g} degrees, as given"
 
 
-def open_images(paths: list[Path], fov: float | None) -> Recording:
-    """Images in the given order, one per second."""
+def calibration_beside(file: Path, fov: float | None) -> tuple[str, CameraInfoOf]:
+    """Where the calibration of a file comes from, and its camera_info.
+
+    It is the field of view if one is given, else ``intrinsics.json`` beside the file, else a guess.
+    """
+    path = file.parent / intrinsics.NAME
+    if fov is None and path.is_file():
+        calibration = intrinsics.read_calibration(path)
+        return intrinsics.statement(calibration), lambda *image: intrinsics.camera_info(calibration, *image)
+    return camera_statement(fov), lambda w, h, head: camera_info_message(assumed_camera(w, h, fov), head)
+
+
+def open_images(paths: list[Path], fov: float | None, say: Say) -> Recording:
+    """Images in the given order, one per second. What cannot be decoded is left out, with a line.
+
+    Its frames raise InputError in the end if not one image could be decoded.
+    """
+    calibrations = {path.parent: calibration_beside(path, fov) for path in paths}
 
     def frames() -> Iterator[RecordedFrame]:
+        failures = []
         for index, path in enumerate(paths):
-            rgb = read_rgb(path)
-            head = header(START_NS + index * PERIOD_NS, FRAME_ID)
-            camera = assumed_camera(rgb.shape[1], rgb.shape[0], fov)
-            yield RecordedFrame(
-                START_NS + index * PERIOD_NS, image_message(rgb, "rgb8", head), camera_info_message(camera, head), None
-            )
+            stamp = START_NS + index * PERIOD_NS
+            head = header(stamp, FRAME_ID)
+            try:
+                rgb = read_rgb(path)
+                info = calibrations[path.parent][1](rgb.shape[1], rgb.shape[0], head)
+            except InputError as error:
+                failures.append(str(error) if str(path) in str(error) else f"{path}: {error}")
+                if len(paths) > 1:
+                    say(f"skipped: {failures[-1]}")
+                continue
+            yield RecordedFrame(stamp, image_message(rgb, "rgb8", head), info, None)
+        if len(failures) == len(paths):
+            raise InputError(failures[0])
 
     name = str(paths[0]) if len(paths) == 1 else f"{len(paths)} images, {paths[0].name} to {paths[-1].name}"
-    return Recording(name, camera_statement(fov), frames)
+    return Recording(name, "; ".join(dict.fromkeys(text for text, _ in calibrations.values())), frames)
 
 
-def open_rgbd(folder: Path) -> Recording:
+def open_rgbd(folder: Path, fov: float | None) -> Recording:
     """One RGB-D frame: ``intrinsics.json``, ``rgb.*`` or ``left.*``, and optionally ``depth*.npy`` or ``depth*.png``.
 
-    ``intrinsics.json`` has fx, fy, cx, cy (pixels, integer pixel centres), optionally ``distortion`` (plumb_bob), ``P``
-    (3x4) and ``depth_scale``: a depth PNG holds uint16 units of 1 / depth_scale metres, 0 = none; an ``.npy`` metres.
+    A depth PNG holds uint16 units of 1 / ``depth_scale`` meters, 0 = none; an ``.npy`` meters.
     """
-    calibration = read_calibration(folder / "intrinsics.json")
+    calibration = intrinsics.read_calibration(folder / intrinsics.NAME)
     image_file, depth_file = find_image(folder), find_depth(folder)
+    camera, info_of = calibration_beside(image_file, fov)
 
     def frames() -> Iterator[RecordedFrame]:
         rgb = read_rgb(image_file)
         head = header(START_NS, FRAME_ID)
-        intrinsics = (float(calibration[key]) for key in ("fx", "fy", "cx", "cy"))
-        camera = Camera.from_intrinsics(rgb.shape[1], rgb.shape[0], *intrinsics)
-        info = camera_info_message(camera, head, calibration.get("distortion") or None, calibration.get("P"))
+        info = info_of(rgb.shape[1], rgb.shape[0], head)
         depth = read_depth(depth_file, calibration.get("depth_scale")) if depth_file else None
         reference = None if depth is None else image_message(depth, "32FC1", head)
         yield RecordedFrame(START_NS, image_message(rgb, "rgb8", head), info, reference)
 
-    return Recording(str(folder), "intrinsics.json", frames)
+    return Recording(str(folder), camera, frames, reference=depth_file.name if depth_file else "")
+
+
+def is_rgbd(folder: Path) -> bool:
+    """Whether a folder is one RGB-D frame, and not images with a calibration beside them."""
+    return (folder / intrinsics.NAME).is_file() and bool(_rgb_files(folder))
 
 
 def find_image(folder: Path) -> Path:
     """The image of an RGB-D frame."""
-    images = sorted(f for f in folder.iterdir() if f.stem in ("rgb", "left") and is_image(f))
+    images = _rgb_files(folder)
     if not images:
-        raise InputError(f"{folder}: expected rgb.* or left.* beside intrinsics.json")
+        raise InputError(f"{folder}: expected rgb.* or left.* beside {intrinsics.NAME}")
     return images[-1]
+
+
+def _rgb_files(folder: Path) -> list[Path]:
+    return sorted(f for f in folder.iterdir() if f.stem in ("rgb", "left") and f.is_file() and is_image(f))
 
 
 def find_depth(folder: Path) -> Path | None:
@@ -93,54 +122,18 @@ def find_depth(folder: Path) -> Path | None:
     return depths[0] if depths else None
 
 
-def read_calibration(path: Path) -> dict:
-    try:
-        calibration = json.loads(path.read_text())
-        missing = [key for key in ("fx", "fy", "cx", "cy") if key not in calibration]
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path}: not a JSON object ({error})") from None
-    if missing:
-        raise InputError(f"{path}: expected fx, fy, cx, cy, missing {', '.join(missing)}")
-    return calibration
-
-
 def read_depth(path: Path, scale: float | None) -> np.ndarray:
-    """(H,W) float32 metres, NaN where there is no measurement."""
+    """(H,W) float32 meters, NaN where there is no measurement."""
     if path.suffix == ".npy":
-        depth = np.load(path, allow_pickle=False).astype(np.float32)
+        try:
+            depth = np.load(path, allow_pickle=False).astype(np.float32)
+        except (ValueError, TypeError, EOFError, OSError, MemoryError) as error:
+            raise InputError(f"{path}: expected an array of numbers ({error})") from None
     else:
         raw = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         if raw is None or raw.dtype != np.uint16 or not scale:
-            raise InputError(f"{path}: expected a uint16 PNG and depth_scale in intrinsics.json")
+            raise InputError(f"{path}: expected a uint16 PNG and depth_scale in {intrinsics.NAME}")
         depth = raw.astype(np.float32) / np.float32(scale)
     if depth.ndim != 2:
         raise InputError(f"{path}: expected depth of shape (H, W), got {depth.shape}")
     return np.where(np.isfinite(depth) & (depth > 0), depth, np.float32("nan"))
-
-
-def open_video(path: Path, fov: float | None) -> Recording:
-    """Every frame of a video, as JPEG: raw frames of a minute of video are gigabytes."""
-    if not path.is_file() or not _capture(path).read()[0]:
-        raise InputError(f"{path}: expected images, a folder, a video or a bag")
-
-    def frames() -> Iterator[RecordedFrame]:
-        capture = _capture(path)
-        period_ns = round(10**9 / (capture.get(cv2.CAP_PROP_FPS) or 30.0))
-        stamp = START_NS
-        while True:
-            ok, bgr = capture.read()
-            if not ok:
-                return
-            head = header(stamp, FRAME_ID)
-            jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
-            image = message(COMPRESSED_IMAGE, header=head, format="bgr8; jpeg compressed bgr8", data=jpeg)
-            camera = assumed_camera(bgr.shape[1], bgr.shape[0], fov)
-            yield RecordedFrame(stamp, image, camera_info_message(camera, head), None)
-            stamp += period_ns
-
-    return Recording(str(path), camera_statement(fov), frames)
-
-
-def _capture(path: Path) -> cv2.VideoCapture:
-    # FFmpeg only: other back ends take any file name with digits for an image sequence, or open a GUI pipeline.
-    return cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)

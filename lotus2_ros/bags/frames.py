@@ -21,6 +21,9 @@ FRAME_REPORT = "lotus2_ros/msg/FrameReport"
 
 # Without any calibration a camera has to be guessed: 60 degrees is between a webcam and a phone.
 ASSUMED_FOV = 60.0
+# Of frames that come from files. Files carry no time: the first frame is at one second, as a zero stamp means "unset".
+FRAME_ID = "camera_optical_frame"
+START_NS = PERIOD_NS = 10**9
 
 
 @dataclass(frozen=True)
@@ -31,15 +34,32 @@ class RecordedFrame:
     image: Any  # sensor_msgs Image or CompressedImage
     camera_info: Any
     reference: Any | None  # sensor_msgs Image, 32FC1 m or 16UC1 mm; with a stamp of its own
+    recorded_ns: int | None = None  # when it was recorded; None: at its stamp
+
+    @property
+    def time_ns(self) -> int:
+        """The time at which a bag holds it. Stamps may jump or go back, the time of a recording does not."""
+        return self.stamp_ns if self.recorded_ns is None else self.recorded_ns
 
 
 @dataclass(frozen=True)
 class Recording:
-    """An opened input: what it is, where its calibration comes from, and its frames in the order of their recording."""
+    """An opened input: what it is, where its calibration comes from, and its frames in the order of their recording.
+
+    ``reference`` is the topic or file of measured depth; empty if there is none.
+    """
 
     name: str
     camera: str
     frames: Callable[[], Iterator[RecordedFrame]]
+    reference: str = ""
+
+
+Say = Callable[[str], None]  # takes a line for the user, such as why a frame was skipped
+
+
+def say_on_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 @cache

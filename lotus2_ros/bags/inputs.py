@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from lotus2_ros.bags import files, recorded
-from lotus2_ros.bags.frames import Recording
-from lotus2_ros.inference.inputs import InputError
+from lotus2_ros.bags import files, intrinsics, recorded
+from lotus2_ros.bags.frames import Recording, Say, say_on_stderr
+from lotus2_ros.bags.recorded import BagTopics
+from lotus2_ros.bags.video import open_video
+from lotus2_ros.inference.image_files import InputError, is_image
 
 BAG_SUFFIXES = (".bag", ".mcap", ".db3")
+LISTED = 3  # names of skipped files in a line
 
 
 def open_recording(
@@ -18,49 +22,67 @@ def open_recording(
     *,
     topic: str | None = None,
     reference_topic: str | None = None,
+    camera_info_topic: str | None = None,
     fov: float | None = None,
     limit: int | None = None,
+    say: Say = say_on_stderr,
 ) -> Recording:
     """Open image files, a folder, a video, a rosbag2 or a ROS 1 bag.
 
     A folder is a rosbag2 (``metadata.yaml``, or one ``.mcap``, ``.db3`` or ``.bag`` file in it), one RGB-D frame
-    (``intrinsics.json``), or images in the order of their names.
+    (``intrinsics.json`` with ``rgb.*`` or ``left.*``), or images in the order of their names.
 
     Args:
         topic: the image topic of a bag; needed only where there are several.
         reference_topic: the depth topic of a bag that gives the scale; ``/reference/depth`` where there is one.
-        fov: horizontal field of view in degrees for an input without calibration.
+        camera_info_topic: the camera_info topic of a bag; by default the one that belongs to ``topic`` by its name.
+        fov: horizontal field of view in degrees, in place of any calibration.
         limit: the first so many frames only.
+        say: is given a line about each frame that is skipped and each damage that is found; stderr by default.
 
     Raises:
         InputError: nothing that can be read; FileNotFoundError: no such file.
     """
+    if limit is not None and limit <= 0:
+        raise InputError(f"expected a positive number of frames, got {limit}")
+    if fov is not None and not 0 < fov < 180:
+        raise InputError(f"expected a horizontal field of view between 0 and 180 degrees, got {fov:g}")
     items = [Path(path) for path in paths]
     for item in items:
         if not item.exists():
             raise FileNotFoundError(f"no such file or folder: {item}")
-    recording = _open(items, topic, reference_topic, fov)
-    if limit is None:
-        return recording
-    return Recording(recording.name, recording.camera, lambda: islice(recording.frames(), limit))
+    recording = _open(items, BagTopics(topic, reference_topic, camera_info_topic), fov, _once(say))
+    return recording if limit is None else replace(recording, frames=lambda: islice(recording.frames(), limit))
 
 
-def _open(items: list[Path], topic: str | None, reference_topic: str | None, fov: float | None) -> Recording:
+def _once(say: Say) -> Say:
+    """The same, without repeating a line: a bag is opened several times."""
+    said: set[str] = set()
+
+    def say_new(line: str) -> None:
+        if line not in said:
+            said.add(line)
+            say(line)
+
+    return say_new
+
+
+def _open(items: list[Path], topics: BagTopics, fov: float | None, say: Say) -> Recording:
     if len(items) == 1 and (bag := find_bag(items[0])) is not None:
-        return recorded.open_bag(bag, topic, reference_topic, fov)
-    if topic or reference_topic:
+        return recorded.open_bag(bag, topics, fov, say)
+    if topics != BagTopics():
         raise InputError(f"a topic was given, but {items[0]} is not a bag")
     if len(items) == 1 and items[0].is_dir():
-        if (items[0] / "intrinsics.json").is_file():
-            return files.open_rgbd(items[0])
-        images = sorted(file for file in items[0].iterdir() if file.is_file() and files.is_image(file))
+        if files.is_rgbd(items[0]):
+            return files.open_rgbd(items[0], fov)
+        images = folder_images(items[0], say)
         if not images:
             raise InputError(f"{items[0]}: expected images, a bag or an RGB-D frame in this folder, found none")
-        return files.open_images(images, fov)
-    if all(item.is_file() and files.is_image(item) for item in items):
-        return files.open_images(items, fov)
+        return files.open_images(images, fov, say)
+    if all(item.is_file() and is_image(item) for item in items):
+        return files.open_images(items, fov, say)
     if len(items) == 1:
-        return files.open_video(items[0], fov)
+        return open_video(items[0], *files.calibration_beside(items[0], fov))
     raise InputError("expected one folder, video or bag, or several image files")
 
 
@@ -74,3 +96,15 @@ def find_bag(path: Path) -> Path | None:
     if len(bags) > 1:
         raise InputError(f"{path}: {len(bags)} bags in this folder, name one of: {', '.join(b.name for b in bags)}")
     return bags[0] if bags else None
+
+
+def folder_images(folder: Path, say: Say) -> list[Path]:
+    """The images of a folder in the order of their names; says which of its files are none."""
+    there = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
+    there = [file for file in there if file.name != intrinsics.NAME]
+    images = [file for file in there if is_image(file)]
+    others = [file.name for file in there if file not in images]
+    if images and others:
+        names = ", ".join(others[:LISTED]) + (", ..." if len(others) > LISTED else "")
+        say(f"{folder}: {len(images)} of {len(there)} files are used, {len(others)} skipped as no images: {names}")
+    return images

@@ -1,197 +1,166 @@
-"""Bags of ROS 2 (mcap, sqlite3) and ROS 1."""
+"""One camera of a bag: its images, each with its calibration and its reference depth."""
 
 from __future__ import annotations
 
-import sqlite3
-import struct
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-from rosbags.highlevel import AnyReader, AnyReaderError
-from rosbags.rosbag1 import ReaderError as Ros1Error
-from rosbags.rosbag2 import ReaderError as Ros2Error
-from rosbags.serde import SerdeError
-from rosbags.typesys import Stores, TypesysError, get_typestore
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
-
+from lotus2_ros.bags.calibrations import CameraInfos, calibration_of, find_camera_infos, misfit, rectified_info
+from lotus2_ros.bags.depth_images import as_depth_image, is_depth
 from lotus2_ros.bags.files import assumed_camera, camera_statement
 from lotus2_ros.bags.frames import (
-    CAMERA_INFO,
     COMPRESSED_IMAGE,
     IMAGE,
     RecordedFrame,
     Recording,
+    Say,
     camera_info_message,
     header,
     message,
     stamp_ns,
-    typestore,
 )
+from lotus2_ros.bags.reader import BagReader, absolute, open_reader
 from lotus2_ros.geometry.calibration import is_rectified
-from lotus2_ros.inference.inputs import InputError
+from lotus2_ros.geometry.camera import CameraError
+from lotus2_ros.inference.decoding import DecodeError, read_header
+from lotus2_ros.inference.image_files import InputError
 
-# What rosbags raises on truncated and foreign files: its own errors, and some of what it is built on.
-BROKEN = (
-    *(AnyReaderError, Ros1Error, Ros2Error, SerdeError, TypesysError),
-    *(AssertionError, UnicodeDecodeError, struct.error, sqlite3.Error, zstd.ZstdError),
-)
-ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-DEPTH_ENCODINGS = ("32FC1", "16UC1")
 REFERENCE_TOPIC = "/reference/depth"
+LOOKED_AT = 50  # messages of a topic, until one of them has a stamp
 
 
-def open_bag(path: Path, topic: str | None, reference_topic: str | None, fov: float | None) -> Recording:
-    """One image topic of a bag, with the CameraInfo beside it and, if there is one, a topic of reference depth."""
-    with open_reader(path) as reader:
+@dataclass(frozen=True)
+class BagTopics:
+    """The topics that the user named."""
+
+    image: str | None = None
+    reference: str | None = None
+    camera_info: str | None = None
+
+
+def open_bag(path: Path, wanted: BagTopics, fov: float | None, say: Say) -> Recording:
+    """One image topic of a bag, with the camera_info that belongs to it and, if there is one, reference depth."""
+    with open_reader(path, say) as reader:
         images = image_topics(reader)
-        topic = choose_topic(path, images, topic)
-        reference_topic = choose_reference(path, images, reference_topic)
-        size = image_size(first_message(reader, topic))
-        infos = camera_infos(reader, topic)
-    if infos and (infos[0].width, infos[0].height) != size:
-        camera = f"{camera_statement(fov)}; the bag's CameraInfo is for {infos[0].width} x {infos[0].height} images, "
-        camera += f"these are {size[0]} x {size[1]}"
-        infos = []
-    elif infos and fov is None:
-        camera = "CameraInfo of the bag"
-    else:
-        camera, infos = camera_statement(fov), []
+        topic = choose_topic(path, images, wanted.image)
+        reference_topic = choose_reference(path, images, wanted.reference)
+        first = images[topic]
+        if fov is not None and wanted.camera_info is None:
+            infos = CameraInfos()
+        else:
+            infos = find_camera_infos(reader, topic, wanted.camera_info, first)
+        offsets = {name: stamp_offset(reader, name) for name in (topic, reference_topic) if name}
+    camera, infos = describe_camera(infos, first, topic, fov)
+    rectified = is_rectified(topic)
 
     def frames() -> Iterator[RecordedFrame]:
-        with open_reader(path) as reader:
-            wanted = [c for c in reader.connections if absolute(c.topic) in (topic, reference_topic)]
+        with open_reader(path, say) as reader:
             reference = None
-            for connection, time_ns, raw in reader.messages(wanted):
-                item = decode(reader, raw, connection.msgtype)
-                if absolute(connection.topic) == reference_topic:
-                    reference = item
+            for item in reader.messages(list(offsets)):
+                try:
+                    image = reader.decode(item)
+                    stamp = stamp_ns(image) or max(1, item.time_ns + offsets[item.topic])
+                    if item.topic == reference_topic:
+                        reference = restamped(as_depth_image(image), stamp)
+                        continue
+                    info = infos.nearest(stamp) if infos.infos else guess_camera_info(image, fov)
+                except (InputError, CameraError) as error:
+                    say(f"skipped: message on {item.topic} at {item.time_ns} ns: {error}")
                     continue
-                stamp = stamp_ns(item) or time_ns
-                info = nearest(infos, stamp) or guess_camera_info(item, fov)
-                info = rectified_info(info) if is_rectified(topic) else info
-                yield RecordedFrame(
-                    stamp, restamped(item, stamp), restamped(info, stamp, item.header.frame_id), reference
-                )
+                if rectified:
+                    info = rectified_info(info)
+                if reference is not None and not same_frame(reference, image):
+                    say(
+                        f"{reference_topic}: not used, expected depth in the image's frame "
+                        f"{image.header.frame_id!r}, got {reference.header.frame_id!r}"
+                    )
+                    reference = None
+                info = restamped(info, stamp, image.header.frame_id)
+                yield RecordedFrame(stamp, restamped(image, stamp), info, reference, item.time_ns)
                 reference = None
 
-    return Recording(f"{path}, {topic}", camera, frames)
+    return Recording(f"{path}, {topic}", camera, frames, reference=reference_topic or "")
 
 
-@contextmanager
-def open_reader(path: Path) -> Iterator[AnyReader]:
-    """The one place where a broken bag becomes one clear line."""
-    try:
-        with AnyReader([path], default_typestore=typestore()) as reader:
-            yield reader
-    except BROKEN as error:
-        raise InputError(f"{path}: not a bag that can be read ({str(error) or type(error).__name__})") from None
-
-
-def absolute(topic: str) -> str:
-    return "/" + topic.lstrip("/")
-
-
-def kind(msgtype: str) -> str:
-    """``sensor_msgs/Image`` (ROS 1, and some recorders) and ``sensor_msgs/msg/Image`` are the same type."""
-    package, *_, name = msgtype.split("/")
-    return f"{package}/msg/{name}"
-
-
-def decode(reader: AnyReader, raw: bytes | memoryview, msgtype: str) -> Any:
-    """A message of any bag as ROS 2 message: ROS 1 has a sequence number in the header and capital letters."""
-    name = kind(msgtype)
-    if reader.is2:
-        # A single file of a bag that was compressed per message lacks the metadata.yaml that would say so.
-        raw = zstd.decompress(raw) if bytes(raw[:4]) == ZSTD_MAGIC else raw
-        return typestore().deserialize_cdr(raw, name)
-    old: Any = get_typestore(Stores.ROS1_NOETIC).deserialize_ros1(raw, name)
-    head = header(stamp_ns(old), old.header.frame_id)
-    if name == CAMERA_INFO:
-        roi = {key: getattr(old.roi, key) for key in ("x_offset", "y_offset", "height", "width", "do_rectify")}
-        return message(
-            name, header=head, height=old.height, width=old.width, distortion_model=old.distortion_model,
-            d=old.D, k=old.K, r=old.R, p=old.P, binning_x=old.binning_x, binning_y=old.binning_y,
-            roi=message("sensor_msgs/msg/RegionOfInterest", **roi),
-        )  # fmt: skip
-    fields = ("format", "data") if name == COMPRESSED_IMAGE else (
-        "height", "width", "encoding", "is_bigendian", "step", "data",
-    )  # fmt: skip
-    return message(name, header=head, **{key: getattr(old, key) for key in fields})
-
-
-def first_message(reader: AnyReader, topic: str) -> Any:
-    connections = [c for c in reader.connections if absolute(c.topic) == topic]
-    connection, _, raw = next(reader.messages(connections))
-    return decode(reader, raw, connection.msgtype)
-
-
-def image_topics(reader: AnyReader) -> dict[str, bool]:
-    """Image topics that have messages, each with whether it is a depth image."""
-    found = {}
-    for connection in reader.connections:
-        if kind(connection.msgtype) in (IMAGE, COMPRESSED_IMAGE) and connection.msgcount:
-            first = first_message(reader, absolute(connection.topic))
-            depth = "compressedDepth" in first.format if hasattr(first, "format") else first.encoding in DEPTH_ENCODINGS
-            found[absolute(connection.topic)] = depth
+def image_topics(reader: BagReader) -> dict[str, Any]:
+    """Image topics that have messages, each with the first message that can be decoded, or any if none can be."""
+    found: dict[str, Any] = {}
+    for topic, kind in reader.topics.items():
+        if kind not in (IMAGE, COMPRESSED_IMAGE):
+            continue
+        for item in reader.messages([topic]):
+            try:
+                first = reader.decode(item)
+                found.setdefault(topic, first)
+                if not is_depth(first):
+                    image_size(first)
+            except InputError:
+                continue
+            found[topic] = first
+            break
     return found
 
 
-def choose_topic(path: Path, images: dict[str, bool], topic: str | None) -> str:
-    colour = sorted(name for name, depth in images.items() if not depth)
+def choose_topic(path: Path, images: dict[str, Any], topic: str | None) -> str:
+    color = sorted(name for name, first in images.items() if not is_depth(first))
     if topic is not None:
         if absolute(topic) not in images:
             raise InputError(f"{path}: no images on {topic}; image topics: {', '.join(sorted(images)) or 'none'}")
         return absolute(topic)
-    if not colour:
+    if not color:
         raise InputError(f"{path}: no image topic (sensor_msgs Image or CompressedImage) with messages in this bag")
-    if len(colour) > 1:
-        raise InputError(f"{path}: {len(colour)} image topics, choose one with --topic: {', '.join(colour)}")
-    return colour[0]
+    if len(color) > 1:
+        raise InputError(f"{path}: {len(color)} image topics, choose one with --topic: {', '.join(color)}")
+    return color[0]
 
 
-def choose_reference(path: Path, images: dict[str, bool], topic: str | None) -> str | None:
-    depth = sorted(name for name, is_depth in images.items() if is_depth)
+def choose_reference(path: Path, images: dict[str, Any], topic: str | None) -> str | None:
+    depth = sorted(name for name, first in images.items() if is_depth(first))
     if topic is not None and absolute(topic) not in depth:
         raise InputError(f"{path}: no depth images on {topic}; depth topics: {', '.join(depth) or 'none'}")
     wanted = absolute(topic or REFERENCE_TOPIC)
     return wanted if wanted in depth else None
 
 
-def camera_infos(reader: AnyReader, image_topic: str) -> list[Any]:
-    """All CameraInfo of the topic beside the image topic, or of the bag's only one; none where K says uncalibrated."""
-    base = image_topic.removesuffix("/compressed").rpartition("/")[0]
-    topics = {absolute(c.topic) for c in reader.connections if kind(c.msgtype) == CAMERA_INFO and c.msgcount}
-    beside = f"{base}/camera_info"
-    chosen = {beside} if beside in topics else topics if len(topics) == 1 else set()
-    connections = [c for c in reader.connections if absolute(c.topic) in chosen]
-    if not connections:
-        return []
-    infos = [decode(reader, raw, connection.msgtype) for connection, _, raw in reader.messages(connections)]
-    return [info for info in infos if info.k[0] > 0]
+def describe_camera(infos: CameraInfos, first: Any, topic: str, fov: float | None) -> tuple[str, CameraInfos]:
+    """Where the calibration comes from, for people; and the calibrations without those that do not fit.
+
+    Raises InputError if no image of the topic can be decoded.
+    """
+    width, height = image_size(first)
+    problem = infos.problem
+    if infos.infos:
+        info = infos.infos[0]
+        problem = misfit(info, width, height, topic)
+        if not problem:
+            where = "" if infos.topic.endswith("/camera_info") else f"on {infos.topic}"
+            doubt = calibration_of(info).doubt(rectified=is_rectified(topic))
+            return ", ".join(filter(None, ["CameraInfo of the bag", where, doubt])), infos
+        problem = f"{infos.topic} of {info.width} x {info.height} is not used for {width} x {height} images: {problem}"
+    return "; ".join(filter(None, [camera_statement(fov), problem])), CameraInfos()
 
 
-def nearest(infos: list[Any], stamp: int) -> Any | None:
-    """The CameraInfo nearest in time: a calibration hardly changes, and many recordings hold it with other stamps."""
-    return min(infos, key=lambda info: abs(stamp_ns(info) - stamp), default=None)
+def stamp_offset(reader: BagReader, topic: str) -> int:
+    """Nanoseconds from the time of recording to the stamps of a topic; 0 if it has no stamps.
+
+    A stamp of zero is unset, and made up of the time of recording; under simulated time that may be decades away.
+    """
+    for item in islice(reader.messages([topic]), LOOKED_AT):
+        try:
+            stamp = stamp_ns(reader.decode(item))
+        except InputError:
+            continue
+        if stamp:
+            return stamp - item.time_ns
+    return 0
 
 
-def rectified_info(info: Any) -> Any:
-    """The CameraInfo of a rectified image as one of a pinhole: its readers do not see the name of the image's topic."""
-    if not any(info.p) and any(info.d):
-        return info  # K is of the raw image: nothing says what the rectified one has
-    k = info.p.reshape(3, 4)[:, :3].ravel() if any(info.p) else info.k
-    # An equidistant lens is a fisheye even with coefficients of 0.
-    return replace(info, k=k, d=np.zeros(5), distortion_model="plumb_bob")
+def same_frame(reference: Any, image: Any) -> bool:
+    ours, other = image.header.frame_id, reference.header.frame_id
+    return not ours or not other or ours == other
 
 
 def guess_camera_info(image: Any, fov: float | None) -> Any:
@@ -199,13 +168,17 @@ def guess_camera_info(image: Any, fov: float | None) -> Any:
 
 
 def image_size(image: Any) -> tuple[int, int]:
-    """Width and height."""
-    if not hasattr(image, "format"):
-        return image.width, image.height
-    pixels = cv2.imdecode(np.frombuffer(image.data, np.uint8), cv2.IMREAD_COLOR)
-    if pixels is None:
-        raise InputError(f"a {image.format or 'compressed'} image cannot be decoded")
-    return pixels.shape[1], pixels.shape[0]
+    """Width and height, of a compressed image by its header. Raises InputError."""
+    if hasattr(image, "format"):
+        try:
+            _, width, height = read_header(bytes(image.data))
+        except DecodeError as error:
+            raise InputError(f"a {image.format or 'compressed'} image cannot be decoded: {error}") from None
+    else:
+        width, height = image.width, image.height
+    if width <= 0 or height <= 0:
+        raise InputError(f"expected an image of some size, got {width} x {height}")
+    return width, height
 
 
 def restamped(item: Any, stamp: int, frame_id: str | None = None) -> Any:

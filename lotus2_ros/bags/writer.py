@@ -8,14 +8,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
-from lotus2_ros.bags.frames import COMPRESSED_IMAGE, RecordedFrame, stamp_ns, typestore
-from lotus2_ros.bags.recorded import open_reader
+from lotus2_ros.bags.frames import COMPRESSED_IMAGE, RecordedFrame, Say, say_on_stderr, stamp_ns, typestore
+from lotus2_ros.bags.mcap import rosbag2_metadata
+from lotus2_ros.bags.reader import open_reader
+from lotus2_ros.config.output import MARKER, OutputError, marked_by, sync
 
 IMAGE_TOPIC, COMPRESSED_TOPIC = "/image", "/image/compressed"
 INFO_TOPIC, REFERENCE_TOPIC = "/camera_info", "/reference/depth"
 INPUT_TOPICS = (INFO_TOPIC, REFERENCE_TOPIC, IMAGE_TOPIC, COMPRESSED_TOPIC)
+WRITER_KEY = "lotus2_ros"  # in the custom data of a bag's metadata: the command that wrote it
+MAX_GAP_NS = 5 * 10**9
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -25,20 +30,36 @@ class BagWriter:
     """A new rosbag2.
 
     A path that ends in ``.mcap`` gives that one file (its metadata is inside), any other a folder with metadata.yaml.
-    An old bag at that path is replaced when this one is complete; a block left by an exception leaves nothing behind.
+    It grows in the folder ``<name>.partial`` beside its place, and moves there when it is complete: until then an old
+    bag at that path stays as it is. Nothing else but such a bag may be there; ``config.output`` checks it.
+
+    A block that an exception leaves removes what was written; with ``keep_partial`` it is completed and stays in
+    ``partial``, and after ``flush`` even a killed process leaves a file there that ``read_messages`` reads.
+
+    ``command`` is the subcommand of lotus2 that writes it, which is kept in its metadata. Raises OutputError if the
+    folder ``partial`` is not ours.
     """
 
-    def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
-        # The writer names the file after its folder.
-        self._folder = self.path.parent / f".{self.path.stem}.partial" / self.path.stem
+    def __init__(self, path: Path | str, *, command: str = "", keep_partial: bool = False) -> None:
+        self.path = Path(path).resolve()
+        self.partial = partial_folder(self.path)
+        self.keep_partial = keep_partial
+        self._command = command
+        # rosbags names the file after its folder.
+        self._folder = self.partial / self.path.stem
         self._connections: dict[str, Any] = {}
         self.count = 0  # messages written
 
     def __enter__(self) -> Self:
-        shutil.rmtree(self._folder.parent, ignore_errors=True)
+        if self.partial.exists():
+            if marked_by(self.partial) is None:
+                raise OutputError(f"{self.partial}: expected no such folder or an unfinished bag of lotus2; move it")
+            shutil.rmtree(self.partial)
+        self.partial.mkdir(parents=True)
+        (self.partial / MARKER).write_text(self._command + "\n")
         self._writer = Writer(self._folder, version=9, storage_plugin=StoragePlugin.MCAP)
         self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
+        self._writer.set_custom_data(WRITER_KEY, self._command)
         self._writer.open()
         return self
 
@@ -54,49 +75,93 @@ class BagWriter:
         self._writer.write(self._connections[topic], time_ns, raw)
         self.count += 1
 
+    def flush(self) -> None:
+        """Hand everything written so far to the operating system, in chunks that can be read without an index."""
+        storage: Any = self._writer.storage
+        if storage.chunk.bio.tell():
+            storage.close_chunk()
+        storage.bio.flush()
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._writer.__exit__(kind, error, trace)
+        if kind is not None and not (self.keep_partial and self.count):
+            self._writer.__exit__(kind, error, trace)
+            shutil.rmtree(self.partial)
+            return
+        self._writer.close()
         if kind is None:
-            if self.path.is_dir():
-                shutil.rmtree(self.path)
-            single = self.path.suffix == ".mcap"
-            source = self._folder / f"{self._folder.name}.mcap" if single else self._folder
-            source.replace(self.path)
-        shutil.rmtree(self._folder.parent)
+            self._move_into_place()
+
+    def _move_into_place(self) -> None:
+        file = self._folder / f"{self._folder.name}.mcap"
+        source = file if self.path.suffix == ".mcap" else self._folder
+        for written in (*self._folder.iterdir(), self._folder):
+            sync(written)
+        if self.path.is_dir() or source.is_dir():
+            # A folder takes the place of an empty one only.
+            old = self.partial / "replaced"
+            if self.path.exists():
+                self.path.replace(old)
+        source.replace(self.path)
+        sync(self.path.parent)
+        shutil.rmtree(self.partial)
+
+
+def partial_folder(path: Path) -> Path:
+    """Where a bag grows: beside its place, so that moving it there is a rename."""
+    return path.parent / f"{path.name}.partial"
+
+
+def written_by(path: Path) -> str | None:
+    """The command of ours that wrote a bag; None if it is no such bag."""
+    try:
+        if path.is_dir():
+            metadata = yaml.safe_load((path / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
+        else:
+            metadata = rosbag2_metadata(path)
+        return (metadata.get("custom_data") or {}).get(WRITER_KEY)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
+        return None
 
 
 def write_frames(path: Path, frames: Iterable[RecordedFrame]) -> int:
-    """Frames as the node's inputs: image or image/compressed, camera_info, reference/depth. Returns how many."""
-    count = 0
+    """Frames as the node's inputs: image or image/compressed, camera_info, reference/depth. Returns how many.
+
+    They can be played: gaps longer than MAX_GAP_NS are cut, and where the time of recording goes back it stands still.
+    The stamps stay as they are.
+    """
+    count, time_ns, recorded_ns = 0, 0, 0
     with BagWriter(path) as bag:
         for frame in frames:
-            write_frame(bag, frame)
+            gap_ns = frame.time_ns - recorded_ns
+            time_ns = time_ns + min(max(gap_ns, 0), MAX_GAP_NS) if count else max(frame.time_ns, 0)
+            recorded_ns = frame.time_ns
+            write_frame(bag, frame, time_ns)
             count += 1
     return count
 
 
-def write_frame(bag: BagWriter, frame: RecordedFrame) -> None:
-    """Calibration and reference go first: the image is what the node answers to."""
+def write_frame(bag: BagWriter, frame: RecordedFrame, time_ns: int | None = None) -> None:
+    """At the time of its recording, or another. Calibration and reference first: the node answers to the image."""
+    time_ns = frame.time_ns if time_ns is None else time_ns
     compressed = frame.image.__msgtype__ == COMPRESSED_IMAGE
-    bag.write(INFO_TOPIC, frame.camera_info, frame.stamp_ns)
+    bag.write(INFO_TOPIC, frame.camera_info, time_ns)
     if frame.reference is not None:
-        bag.write(REFERENCE_TOPIC, frame.reference, frame.stamp_ns)
-    bag.write(COMPRESSED_TOPIC if compressed else IMAGE_TOPIC, frame.image, frame.stamp_ns)
+        bag.write(REFERENCE_TOPIC, frame.reference, time_ns)
+    bag.write(COMPRESSED_TOPIC if compressed else IMAGE_TOPIC, frame.image, time_ns)
 
 
 def duration(path: Path) -> float:
     """Seconds between the first and the last message."""
     with open_reader(path) as reader:
-        return reader.duration * 1e-9
+        return reader.duration_s
 
 
-def read_messages(path: Path, topics: Iterable[str] | None = None) -> Iterator[tuple[str, str, int, bytes]]:
+def read_messages(
+    path: Path, topics: Iterable[str] | None = None, say: Say = say_on_stderr
+) -> Iterator[tuple[str, str, int, bytes]]:
     """(topic, type, time in ns, CDR) of a rosbag2 in order, all topics or the given ones."""
-    with open_reader(path) as reader:
-        wanted = [c for c in reader.connections if topics is None or c.topic in set(topics)]
-        if topics is not None and not wanted:
-            return
-        for connection, time_ns, raw in reader.messages(wanted):
-            yield connection.topic, connection.msgtype, time_ns, bytes(raw)
+    with open_reader(path, say) as reader:
+        for item in reader.messages(None if topics is None else list(topics)):
+            yield item.topic, item.kind, item.time_ns, reader.cdr(item)

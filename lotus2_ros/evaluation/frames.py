@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from lotus2_ros.bags.files import find_depth, find_image, read_calibration, read_depth
+from lotus2_ros.bags.files import find_depth, find_image, read_depth
+from lotus2_ros.bags.intrinsics import read_calibration
 from lotus2_ros.data.sample import Sample
 from lotus2_ros.inference.inputs import read_rgb
 

@@ -3,39 +3,21 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any, TypeAlias
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.projection import sparse_depth
+from lotus2_ros.inference.image_files import InputError, read_rgb
 from lotus2_ros.scale.reference import Reference
 
 # A path, a PIL image (not imported for its type alone), an array (H, W, 3) of uint8 RGB or a tensor of the same.
 ImageInput: TypeAlias = "str | os.PathLike[str] | np.ndarray | Tensor | Any"
 # Depth (H, W) or points (N, 3) in meters, or either with its stamp and source.
 ReferenceInput: TypeAlias = "Reference | np.ndarray | Tensor"
-
-
-class InputError(ValueError):
-    """An input that cannot be used: says in one line what was expected and what came."""
-
-
-def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
-    """The image file as (H, W, 3) uint8 RGB, turned as its EXIF orientation says.
-
-    Raises FileNotFoundError, or InputError on a file that OpenCV does not read.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such image file")
-    image = cv2.imread(os.fspath(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise InputError(f"{path}: not an image that OpenCV reads (truncated?)")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def as_image(image: ImageInput) -> Tensor:

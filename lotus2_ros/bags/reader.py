@@ -1,0 +1,195 @@
+"""Bags of ROS 2 (mcap, sqlite3) and ROS 1 as messages of ROS 2. Any damage is one line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rosbags.highlevel import AnyReader
+from rosbags.rosbag2.reader import DirectoryReader
+from rosbags.rosbag2.reader import Reader as Rosbag2Reader
+from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
+from rosbags.typesys import Stores, get_typestore
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+from lotus2_ros.bags.frames import (
+    CAMERA_INFO,
+    COMPRESSED_IMAGE,
+    Say,
+    header,
+    message,
+    say_on_stderr,
+    stamp_ns,
+    typestore,
+)
+from lotus2_ros.bags.mcap import SalvagingReader
+from lotus2_ros.inference.inputs import InputError
+
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+ADVICE = {
+    ".mcap": "`mcap recover` may save more",
+    ".db3": "`ros2 bag reindex` rebuilds the metadata, `sqlite3 {name} .recover` the data",
+    ".bag": "`rosbag reindex` rebuilds its index",
+    "": "`ros2 bag reindex` rebuilds the metadata",
+}
+
+
+@dataclass(frozen=True)
+class BagMessage:
+    """A message of a bag as it is stored, under its absolute topic name."""
+
+    topic: str
+    kind: str  # package/msg/Name
+    time_ns: int
+    raw: bytes | memoryview
+
+
+@contextmanager
+def open_reader(path: Path, say: Say = say_on_stderr) -> Iterator[BagReader]:
+    """A bag file, or a folder with metadata.yaml. Raises InputError."""
+    with _one_line(path):
+        reader = AnyReader([path], default_typestore=typestore())
+        if reader.is2:
+            reader.readers = [_Rosbag2(path)]
+        reader.open()
+    try:
+        yield BagReader(path, reader, say)
+    finally:
+        reader.close()
+
+
+class BagReader:
+    """An open bag. What cannot be read raises InputError; damage behind readable messages is a line for ``say``."""
+
+    def __init__(self, path: Path, reader: AnyReader, say: Say) -> None:
+        self.path = path
+        self._reader = reader
+        self._say = say
+        self.topics = {absolute(c.topic): kind_of(c.msgtype) for c in reader.connections if c.msgcount}
+        for storage in _storages(reader):
+            if damage := getattr(storage, "damage", ""):
+                say(f"{path}: {damage}; {advice(path)}")
+
+    @property
+    def duration_s(self) -> float:
+        return self._reader.duration * 1e-9
+
+    def messages(self, topics: Collection[str] | None = None) -> Iterator[BagMessage]:
+        """The messages of these topics (absolute names; None: all) in the order of their recording."""
+        wanted = [c for c in self._reader.connections if topics is None or absolute(c.topic) in topics]
+        if not wanted:
+            return
+        count, items = 0, self._reader.messages(wanted)
+        while True:
+            try:
+                item = next(items, None)
+            except Exception as error:
+                if not count:
+                    raise InputError(_line(self.path, error)) from None
+                self._say(f"{self.path}: damaged after {count} messages ({_text(error)}); {advice(self.path)}")
+                return
+            if item is None:
+                return
+            count += 1
+            connection, time_ns, raw = item
+            yield BagMessage(absolute(connection.topic), kind_of(connection.msgtype), time_ns, raw)
+
+    def decode(self, item: BagMessage) -> Any:
+        """As a ROS 2 message: ROS 1 has a sequence number in the header and capital letters. Raises InputError."""
+        try:
+            return self._ros2(item) if self._reader.is2 else _from_ros1(item)
+        except Exception as error:
+            raise InputError(f"{self.path}: a message on {item.topic} cannot be read ({_text(error)})") from None
+
+    def cdr(self, item: BagMessage) -> bytes:
+        """As CDR bytes, whatever the bag holds."""
+        if self._reader.is2:
+            return bytes(_decompressed(item.raw))
+        return bytes(typestore().serialize_cdr(self.decode(item), item.kind))
+
+    def _ros2(self, item: BagMessage) -> Any:
+        return typestore().deserialize_cdr(_decompressed(item.raw), item.kind)
+
+
+class _Rosbag2Folder(DirectoryReader):
+    """`ros2 bag reindex` of some distributions leaves the kind of storage empty: the files say it."""
+
+    STORAGE_PLUGINS: Mapping[str, Any] = {
+        "mcap": SalvagingReader,
+        "sqlite3": Sqlite3Reader,
+        "": lambda path: SalvagingReader(path) if path.suffix == ".mcap" else Sqlite3Reader(path),
+    }
+
+
+class _Rosbag2(Rosbag2Reader):
+    STORAGE_PLUGINS: Mapping[str, Any] = {"dir": _Rosbag2Folder, ".mcap": SalvagingReader, ".db3": Sqlite3Reader}
+
+
+def _storages(reader: AnyReader) -> list[Any]:
+    found: list[Any] = []
+    for storage in (getattr(r, "storage", None) for r in reader.readers):
+        found += getattr(storage, "storages", [storage])
+    return found
+
+
+@contextmanager
+def _one_line(path: Path) -> Iterator[None]:
+    """rosbags raises errors of any class on damaged files, MemoryError and StopIteration among them."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(_line(path, error)) from None
+
+
+def _line(path: Path, error: Exception) -> str:
+    return f"{path}: not a bag that can be read ({_text(error)}); {advice(path)}"
+
+
+def _text(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0] or type(error).__name__
+
+
+def advice(path: Path) -> str:
+    """What a user can do about a damaged bag."""
+    return ADVICE.get(path.suffix, ADVICE[""]).format(name=path.name)
+
+
+def absolute(topic: str) -> str:
+    return "/" + topic.lstrip("/")
+
+
+def kind_of(msgtype: str) -> str:
+    """``sensor_msgs/Image`` (ROS 1, and some recorders) and ``sensor_msgs/msg/Image`` are the same type."""
+    package, *_, name = msgtype.split("/")
+    return f"{package}/msg/{name}"
+
+
+def _decompressed(raw: bytes | memoryview) -> bytes | memoryview:
+    """A single file of a bag that was compressed per message lacks the metadata.yaml that would say so."""
+    return zstd.decompress(raw) if bytes(raw[:4]) == ZSTD_MAGIC else raw
+
+
+def _from_ros1(item: BagMessage) -> Any:
+    old: Any = get_typestore(Stores.ROS1_NOETIC).deserialize_ros1(item.raw, item.kind)
+    head = header(stamp_ns(old), old.header.frame_id)
+    if item.kind == CAMERA_INFO:
+        roi = {key: getattr(old.roi, key) for key in ("x_offset", "y_offset", "height", "width", "do_rectify")}
+        return message(
+            item.kind, header=head, height=old.height, width=old.width, distortion_model=old.distortion_model,
+            d=old.D, k=old.K, r=old.R, p=old.P, binning_x=old.binning_x, binning_y=old.binning_y,
+            roi=message("sensor_msgs/msg/RegionOfInterest", **roi),
+        )  # fmt: skip
+    fields = ("format", "data") if item.kind == COMPRESSED_IMAGE else (
+        "height", "width", "encoding", "is_bigendian", "step", "data",
+    )  # fmt: skip
+    return message(item.kind, header=head, **{key: getattr(old, key) for key in fields})

@@ -1,0 +1,69 @@
+"""Where a command may write: never over an input, and never over files that it did not write itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+MARKER = ".lotus2_output"  # a file in the output folder of a command, with the command's name
+
+
+class OutputError(ValueError):
+    """A place where a command must not write."""
+
+
+def check_output(
+    output: Path,
+    command: str,
+    inputs: Iterable[Path] = (),
+    *,
+    written_by: Callable[[Path], str | None] | None = None,
+) -> Path:
+    """The path to write to, with links resolved.
+
+    It may be new, an empty folder, or an earlier output of ``command``. ``written_by`` tells which command wrote an
+    existing path; by default that is read from the folder's marker. Raises OutputError.
+    """
+    place = output.resolve()
+    for path in inputs:
+        source = path.resolve()
+        relation = "is" if source == place else "is inside" if source in place.parents else None
+        if relation is None and place in source.parents:
+            relation = "contains"
+        if relation is not None:
+            raise OutputError(f"{output}: this output {relation} the input {path}; choose another place for the output")
+    if not place.exists() or _is_empty_folder(place):
+        return place
+    if (written_by or marked_by)(place) != command:
+        raise OutputError(
+            f"{output}: already exists and was not written by `lotus2 {command}`; move it or choose another output"
+        )
+    return place
+
+
+def marked_by(folder: Path) -> str | None:
+    """The command that made this output folder; None if no command did."""
+    marker = folder / MARKER
+    return marker.read_text().strip() if marker.is_file() else None
+
+
+def make_folder(output: Path, command: str, inputs: Iterable[Path] = ()) -> Path:
+    """Check and create the output folder of a command, marked as its own. Raises OutputError."""
+    folder = check_output(output, command, inputs)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARKER).write_text(command + "\n")
+    return folder
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
