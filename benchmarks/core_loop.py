@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from benchmarks.timing import percentile
+from lotus2_ros.config.live import LiveConfig
 from lotus2_ros.inference.estimator import Estimator
 from lotus2_ros.inference.geometry import Geometry
 from lotus2_ros.inference.sharpening import Sharpening
@@ -66,14 +67,12 @@ def run_core_loop(estimator: Estimator, image: Tensor, period: float, frames: in
         errors.append(error)
         over.set()
 
-    share = estimator.config.sharp.share
     worker = ModelThread(
         queue,
         predict,
         lambda coarse: CountedSteps(estimator.sharpen(coarse), steps),
-        period=lambda: 0.0,
-        share=lambda: share,
-        failed=failed,
+        LiveConfig(estimator.config.updated({"sharp.period": 0.0})),
+        failed,
         enter=lambda: use_threads(estimator.config.model.threads),
     )
     worker.start()

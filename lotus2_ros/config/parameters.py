@@ -226,10 +226,44 @@ class CloudConfig:
 
 @dataclass(frozen=True)
 class NodeConfig:
-    """The node's life and reports."""
+    """The node's lifecycle and its diagnostics."""
 
     autostart: bool = parameter(True, "Configure and activate at start; false: wait for a lifecycle manager")
-    warn_period: float = parameter(5.0, "Seconds between two warnings of a kind", low=0.0, high=3600.0, live=True)
+    retry: int = parameter(
+        3,
+        "With autostart, how often the node configures and activates itself again after a failure; the count restarts "
+        "once a frame was processed",
+        low=0,
+        high=1000000,
+        live=True,
+    )
+    retry_backoff: float = parameter(
+        1.0, "Seconds before the first retry, doubled for each further one", low=0.0, high=3600.0, live=True
+    )
+    exit_on_failure: bool = parameter(
+        False, "After a failure without retries left, end the process with status 1, for a launch file's respawn",
+        live=True,
+    )  # fmt: skip
+    warn_period: float = parameter(
+        5.0, "Seconds between two warnings for the same reason", low=0.0, high=3600.0, live=True
+    )  # fmt: skip
+    warn_rate: float = parameter(
+        1.0, "Diagnostics warn below this many results per second; 0: never", low=0.0, high=1000.0, live=True
+    )  # fmt: skip
+    warn_latency: float = parameter(
+        1.0,
+        "Diagnostics warn if the 95th percentile of the time from image to result is above this many seconds; 0: never",
+        low=0.0,
+        high=3600.0,
+        live=True,
+    )
+    warn_drops: float = parameter(
+        0.9,
+        "Diagnostics warn if more than this share of the frames is dropped for newer ones; 1: never",
+        low=0.0,
+        high=1.0,
+        live=True,
+    )
 
 
 @dataclass(frozen=True)

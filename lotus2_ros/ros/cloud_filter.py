@@ -19,7 +19,7 @@ NO_OPEN3D = 3  # exit status
 NICENESS = 10  # frames first
 
 
-class MissingError(ImportError):
+class Open3dMissingError(ImportError):
     """open3d does not load."""
 
 
@@ -34,7 +34,7 @@ class CloudFilterProcess:
 
         One point, the mean, per voxel of ``voxel_size`` (0: all stay). Then without those whose mean distance to their
         ``neighbors`` nearest (0: all stay) is more than ``deviation`` standard deviations above the mean of all points.
-        Raises MissingError without open3d, RuntimeError if the process ends.
+        Raises Open3dMissingError without open3d, RuntimeError if the process ends.
         """
         if self._process is None:
             self._process = _start()
@@ -50,7 +50,7 @@ class CloudFilterProcess:
         if len(answer) < ANSWER.size:
             status = self._process.wait()
             if status == NO_OPEN3D:
-                raise MissingError("open3d does not load")
+                raise Open3dMissingError("open3d does not load")
             raise RuntimeError(f"the process that filters clouds ended with status {status}")
         count = ANSWER.unpack(answer)[0]
         return np.frombuffer(source.read(count * POINT * 4), np.float32).reshape(count, POINT)

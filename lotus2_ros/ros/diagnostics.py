@@ -1,146 +1,230 @@
-"""Counters, throttled warnings, frame reports and /diagnostics."""
+"""Counters since activation, throttled warnings, and the node's status on /diagnostics."""
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from statistics import quantiles
 
 import torch
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from std_msgs.msg import Header
 
+from lotus2_ros.config import NodeConfig
+from lotus2_ros.config.live import LiveConfig
 from lotus2_ros.inference.estimator import Estimator
 from lotus2_ros.inference.geometry import Geometry
 from lotus2_ros.msg import FrameReport
-from lotus2_ros.ros.threads import LatestQueue
+from lotus2_ros.ros.report import device_name, frame_report
 from lotus2_ros.scale.scale import Scale
 
-WINDOW = 100  # latencies remembered
 PERIOD = 1.0  # seconds between two diagnostics
+WINDOW = 5.0  # seconds over which rates are measured
+LATENCIES = 100  # that the percentiles are of
+
+
+@dataclass(frozen=True)
+class Monitored:
+    """What is monitored while the node is active."""
+
+    estimator: Estimator
+    dropped: Callable[[], int]  # frames that a newer one replaced
+    is_wanted: Callable[[], bool]  # someone subscribes to a result
+
+
+@dataclass(frozen=True)
+class Window:
+    """What happened in the last seconds."""
+
+    seconds: float
+    received: int = 0
+    processed: int = 0
+    dropped: int = 0
+    rejected: int = 0  # messages, references included
+    latency: float = 0.0  # seconds, 95th percentile
 
 
 class Diagnostics:
-    """What happened since activation. Written by the node's, the model's and the sender's thread."""
+    """Written by the executor, model and sender threads.
 
-    def __init__(self, node: Node, estimator: Estimator, queue: LatestQueue, warn_period: Callable[[], float]) -> None:
+    Every received frame is accounted for: received = processed + dropped + rejected + skipped + in progress.
+    """
+
+    def __init__(self, node: Node, config: LiveConfig) -> None:
+        self.frame_id = ""  # of the camera
         self._node = node
-        self._estimator = estimator
-        self._queue = queue
-        self._warn_period = warn_period
+        self._config = config
         self._lock = threading.Lock()
         self._warned: dict[str, float] = {}
+        self._monitored: Monitored | None = None
+        self._state = DiagnosticStatus.OK, "unconfigured"
+        self._reset()
+        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 1)
+        # By the steady clock, because diagnostics go on while a simulated clock is paused.
+        node.create_timer(PERIOD, self.publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def _reset(self) -> None:
         self._rejections: Counter[str] = Counter()
         self._counts: Counter[str] = Counter()
-        self._totals: deque[float] = deque(maxlen=WINDOW)
-        self._previous: dict[str, int] = {}
-        self._since = time.monotonic()
+        self._latencies: deque[float] = deque(maxlen=LATENCIES)
+        self._history: deque[tuple[float, Counter[str]]] = deque()
         self._scale: dict[str, str] = {"scale source": "no frame yet"}
+
+    def set_state(self, level: bytes, message: str) -> None:
+        """Publish this as the node's status at once, and again every PERIOD until the node is active."""
+        self._state = level, message
+        self.publish()
+
+    def activate(self, monitored: Monitored) -> None:
+        """Count from zero and derive the status from what happens."""
+        with self._lock:
+            self._reset()
+            self._monitored = monitored
+
+    def deactivate(self) -> None:
+        self._monitored = None
+
+    # Counters
 
     def image_received(self) -> None:
         with self._lock:
             self._counts["received"] += 1
 
+    def skip(self) -> None:
+        """Count a frame that was not processed because nobody subscribed to a result."""
+        with self._lock:
+            self._counts["skipped"] += 1
+
     def reject(self, reason: str, text: str, frame: bool = True) -> None:
-        """Count a dropped message and say so once per warning period and reason. ``frame``: it was an image."""
+        """Count a rejected message, and warn once per warning period and reason. ``frame``: it was an image."""
         now = time.monotonic()
         with self._lock:
             self._rejections[reason] += 1
             self._counts["rejected"] += frame
-            quiet = now - self._warned.get(reason, -float("inf")) < self._warn_period()
+            quiet = now - self._warned.get(reason, -float("inf")) < self._config.current.node.warn_period
             if not quiet:
                 self._warned[reason] = now
         if not quiet:
-            self._node.get_logger().warning(f"dropped a message: {text} [{reason}]")
+            self._node.get_logger().warning(f"rejected a message: {text} [{reason}]")
 
-    def done(self, geometry: Geometry, latency: Mapping[str, float]) -> None:
-        """Count a published geometry with its latencies in seconds."""
+    def published(self, geometry: Geometry, latency: Mapping[str, float]) -> None:
+        """Count a published geometry. ``latency``: seconds per stage."""
         with self._lock:
             self._counts[geometry.stage] += 1
             self._scale = scale_values(geometry.scale)
             if geometry.stage == "core":
-                self._totals.append(latency["total"])
+                self._latencies.append(latency["total"])
 
     @property
-    def dropped(self) -> int:
-        return sum(self._queue.dropped.values())
+    def processed(self) -> int:
+        """Frames processed since activation."""
+        return self._counts["core"]
 
-    def report(self, geometry: Geometry, latency: Mapping[str, float], header: Header) -> FrameReport:
-        """What was done with one frame, with the counters; ``latency`` in seconds."""
+    def report(
+        self, monitored: Monitored, geometry: Geometry, latency: Mapping[str, float], header: Header
+    ) -> FrameReport:
+        """What was done with one frame, with the counters. ``latency``: seconds per stage."""
+        report = frame_report(geometry, monitored.estimator, latency, header)
         with self._lock:
-            reasons = dict(self._rejections)
-            counts = self._counts.copy()
-        report = frame_report(geometry, self._estimator, latency, header)
-        report.frames_received = counts["received"]
-        report.frames_processed = counts["core"]
-        report.frames_sharpened = counts["sharpener"]
-        report.frames_dropped = self.dropped
-        report.frames_rejected = counts["rejected"]
-        report.rejection_reasons = list(reasons)
-        report.rejection_counts = list(reasons.values())
+            report.frames_received = self._counts["received"]
+            report.frames_processed = self._counts["core"]
+            report.frames_sharpened = self._counts["sharpener"]
+            report.frames_dropped = monitored.dropped()
+            report.frames_rejected = self._counts["rejected"]
+            report.rejection_reasons = list(self._rejections)
+            report.rejection_counts = list(self._rejections.values())
         return report
 
-    def diagnostics(self) -> DiagnosticArray:
-        """The node's status since the last call."""
-        model, device = self._estimator.model, self._estimator.device
-        with self._lock:
-            elapsed, self._since = time.monotonic() - self._since, time.monotonic()
-            now = {
-                "in": self._counts["received"],
-                "out": self._counts["core"],
-                "rejected": sum(self._rejections.values()),
-            }
-            delta = {key: value - self._previous.get(key, 0) for key, value in now.items()}
-            self._previous = now
-            values = {
-                "input rate (Hz)": f"{delta['in'] / elapsed:.1f}",
-                "output rate (Hz)": f"{delta['out'] / elapsed:.1f}",
-                **_percentiles(self._totals),
-                "frames dropped": str(self.dropped),
-                "frames sharpened": str(self._counts["sharpener"]),
-                "model": model.name,
-                "precision": model.precision,
-                "device": device_name(device),
-                **self._scale,
-                **{f"rejected: {reason}": str(count) for reason, count in self._rejections.items()},
-            }
+    # Status
+
+    def publish(self) -> None:
+        monitored = self._monitored
+        level, message = self._state
+        values: dict[str, str] = {}
+        if monitored is not None:
+            with self._lock:
+                level, message, values = self._active_status(monitored)
+        status = DiagnosticStatus(name=f"{self._node.get_fully_qualified_name()}: perception", level=level)
+        status.message, status.hardware_id = message, self.frame_id
+        status.values = [KeyValue(key=key, value=value) for key, value in values.items()]
+        stamp = self._node.get_clock().now().to_msg()
+        self._publisher.publish(DiagnosticArray(header=Header(stamp=stamp), status=[status]))
+
+    def _active_status(self, monitored: Monitored) -> tuple[bytes, str, dict[str, str]]:
+        model, device = monitored.estimator.model, monitored.estimator.device
+        is_wanted = monitored.is_wanted()
+        window, counts = self._window(monitored.dropped(), is_wanted), self._counts
+        account = {
+            "received": counts["received"],
+            "processed": counts["core"],
+            "dropped": monitored.dropped(),
+            "rejected": counts["rejected"],
+            "skipped": counts["skipped"],
+        }
+        account["in progress"] = 2 * counts["received"] - sum(account.values())
+        seconds = window.seconds or PERIOD
+        values = {
+            "input rate (Hz)": f"{window.received / seconds:.1f}",
+            "output rate (Hz)": f"{window.processed / seconds:.1f}",
+            **_percentiles(self._latencies),
+            **{f"frames {name}": str(count) for name, count in account.items()},
+            "frames sharpened": str(counts["sharpener"]),
+            "model": model.name,
+            "precision": model.precision,
+            "device": device_name(device),
+            **self._scale,
+            **{f"rejected: {reason}": str(count) for reason, count in self._rejections.items()},
+        }
         if device.type == "cuda":
             values["GPU memory (MB)"] = f"{torch.cuda.memory_allocated(device) / 1e6:.0f}"
-        return diagnostic_array(self._node, *_level(delta), values)
+        return *assess(window, is_wanted, self._config.current.node), values
+
+    def _window(self, dropped: int, is_wanted: bool) -> Window:
+        """The last WINDOW seconds, or less if someone subscribed later."""
+        now = time.monotonic()
+        counts = self._counts + Counter(dropped=dropped, messages=sum(self._rejections.values()))
+        if not is_wanted:
+            self._latencies.clear()
+            self._history.clear()
+        self._history.append((now, counts))
+        while len(self._history) > 2 and now - self._history[1][0] >= WINDOW:
+            self._history.popleft()
+        begun, before = self._history[0]
+        names = "received", "core", "dropped", "messages"
+        latency = quantiles(self._latencies, n=20)[18] if len(self._latencies) > 1 else 0.0
+        received, processed, dropped, rejected = (counts[name] - before[name] for name in names)
+        return Window(now - begun, received, processed, dropped, rejected, latency)
 
 
-def diagnostic_array(node: Node, level: bytes, message: str, values: Mapping[str, str]) -> DiagnosticArray:
-    """The node's one status, of this moment."""
-    status = DiagnosticStatus(name=f"{node.get_fully_qualified_name()}: perception", hardware_id="camera")
-    status.level, status.message = level, message
-    status.values = [KeyValue(key=key, value=value) for key, value in values.items()]
-    return DiagnosticArray(header=Header(stamp=node.get_clock().now().to_msg()), status=[status])
-
-
-def device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+def assess(window: Window, is_wanted: bool, config: NodeConfig) -> tuple[bytes, str]:
+    """Level and message of an active node."""
+    problems = [f"{window.rejected} messages rejected"] if window.rejected else []
+    if is_wanted and window.seconds >= PERIOD and not window.received:
+        return DiagnosticStatus.STALE, "no images"
+    if is_wanted and window.seconds >= WINDOW:
+        rate, drops = window.processed / window.seconds, window.dropped / window.received
+        if rate < config.warn_rate:
+            problems.append(f"{rate:.2g} results per second, expected at least {config.warn_rate:g}")
+        if drops > config.warn_drops:
+            problems.append(f"{drops:.0%} of the frames dropped, expected at most {config.warn_drops:.0%}")
+    if 0 < config.warn_latency < window.latency:
+        problems.append(f"latency of {window.latency:.2g} s, expected at most {config.warn_latency:g} s")
+    if problems:
+        return DiagnosticStatus.WARN, "; ".join(problems)
+    return DiagnosticStatus.OK, "running" if is_wanted else "idle: nobody subscribes to a result"
 
 
 def scale_values(scale: Scale) -> dict[str, str]:
-    """Where metres come from, how old they are, and what is amiss."""
+    """The source of the scale, its age, and why nothing better was used."""
     values = {"scale source": scale.source}
     if scale.metric:
         values["scale age (s)"] = f"{scale.age:.2f}"
     return {**values, "scale note": scale.note} if scale.note else values
-
-
-def _level(delta: Mapping[str, int]) -> tuple[bytes, str]:
-    if delta["rejected"]:
-        return DiagnosticStatus.WARN, f"{delta['rejected']} messages rejected"
-    if not delta["in"]:
-        return DiagnosticStatus.STALE, "no images"
-    if not delta["out"]:
-        return DiagnosticStatus.OK, "images come, nobody subscribes to a result"
-    return DiagnosticStatus.OK, "running"
 
 
 def _percentiles(seconds: deque[float]) -> dict[str, str]:
@@ -148,38 +232,3 @@ def _percentiles(seconds: deque[float]) -> dict[str, str]:
         return {}
     cuts = quantiles(seconds, n=20)
     return {"latency p50 (ms)": f"{1e3 * cuts[9]:.1f}", "latency p95 (ms)": f"{1e3 * cuts[18]:.1f}"}
-
-
-def sharpener_note(estimator: Estimator) -> str:
-    """Why nothing is sharpened; empty if it is."""
-    model, sharp = estimator.model, estimator.config.sharp
-    if not any(map(model.has_sharpener, model.tasks)):
-        return f"{model.name} has no detail sharpener"
-    if not sharp.enabled:
-        return "sharp.enabled is false"
-    if not (model.sharpens or sharp.steps):
-        return f"{model.name} gains little by it: it sharpens when sharp.steps says how often"
-    return ""
-
-
-def frame_report(geometry: Geometry, estimator: Estimator, latency: Mapping[str, float], header: Header) -> FrameReport:
-    """What was done with one frame, without counters; ``latency`` in seconds."""
-    scale, model = geometry.scale, estimator.model
-    return FrameReport(
-        header=header,
-        stage=geometry.stage,
-        model=model.name,
-        precision=model.precision,
-        device=device_name(estimator.device),
-        scale_source=scale.source,
-        metric=scale.metric,
-        scale=scale.scale,
-        shift=scale.shift,
-        scale_age=scale.age,
-        inlier_fraction=scale.inlier_fraction,
-        scale_note=scale.note,
-        uncertainty=math.nan if geometry.uncertainty is None else float(geometry.uncertainty.mean()),
-        sharpener_note=sharpener_note(estimator),
-        latency_names=list(latency),
-        latency_ms=[1e3 * seconds for seconds in latency.values()],
-    )

@@ -11,6 +11,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from lotus2_ros.config import Config, ConfigError, current_names, walk
+from lotus2_ros.config.live import LiveConfig
 
 FIXED = "only while the node is unconfigured"
 
@@ -62,7 +63,7 @@ def describe(item: Field) -> ParameterDescriptor:
 
 
 def on_change(
-    current: Callable[[], Config], configured: Callable[[], bool], accept: Callable[[Config], None]
+    live: LiveConfig, configured: Callable[[], bool], accept: Callable[[Config], None]
 ) -> Callable[[Sequence[Parameter]], SetParametersResult]:
     """A callback for ``add_on_set_parameters_callback`` that takes valid changes and refuses others with a reason."""
     items = dict(walk())
@@ -73,7 +74,7 @@ def on_change(
         if fixed:
             return SetParametersResult(successful=False, reason=f"{fixed[0]} changes {FIXED}")
         try:
-            accept(current().updated(values))
+            accept(live.current.updated(values))
         except ConfigError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)

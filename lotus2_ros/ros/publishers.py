@@ -1,7 +1,9 @@
-"""Publishers: a topic's message is made only while someone subscribes to it.
+"""The published topics. A message is computed only while someone subscribes to its topic.
 
-In two parts, for two threads: the model's makes the *contents* of the topics, tensors on its device; another makes
-messages of them, once they are on the host.
+Publishing takes two steps in two threads. The model thread produces the *payloads*, tensors on its device. The sender
+thread converts them to messages once they are on the host.
+
+To add a topic, add its entry to TOPICS with its producer.
 """
 
 from __future__ import annotations
@@ -9,7 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
 
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
@@ -26,58 +30,185 @@ from lotus2_ros.msg import FrameReport
 from lotus2_ros.ros.clouds import tensor_to_cloud
 from lotus2_ros.ros.messages import tensor_to_image
 
+# What a message is made of: a tensor, or the camera_info of the image.
+Payload: TypeAlias = "Tensor | CameraInfo"
 
-class Topic(NamedTuple):
-    """What is published: the message type, the task that it needs, a description, and the encoding of an image."""
+
+@dataclass(frozen=True)
+class Source:
+    """What the producers read: a geometry, the camera_info of its image, and how clouds are made."""
+
+    geometry: Geometry
+    info: CameraInfo | None
+    cloud: CloudConfig
+
+    @cached_property
+    def points(self) -> Tensor | None:
+        """Rows of an organized cloud (H', W', 4 or 7), computed once for all topics that need them."""
+        geometry = self.geometry
+        if geometry.depth is None or geometry.camera is None:
+            return None
+        normals = geometry.normals if self.cloud.normals else None
+        return organized_cloud(
+            geometry.depth,
+            geometry.camera,
+            geometry.image,
+            normals,
+            stride=self.cloud.stride,
+            min_depth=self.cloud.min_depth,
+            max_depth=self.cloud.max_depth or math.inf,
+            edge_threshold=self.cloud.edge_threshold,
+        )
+
+    @property
+    def colored_normals(self) -> Tensor | None:
+        normals = self.geometry.normals
+        return None if normals is None else normals_to_color(normals)
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One published topic.
+
+    ``task`` is the model's task that it needs, ``encoding`` that of an image. ``metric``: the topic is published only
+    while the scale is metric (True) or relative (False); None: always. ``produce`` gives None where a geometry has
+    nothing for the topic.
+    """
 
     kind: type
     task: str
-    about: str
+    description: str
+    produce: Callable[[Source], Payload | None]
     encoding: str = ""
+    metric: bool | None = None
 
     @property
     def help(self) -> str:
-        return f"{self.encoding}, {self.about}" if self.encoding else self.about
+        return f"{self.encoding}, {self.description}" if self.encoding else self.description
 
 
-FILTERED = "filtered/points"
+FILTERED = "filtered/points"  # published by the filter thread
 # Below ~/ for the core predictor's results, below ~/sharp/ for the sharpener's.
 TOPICS = {
-    "depth/image": Topic(Image, "depth", "metres along z; only while the scale is metric", "32FC1"),
-    "depth/camera_info": Topic(CameraInfo, "depth", "of the depth image"),
-    "points": Topic(PointCloud2, "depth", "organized, x y z rgb, metres; only while the scale is metric"),
-    "relative/depth/image": Topic(Image, "depth", "depth up to one factor; while nothing is metric", "32FC1"),
-    "relative/points": Topic(PointCloud2, "depth", "the same as a cloud"),
-    FILTERED: Topic(PointCloud2, "depth", "`points` thinned to voxels and without outliers, at its own period"),
-    "disparity/image": Topic(Image, "depth", "what the model says: 1 = near, 0 = far, affine-invariant", "32FC1"),
-    "uncertainty/image": Topic(
-        Image, "depth", "standard deviation of the disparity over samples, or mirrored with `model.mirror`", "32FC1"
+    "depth/image": Topic(
+        Image,
+        "depth",
+        "meters along z; published only while the scale is metric",
+        lambda source: source.geometry.depth,
+        "32FC1",
+        metric=True,
     ),
-    "normals/image": Topic(Image, "normals", "unit vectors in the optical frame, toward the camera", "32FC3"),
-    "normals/color": Topic(Image, "normals", "a picture of them", "rgb8"),
+    "depth/camera_info": Topic(
+        CameraInfo, "depth", "camera_info of the depth image", lambda source: source.info, metric=True
+    ),
+    "points": Topic(
+        PointCloud2,
+        "depth",
+        "organized cloud of x, y, z and rgb in meters; published only while the scale is metric",
+        lambda source: source.points,
+        metric=True,
+    ),
+    "relative/depth/image": Topic(
+        Image,
+        "depth",
+        "depth up to an unknown factor; published only while the scale is not metric",
+        lambda source: source.geometry.depth,
+        "32FC1",
+        metric=False,
+    ),
+    "relative/points": Topic(
+        PointCloud2,
+        "depth",
+        "organized cloud up to an unknown factor; published only while the scale is not metric",
+        lambda source: source.points,
+        metric=False,
+    ),
+    FILTERED: Topic(
+        PointCloud2,
+        "depth",
+        "`points`, downsampled to voxels and without outliers, every `cloud.filter_period` seconds",
+        lambda source: source.points,
+        metric=True,
+    ),
+    "disparity/image": Topic(
+        Image,
+        "depth",
+        "disparity as the model predicts it, up to scale and shift: 1 = near, 0 = far",
+        lambda source: source.geometry.disparity,
+        "32FC1",
+    ),
+    "uncertainty/image": Topic(
+        Image,
+        "depth",
+        "standard deviation of the disparity over the model's samples, or over the test-time flip of `model.mirror`",
+        lambda source: source.geometry.uncertainty,
+        "32FC1",
+    ),
+    "normals/image": Topic(
+        Image,
+        "normals",
+        "unit normals in the optical frame, pointing toward the camera",
+        lambda source: source.geometry.normals,
+        "32FC3",
+    ),
+    "normals/color": Topic(
+        Image, "normals", "normals as colors, for viewing", lambda source: source.colored_normals, "rgb8"
+    ),
 }
-# By topic what its message needs: tensors, or the camera_info of the image.
-Contents = dict[str, Tensor | CameraInfo]
 REMEMBERED_REPORTS = 10
 PREFIXES = {"core": "~/", "sharpener": "~/sharp/"}
 
 
+def payloads_of(
+    geometry: Geometry, info: CameraInfo | None, cloud: CloudConfig, wanted: Callable[[str], bool]
+) -> dict[str, Payload]:
+    """The payload of each wanted topic that the geometry has something for; tensors are contiguous, on its device."""
+    source = Source(geometry, info, cloud)
+    payloads: dict[str, Payload] = {}
+    for name, topic in TOPICS.items():
+        if topic.metric not in (None, geometry.scale.metric) or not wanted(name):
+            continue
+        payload = topic.produce(source)
+        if payload is not None:
+            payloads[name] = payload.contiguous() if isinstance(payload, Tensor) else payload
+    return payloads
+
+
+def message_of(name: str, payload: Payload, header: Header) -> Image | CameraInfo | PointCloud2:
+    """The message of a topic's payload. It owns its memory: the payload's memory may be reused."""
+    if not isinstance(payload, Tensor):
+        info = deepcopy(payload)
+        info.header = header
+        return info
+    if TOPICS[name].kind is PointCloud2:
+        return tensor_to_cloud(payload, header)
+    return tensor_to_image(payload, TOPICS[name].encoding, header)
+
+
+def messages_of(
+    geometry: Geometry, info: CameraInfo | None, header: Header, cloud: CloudConfig, wanted: Callable[[str], bool]
+) -> Iterator[tuple[str, Image | CameraInfo | PointCloud2]]:
+    """Name and message of each wanted topic that the geometry has something for, except FILTERED."""
+    payloads = payloads_of(geometry, info, cloud, lambda name: name != FILTERED and wanted(name))
+    return ((name, message_of(name, payload, header)) for name, payload in payloads.items())
+
+
 class Publishers:
-    """All publishers of a configured node, and what each of them sends of a geometry."""
+    """All publishers of a configured node."""
 
     def __init__(self, node: LifecycleNode) -> None:
         self._node = node
         self._publishers: dict[tuple[str, str], LifecyclePublisher] = {
-            (stage, topic): self._create(kind, prefix + topic)
+            (stage, name): self._create(topic.kind, prefix + name)
             for stage, prefix in PREFIXES.items()
-            for topic, (kind, *_) in TOPICS.items()
+            for name, topic in TOPICS.items()
         }
-        # Reports are small, and a frame's should not be lost because the next one's came soon after.
+        # Reports are small, and none should be lost because the next frame followed soon.
         self.report = self._create(FrameReport, "~/report", depth=REMEMBERED_REPORTS)
 
     def _create(self, kind: type, topic: str, depth: int = 1) -> LifecyclePublisher:
-        # Reliable, so that every subscriber matches; depth 1, because only the newest frame is worth sending. A profile
-        # for each topic: rclpy writes a topic's overrides into the one that it is given.
+        # Reliable, so that every subscriber matches. Depth 1, because only the newest frame is worth sending. A new
+        # profile for each topic, because rclpy writes a topic's overrides into the profile it is given.
         qos = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=ReliabilityPolicy.RELIABLE)
         options = QoSOverridingOptions.with_default_policies()
         return self._node.create_lifecycle_publisher(kind, topic, qos, qos_overriding_options=options)
@@ -86,87 +217,19 @@ class Publishers:
         for publisher in (*self._publishers.values(), self.report):
             self._node.destroy_lifecycle_publisher(publisher)
 
+    def is_wanted(self, stage: str, name: str) -> bool:
+        """Whether someone subscribes to the topic of this stage."""
+        return self._publishers[stage, name].get_subscription_count() > 0
+
     def tasks(self, stage: str) -> set[str]:
-        """The tasks that someone subscribes to a result of, at this stage."""
-        return {topic.task for name, topic in TOPICS.items() if self._wanted(stage, name)}
+        """The tasks whose results someone subscribes to at this stage."""
+        return {topic.task for name, topic in TOPICS.items() if self.is_wanted(stage, name)}
 
-    def contents(
-        self, geometry: Geometry, info: CameraInfo | None, cloud: CloudConfig, is_filter_due: bool
-    ) -> Contents:
-        """What the topics that are subscribed to say of a geometry, as :func:`contents_of` gives it."""
-
-        def wanted(topic: str) -> bool:
-            return self._wanted(geometry.stage, topic) and (topic != FILTERED or is_filter_due)
-
-        return contents_of(geometry, info, cloud, wanted)
-
-    def publish(self, stage: str, contents: Contents, header: Header) -> None:
-        """Send contents, with the stamp and frame of the input image: ``header``."""
-        for topic, content in contents.items():
-            self._publishers[stage, topic].publish(message_of(topic, content, header))
+    def publish(self, stage: str, payloads: dict[str, Payload], header: Header) -> None:
+        """Publish payloads with ``header``, the stamp and frame of the input image."""
+        for name, payload in payloads.items():
+            self._publishers[stage, name].publish(message_of(name, payload, header))
 
     def publish_filtered(self, stage: str, cloud: PointCloud2) -> None:
-        """Send a filtered cloud; in the thread that filters them."""
+        """Publish a filtered cloud; called in the filter thread."""
         self._publishers[stage, FILTERED].publish(cloud)
-
-    def _wanted(self, stage: str, topic: str) -> bool:
-        return self._publishers[stage, topic].get_subscription_count() > 0
-
-
-def messages_of(
-    geometry: Geometry, info: CameraInfo | None, header: Header, cloud: CloudConfig, wanted: Callable[[str], bool]
-) -> Iterator[tuple[str, Image | CameraInfo | PointCloud2]]:
-    """The topics of TOPICS that a geometry has something for and that are wanted, but FILTERED, with their messages."""
-    for topic, content in contents_of(geometry, info, cloud, lambda topic: topic != FILTERED and wanted(topic)).items():
-        yield topic, message_of(topic, content, header)
-
-
-def contents_of(
-    geometry: Geometry, info: CameraInfo | None, cloud: CloudConfig, wanted: Callable[[str], bool]
-) -> Contents:
-    """What the wanted topics say of a geometry: tensors on its device, contiguous; the camera_info as it came.
-
-    For FILTERED that is the cloud that is yet to be filtered.
-    """
-    contents: Contents = {}
-    prefix = "" if geometry.scale.metric else "relative/"
-    depth, disparity, normals = geometry.depth, geometry.disparity, geometry.normals
-    if depth is not None and wanted(prefix + "depth/image"):
-        contents[prefix + "depth/image"] = depth.contiguous()
-    if disparity is not None and wanted("disparity/image"):
-        contents["disparity/image"] = disparity.contiguous()
-    if geometry.uncertainty is not None and wanted("uncertainty/image"):
-        contents["uncertainty/image"] = geometry.uncertainty.contiguous()
-    if geometry.scale.metric and info is not None and wanted("depth/camera_info"):
-        contents["depth/camera_info"] = info
-    if normals is not None and wanted("normals/image"):
-        contents["normals/image"] = normals.contiguous()
-    if normals is not None and wanted("normals/color"):
-        contents["normals/color"] = normals_to_color(normals).contiguous()
-    clouds = [prefix + "points", FILTERED] if geometry.scale.metric else [prefix + "points"]
-    clouds = [topic for topic in clouds if wanted(topic)]
-    if clouds and depth is not None and geometry.camera is not None:
-        shown = normals if cloud.normals else None
-        rows = organized_cloud(
-            depth,
-            geometry.camera,
-            geometry.image,
-            shown,
-            stride=cloud.stride,
-            min_depth=cloud.min_depth,
-            max_depth=cloud.max_depth or math.inf,
-            edge_threshold=cloud.edge_threshold,
-        )
-        contents.update(dict.fromkeys(clouds, rows))
-    return contents
-
-
-def message_of(topic: str, content: Tensor | CameraInfo, header: Header) -> Image | CameraInfo | PointCloud2:
-    """The message of a topic's content. It has its own memory: the content's may be used anew."""
-    if not isinstance(content, Tensor):
-        sibling = deepcopy(content)
-        sibling.header = header
-        return sibling
-    if TOPICS[topic].kind is PointCloud2:
-        return tensor_to_cloud(content, header)
-    return tensor_to_image(content, TOPICS[topic].encoding, header)

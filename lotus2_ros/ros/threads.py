@@ -1,7 +1,7 @@
-"""LatestQueue that keep only the newest frame, the one thread that owns the model, and the one that sends its results.
+"""Latest queues and the threads that take from them.
 
-One thread for the model, because CUDA graphs cannot be recorded or replayed by two at once, and because a robot wants
-the newest frame rather than a queue of old ones.
+One thread owns the model, because CUDA graphs cannot be recorded or replayed by two threads. Queues keep only the
+newest frame, because a robot needs the newest result rather than all of them.
 """
 
 from __future__ import annotations
@@ -12,43 +12,97 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
+from lotus2_ros.config.live import LiveConfig
+
+Item = TypeVar("Item")
 Frame = TypeVar("Frame")
 Result = TypeVar("Result")
-Item = TypeVar("Item")
 
 
-class LatestQueue(Generic[Frame]):
-    """One place per camera that holds the newest frame only; the cameras are served in turn."""
+class LatestQueue(Generic[Item]):
+    """A queue that keeps only the newest item of each key, a camera for instance. Keys are served in turn."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._frames: dict[str, Frame] = {}
+        self._items: dict[str, Item] = {}
         self._turn: deque[str] = deque()
         self._closed = False
         self.dropped: dict[str, int] = {}
 
-    def put(self, camera: str, frame: Frame) -> None:
-        """Leave a frame; one that still waits in this camera's mailbox is dropped and counted."""
+    def put(self, key: str, item: Item) -> None:
+        """Add an item. An item of the same key that still waits is dropped and counted."""
         with self._changed:
-            self.dropped.setdefault(camera, 0)
-            if camera in self._frames:
-                self.dropped[camera] += 1
+            self.dropped.setdefault(key, 0)
+            if key in self._items:
+                self.dropped[key] += 1
             else:
-                self._turn.append(camera)
-            self._frames[camera] = frame
+                self._turn.append(key)
+            self._items[key] = item
             self._changed.notify()
 
-    def take(self, timeout: float | None) -> Frame | None:
-        """The next frame, within ``timeout`` seconds (None: no limit); None after a time-out or :meth:`close`."""
+    def take(self, timeout: float | None) -> Item | None:
+        """The next item, waiting up to ``timeout`` seconds (None: forever). None after a timeout or :meth:`close`."""
         with self._changed:
             self._changed.wait_for(lambda: self._turn or self._closed, timeout)
-            return self._frames.pop(self._turn.popleft()) if self._turn and not self._closed else None
+            return self._items.pop(self._turn.popleft()) if self._turn and not self._closed else None
 
     def close(self) -> None:
-        """Wake the taker; from now on :meth:`take` gives None at once."""
+        """Drop all items and wake the taker. From now on :meth:`take` returns None at once."""
         with self._changed:
             self._closed = True
+            self._items.clear()
             self._changed.notify_all()
+
+
+class QueueThread(Generic[Item]):
+    """A thread that handles the items of its latest queue, one after the other.
+
+    Nobody waits for it: an item that arrives while it is busy replaces the one that waits. ``failed`` is called in the
+    thread with the exception that ended it.
+    """
+
+    name = "queue"
+
+    def __init__(self, queue: LatestQueue[Item], failed: Callable[[Exception], None]) -> None:
+        self.queue = queue
+        self._failed = failed
+        self._thread = threading.Thread(target=self._guarded, name=self.name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout: float) -> bool:
+        """Finish the item in progress and end the thread. False if that takes longer than ``timeout`` seconds."""
+        self.queue.close()
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _guarded(self) -> None:
+        try:
+            self._run()
+        except Exception as error:  # the owner decides what follows
+            self._failed(error)
+
+    def _run(self) -> None:
+        while (item := self.queue.take(timeout=None)) is not None:
+            self._handle(item)
+            del item  # it may hold GPU memory
+
+    def _handle(self, item: Item) -> None:
+        raise NotImplementedError
+
+
+class SenderThread(QueueThread[Item]):
+    """The thread that publishes results while the model works on the next frame. ``send`` publishes one of them."""
+
+    name = "sender"
+
+    def __init__(self, send: Callable[[Item], None], failed: Callable[[Exception], None]) -> None:
+        super().__init__(LatestQueue(), failed)
+        self._send = send
+
+    def _handle(self, item: Item) -> None:
+        self._send(item)
 
 
 class Steps(Protocol):
@@ -58,137 +112,64 @@ class Steps(Protocol):
         """Run one step; True while steps remain."""
 
 
-class ModelThread(Generic[Frame, Result]):
-    """The thread that predicts every frame it can and sharpens the newest result in between.
+class ModelThread(QueueThread[Frame], Generic[Frame, Result]):
+    """The thread that owns the model. It predicts every frame it can and sharpens the newest result in between.
 
-    ``predict`` turns a frame into a result to sharpen, or None if nothing is to be sharpened. ``sharpen`` turns that
-    into the steps that sharpen it. Between two steps a waiting frame goes first, so that it waits for one step at the
-    most. While frames wait without end, a step is run after one of them only where the sharpener
-    has had less than ``share`` (0 to 1) of the model's time since it started on its frame; so it never starves.
+    ``predict`` turns a frame into a result to sharpen, or None if there is nothing to sharpen. ``sharpen`` turns that
+    into the steps that sharpen it. Between two steps a waiting frame goes first, so a frame waits for one step at
+    most. While frames arrive faster than the model, a step runs after a frame only if the sharpener has had less than
+    ``sharp.share`` of the model's time since it started on its frame. So the sharpener never starves.
 
-    ``period`` gives the seconds between the starts of two sharpened frames, by the steady ``clock``: while a simulated
-    one is paused no frames come, so nothing is sharpened. ``enter`` is the first that this thread calls; ``failed`` is
-    called in it with the exception that ended it.
+    ``sharp.period`` is the time in seconds between the starts of two sharpened frames, by the steady ``clock``.
+    ``enter`` is called first in the thread.
     """
+
+    name = "model"
 
     def __init__(
         self,
         queue: LatestQueue[Frame],
         predict: Callable[[Frame], Result | None],
         sharpen: Callable[[Result], Steps],
-        period: Callable[[], float],
-        share: Callable[[], float],
+        config: LiveConfig,
         failed: Callable[[Exception], None],
         clock: Callable[[], float] = time.monotonic,
         enter: Callable[[], None] = lambda: None,
     ) -> None:
-        self._queue = queue
+        super().__init__(queue, failed)
         self._predict = predict
         self._sharpen = sharpen
-        self._period = period
-        self._share = share
-        self._failed = failed
+        self._config = config
         self._clock = clock
         self._enter = enter
         self._running = True
-        self._thread = threading.Thread(target=self._guarded, name="model", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
 
     def stop(self, timeout: float) -> bool:
-        """Finish the step under way and end the thread; False if that took longer than ``timeout`` seconds."""
+        """Finish the step in progress and end the thread. False if that takes longer than ``timeout`` seconds."""
         self._running = False
-        self._queue.close()
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
-
-    def _guarded(self) -> None:
-        try:
-            self._enter()
-            self._run()
-        except Exception as error:  # the thread's last act: hand whatever happened to the owner
-            self._failed(error)
+        return super().stop(timeout)
 
     def _run(self) -> None:
+        self._enter()
         pending: Result | None = None
         job: Steps | None = None
         started = -float("inf")
-        predicting = stepping = 0.0  # seconds spent on either since the job started
+        predicting = stepping = 0.0  # seconds spent on each since the job started
         while self._running:
-            due_in = max(0.0, started + self._period() - self._clock())
-            # With a job at hand only look; with a result that waits for its turn wait until then; else for a frame.
-            frame = self._queue.take(timeout=0 if job else due_in if pending is not None else None)
+            sharp = self._config.current.sharp
+            due_in = max(0.0, started + sharp.period - self._clock())
+            # With a job in progress do not wait, with a result wait until it is due, else wait for a frame.
+            frame = self.queue.take(timeout=0 if job else due_in if pending is not None else None)
             begun = self._clock()
             if frame is not None:
                 result = self._predict(frame)
                 pending = result if result is not None else pending
             predicted = self._clock()
-            if job is None and pending is not None and predicted >= started + self._period():
+            if job is None and pending is not None and predicted >= started + sharp.period:
                 job, pending, started = self._sharpen(pending), None, predicted
                 predicting = stepping = 0.0
             predicting += predicted - begun
-            starving = stepping < self._share() * (predicting + stepping)
+            starving = stepping < sharp.share * (predicting + stepping)
             if job is not None and (frame is None or starving):
                 job = job if job.step() else None
                 stepping += self._clock() - predicted
-
-
-class SenderThread(Generic[Item]):
-    """A thread that sends what the model's thread hands it, one item after the other, while the model goes on.
-
-    ``send`` does one item. Nothing is queued: :meth:`hand` blocks while the item before is still being sent. A queue
-    would not send more, only later, and frames that the model cannot follow belong in the mailbox, where the newest
-    replaces them before any work went into them. ``failed`` is called, in this thread, with the exception that ended
-    it; items handed over after that are dropped.
-    """
-
-    def __init__(self, send: Callable[[Item], None], failed: Callable[[Exception], None]) -> None:
-        self._send = send
-        self._failed = failed
-        self._changed = threading.Condition()
-        self._item: Item | None = None
-        self._closed = False
-        self._thread = threading.Thread(target=self._guarded, name="sender", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def hand(self, item: Item) -> None:
-        """Give an item to the thread, once it is done with the one before."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._item is None or self._closed)
-            if not self._closed:
-                self._item = item
-                self._changed.notify_all()
-
-    def stop(self, timeout: float) -> bool:
-        """Send what was handed over and end the thread; False if that took longer than ``timeout`` seconds."""
-        self._close()
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
-
-    def _close(self) -> None:
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-
-    def _guarded(self) -> None:
-        try:
-            self._run()
-        except Exception as error:  # the thread's last act: hand whatever happened to the owner
-            self._close()  # a model's thread that waits to hand over must not wait for ever
-            self._failed(error)
-
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._item is not None or self._closed)
-                item = self._item
-            if item is None:
-                return
-            self._send(item)
-            with self._changed:
-                self._item = None
-                self._changed.notify_all()
-            del item  # it holds memory of the GPU

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lotus2_ros.ros.cloud_filter import CloudFilterProcess, MissingError, filter_cloud
+from lotus2_ros.ros.cloud_filter import CloudFilterProcess, Open3dMissingError, filter_cloud
 
 
 def cloud(points: np.ndarray, red: int = 200, green: int = 100, blue: int = 50) -> np.ndarray:
@@ -71,5 +71,5 @@ def test_a_process_that_ends_is_an_error(process, wall):
 def test_without_open3d(process, wall, monkeypatch, tmp_path):
     (tmp_path / "open3d.py").write_text("raise ImportError('no libGL')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with pytest.raises(MissingError, match="open3d does not load"):
+    with pytest.raises(Open3dMissingError, match="open3d does not load"):
         process(cloud(wall), 0.1, 0, 0.0)

@@ -50,9 +50,9 @@ def predicting(self, *args, **kwargs):
     if len(count) == 2:
         second.set()
     return predict(self, *args, **kwargs)
-def making(topic, content, header):
+def making(name, payload, header):
     print("overlapped" if second.wait(allowed(30)) else "one after the other", flush=True)
-    return message_of(topic, content, header)
+    return message_of(name, payload, header)
 Estimator.predict, publishers.message_of = predicting, making
 sys.exit(main())
 """

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from lotus2_ros.config import CloudConfig
@@ -12,8 +13,9 @@ from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.inference.annotations import Annotations
 from lotus2_ros.inference.geometry import Geometry
 from lotus2_ros.model.engine.device import Stopwatch
+from lotus2_ros.ros import publishers
 from lotus2_ros.ros.messages import MessageError, depth_to_tensor
-from lotus2_ros.ros.publishers import FILTERED, TOPICS, contents_of, messages_of
+from lotus2_ros.ros.publishers import FILTERED, TOPICS, Topic, messages_of, payloads_of
 from lotus2_ros.scale.scale import Scale
 
 HEIGHT, WIDTH = 10, 13
@@ -39,11 +41,11 @@ def named(geometry: Geometry, cloud: CloudConfig = ALL) -> dict:
 def test_the_sky_is_inf_in_depth_nan_in_the_cloud_and_left_alone_in_disparity(geometry, metric):
     geometry = replace(geometry, scale=replace(geometry.scale, metric=metric))
     prefix = "" if metric else "relative/"
-    contents = contents_of(geometry, None, ALL, lambda topic: True)
-    depth, points = contents[prefix + "depth/image"], contents[prefix + "points"][..., :3]
+    payloads = payloads_of(geometry, None, ALL, lambda topic: True)
+    depth, points = payloads[prefix + "depth/image"], payloads[prefix + "points"][..., :3]
     assert torch.isposinf(depth[0]).all() and torch.isfinite(depth[1:]).all()
     assert torch.isnan(points[0]).all() and torch.isfinite(points[1:]).all()
-    assert torch.equal(contents["disparity/image"], geometry.disparity)
+    assert torch.equal(payloads["disparity/image"], geometry.disparity)
     assert depth[5, 0] == pytest.approx(10.0) and depth[5, -1] == pytest.approx(1 / 1.1)
 
 
@@ -62,12 +64,39 @@ def test_a_stride_leaves_every_nth_pixel_of_every_nth_row(geometry):
 
 
 def test_the_cloud_to_be_filtered_is_that_of_the_points_and_only_metric(geometry):
-    contents = contents_of(geometry, None, ALL, lambda topic: True)
-    assert contents[FILTERED] is contents["points"]
-    assert list(contents_of(geometry, None, ALL, lambda topic: topic == FILTERED)) == [FILTERED]
+    payloads = payloads_of(geometry, None, ALL, lambda topic: True)
+    assert payloads[FILTERED] is payloads["points"]
+    assert list(payloads_of(geometry, None, ALL, lambda topic: topic == FILTERED)) == [FILTERED]
     relative = replace(geometry, scale=replace(geometry.scale, metric=False))
-    assert FILTERED not in contents_of(relative, None, ALL, lambda topic: True)
+    assert FILTERED not in payloads_of(relative, None, ALL, lambda topic: True)
 
 
 def test_no_message_is_made_of_the_cloud_to_be_filtered(geometry):
     assert set(named(geometry)) == {"depth/image", "points", "disparity/image"} <= set(TOPICS) - {FILTERED}
+
+
+def test_depth_is_not_computed_for_a_subscriber_of_disparity_only(geometry):
+    assert list(payloads_of(geometry, None, ALL, lambda name: name == "disparity/image")) == ["disparity/image"]
+    assert "depth" not in vars(geometry)  # a cached property
+    payloads_of(geometry, None, ALL, lambda name: name == "depth/image")
+    assert "depth" in vars(geometry)
+
+
+def test_a_cloud_is_computed_once_for_all_its_topics(geometry, monkeypatch):
+    made = []
+
+    def counting(*arguments, **options):
+        made.append(arguments)
+        return torch.zeros(HEIGHT, WIDTH, 4)
+
+    monkeypatch.setattr(publishers, "organized_cloud", counting)
+    assert {"points", FILTERED} <= payloads_of(geometry, None, ALL, lambda name: True).keys()
+    assert len(made) == 1
+
+
+def test_a_topic_is_one_entry_of_the_table(geometry, monkeypatch):
+    """Its producer stands beside its name; nothing else has to know of it."""
+    gray = Topic(Image, "depth", "gray", lambda source: source.geometry.image.float().mean(-1), "32FC1")
+    monkeypatch.setitem(TOPICS, "gray", gray)
+    message = named(geometry)["gray"]
+    assert (message.height, message.width, message.encoding) == (HEIGHT, WIDTH, "32FC1")

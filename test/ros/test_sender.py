@@ -1,4 +1,4 @@
-"""The thread that sends what the model's thread hands over."""
+"""The thread that publishes what the model thread queues."""
 
 import threading
 
@@ -12,9 +12,9 @@ class Slow:
     """A sender whose items are sent only when the test says so."""
 
     def __init__(self):
-        self.sent, self.errors = [], []
+        self.sent, self.errors, self.failed = [], [], threading.Event()
         self.begun, self.go_on = threading.Semaphore(0), threading.Semaphore(0)
-        self.sender = SenderThread(self.send, self.errors.append)
+        self.sender = SenderThread(self.send, self.fail)
         self.sender.start()
 
     def send(self, item):
@@ -22,39 +22,38 @@ class Slow:
         assert self.go_on.acquire(timeout=TIMEOUT)
         self.sent.append(1 // item)
 
-    def hand(self, item):
-        """From a thread of its own, that ends when the item was taken over."""
-        thread = threading.Thread(target=self.sender.hand, args=(item,))
-        thread.start()
-        return thread
+    def fail(self, error):
+        self.errors.append(error)
+        self.failed.set()
 
 
-def test_an_item_is_taken_over_only_when_the_one_before_was_sent():
+def test_the_model_does_not_wait_for_a_slow_subscriber():
+    """All puts return while the first item is being sent; older items that wait are dropped and counted."""
     slow = Slow()
-    slow.sender.hand(1)  # at once
-    second = slow.hand(-1)
-    assert slow.begun.acquire(timeout=TIMEOUT) and second.is_alive() and not slow.sent
-    slow.go_on.release()
-    second.join(TIMEOUT)
-    assert not second.is_alive() and slow.sent == [1]
-    slow.go_on.release()
-    assert slow.sender.stop(TIMEOUT) and slow.sent == [1, -1]  # what was handed over is still sent
+    slow.sender.queue.put("core", 1)
+    assert slow.begun.acquire(timeout=TIMEOUT)
+    for item in (-1, 1, -1):
+        slow.sender.queue.put("core", item)
+    slow.sender.queue.put("sharpener", 1)
+    assert not slow.sent and slow.sender.queue.dropped == {"core": 2, "sharpener": 0}
+    for _ in range(3):
+        slow.go_on.release()
+    for _ in range(2):
+        assert slow.begun.acquire(timeout=TIMEOUT)
+    assert slow.sender.stop(TIMEOUT) and slow.sent == [1, -1, 1]
 
 
 def test_a_sender_that_does_not_come_back_is_told_of():
     slow = Slow()
-    slow.sender.hand(1)
+    slow.sender.queue.put("core", 1)
     assert slow.begun.acquire(timeout=TIMEOUT) and not slow.sender.stop(0)
     slow.go_on.release()
     assert slow.sender.stop(TIMEOUT)
 
 
-def test_a_failure_to_send_reaches_the_owner_and_blocks_nobody():
+def test_a_failure_to_send_reaches_the_owner():
     slow = Slow()
-    slow.sender.hand(0)
-    waiting = slow.hand(1)
+    slow.sender.queue.put("core", 0)
     slow.go_on.release()
-    waiting.join(TIMEOUT)
-    assert not waiting.is_alive() and slow.sender.stop(TIMEOUT)
+    assert slow.failed.wait(TIMEOUT) and slow.sender.stop(TIMEOUT)
     assert [type(error) for error in slow.errors] == [ZeroDivisionError] and not slow.sent
-    slow.sender.hand(1)  # dropped

@@ -4,47 +4,53 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lotus2_ros.config import Config
+from lotus2_ros.config.live import LiveConfig
 from lotus2_ros.demo.deadlines import allowed
 from lotus2_ros.ros.threads import LatestQueue, ModelThread
 
 TIMEOUT = allowed(30.0)  # seconds; only ever reached when a test fails
 
 
+def sharp(period=0.0, share=0.0):
+    return LiveConfig(Config().updated({"sharp.period": period, "sharp.share": share}))
+
+
 def test_only_the_newest_frame_is_kept_and_the_others_are_counted():
-    boxes = LatestQueue()
+    queue = LatestQueue()
     for frame in range(5):
-        boxes.put("left", frame)
-    assert boxes.take(0) == 4 and boxes.take(0) is None
-    assert boxes.dropped == {"left": 4}
+        queue.put("left", frame)
+    assert queue.take(0) == 4 and queue.take(0) is None
+    assert queue.dropped == {"left": 4}
 
 
 def test_cameras_are_served_in_turn():
-    boxes = LatestQueue()
-    boxes.put("left", "l0")
-    boxes.put("right", "r0")
-    boxes.put("left", "l1")
-    assert boxes.take(0) == "l1"
-    boxes.put("left", "l2")
-    assert [boxes.take(0), boxes.take(0), boxes.take(0)] == ["r0", "l2", None]
+    queue = LatestQueue()
+    queue.put("left", "l0")
+    queue.put("right", "r0")
+    queue.put("left", "l1")
+    assert queue.take(0) == "l1"
+    queue.put("left", "l2")
+    assert [queue.take(0), queue.take(0), queue.take(0)] == ["r0", "l2", None]
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=40))
 def test_every_frame_is_taken_or_dropped_or_still_there(events):
-    boxes, taken = LatestQueue(), 0
+    queue, taken = LatestQueue(), 0
     for number, (camera, take) in enumerate(events):
-        boxes.put(camera, number)
-        taken += take and boxes.take(0) is not None
+        queue.put(camera, number)
+        taken += take and queue.take(0) is not None
     left = 0
-    while boxes.take(0) is not None:
+    while queue.take(0) is not None:
         left += 1
-    assert len(events) == taken + left + sum(boxes.dropped.values())
+    assert len(events) == taken + left + sum(queue.dropped.values())
 
 
 def test_closing_wakes_the_taker():
-    boxes = LatestQueue()
-    taker = threading.Thread(target=boxes.take, args=(None,))
+    queue = LatestQueue()
+    taker = threading.Thread(target=queue.take, args=(None,))
     taker.start()
-    boxes.close()
+    queue.close()
     taker.join(TIMEOUT)
     assert not taker.is_alive()
 
@@ -60,13 +66,13 @@ class Steps:
 
 
 class Script:
-    """A worker whose sharpener puts the next frames into the mailbox between its steps, and that logs what it does."""
+    """A worker whose sharpener puts the next frames into the queue between its steps, and that logs what it does."""
 
     def __init__(self, steps, arrivals, period=0.0):
-        self.boxes, self.log, self.done = LatestQueue(), [], threading.Event()
+        self.queue, self.log, self.done = LatestQueue(), [], threading.Event()
         self.steps, self.arrivals = steps, arrivals
         self.error = None
-        self.worker = ModelThread(self.boxes, self.predict, self.steps_of, lambda: period, lambda: 0.0, self.failed)
+        self.worker = ModelThread(self.queue, self.predict, self.steps_of, sharp(period), self.failed)
 
     def predict(self, frame):
         self.log.append(f"predict {frame}")
@@ -79,7 +85,7 @@ class Script:
         for step in range(self.steps):
             self.log.append(f"step {step} of {frame}")
             for arrival in self.arrivals.pop((frame, step), []):
-                self.boxes.put("camera", arrival)
+                self.queue.put("camera", arrival)
             yield
         self.log.append(f"sharp {frame}")
         if not self.arrivals:
@@ -90,7 +96,7 @@ class Script:
         self.done.set()
 
     def run(self, frame):
-        self.boxes.put("camera", frame)
+        self.queue.put("camera", frame)
         self.worker.start()
         assert self.done.wait(TIMEOUT)
         assert self.worker.stop(TIMEOUT)
@@ -111,9 +117,7 @@ def test_the_newest_coarse_result_is_sharpened_next():
 
 def test_an_exception_ends_the_thread_and_reaches_the_owner():
     script = Script(steps=1, arrivals={})
-    script.worker = ModelThread(
-        script.boxes, lambda frame: 1 / 0, script.steps_of, lambda: 0.0, lambda: 0.0, script.failed
-    )
+    script.worker = ModelThread(script.queue, lambda frame: 1 / 0, script.steps_of, sharp(), script.failed)
     assert script.run("a") == []
     assert isinstance(script.error, ZeroDivisionError)
 
@@ -130,11 +134,11 @@ def test_the_sharpener_waits_for_its_period():
             third.set()
         return result
 
-    script.worker = ModelThread(script.boxes, counting, script.steps_of, lambda: 3600.0, lambda: 0.0, script.failed)
-    script.boxes.put("camera", "a")
+    script.worker = ModelThread(script.queue, counting, script.steps_of, sharp(3600.0), script.failed)
+    script.queue.put("camera", "a")
     script.worker.start()
     assert script.done.wait(TIMEOUT)
-    script.boxes.put("camera", "c")
+    script.queue.put("camera", "c")
     assert third.wait(TIMEOUT) and script.worker.stop(TIMEOUT)
     assert [line for line in script.log if line.startswith("step")] == ["step 0 of a"]
 
@@ -148,9 +152,9 @@ class Saturated:
     def __init__(self, *, frame, step, interval, share, count=60):
         self.frame, self.step, self.interval, self.count = frame, step, interval, count
         self.now, self.arrived, self.waits, self.log = 0.0, 0, [], []
-        self.boxes, self.done = LatestQueue(), threading.Event()
+        self.queue, self.done = LatestQueue(), threading.Event()
         worker = ModelThread(
-            self.boxes, self.predict, self.steps_of, lambda: 0.0, lambda: share, lambda error: None, lambda: self.now
+            self.queue, self.predict, self.steps_of, sharp(share=share), lambda error: None, lambda: self.now
         )
         self.spend(0.0)
         worker.start()
@@ -159,7 +163,7 @@ class Saturated:
     def spend(self, seconds):
         self.now += seconds
         while self.arrived < self.count and self.arrived * self.interval <= self.now:
-            self.boxes.put("camera", self.arrived * self.interval)
+            self.queue.put("camera", self.arrived * self.interval)
             self.arrived += 1
 
     def predict(self, arrival):
@@ -212,7 +216,7 @@ def test_the_two_ends_of_the_share(share, between):
 
 def test_the_first_thing_in_the_thread():
     """What is set for a thread, such as its number of CPU threads, has to be set in it."""
-    boxes, seen, over = LatestQueue(), [], threading.Event()
+    queue, seen, over = LatestQueue(), [], threading.Event()
 
     def note(what):
         seen.append(f"{what} in {threading.current_thread().name}")
@@ -221,9 +225,8 @@ def test_the_first_thing_in_the_thread():
         note("predict")
         over.set()
 
-    share = period = lambda: 0.0
-    worker = ModelThread(boxes, predict, iter, period, share, seen.append, enter=lambda: note("enter"))
-    boxes.put("camera", 1)
+    worker = ModelThread(queue, predict, iter, sharp(), seen.append, enter=lambda: note("enter"))
+    queue.put("camera", 1)
     worker.start()
     assert over.wait(TIMEOUT) and worker.stop(TIMEOUT)
     assert seen == ["enter in model", "predict in model"]

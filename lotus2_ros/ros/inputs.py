@@ -1,0 +1,92 @@
+"""The node's inputs: subscriptions that are open only while needed, and what the model is given of a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from rclpy.lifecycle import LifecycleNode
+from torch import Tensor
+
+from lotus2_ros.config.live import LiveConfig
+from lotus2_ros.geometry.camera import Camera
+from lotus2_ros.ros.diagnostics import Diagnostics
+from lotus2_ros.ros.messages import MessageError, calibration_from_info, camera_from_info, image_to_tensor
+from lotus2_ros.ros.references import References
+from lotus2_ros.ros.synchronizer import CameraFrame, Synchronizer, image_is_rectified, subscribe
+from lotus2_ros.scale.reference import Reference
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """An image (H, W, 3) uint8 RGB, its camera, and the measured depth to fit the scale to, if there is any."""
+
+    image: Tensor
+    camera: Camera
+    reference: Reference | None
+
+
+class Inputs:
+    """Subscribes and converts. ``deliver`` is called in the executor thread with each synchronized frame."""
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        diagnostics: Diagnostics,
+        config: LiveConfig,
+        device: torch.device,
+        deliver: Callable[[CameraFrame], None],
+    ) -> None:
+        self._node = node
+        self._config = config
+        self._device = device
+        self._rectified = image_is_rectified(node, config.current.input)
+        self._references = References(node, diagnostics, lambda: config.current)
+        self._synchronizer = Synchronizer(lambda: config.current, deliver, diagnostics)
+        self._subscriptions: list = []
+        self._camera: tuple[object, Camera] | None = None
+
+    def subscribe(self) -> None:
+        """Open the subscriptions unless they are open."""
+        if not self._subscriptions:
+            self._subscriptions = subscribe(self._node, self._config.current, self._synchronizer, self._references)
+
+    def unsubscribe(self) -> None:
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._subscriptions = []
+
+    def close(self) -> None:
+        self.unsubscribe()
+        self._references.close()
+
+    def read(self, frame: CameraFrame) -> ModelInput:
+        """What the model is given of a frame; called in the model thread.
+
+        Raises MessageError, whatever is wrong with a message: none may end the node.
+        """
+        try:
+            image = image_to_tensor(frame.image, self._config.current.input)
+            camera = self._camera_of(frame, *image.shape[:2])
+            reference = self._references.for_frame(frame.image.header, camera, self._config.current.scale)
+        except MessageError:
+            raise
+        except Exception as error:
+            raise MessageError("unexpected", f"{type(error).__name__}: {error}") from error
+        return ModelInput(image, camera, reference)
+
+    def _camera_of(self, frame: CameraFrame, height: int, width: int) -> Camera:
+        """The frame's camera, kept while the calibration stays the same, because its rays take time to compute."""
+        info = frame.info
+        key = height, width, None if info is None else calibration_from_info(info)
+        if self._camera is None or self._camera[0] != key:
+            if info is None:
+                assumed = Camera.from_fov(width, height, self._config.current.input.fov)
+                camera = Camera(width, height, assumed.K.to(self._device))
+            else:
+                camera = camera_from_info(info, height, width, self._device, rectified=self._rectified)
+                if doubt := calibration_from_info(info).doubt(rectified=self._rectified):
+                    self._node.get_logger().warning(f"camera_info: {doubt}", once=True)
+            self._camera = key, camera
+        return self._camera[1]
