@@ -18,7 +18,7 @@ from lotus2_ros.geometry.depth import disparity_to_depth
 from lotus2_ros.inference.estimator import Estimator, load
 from lotus2_ros.scale.filter import ScaleFilter
 from lotus2_ros.scale.reference import Reference, fit_to_reference
-from lotus2_ros.scale.scale import Scale, ScaleInput
+from lotus2_ros.scale.scale import RelativeGeometry, Scale
 
 WIDTH, HEIGHT = 320, 240
 PERIOD = 0.1  # seconds between frames
@@ -39,7 +39,7 @@ ENDS = 10  # frames at the start and the end of a moving camera's that drift is 
 class Shot:
     """A frame as the model sees it, with the truth."""
 
-    prediction: ScaleInput
+    prediction: RelativeGeometry
     depth: Tensor
 
 
@@ -109,13 +109,13 @@ def exact_shots(sequence: Sequence[scenes.View]) -> Iterator[Shot]:
         noise = EXACT_NOISE * torch.randn(inverse.shape, generator=generator)
         # By a quantile, as the model is trained, or one near thing would drown the rest in noise.
         disparity = scale * inverse / inverse.quantile(NEAR) + shift + noise
-        yield Shot(ScaleInput(view.image, disparity, None, view.camera, PERIOD * number), known(view.depth))
+        yield Shot(RelativeGeometry(disparity, view.image, None, view.camera, PERIOD * number), known(view.depth))
 
 
 def shot(estimator: Estimator, image: Tensor, view: scenes.View, number: int) -> Shot:
     geometry = estimator.predict(image, view.camera)
     assert geometry.disparity is not None
-    prediction = ScaleInput(image, geometry.disparity, geometry.normals, view.camera, PERIOD * number)
+    prediction = RelativeGeometry(geometry.disparity, image, geometry.normals, view.camera, PERIOD * number)
     return Shot(prediction, known(view.depth))
 
 

@@ -25,7 +25,7 @@ from lotus2_ros.model.interface import GeometryModel
 from lotus2_ros.model.layers.precision import resolve_matmul_dtype
 from lotus2_ros.model.load import load_model
 from lotus2_ros.scale.filter import ScaleFilter
-from lotus2_ros.scale.scale import ScaleInput, relative_scale
+from lotus2_ros.scale.scale import RelativeGeometry, relative_scale
 
 
 class Estimator:
@@ -104,7 +104,7 @@ class Estimator:
                 found = found.inverted(scale_filter.depth_shift.update(*seen, self.config.scale, stamp))
         if found.disparity is not None:
             with stopwatch("align"):
-                prediction = ScaleInput(image, found.disparity, found.normals, camera, stamp)
+                prediction = RelativeGeometry(found.disparity, image, found.normals, camera, stamp)
                 scale = scale_filter.align(prediction, reference, self.config.scale)
                 sky = sky_of(found, scale) if self.config.depth.sky else None
         self._seen.add(self._process_size(*image.shape[:2]))

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from lotus2_ros.geometry.camera import Camera
-from lotus2_ros.geometry.projection import sparse_depth
 from lotus2_ros.inference.image_files import InputError, read_rgb
 from lotus2_ros.scale.reference import Reference
 
@@ -46,18 +45,7 @@ def as_reference(reference: ReferenceInput | None, camera: Camera | None) -> Ref
         return reference
     if not isinstance(reference, np.ndarray | Tensor):
         raise ValueError(f"expected a reference as an array or a tensor, got {type(reference).__name__}")
-    values = reference if isinstance(reference, Tensor) else _tensor(reference)
-    if not values.is_floating_point():
-        raise ValueError(
-            f"expected a reference in meters as floats, got {reference.dtype}; divide millimeters by 1000"
-        )  # fmt: skip
-    if values.ndim != 2 or 0 in values.shape:
-        raise ValueError(f"expected a reference of depth (H, W) or points (N, 3), got {tuple(values.shape)}")
-    if values.shape[1] != 3:
-        return Reference(values.float())
-    if camera is None:
-        raise ValueError("expected a camera with reference points (N, 3), got none; pass camera=")
-    return Reference(sparse_depth(values.float(), camera), source="reference_points")
+    return Reference.of(reference if isinstance(reference, Tensor) else _tensor(reference), camera)
 
 
 def _advice(image: np.ndarray | Tensor) -> str:

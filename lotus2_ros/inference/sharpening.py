@@ -12,8 +12,8 @@ from lotus2_ros.inference.annotations import annotate
 from lotus2_ros.inference.geometry import Geometry, sky_of
 from lotus2_ros.model.engine.device import Stopwatch, finish
 from lotus2_ros.model.interface import GeometryModel
+from lotus2_ros.scale.fit import AlignmentError
 from lotus2_ros.scale.reference import Reference, fit_to_reference
-from lotus2_ros.scale.stats import AlignmentError
 
 
 class Sharpening:

@@ -23,8 +23,9 @@ from lotus2_ros.ros.diagnostics import Diagnostics
 from lotus2_ros.ros.messages import MessageError, depth_to_tensor, stamp_seconds
 from lotus2_ros.ros.transforms import BY_TF, Transforms
 from lotus2_ros.scale.reference import Reference
+from lotus2_ros.scale.sources import metric_sources
 
-# What comes on which topic, in order of trust.
+# The topic of each scale source that needs references.
 TOPICS = {"reference_depth": "reference/depth", "reference_points": "reference/points"}
 REMEMBERED = 10  # of each
 AHEAD = 1.0  # seconds that another sensor's clock may be ahead of the camera's, whatever scale.max_age is
@@ -76,9 +77,7 @@ class References:
         """
         stamp = stamp_seconds(header)
         self._follow_clock(stamp)
-        for source in TOPICS:
-            if config.source not in ("auto", source):
-                continue
+        for source in (source.name for source in metric_sources(config) if source.needs_reference):
             self._sort_out(source, header, config)
             chosen = self._choose(source, stamp, config.reference_slop)
             reference = None if chosen is None else self._reference(chosen, header.frame_id, camera, config)

@@ -1,1 +1,1 @@
-"""Where metres come from, and how they stay steady from frame to frame."""
+"""Where meters come from, and how they stay steady from frame to frame."""

@@ -14,10 +14,11 @@ from torch import Tensor
 from lotus2_ros.config import ScaleConfig
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.depth import affine_depth_to_disparity
+from lotus2_ros.scale.fit import AlignmentError
 from lotus2_ros.scale.reference import Reference, fit_to_reference
 from lotus2_ros.scale.scale import DEFAULT_SHIFT
 from lotus2_ros.scale.shift import shift_from_normals
-from lotus2_ros.scale.stats import AlignmentError
+from lotus2_ros.scale.sources import metric_sources
 
 # Limits of s: the farthest point is 200 times, or 1.03 times, as far as the nearest.
 MIN_SHIFT, MAX_SHIFT = 0.005, 30.0
@@ -75,7 +76,7 @@ class DepthShiftEstimator:
 
 
 def _belongs(reference: Reference | None, stamp: float, config: ScaleConfig) -> TypeGuard[Reference]:
-    if reference is None or config.source == "none":
+    if reference is None or reference.source not in [source.name for source in metric_sources(config)]:
         return False
     return abs(reference.stamp - stamp) <= config.reference_slop
 

@@ -1,15 +1,16 @@
-"""From affine-invariant disparity to metres: a robust line through measured points, in inverse depth."""
+"""Robust fit of scale and shift: a line through measured points, inverse depth over disparity."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lotus2_ros.scale.stats import FitStats
-
 MINIMUM_POINTS = 20
-# In standard errors: a smaller scale may as well be noise, for example before a wall that faces the camera.
+# Smallest scale in units of its standard error. A smaller one may be noise, for example in front of a wall that faces
+# the camera.
 MINIMUM_SCALE = 2.0
 REASONS = (
     "",
@@ -18,48 +19,79 @@ REASONS = (
     "expected disparity that varies where points agree, by more than its errors",
     "expected near points to have more disparity than far ones",
 )
-SAMPLE = 256
-HYPOTHESES = 128
-STEPS = 5
-# In standard deviations: so far from the line a point counts fully, then less and less, and from twice as far on not.
+SAMPLE = 256  # points of the least-median search
+HYPOTHESES = 128  # lines it tries
+STEPS = 5  # of reweighted least squares
+# Residuals up to this many standard deviations have full weight; it falls to zero at twice as many.
 FULL = 1.5
-# What the median of absolute errors, and the standard deviation under those weights, have to be multiplied with to be
-# the standard deviation of a normal distribution.
+# Factors to the standard deviation of a normal distribution, from the median absolute error and from the standard
+# deviation under those weights.
 MEDIAN_TO_SIGMA = 1.4826
 TAPERED_TO_SIGMA = 1.0999
-# The first step looks farther: what it leaves out of a network's long tails is hard to get back.
+# The first step takes a larger standard deviation: points it leaves out of a network's long tails rarely come back.
 START = 1.5
-# Share of the median value: what float32 leaves of an error or a spread of zero.
+# Relative to the median value: float32 rounding of a residual or a spread of zero.
 ROUNDING = 1e-6
+
+
+class AlignmentError(ValueError):
+    """The data do not determine scale and shift."""
+
+
+@dataclass(frozen=True)
+class FitStats:
+    """Quality of a fit. Tensors of the batch's shape; scale and shift of a refused fit are NaN."""
+
+    points: Tensor  # number of measurements used
+    inlier_fraction: Tensor  # fraction of them that agree with the fit
+    residual: Tensor  # typical error of the inliers, as the docstring of the fit defines it
+    refusal: Tensor  # int64, index into `reasons`; 0: the fit is accepted
+    reasons: tuple[str, ...]  # the first is empty
+
+    def check(self) -> None:
+        """Raise AlignmentError with the reason of the first refused fit."""
+        refused = self.refusal.flatten().tolist()
+        for item, reason in enumerate(refused):
+            if reason:
+                points, share = self.points.flatten()[item], self.inlier_fraction.flatten()[item]
+                found = f"{int(points)} points" + (
+                    f", {100 * float(share):.0f} % agree" if torch.isfinite(share) else ""
+                )
+                raise AlignmentError(f"{self.reasons[reason]}, got {found}")
 
 
 def fit_scale_shift(disparity: Tensor, inverse_depth: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, FitStats]:
     """Robust weighted least squares of inverse_depth ~ scale * disparity + shift.
 
-    All three tensors have one shape (..., N), of any device; leading dimensions are fits of their own. A point of
-    weight 2 counts as two of weight 1; a weight of 0 leaves a point out, whatever its values. Least median of squares
-    over lines through two points (Rousseeuw 1984), then reweighted least squares with the standard deviation of the
-    points that agree: a small one among gross outliers, a large one where a network's errors have long tails.
-    Deterministic; nothing waits for the device.
+    Least median of squares over lines through two points (Rousseeuw 1984), then reweighted least squares with the
+    standard deviation of the inliers: small among gross outliers, large where a network's errors have long tails.
+    Deterministic, and without synchronization with the device.
 
-    Returns scale and shift (...) float64 in the unit of inverse_depth, NaN where refused, and :class:`FitStats`, whose
-    residual is the standard deviation of the points that agree over their mean inverse depth. Refused are fewer than
-    20 points, fewer than 20 that agree, disparity that does not vary, and near and far exchanged (scale < 0).
-    Raises ValueError on shapes that differ.
+    Args:
+        disparity, inverse_depth, weight: (..., N) on one device; leading dimensions are separate fits. A point of
+            weight 2 counts as two points of weight 1. Points of weight 0 and points that are not finite are left out.
+
+    Returns:
+        Scale and shift (...) float64 in the unit of ``inverse_depth``, NaN where refused, and :class:`FitStats`. Its
+        residual is the standard deviation of the inliers divided by their mean inverse depth. A fit is refused if it
+        has fewer than 20 points or inliers, if the disparity of the inliers does not vary by more than its errors, or
+        if near and far are exchanged (scale < 0).
+
+    Raises ValueError if the shapes differ.
     """
     if not disparity.shape == inverse_depth.shape == weight.shape:
         raise ValueError(
             f"expected one shape, got {tuple(disparity.shape)}, {tuple(inverse_depth.shape)} and {tuple(weight.shape)}"
         )
     given = torch.stack((disparity, inverse_depth, weight), dim=-2).double()
-    # Points without weight, where there are hardly any, so that there is always a line to refuse.
+    # Pad with points of weight 0, so that there is always a line, which may then be refused.
     given = F.pad(given, (0, max(0, MINIMUM_POINTS - given.shape[-1])))
     use = torch.isfinite(given).all(-2) & (given[..., 2, :] > 0)
     x, y, w = torch.where(use[..., None, :], given, 0).unbind(-2)
     points = torch.stack((torch.ones_like(x), x, y), dim=-2)
     sample = _sample(points, w)
     least = (ROUNDING * sample.abs().median(dim=-1).values).square().clamp_min(torch.finfo(torch.double).tiny)
-    # A line is (-shift, -scale, 1): its product with a point (1, x, y) is the point's error.
+    # A line is (-shift, -scale, 1): its dot product with a point (1, x, y) is the point's error.
     line, variance = _least_median(sample)
     weighted = points * w[..., None, :]
     for _ in range(STEPS):
@@ -68,7 +100,7 @@ def fit_scale_shift(disparity: Tensor, inverse_depth: Tensor, weight: Tensor) ->
         robust = (2 - (unit[..., None, :] @ points).abs()).clamp(0, 1)
         moments = weighted * robust @ points.mT
         count, _, total = moments[..., 0, :].unbind(-1)
-        # Least squares: errors without a mean and without correlation to x, so orthogonal to these two rows.
+        # Least squares: the errors have no mean and no correlation with x, so the line is orthogonal to these two rows.
         normal = torch.linalg.cross(moments[..., 0, :], moments[..., 1, :])
         line = normal / normal[..., 2:]
         variance = (line * moments[..., 2, :]).sum(-1) / count
@@ -87,7 +119,7 @@ def fit_scale_shift(disparity: Tensor, inverse_depth: Tensor, weight: Tensor) ->
 
 
 def _sample(points: Tensor, weight: Tensor) -> Tensor:
-    """At most 256 of the points (1, x, y) (..., 3, N), each as often as its weight says, in the order of x."""
+    """At most 256 of the points (1, x, y) (..., 3, N), drawn in proportion to their weights, sorted by x."""
     size = min(SAMPLE, weight.shape[-1])
     total = weight.cumsum(-1)
     places = (torch.arange(size, device=weight.device) + 0.5) / size * total[..., -1:]
@@ -97,16 +129,17 @@ def _sample(points: Tensor, weight: Tensor) -> Tensor:
 
 
 def _least_median(points: Tensor) -> tuple[Tensor, Tensor]:
-    """The line (..., 3) with the least median of absolute errors, and (...) the variance to start from.
+    """The line (..., 3) with the least median of absolute errors, and the initial variance (...).
 
-    Of lines through a point of the lower and one of the upper half of the points (1, x, y) (..., 3, M), sorted by x.
+    The candidates are lines through one point of the lower and one of the upper half of the points (1, x, y)
+    (..., 3, M), which are sorted by x.
     """
     half = points.shape[-1] // 2
     number = torch.arange(HYPOTHESES, device=points.device)
     low, high = number % half, half + (number + number // half) % half
     lines = torch.linalg.cross(points[..., low], points[..., high], dim=-2)
     lines = (lines / lines[..., 2:, :]).mT
-    # Two points of one x have no line: NaN.
+    # No line goes through two points with the same x: NaN.
     median = (lines @ points).abs().median(dim=-1).values.nan_to_num(torch.inf)
     least, best = median.min(dim=-1)
     line = lines.gather(-2, best[..., None, None].expand(*best.shape, 1, 3))[..., 0, :]

@@ -1,4 +1,4 @@
-"""Metres from the ground: the camera's height over a floor that its normals find."""
+"""Metric scale from the camera's height above the floor, which is found by its normals."""
 
 from __future__ import annotations
 
@@ -8,59 +8,83 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lotus2_ros.scale.fit import fit_scale_shift
+from lotus2_ros.config import ScaleConfig
+from lotus2_ros.scale.fit import FitStats, fit_scale_shift
 from lotus2_ros.scale.planes import pinhole_rays, pool_cells
-from lotus2_ros.scale.stats import FitStats
+from lotus2_ros.scale.reference import Reference
+from lotus2_ros.scale.scale import RelativeGeometry, Scale, metric_scale
 
-# Degrees between `up` and the normal of what may be floor.
+# Largest angle in degrees between `up` and a normal of the floor.
 FLOOR_ANGLE = 20.0
-# Of the tangent of the angle below the horizon; nearer to it distance changes too fast.
-LEAST_DROP = 0.02
-# Of the image, to be floor.
-LEAST_FLOOR = 0.01
-# Cells of pixels that planes are judged by, and of those the ones through whose pairs planes are laid.
+# Smallest tangent of the angle below the horizon. Closer to the horizon, distance changes too fast.
+MIN_DROP = 0.02
+# Smallest fraction of the image that must be floor.
+MIN_FLOOR = 0.01
+# Cells that score a plane, and cells whose pairs propose planes.
 SAMPLES, SUPPORTS = 256, 24
-# Share of the floor's range of disparity that its cells may lie off its plane.
+# Largest distance of a cell from its plane, as a fraction of the floor's range of disparity.
 TOLERANCE = 0.02
-# A cell below a plane counts against it as so many in it count for it: nothing lies below the floor.
-BELOW = 5
+# A cell below a plane outweighs this many cells on it, because nothing lies below the floor.
+BELOW_PENALTY = 5
+
+
+def measure_by_camera_height(frame: RelativeGeometry, reference: Reference | None, config: ScaleConfig) -> Scale:
+    """The scale source "camera_height". Raises AlignmentError if there is no floor in view."""
+    assert frame.normals is not None and frame.camera is not None  # the source needs them
+    device = frame.disparity.device
+    up = up_from_angles(config.camera_pitch, config.camera_roll).to(device)
+    scale, shift, stats = scale_from_ground(
+        frame.disparity,
+        frame.normals,
+        frame.camera.K.to(device),
+        up,
+        config.camera_height,
+        frame.camera.rays.to(device),
+    )
+    stats.check()
+    return metric_scale(float(scale), float(shift), "camera_height", stats)
 
 
 def scale_from_ground(
     disparity: Tensor, normals: Tensor, K: Tensor, up: Tensor, camera_height: float | Tensor, rays: Tensor | None = None
 ) -> tuple[Tensor, Tensor, FitStats]:
-    """Metric scale and shift in 1 / depth = scale * disparity + shift, from the camera's height above the floor.
+    """Scale and shift in 1 / depth = scale * disparity + shift, from the camera's height above the floor.
 
-    ``disparity`` (..., H, W) affine-invariant, 1 = near, NaN where invalid; ``normals`` (..., H, W, 3) unit, optical
-    frame, toward the camera; ``K`` (..., 3, 3) pixels, integer centres; ``up`` (..., 3) unit, optical frame;
-    ``camera_height`` (...) metres. ``rays`` (H, W, 3), z = 1, stand for K's where a lens distorts.
+    On a horizontal surface, 1 / depth = -(up . r) / h for a ray r with z = 1, where h is the camera's height above that
+    surface. The camera is less high above tables and pavements than above the floor, so their disparity is larger at
+    the same -(up . r). The floor is therefore the line through many points that has few points below it.
 
-    Where a normal is within 20 degrees of ``up`` and the ray r goes down, 1 / depth = -(up . r) / height of the camera
-    above what is seen. Tables and pavements are seen from less high: their disparity is above the floor's line over
-    -(up . r), so the floor is the line of many points with few below.
+    Args:
+        disparity: (..., H, W) affine-invariant, 1 = near, NaN where invalid.
+        normals: (..., H, W, 3) unit, optical frame, toward the camera. Within 20 degrees of ``up`` they may be floor.
+        K: (..., 3, 3) in pixels, integer pixel centers.
+        up: (..., 3) unit vector, optical frame.
+        camera_height: (...) meters.
+        rays: (H, W, 3) with z = 1, in place of K's where a lens distorts.
 
-    Returns scale, shift (...) float64 and the stats of the fit to the floor; its points are cells of pixels. Refused
-    too where less than 1 % of the image may be floor. Scale and shift are NaN then.
+    Returns:
+        Scale and shift (...) float64 in 1/m, NaN where refused, and the stats of the fit; its points are cells of
+        pixels. A fit is also refused if less than 1 % of the image may be floor.
     """
     rays = pinhole_rays(K.to(disparity.device), *disparity.shape[-2:]) if rays is None else rays
     cells = pool_cells(disparity, normals, rays, torch.isfinite(disparity))
     up = up.to(cells.normals)[..., None, None, :]
     drop = -(up[..., 0] * cells.x + up[..., 1] * cells.y + up[..., 2])
     faces_up = (F.normalize(cells.normals, dim=-1) * up).sum(-1) > math.cos(math.radians(FLOOR_ANGLE))
-    weight = (cells.share * (faces_up & (drop > LEAST_DROP))).flatten(-2)
+    weight = (cells.share * (faces_up & (drop > MIN_DROP))).flatten(-2)
     seen = weight.mean(-1)
     drop, found = drop.flatten(-2), cells.disparity.flatten(-2)
     on_floor = _on_lowest_plane(drop, found, weight)
     height = torch.as_tensor(camera_height, dtype=drop.dtype, device=drop.device)[..., None]
     scale, shift, stats = fit_scale_shift(found, drop / height, weight * on_floor)
-    reasons = (*stats.reasons, f"expected a floor in at least {100 * LEAST_FLOOR:g} % of the image")
-    refusal = torch.where(seen < LEAST_FLOOR, len(stats.reasons), stats.refusal)
+    reasons = (*stats.reasons, f"expected a floor in at least {100 * MIN_FLOOR:g} % of the image")
+    refusal = torch.where(seen < MIN_FLOOR, len(stats.reasons), stats.refusal)
     scale, shift = (torch.where(refusal == 0, value, torch.nan) for value in (scale, shift))
     return scale, shift, FitStats(stats.points, stats.inlier_fraction, stats.residual, refusal, reasons)
 
 
 def _on_lowest_plane(drop: Tensor, disparity: Tensor, weight: Tensor) -> Tensor:
-    """Which points (..., N) lie on the lowest of the lines disparity = slope * drop + start that have many of them."""
+    """Mask of the points (..., N) on the lowest line disparity = slope * drop + start that has many points."""
     order = drop.argsort(-1)
     counted = weight.gather(-1, order).cumsum(-1)
     middles = (torch.arange(SAMPLES, dtype=drop.dtype, device=drop.device) + 0.5) / SAMPLES
@@ -76,14 +100,14 @@ def _on_lowest_plane(drop: Tensor, disparity: Tensor, weight: Tensor) -> Tensor:
     above = y[..., None, :] - slope[..., None] * x[..., None, :] - start[..., None]
     on = (above.abs() <= tolerance[..., None]).sum(-1)
     below = (above < -tolerance[..., None]).sum(-1)
-    best = torch.where(slope > 0, on - BELOW * below, -BELOW * SAMPLES).argmax(-1, keepdim=True)
+    best = torch.where(slope > 0, on - BELOW_PENALTY * below, -BELOW_PENALTY * SAMPLES).argmax(-1, keepdim=True)
     return (disparity - slope.gather(-1, best) * drop - start.gather(-1, best)).abs() <= 2 * tolerance
 
 
 def up_from_angles(pitch_deg: float, roll_deg: float) -> Tensor:
-    """The unit vector up in the optical frame, (3,) float64: (0, -1, 0) of a level camera.
+    """The unit vector that points up, in the optical frame, (3,) float64: (0, -1, 0) for a level camera.
 
-    Degrees; a camera with positive pitch looks down, one with positive roll is turned clockwise about its view.
+    In degrees. A camera with a positive pitch looks down; with a positive roll it is turned clockwise about its view.
     """
     pitch, roll = math.radians(pitch_deg), math.radians(roll_deg)
     return torch.tensor(

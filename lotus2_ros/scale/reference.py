@@ -1,4 +1,4 @@
-"""Measured depth of a camera's view, and the fit of a disparity to it."""
+"""Measured depth of the camera's view, and the scale that it gives."""
 
 from __future__ import annotations
 
@@ -7,33 +7,72 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lotus2_ros.config import ScaleConfig
+from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.depth import Space, valid_depth
-from lotus2_ros.scale.fit import fit_scale_shift
-from lotus2_ros.scale.stats import FitStats
+from lotus2_ros.geometry.projection import sparse_depth
+from lotus2_ros.scale.fit import FitStats, fit_scale_shift
+from lotus2_ros.scale.scale import RelativeGeometry, Scale, metric_scale
 
-# More points make the fit slower, not better.
+# Most points of a fit. More make it slower, not better.
 FIT_POINTS = 8192
-# Multiples of it, without their whole part, spread evenly over [0, 1) and in step with no row of an image.
+# The fractional parts of its multiples are spread evenly over [0, 1), without a pattern that rows of an image share.
 GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Measured depth of the camera's view, maybe sparse: (H', W') float32, metres along z; 0, NaN, Inf: unknown."""
+    """Measured depth of the camera's view: (H', W') meters along z, of any size, dense or sparse.
+
+    0, negative, NaN and Inf mean no measurement. Raises ValueError if ``depth`` is not a matrix.
+    """
 
     depth: Tensor
     stamp: float = 0.0  # seconds
-    source: str = "reference_depth"  # or reference_points: which input it came from
+    source: str = "reference_depth"  # name of the ScaleSource
+
+    def __post_init__(self) -> None:
+        if self.depth.ndim != 2:
+            raise ValueError(f"expected a reference depth of shape (H, W), got {tuple(self.depth.shape)}")
+
+    @classmethod
+    def of(cls, values: Tensor, camera: Camera | None = None, stamp: float = 0.0) -> Reference:
+        """A reference from depth or from points.
+
+        Args:
+            values: depth (H, W) in meters along z; or points (N, 3) in meters in the camera's optical frame. A matrix
+                with 3 columns is taken as points.
+            camera: of the image; needed for points, which are projected into it.
+            stamp: time of the measurement, seconds.
+
+        Raises ValueError if ``values`` has another shape or an integer type, or if points come without a camera.
+        """
+        if not values.is_floating_point():
+            raise ValueError("expected a reference in meters as floats, got integers; divide millimeters by 1000")
+        if values.ndim != 2 or 0 in values.shape:
+            raise ValueError(f"expected a reference of depth (H, W) or points (N, 3), got {tuple(values.shape)}")
+        if values.shape[1] != 3:
+            return cls(values.float(), stamp)
+        if camera is None:
+            raise ValueError("expected a camera with reference points (N, 3), got none; pass camera=")
+        return cls(sparse_depth(values.float().to(camera.K.device), camera), stamp, "reference_points")
+
+
+def measure_by_reference(frame: RelativeGeometry, reference: Reference | None, config: ScaleConfig) -> Scale:
+    """The scale source "reference_depth" and "reference_points"."""
+    assert reference is not None  # the source needs it
+    scale, shift, stats = fit_to_reference(frame.disparity, reference)
+    return metric_scale(scale, shift, reference.source, stats)
 
 
 def fit_to_reference(
     disparity: Tensor, reference: Reference, space: Space = "disparity"
 ) -> tuple[float, float, FitStats]:
-    """Metric scale and shift of ``disparity`` (H, W) from a reference of any size, and what the fit stands on.
+    """Scale and shift of ``disparity`` (H, W) in meters, and the quality of the fit.
 
-    depth = 1 / (scale * disparity + shift), or of affine-invariant depth in its place: depth = scale * depth + shift.
-    All measurements weigh the same: in inverse depth, weights that grow with depth make depth worse, on streets most.
-    Raises AlignmentError where the reference does not determine a scale and a shift.
+    depth = 1 / (scale * disparity + shift). With ``space`` "depth", ``disparity`` is affine-invariant depth instead,
+    and depth = scale * disparity + shift. All measurements have the same weight: in inverse depth, weights that grow
+    with depth make depth worse, on streets most. Raises AlignmentError if the reference does not determine the fit.
     """
     depth = reference.depth
     rows, columns = torch.nonzero(valid_depth(depth), as_tuple=True)
@@ -42,7 +81,7 @@ def fit_to_reference(
         chosen = (places * len(rows)).long()
         rows, columns = rows[chosen], columns[chosen]
     measured = depth[rows, columns]
-    # The pixel of the disparity image that each measurement falls into.
+    # The pixel of the disparity image that contains the center of each measurement's pixel.
     at_v = ((rows + 0.5) * disparity.shape[0] / depth.shape[0]).long().to(disparity.device)
     at_u = ((columns + 0.5) * disparity.shape[1] / depth.shape[1]).long().to(disparity.device)
     predicted = disparity[at_v, at_u].to(depth.device)

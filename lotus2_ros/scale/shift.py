@@ -1,4 +1,4 @@
-"""The shift of affine-invariant disparity from surface normals: without any reference, up to one factor."""
+"""shift / scale of affine-invariant disparity from surface normals, without any reference."""
 
 from __future__ import annotations
 
@@ -8,38 +8,40 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lotus2_ros.config import ScaleConfig
+from lotus2_ros.scale.fit import FitStats
 from lotus2_ros.scale.planes import Windows, fit_windows, pinhole_rays, pool_cells
-from lotus2_ros.scale.stats import FitStats
+from lotus2_ros.scale.reference import Reference
+from lotus2_ros.scale.scale import RelativeGeometry, Scale, relative_scale
 
-# What scenes have, of disparity stretched to [0, 1]: in logarithms a normal distribution. It decides where the normals
-# do not, as those of a small network.
-TYPICAL_SHIFT = 0.15
-TYPICAL_SPREAD = 1.0
-SMALLEST, LARGEST = 1e-3, 30.0
-# Points of ln s that are tried, and then so many times points between the neighbours of the best.
-GRID, FINER_GRID, FINER = 40, 27, 2
-# Windows overlap, and errors of normals reach over many: together they say as much as so many independent ones.
+# Prior of ln s, for disparity stretched to [0, 1]: mean exp(.) and standard deviation of a normal distribution over
+# scenes. It decides where the normals do not, for example those of a small network.
+PRIOR_SHIFT = 0.15
+PRIOR_SPREAD = 1.0
+MIN_SHIFT, MAX_SHIFT = 1e-3, 30.0
+# Grid points of the search over ln s, of each refinement between the neighbors of the best point, and refinements.
+GRID, FINE_GRID, REFINEMENTS = 40, 27, 2
+# Windows overlap, and errors of normals extend over many windows: the windows together weigh as many independent ones.
 INDEPENDENT_WINDOWS = 30
-# Radians that normals are taken to be wrong by at least: two planes in one window, a curved surface, what a network
-# gets wrong everywhere.
+# Smallest error of normals, radians: two planes in one window, a curved surface, systematic errors of a network.
 NORMAL_ERROR = 0.1
-# Radians between the optical axis and a normal that says something of the shift.
-LEAST_OBLIQUE = 0.1
-LEAST_WINDOWS = 8
+# Smallest angle between the optical axis and a normal that constrains the shift, radians.
+MIN_OBLIQUENESS = 0.1
+MIN_WINDOWS = 8
 REASONS = (
     "",
     "expected disparity that varies",
-    f"expected normals of at least {LEAST_WINDOWS} windows with a plane that does not face the camera",
-    "expected normals that tell the shift better than what is usual of scenes",
+    f"expected normals of at least {MIN_WINDOWS} windows with a plane that does not face the camera",
+    "expected normals that determine the shift better than the prior over scenes does",
 )
 
 
 @dataclass(frozen=True)
 class _Planes:
-    """Of each window (..., N) two normals: the predicted one, and by disparity one along (gradient, offset + s)."""
+    """The windows (..., N), each with two normals: the predicted one, and the plane's, along (gradient, offset + s)."""
 
     use: Tensor  # bool
-    steepness: Tensor  # square of the gradient of disparity over x and y
+    steepness: Tensor  # squared gradient of disparity over x and y
     offset: Tensor  # disparity of the plane at x = y = 0
     noise: Tensor  # variance of a component of the gradient
     along: Tensor  # gradient . (n_x, n_y) of the predicted normal n, turned inward
@@ -47,41 +49,54 @@ class _Planes:
     error: Tensor  # variance of n's direction, radians squared
 
     def misfit(self, log_s: Tensor) -> Tensor:
-        """Squared angles between the two over what noise explains, (..., N) for (..., 1)."""
+        """Squared angle between the two normals relative to its variance by noise, (..., N) for log_s (..., 1)."""
         h = self.offset + log_s.exp()
         squared = self.steepness + h * h
         chord = squared - (self.along + self.n_z * h) * squared.sqrt()
         return 2 * chord.clamp_min(0) / (self.noise + self.error * squared)
 
     def sensitivity(self, log_s: Tensor) -> Tensor:
-        """Squares of d sqrt(misfit) / d ln s."""
+        """Square of d sqrt(misfit) / d ln s."""
         s = log_s.exp()
         squared = self.steepness + (self.offset + s).square()
         return self.steepness * s * s / squared / (self.noise + self.error * squared)
 
     def angle(self, log_s: Tensor) -> Tensor:
-        """Radians between the two."""
+        """Angle between the two normals, radians."""
         h = self.offset + log_s.exp()
         return ((self.along + self.n_z * h) / (self.steepness + h * h).sqrt()).clamp(-1, 1).acos()
+
+
+def measure_by_normals(frame: RelativeGeometry, reference: Reference | None, config: ScaleConfig) -> Scale:
+    """The scale source "normals". Raises AlignmentError if the normals do not determine the shift."""
+    assert frame.normals is not None and frame.camera is not None  # the source needs them
+    K, rays = (values.to(frame.disparity.device) for values in (frame.camera.K, frame.camera.rays))
+    shift, stats = shift_from_normals(frame.disparity, frame.normals, K, torch.isfinite(frame.disparity), rays)
+    stats.check()
+    return relative_scale(float(shift), "normals")
 
 
 def shift_from_normals(
     disparity: Tensor, normals: Tensor, K: Tensor, valid: Tensor, rays: Tensor | None = None
 ) -> tuple[Tensor, FitStats]:
-    """s in depth ~ 1 / (disparity + s), from how disparity changes along surfaces whose normals are known.
+    """s in depth ~ 1 / (disparity + s), from the change of disparity along surfaces with known normals.
 
-    ``disparity`` (..., H, W) affine-invariant, 1 = near; ``normals`` (..., H, W, 3) unit, optical frame, toward the
-    camera; ``K`` (..., 3, 3) pixels, integer centres; ``valid`` bool (..., H, W), without the sky. ``rays`` (H, W, 3),
-    z = 1, stand for K's where a lens distorts; NaN is not valid.
+    On a plane with normal n, disparity + s is proportional to n . r for rays r = (x, y, 1). So its gradient over x and
+    y, together with its value at x = y = 0, is parallel to n. Planes are fitted to disparity in windows of three sizes.
+    The estimate minimizes the angles between the normals of these planes and the predicted ones, relative to their
+    noise. Least squares in disparity would be biased by the noise of the normals. The loss is Cauchy's, at the scale of
+    the median angle, because many windows contain more than one surface.
 
-    On a plane with normal n, disparity + s is proportional to n.r along the rays r = (x, y, 1): its gradient over x and
-    y, and its value + s at x = y = 0, are together parallel to n. Planes are fitted to disparity in windows of three
-    sizes, and the angle between such a normal and the predicted one, in units of what noise of both explains, is made
-    small over all windows: in angles, because least squares in disparity are biased by the noise of normals; with
-    Cauchy's loss at the scale of the median angle, because many windows hold more than one surface.
+    Args:
+        disparity: (..., H, W) affine-invariant, 1 = near.
+        normals: (..., H, W, 3) unit, optical frame, toward the camera.
+        K: (..., 3, 3) in pixels, integer pixel centers.
+        valid: bool (..., H, W), false for sky. NaN in other arguments is not valid either.
+        rays: (H, W, 3) with z = 1, in place of K's where a lens distorts.
 
-    Returns s (...) float64 and stats: points are windows with a plane that does not face the camera, their residual is
-    the median angle in radians between the normals predicted and those of the planes. s is NaN where refused.
+    Returns:
+        s (...) float64, NaN where refused, and stats. Their points are windows with a plane that does not face the
+        camera; the residual is the median angle between predicted and plane normals, radians.
     """
     rays = pinhole_rays(K.to(disparity.device), *disparity.shape[-2:]) if rays is None else rays
     windows = fit_windows(pool_cells(disparity, normals, rays, valid))
@@ -93,12 +108,12 @@ def shift_from_normals(
     log_s, variance = _search(planes)
     misfit = planes.misfit(log_s)
     agrees = planes.use & (misfit < 4 * variance)
-    oblique = planes.use & (planes.n_z < math.cos(LEAST_OBLIQUE))
+    oblique = planes.use & (planes.n_z < math.cos(MIN_OBLIQUENESS))
     points = oblique.sum(-1)
-    # What windows know of ln s, in units of what is known of it beforehand.
-    information = INDEPENDENT_WINDOWS * TYPICAL_SPREAD**2 * _mean(planes.sensitivity(log_s) / variance, agrees)
+    # Information of the windows about ln s, in units of the prior's.
+    information = INDEPENDENT_WINDOWS * PRIOR_SPREAD**2 * _mean(planes.sensitivity(log_s) / variance, agrees)
     refusal = torch.where(information < 1, 3, 0).squeeze(-1)
-    refusal = torch.where(points < LEAST_WINDOWS, 2, refusal)
+    refusal = torch.where(points < MIN_WINDOWS, 2, refusal)
     refusal = torch.where(varies.squeeze(-1), refusal, 1)
     shift = torch.where(refusal == 0, (log_s.exp() * span - low).squeeze(-1), torch.nan)
     angle = torch.where(oblique, planes.angle(log_s), torch.nan).nanmedian(-1).values
@@ -106,7 +121,7 @@ def shift_from_normals(
 
 
 def _planes(windows: Windows, low: Tensor, span: Tensor) -> _Planes:
-    """With disparity stretched from [low, low + span] to [0, 1]."""
+    """The planes for disparity stretched from [low, low + span] to [0, 1]."""
     gradient = windows.gradient / span[..., None]
     offset = (windows.disparity - low) / span - (gradient * windows.ray).sum(-1)
     inward = -windows.normal
@@ -117,7 +132,7 @@ def _planes(windows: Windows, low: Tensor, span: Tensor) -> _Planes:
 
 
 def _search(planes: _Planes) -> tuple[Tensor, Tensor]:
-    """ln s of the least cost and the scale of misfits there, (..., 1)."""
+    """ln s with the lowest cost, and the variance of the misfits there, (..., 1)."""
     ones = torch.ones_like(planes.offset[..., :1])
     share = planes.use / planes.use.sum(-1, keepdim=True).clamp_min(1)
     tilt = share * (1 - planes.n_z.square())
@@ -126,18 +141,18 @@ def _search(planes: _Planes) -> tuple[Tensor, Tensor]:
         steps = step * torch.arange(-(count // 2), count - count // 2, dtype=ones.dtype, device=ones.device)
         return middle + steps.reshape(-1, *[1] * ones.ndim) * ones
 
-    low, high = math.log(SMALLEST), math.log(LARGEST)
+    low, high = math.log(MIN_SHIFT), math.log(MAX_SHIFT)
     step = (high - low) / GRID
     grid, variance = around((low + high) / 2, step, GRID), ones
-    for _ in range(1 + FINER):
+    for _ in range(1 + REFINEMENTS):
         misfit = planes.misfit(grid)
         loss = ((misfit / variance).log1p() * share).sum(-1, keepdim=True)
-        prior = (grid - math.log(TYPICAL_SHIFT)).square() / (2 * INDEPENDENT_WINDOWS * TYPICAL_SPREAD**2)
+        prior = (grid - math.log(PRIOR_SHIFT)).square() / (2 * INDEPENDENT_WINDOWS * PRIOR_SPREAD**2)
         best = (loss + prior).argmin(0, keepdim=True)
         log_s = grid.gather(0, best)[0]
         variance = _typical(misfit.gather(0, best.expand(1, *share.shape))[0], tilt)
-        step *= 3 / FINER_GRID
-        grid = around(log_s, step, FINER_GRID)
+        step *= 3 / FINE_GRID
+        grid = around(log_s, step, FINE_GRID)
     return log_s, variance
 
 

@@ -108,8 +108,8 @@ def test_what_is_a_reference_already_stays():
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
-        (np.ones((5, 7), np.uint16), "in meters as floats, got uint16; divide millimeters by 1000"),
-        (torch.ones(5, 7, dtype=torch.int32), "in meters as floats, got torch.int32; divide millimeters by 1000"),
+        (np.ones((5, 7), np.uint16), "in meters as floats, got integers; divide millimeters by 1000"),
+        (torch.ones(5, 7, dtype=torch.int32), "in meters as floats, got integers; divide millimeters by 1000"),
         (np.ones((1, 5, 7)), "expected a reference of depth (H, W) or points (N, 3), got (1, 5, 7)"),
         (np.ones((0, 3)), "expected a reference of depth (H, W) or points (N, 3), got (0, 3)"),
         (np.ones((9, 3)), "expected a camera with reference points (N, 3), got none; pass camera="),

@@ -9,7 +9,7 @@ from lotus2_ros.config import ScaleConfig
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.scale.filter import GATE, ScaleFilter
 from lotus2_ros.scale.reference import Reference
-from lotus2_ros.scale.scale import ScaleInput
+from lotus2_ros.scale.scale import RelativeGeometry
 
 HEIGHT, WIDTH = 96, 128
 CAMERA = Camera.from_intrinsics(WIDTH, HEIGHT, 110.0, 105.0, 61.0, 50.0)
@@ -30,7 +30,7 @@ DEPTH = 1 / INVERSE_DEPTH
 
 def frame(stamp, scale=0.5, shift=0.1, image=IMAGE, normals=None):
     """What a model says whose disparity is right with this scale and shift."""
-    return ScaleInput(image, (INVERSE_DEPTH - shift) / scale, normals, CAMERA, stamp)
+    return RelativeGeometry((INVERSE_DEPTH - shift) / scale, image, normals, CAMERA, stamp)
 
 
 def moved(pixels):

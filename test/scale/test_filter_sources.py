@@ -9,7 +9,7 @@ from lotus2_ros.config import ScaleConfig
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.scale.filter import ScaleFilter
 from lotus2_ros.scale.reference import Reference
-from lotus2_ros.scale.scale import DEFAULT_SHIFT, ScaleInput
+from lotus2_ros.scale.scale import DEFAULT_SHIFT, RelativeGeometry
 
 HEIGHT, WIDTH = 96, 128
 CAMERA = Camera.from_intrinsics(WIDTH, HEIGHT, 110.0, 105.0, 61.0, 50.0)
@@ -28,7 +28,7 @@ def room_normals():
 
 def room(stamp, scale=0.5, shift=0.1, normals=True):
     depth, directions = room_normals()
-    return ScaleInput(IMAGE, (1 / depth - shift) / scale, directions if normals else None, CAMERA, stamp)
+    return RelativeGeometry((1 / depth - shift) / scale, IMAGE, directions if normals else None, CAMERA, stamp)
 
 
 def test_the_height_of_the_camera_makes_it_metric():
@@ -103,7 +103,7 @@ def test_tracking_may_begin_at_any_time():
 def street(stamp, scale=0.5, shift=0.0):
     """The room without a wall: nothing but sky above the horizon, which is more than half of the image."""
     depth = 1.4 / (CAMERA.rays[..., 1] - 0.07).clamp_min(0)
-    return ScaleInput(IMAGE, (1 / depth - shift) / scale, None, CAMERA, stamp), depth
+    return RelativeGeometry((1 / depth - shift) / scale, IMAGE, None, CAMERA, stamp), depth
 
 
 def test_half_a_sky_casts_no_doubt_on_a_fit():

@@ -3,8 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lotus2_ros.scale.fit import fit_scale_shift
-from lotus2_ros.scale.stats import AlignmentError
+from lotus2_ros.scale.fit import AlignmentError, fit_scale_shift
 
 SEEDS = st.integers(0, 10_000)
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lotus2_ros.geometry.camera import Camera
+from lotus2_ros.scale.fit import AlignmentError
 from lotus2_ros.scale.ground import scale_from_ground, up_from_angles
-from lotus2_ros.scale.stats import AlignmentError
 
 # Everything that could be mixed up differs: W and H, fx and fy, cx and cy.
 CAMERA = Camera.from_intrinsics(96, 64, fx=70.0, fy=80.0, cx=40.0, cy=37.0)

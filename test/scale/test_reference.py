@@ -3,8 +3,9 @@ import math
 import pytest
 import torch
 
+from lotus2_ros.geometry.camera import Camera
+from lotus2_ros.scale.fit import AlignmentError
 from lotus2_ros.scale.reference import FIT_POINTS, Reference, fit_to_reference
-from lotus2_ros.scale.stats import AlignmentError
 
 DISPARITY = torch.rand(24, 36, generator=torch.Generator().manual_seed(0))
 DEPTH = 1 / (0.4 * DISPARITY + 0.1)
@@ -63,3 +64,39 @@ def test_a_dense_reference_is_used_all_over():
 def test_a_reference_that_determines_nothing_is_refused(depth, message):
     with pytest.raises(AlignmentError, match=message):
         fit_to_reference(DISPARITY, Reference(depth))
+
+
+CAMERA = Camera.from_intrinsics(8, 6, 5.0, 6.0, 3.0, 2.0)
+POINTS = [[0.0, 0.0, 2.0], [0.4, 0.0, 2.0]]
+
+
+def test_a_reference_of_points_is_their_depth_in_the_camera():
+    reference = Reference.of(torch.tensor(POINTS, dtype=torch.float64), CAMERA, stamp=1.5)
+    assert (reference.source, reference.stamp) == ("reference_points", 1.5)
+    assert reference.depth.shape == (6, 8) and reference.depth.dtype == torch.float32
+    assert torch.nonzero(torch.isfinite(reference.depth)).tolist() == [[2, 3], [2, 4]]
+
+
+def test_a_reference_of_depth_is_that_depth():
+    reference = Reference.of(DEPTH.double(), stamp=2.5)
+    assert (reference.source, reference.stamp) == ("reference_depth", 2.5)
+    torch.testing.assert_close(reference.depth, DEPTH)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (torch.ones(4, 5, dtype=torch.uint16), "in meters as floats, got integers; divide millimeters by 1000"),
+        (torch.ones(4, 5, 1), r"depth \(H, W\) or points \(N, 3\), got \(4, 5, 1\)"),
+        (torch.ones(4), r"depth \(H, W\) or points \(N, 3\), got \(4,\)"),
+        (torch.ones(9, 3), r"expected a camera with reference points \(N, 3\), got none"),
+    ],
+)
+def test_what_is_no_reference_is_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        Reference.of(values)
+
+
+def test_a_reference_is_a_matrix_of_depth():
+    with pytest.raises(ValueError, match=r"shape \(H, W\), got \(1, 24, 36\)"):
+        Reference(DEPTH[None])

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lotus2_ros.geometry.camera import Camera
+from lotus2_ros.scale.fit import AlignmentError
 from lotus2_ros.scale.shift import shift_from_normals
-from lotus2_ros.scale.stats import AlignmentError
 
 # Everything that could be mixed up differs: W and H, fx and fy, cx and cy.
 CAMERA = Camera.from_intrinsics(96, 64, fx=70.0, fy=80.0, cx=40.0, cy=37.0)
@@ -156,9 +156,9 @@ def normals_of_something_else(room):
         (nothing_varies, "disparity that varies"),
         (nothing_is_valid, "disparity that varies"),
         (a_wall_that_faces_the_camera, "does not face the camera, got 0 points"),
-        (the_same_with_noise_in_its_normals, "does not face the camera|tell the shift"),
+        (the_same_with_noise_in_its_normals, "does not face the camera|determine the shift"),
         (a_wall_in_front_of_another, "does not face the camera, got 0 points"),
-        (normals_of_something_else, "tell the shift"),
+        (normals_of_something_else, "determine the shift"),
     ],
 )
 def test_what_does_not_say_anything_of_the_shift_is_refused(room, seen, reason):
