@@ -56,8 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, argv: Sequence[str]) -> int:
-    module = import_module(COMMANDS[name].module)
-    parser = argparse.ArgumentParser(prog=f"lotus2 {name}", description=COMMANDS[name].help)
+    command = COMMANDS[name]
+    module = import_module(command.module)
+    parser = argparse.ArgumentParser(prog=f"lotus2 {name}", description=f"{command.help[0].upper()}{command.help[1:]}.")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     module.add_arguments(parser)
     return module.run(parser.parse_args(argv))

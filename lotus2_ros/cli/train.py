@@ -1,4 +1,4 @@
-"""`lotus2 train`: one run of config/train, from data to bundle."""
+"""``lotus2 train``: one training run, from data to bundle."""
 
 from __future__ import annotations
 
@@ -12,12 +12,22 @@ from lotus2_ros.training.run import train
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", type=Path, help="YAML file of the run; config/train has some")
+    parser.add_argument("config", type=Path, help="YAML file of the run; config/train has examples")
     parser.add_argument("--output", type=Path, required=True, help="folder for the trained model")
-    parser.add_argument("--work", type=Path, help="data, checkpoints, curves (out/train/NAME OF THE FILE)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that render (%(default)s)")
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", dest="changes",
-                        help="change the run: keys dotted, a stage by its name (stages.core.steps=10)")  # fmt: skip
+    parser.add_argument(
+        "--work", type=Path, help="folder for data, checkpoints and curves (default: out/train/<name of the file>)"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count(), help="processes that render (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--set",
+        nargs="*",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="changes",
+        help="override keys of the run: dotted, a stage by its name (stages.core.steps=10)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

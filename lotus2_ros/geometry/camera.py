@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from torch import Tensor
 from lotus2_ros.geometry.lens import Lens
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    import numpy as np
 
 
 class CameraError(ValueError):
@@ -34,7 +35,9 @@ class Camera:
     K: Tensor
     lens: Lens | None = None
 
-    def __init__(self, width: int, height: int, K: Tensor | ArrayLike, lens: Lens | None = None) -> None:
+    def __init__(
+        self, width: int, height: int, K: Tensor | np.ndarray | Sequence[Sequence[float]], lens: Lens | None = None
+    ) -> None:
         if not isinstance(K, Tensor):
             K = torch.as_tensor(K, dtype=torch.float64)
         for name, value in (("width", width), ("height", height), ("K", K), ("lens", lens)):

@@ -21,7 +21,8 @@ from lotus2_ros.scale.scale import Scale
 class Geometry:
     """The geometry of one image. Tensors are on the model's device, at the image's size (H, W).
 
-    What the model does not predict, or was not asked for, is None.
+    What the model does not predict, or was not asked for, is None. The tensors were made in inference mode: ``clone()``
+    them before changing them in place.
     """
 
     image: Tensor  # (H, W, 3) uint8 RGB
@@ -55,8 +56,8 @@ class Geometry:
         return self.stopwatch.read()
 
     @property
-    def has_shape(self) -> bool:
-        """Whether depth has the scene's shape: its shift is known, from a camera's normals or with a metric scale."""
+    def is_shift_known(self) -> bool:
+        """Whether depth has the scene's shape: its shift comes from a camera and normals, or from a metric scale."""
         return self.camera is not None or self.scale.metric
 
     @cached_property

@@ -17,7 +17,7 @@ def save_geometry(geometry: Geometry, folder: Path) -> None:
     arrays = {
         "disparity": geometry.disparity,
         "normals": geometry.normals,
-        "depth": geometry.depth if geometry.has_shape else None,
+        "depth": geometry.depth if geometry.is_shift_known else None,
         "uncertainty": geometry.uncertainty,
     }
     for name, values in arrays.items():
@@ -34,7 +34,7 @@ def _row(geometry: Geometry) -> Row:
         geometry.stage,
         geometry.image,
         geometry.disparity,
-        geometry.depth if geometry.has_shape else None,
+        geometry.depth if geometry.is_shift_known else None,
         geometry.normals,
         geometry.camera,
         geometry.scale.metric,
