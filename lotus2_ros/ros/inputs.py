@@ -57,6 +57,11 @@ class Inputs:
             self._node.destroy_subscription(subscription)
         self._subscriptions = []
 
+    @property
+    def dropped(self) -> int:
+        """Frames that a newer one overtook before their camera_info came."""
+        return self._synchronizer.dropped
+
     def close(self) -> None:
         self.unsubscribe()
         self._references.close()

@@ -160,8 +160,9 @@ class Pipeline:
         return set() if sharpener_note(self._estimator) else self._publishers.tasks("sharpener")
 
     def _dropped(self) -> int:
-        """Frames that a newer one replaced, before the model or between model and sender."""
-        return self._model.queue.dropped.get(CAMERA, 0) + self._sender.queue.dropped.get("core", 0)
+        """Frames that a newer one replaced: in the synchronizer, before the model, or between model and sender."""
+        queued = self._model.queue.dropped.get(CAMERA, 0) + self._sender.queue.dropped.get("core", 0)
+        return self._inputs.dropped + queued
 
     # In the model thread
 

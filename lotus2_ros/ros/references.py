@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from rclpy.node import Node
-from sensor_msgs.msg import Image, PointCloud2
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 from torch import Tensor
 
@@ -21,24 +22,27 @@ from lotus2_ros.geometry.projection import sparse_depth
 from lotus2_ros.ros.clouds import points_to_tensor
 from lotus2_ros.ros.diagnostics import Diagnostics
 from lotus2_ros.ros.messages import MessageError, depth_to_tensor, stamp_seconds
-from lotus2_ros.ros.transforms import BY_TF, Transforms
+from lotus2_ros.ros.transforms import BY_TF, TransformPendingError, Transforms
 from lotus2_ros.scale.reference import Reference
 from lotus2_ros.scale.sources import metric_sources
 
 # The topic of each scale source that needs references.
 TOPICS = {"reference_depth": "reference/depth", "reference_points": "reference/points"}
-REMEMBERED = 10  # of each
-AHEAD = 1.0  # seconds that another sensor's clock may be ahead of the camera's, whatever scale.max_age is
+QUEUE = 10  # measurements of each source
+MAX_AHEAD = 1.0  # seconds that another sensor's clock may be ahead of the camera's, whatever scale.max_age is
+MAX_TRANSFORM_WAIT = 1.0  # seconds that points wait for their transform on /tf
 
 
 @dataclass(eq=False)
 class Measurement:
-    """What came on a reference topic: depth (H, W) or points (N, 3) in the header's frame, metres."""
+    """A message of a reference topic: depth (H, W) or points (N, 3) in the header's frame, meters."""
 
     source: str
     header: Header
     values: Tensor
-    projected: tuple[Camera, Reference] | None = None  # as the camera sees it
+    arrived: float = field(default_factory=lambda: time.monotonic())
+    projected: tuple[Camera, Reference] | None = None  # the values in the view of a camera
+    waits_for: TransformPendingError | None = None
 
     @property
     def stamp(self) -> float:
@@ -46,23 +50,24 @@ class Measurement:
 
 
 class References:
-    """The newest references of each source. Filled by the node's thread, read by the model's."""
+    """The newest measurements of each source. The executor thread fills it, the model thread reads it."""
 
-    def __init__(self, node: Node, health: Diagnostics, config: Callable[[], Config]) -> None:
-        self._health = health
+    def __init__(self, node: Node, diagnostics: Diagnostics, config: Callable[[], Config]) -> None:
+        self._diagnostics = diagnostics
         self._config = config
         self._transforms = Transforms(node)
         self._lock = threading.Lock()
-        self._newest: dict[str, deque[Measurement]] = {source: deque(maxlen=REMEMBERED) for source in TOPICS}
-        # Of the model's thread: stamps of the last frame, and of the newest reference that was given to one.
-        self._frame = -math.inf
-        self._given = dict.fromkeys(TOPICS, -math.inf)
+        self._newest: dict[str, deque[Measurement]] = {source: deque() for source in TOPICS}
+        # In the model thread: the stamp of the last frame, and of the newest measurement that a frame got.
+        self._frame_stamp = -math.inf
+        self._used = dict.fromkeys(TOPICS, -math.inf)
 
     def close(self) -> None:
         self._transforms.close()
 
-    def depth(self, message: Image) -> None:
-        self._add("reference_depth", message, depth_to_tensor)
+    def depth(self, message: Image | CompressedImage) -> None:
+        config = self._config().input
+        self._add("reference_depth", message, lambda message: depth_to_tensor(message, config))
 
     def points(self, message: PointCloud2) -> None:
         if self._config().scale.points_transform == BY_TF:
@@ -72,18 +77,19 @@ class References:
     def for_frame(self, header: Header, camera: Camera, config: ScaleConfig) -> Reference | None:
         """The reference to fit with the frame of ``header``, of the first source that has one.
 
-        It is the one nearest in time within ``config.reference_slop``; else, once, the newest of those that came too
-        late for a frame of their own. What cannot be of this camera and time is rejected and forgotten.
+        It is the one nearest in time within ``config.reference_slop``. Otherwise it is, once, the newest of those that
+        came too late for a frame of their own. Points without a transform yet wait for it. Measurements that cannot
+        belong to this camera or time are rejected.
         """
         stamp = stamp_seconds(header)
         self._follow_clock(stamp)
         for source in (source.name for source in metric_sources(config) if source.needs_reference):
-            self._sort_out(source, header, config)
-            chosen = self._choose(source, stamp, config.reference_slop)
-            reference = None if chosen is None else self._reference(chosen, header.frame_id, camera, config)
-            if chosen is not None and reference is not None:
-                self._given[source] = max(self._given[source], chosen.stamp)
-                return reference
+            self._reject_unusable(source, header, config)
+            for measurement in self._candidates(source, stamp, config.reference_slop):
+                reference = self._reference(measurement, header.frame_id, camera, config)
+                if reference is not None:
+                    self._used[source] = max(self._used[source], measurement.stamp)
+                    return reference
         return None
 
     def _add(self, source: str, message: Any, convert: Callable[[Any], Tensor]) -> None:
@@ -91,10 +97,14 @@ class References:
             measurement = Measurement(source, message.header, convert(message))
         except MessageError as error:
             reason = "reference_" + error.reason.removeprefix("image_")
-            self._health.reject(reason, f"{TOPICS[source]}: {error}", frame=False)
+            self._diagnostics.reject(reason, f"{TOPICS[source]}: {error}", frame=False)
             return
         with self._lock:
-            self._newest[source].append(measurement)
+            newest = self._newest[source]
+            newest.append(measurement)
+            oldest = newest.popleft() if len(newest) > QUEUE else None
+        if oldest is not None and oldest.waits_for is not None and oldest.stamp > self._used[source]:
+            self._reject(oldest, oldest.waits_for.reason, str(oldest.waits_for))
 
     def _known(self, source: str) -> list[Measurement]:
         with self._lock:
@@ -107,21 +117,21 @@ class References:
 
     def _reject(self, measurement: Measurement, reason: str, text: str) -> None:
         self._forget(measurement)
-        self._health.reject(reason, f"{TOPICS[measurement.source]}: {text}", frame=False)
+        self._diagnostics.reject(reason, f"{TOPICS[measurement.source]}: {text}", frame=False)
 
     def _follow_clock(self, stamp: float) -> None:
-        """When time jumps back (a bag that starts over), what is from before the jump is nobody's mistake."""
-        if stamp < self._frame:
+        """When time jumps back, as a bag that starts over does, forget what is from before the jump."""
+        if stamp < self._frame_stamp:
             for source in TOPICS:
-                self._given[source] = -math.inf
+                self._used[source] = -math.inf
                 for measurement in self._known(source):
-                    if measurement.stamp > stamp + AHEAD:
+                    if measurement.stamp > stamp + MAX_AHEAD:
                         self._forget(measurement)
-        self._frame = stamp
+        self._frame_stamp = stamp
 
-    def _sort_out(self, source: str, header: Header, config: ScaleConfig) -> None:
-        """Reject what is from the future, and depth of another camera's view."""
-        limit = max(config.max_age, AHEAD)
+    def _reject_unusable(self, source: str, header: Header, config: ScaleConfig) -> None:
+        """Reject measurements from the future, and depth in the view of another camera."""
+        limit = max(config.max_age, MAX_AHEAD)
         for measurement in self._known(source):
             ahead, frame = measurement.stamp - stamp_seconds(header), measurement.header.frame_id
             if ahead > limit:
@@ -131,26 +141,34 @@ class References:
                 text = f"expected depth in the image's frame {header.frame_id!r}, got {frame!r}"
                 self._reject(measurement, "reference_frame", text)
 
-    def _choose(self, source: str, stamp: float, slop: float) -> Measurement | None:
-        known = self._known(source)
-        nearest = min(known, key=lambda measurement: abs(measurement.stamp - stamp), default=None)
-        if nearest is not None and abs(nearest.stamp - stamp) <= slop:
-            return nearest
-        late = [measurement for measurement in known if self._given[source] < measurement.stamp < stamp]
-        return max(late, key=lambda measurement: measurement.stamp, default=None)
+    def _candidates(self, source: str, stamp: float, slop: float) -> list[Measurement]:
+        """Measurements for a frame of ``stamp``, best first: those within ``slop``, then the late ones."""
+
+        def distance(measurement: Measurement) -> float:
+            return abs(measurement.stamp - stamp)
+
+        known = sorted(self._known(source), key=distance)
+        near = [measurement for measurement in known if distance(measurement) <= slop]
+        return near + [m for m in known if m not in near and self._used[source] < m.stamp < stamp]
 
     def _reference(
         self, measurement: Measurement, frame_id: str, camera: Camera, config: ScaleConfig
     ) -> Reference | None:
-        """The measurement as ``camera`` sees it, computed once; None when it is rejected."""
+        """The measurement in the view of ``camera``, computed once; None if it is rejected or waits."""
         if measurement.projected is None or measurement.projected[0] is not camera:
             depth = measurement.values
             try:
                 if measurement.source == "reference_points":
                     depth = self._project(measurement, frame_id, camera, config)
+            except TransformPendingError as error:
+                measurement.waits_for = error
+                if time.monotonic() - measurement.arrived > MAX_TRANSFORM_WAIT:
+                    self._reject(measurement, error.reason, str(error))
+                return None
             except MessageError as error:
                 self._reject(measurement, error.reason, str(error))
                 return None
+            measurement.waits_for = None
             measurement.projected = camera, Reference(depth, measurement.stamp, measurement.source)
         return measurement.projected[1]
 

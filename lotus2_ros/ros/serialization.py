@@ -1,4 +1,4 @@
-"""Messages of any type as CDR bytes, as bags hold them."""
+"""Messages of any type as CDR bytes, the form in which bags store them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ def message_class(name: str) -> type:
 
 
 def deserialize(raw: bytes, name: str) -> Any:
+    """The message of type ``name`` in CDR bytes."""
     return deserialize_message(raw, message_class(name))
 
 
 def serialize(message: Any) -> tuple[str, bytes]:
-    """Type name and bytes."""
+    """Type name and CDR bytes."""
     package = type(message).__module__.partition(".")[0]
     return f"{package}/msg/{type(message).__name__}", serialize_message(message)

@@ -1,13 +1,13 @@
-"""Subscriptions, and images paired with their camera_info."""
+"""The subscriptions of the node, and the synchronizer of images and camera_info."""
 
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from rclpy.lifecycle import LifecycleNode
+from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
@@ -15,15 +15,16 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from lotus2_ros.config import Config, InputConfig
 from lotus2_ros.geometry.calibration import is_rectified
 from lotus2_ros.ros.diagnostics import Diagnostics
-from lotus2_ros.ros.messages import stamp_seconds
+from lotus2_ros.ros.messages import stamp_nanoseconds
 from lotus2_ros.ros.references import References
 
-REMEMBERED_INFOS = 30
+IMAGE_QUEUE = 10  # as image_transport's CameraSubscriber has it
+INFO_QUEUE = 30  # they are small, and a callback may find many of them at once
 
 
 @dataclass(frozen=True)
 class CameraFrame:
-    """An image with its calibration; ``info`` is None only if the node was told a field of view instead."""
+    """An image with its calibration; ``info`` is None only if ``input.fov`` stands in for it."""
 
     image: Image | CompressedImage
     info: CameraInfo | None
@@ -31,91 +32,118 @@ class CameraFrame:
 
 
 class Synchronizer:
-    """Pairs images with camera_info by stamp, in whichever order the two arrive."""
+    """Matches each image with the camera_info of its stamp, in whichever order the two arrive.
+
+    ``deliver`` gets every frame at once when both are there, and never an older image after a newer one. An image waits
+    for its camera_info until IMAGE_QUEUE newer images have come.
+    """
 
     def __init__(
-        self, config: Callable[[], Config], deliver: Callable[[CameraFrame], None], health: Diagnostics
+        self, config: Callable[[], Config], deliver: Callable[[CameraFrame], None], diagnostics: Diagnostics
     ) -> None:
+        self.dropped = 0  # frames whose camera_info came after that of a newer image
         self._config = config
         self._deliver = deliver
-        self._health = health
-        self._infos: OrderedDict[float, CameraInfo] = OrderedDict()
-        self._waiting: CameraFrame | None = None
+        self._diagnostics = diagnostics
+        self._infos: OrderedDict[int, CameraInfo] = OrderedDict()  # by stamp, in order of arrival
+        self._waiting: deque[tuple[int, CameraFrame]] = deque()  # images without camera_info, by number
+        self._received = self._delivered = 0  # numbers of the newest image
 
     def image(self, message: Image | CompressedImage) -> None:
-        self._health.image_received()
-        frame = CameraFrame(message, self._info_of(message), time.perf_counter())
-        if frame.info is not None:
+        self._diagnostics.image_received()
+        self._received += 1
+        frame = CameraFrame(message, self._find_info(message), time.perf_counter())
+        if frame.info is not None or (not self._infos and self._config().input.fov > 0):
+            self._delivered = self._received
             self._deliver(frame)
-            return
-        if not self._infos and self._config().input.fov > 0:
-            self._deliver(frame)
-            return
-        if self._waiting is not None:
-            self._reject_waiting(self._waiting)
-        self._waiting = frame
+        else:
+            self._waiting.append((self._received, frame))
+        while self._waiting and self._waiting[0][0] <= self._received - IMAGE_QUEUE:
+            self._reject(self._waiting.popleft()[1].image)
 
     def info(self, message: CameraInfo) -> None:
-        self._infos[stamp_seconds(message.header)] = message
-        while len(self._infos) > REMEMBERED_INFOS:
-            self._infos.popitem(last=False)
-        if self._waiting is None:
+        if message.k[0] == 0 and message.p[0] == 0 and self._config().input.fov > 0:
+            self._infos.clear()  # uncalibrated: input.fov stands in for it
             return
-        info = self._info_of(self._waiting.image)
-        if info is not None:
-            frame, self._waiting = self._waiting, None
-            self._deliver(CameraFrame(frame.image, info, frame.arrived))
+        stamp = stamp_nanoseconds(message.header)
+        self._infos[stamp] = message
+        self._infos.move_to_end(stamp)
+        if len(self._infos) > INFO_QUEUE:
+            self._infos.popitem(last=False)
+        waiting, self._waiting = self._waiting, deque()
+        for number, frame in waiting:
+            info = self._find_info(frame.image)
+            if info is None:
+                self._waiting.append((number, frame))
+            else:
+                self._deliver_in_order(number, replace(frame, info=info))
 
-    def _info_of(self, image: Image | CompressedImage) -> CameraInfo | None:
-        stamp = stamp_seconds(image.header)
+    def _deliver_in_order(self, number: int, frame: CameraFrame) -> None:
+        if number < self._delivered:
+            self.dropped += 1
+            return
+        self._delivered = number
+        self._deliver(frame)
+
+    def _find_info(self, image: Image | CompressedImage) -> CameraInfo | None:
+        """The camera_info of the image's stamp, else the nearest within input.sync_slop."""
+        stamp = stamp_nanoseconds(image.header)
         exact = self._infos.get(stamp)
         slop = self._config().input.sync_slop
         if exact is not None or not self._infos or slop == 0:
             return exact
         nearest = min(self._infos, key=lambda other: abs(other - stamp))
-        return self._infos[nearest] if abs(nearest - stamp) <= slop else None
+        return self._infos[nearest] if abs(nearest - stamp) <= slop * 1e9 else None
 
-    def _reject_waiting(self, frame: CameraFrame) -> None:
-        stamp = stamp_seconds(frame.image.header)
+    def _reject(self, image: Image | CompressedImage) -> None:
+        stamp = stamp_nanoseconds(image.header)
         if not self._infos:
-            text = "expected a camera_info with each image, got none; set input.fov to go without"
+            text = "expected a camera_info with each image, got none; publish it, or set input.fov to go without"
         else:
             nearest = min((other - stamp for other in self._infos), key=abs)
             text = (
-                f"expected a camera_info within {self._config().input.sync_slop:g} s of the image's stamp {stamp:.6f}, "
-                f"the nearest is {nearest:+.6f} s off; see input.sync_slop"
+                f"expected a camera_info within {self._config().input.sync_slop:g} s of the image's stamp "
+                f"{stamp * 1e-9:.6f}, the nearest is {nearest * 1e-9:+.6f} s off; see input.sync_slop"
             )
-        self._health.reject("camera_info_missing", text)
+        self._diagnostics.reject("camera_info_missing", text)
 
 
-def image_is_rectified(node: LifecycleNode, config: InputConfig) -> bool:
-    """Whether images come without lens distortion: as ``config.rectified`` says, or the name of their topic."""
+def image_is_rectified(node: Node, config: InputConfig) -> bool:
+    """Whether images are undistorted: as ``config.rectified`` says, or by the name of their topic."""
     if config.rectified == "auto":
-        return is_rectified(node.resolve_topic_name(image_topic(config)))
+        return is_rectified(node.resolve_topic_name(topic_of(node, "image", config.image_transport)))
     return config.rectified == "yes"
 
 
-def image_topic(config: InputConfig) -> str:
-    return "image/compressed" if config.image_transport == "compressed" else "image"
+def topic_of(node: Node, base: str, transport: str) -> str:
+    """The topic of an image transport: ``<base>/<transport>`` below the name that ``base`` is remapped to.
+
+    This is image_transport's rule. A remapping of ``<base>/<transport>`` itself goes first.
+    """
+    if transport == "raw":
+        return base
+    own = f"{base}/{transport}"
+    if node.resolve_topic_name(own) != node.resolve_topic_name(own, only_expand=True):
+        return own
+    return f"{node.resolve_topic_name(base).removesuffix(f'/{transport}')}/{transport}"
 
 
-def subscribe(node: LifecycleNode, config: Config, pairing: Synchronizer, references: References) -> list:
+def subscribe(node: Node, config: Config, synchronizer: Synchronizer, references: References) -> list:
     """All subscriptions of an active node. Sensor-data QoS, so that any publisher matches; overridable."""
-    image_type = CompressedImage if config.input.image_transport == "compressed" else Image
-    # The executor serves those that are ready in this order: what belongs to an image is known before it.
+    image_transport, reference_transport = config.input.image_transport, config.input.reference_transport
+    # The executor serves the ready ones in this order: whatever belongs to an image should be there before it.
     wanted = [
-        (Image, "reference/depth", references.depth, _sensor_data(1)),
-        (PointCloud2, "reference/points", references.points, _sensor_data(1)),
-        (CameraInfo, "camera_info", pairing.info, _sensor_data(REMEMBERED_INFOS)),
-        (image_type, image_topic(config.input), pairing.image, _sensor_data(1)),
+        (reference_transport, "reference/depth", references.depth, 1),
+        (PointCloud2, "reference/points", references.points, 1),
+        (CameraInfo, "camera_info", synchronizer.info, INFO_QUEUE),
+        (image_transport, "image", synchronizer.image, 1),
     ]
     options = QoSOverridingOptions.with_default_policies()
-    return [
-        node.create_subscription(kind, topic, callback, qos, qos_overriding_options=options)
-        for kind, topic, callback, qos in wanted
-    ]
-
-
-def _sensor_data(depth: int) -> QoSProfile:
-    # A new one for each topic: rclpy writes a topic's overrides into the profile that it is given.
-    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT)
+    subscriptions = []
+    for kind, topic, callback, depth in wanted:
+        if isinstance(kind, str):
+            topic, kind = topic_of(node, topic, kind), Image if kind == "raw" else CompressedImage
+        # A new profile for each topic: rclpy writes a topic's overrides into the one that it is given.
+        qos = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT)
+        subscriptions.append(node.create_subscription(kind, topic, callback, qos, qos_overriding_options=options))
+    return subscriptions

@@ -2,12 +2,14 @@
 
 from collections import Counter
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from lotus2_ros.msg import FrameReport
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
-from sensor_msgs.msg import Image, PointCloud2, PointField
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
 from lotus2_ros.config import Config
@@ -82,6 +84,28 @@ def test_a_node_rejects_bad_references_and_is_metric_by_points(start, client, ra
     assert report.metric and report.scale_source == "reference_points"
     assert (report.scale, report.shift) == (pytest.approx(0.5, rel=0.05), pytest.approx(0.2, rel=0.05))
     assert counts_of(report) == after
+
+
+@pytest.mark.parametrize("transport", ["compressedDepth", "compressed"])
+def test_compressed_depth_gives_meters(start, client, random_bundle, generator, transport):
+    image = torch.randint(0, 256, (HEIGHT, WIDTH, 3), dtype=torch.uint8, generator=generator)
+    disparity = load_estimator(Config().updated({"model.path": str(random_bundle)})).predict(image).disparity
+    millimeters = (1000 / (0.5 * disparity + 0.2)).numpy().round().astype(np.uint16)
+    png = cv2.imencode(".png", millimeters)[1].tobytes()
+    data, format = (bytes(12) + png, "16UC1; compressedDepth png") if transport == "compressedDepth" else (png, "png")
+    start({"sharp.enabled": False, "input.reference_transport": transport})
+    client.subscribe(FrameReport, "report")
+    client.subscribe(Image, "depth/image")
+
+    def send() -> None:
+        reference = CompressedImage(header=header_of(5.25, "camera_optical"), format=format, data=data)
+        client.publish(f"reference/depth/{transport}", reference)
+        client.send_frame(image, 5)
+
+    client.repeat(send, lambda: client.received["depth/image"], "metric depth")
+    report = next(report for report in reversed(client.received["report"]) if report.metric)
+    assert report.scale_source == "reference_depth"
+    assert (report.scale, report.shift) == (pytest.approx(0.5, rel=0.01), pytest.approx(0.2, rel=0.01))
 
 
 def counts_of(report: FrameReport) -> Counter[str]:

@@ -1,16 +1,14 @@
 """Calibrations in a running node: distorted, rectified, binned, and changing while it runs."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
-from sensor_msgs.msg import PointCloud2
+from sensor_msgs.msg import CameraInfo, PointCloud2
+from std_msgs.msg import Header
 
-from lotus2_ros.config import InputConfig
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.lens import Lens
-from lotus2_ros.ros.synchronizer import image_is_rectified
+from lotus2_ros.ros.messages import tensor_to_image
 
 pytestmark = pytest.mark.ros
 HEIGHT, WIDTH = 36, 52
@@ -66,16 +64,31 @@ def test_images_on_a_rectified_topic_have_the_rays_of_p(start, client, monkeypat
     assert_where_seen(got, expected(None, 35.0, 36.0, 27.0, 15.0))
 
 
-@pytest.mark.parametrize(
-    ("choice", "topic", "rectified"),
-    [
-        ("auto", "/a/image_rect", True),
-        ("auto", "/a/image_raw", False),
-        ("yes", "/a/image_raw", True),
-        ("no", "/a/image_rect", False),
-    ],
-)
-def test_images_are_rectified_by_parameter_or_name(choice, topic, rectified):
-    for transport, name in (("raw", "image"), ("compressed", "image/compressed")):
-        node = SimpleNamespace(resolve_topic_name={name: topic}.__getitem__)
-        assert image_is_rectified(node, InputConfig(image_transport=transport, rectified=choice)) is rectified
+def test_uncalibrated_camera_info_gives_way_to_the_field_of_view(start, client):
+    """As usb_cam and v4l2_camera send it without a calibration file."""
+    start({"sharp.enabled": False, "cloud.edge_threshold": 0.0, "input.fov": 70.0})
+    client.subscribe(PointCloud2, "relative/points")
+    header = Header(frame_id="camera_optical")
+    header.stamp.sec = 1
+
+    def send() -> None:
+        client.publish("camera_info", CameraInfo(header=header, width=WIDTH, height=HEIGHT))
+        client.publish("image", tensor_to_image(IMAGE, "rgb8", header))
+
+    client.repeat(send, lambda: client.received["relative/points"], "cloud")
+    points = np.frombuffer(client.received["relative/points"][0].data, np.float32).reshape(HEIGHT, WIDTH, 4)
+    rays = torch.from_numpy(points[..., :2] / points[..., 2:3])
+    assert_where_seen(rays, Camera.from_fov(WIDTH, HEIGHT, 70.0).rays[..., :2])
+
+
+def test_a_calibration_of_another_size_is_warned_of_once(start, client):
+    node = start({"sharp.enabled": False})
+    client.subscribe(PointCloud2, "relative/points")
+    for stamp, fx in enumerate((400.0, 401.0, 402.0), start=1):
+        k = [fx, 0.0, 259.5, 0.0, fx, 179.5, 0.0, 0.0, 1.0]
+        client.repeat(
+            lambda stamp=stamp, k=k: client.send_frame(IMAGE, stamp, k=k),
+            lambda stamp=stamp: any(cloud.header.stamp.sec == stamp for cloud in client.received["relative/points"]),
+            "cloud",
+        )
+    assert node.output().count("K looks like that of an image of about 520x360") == 1

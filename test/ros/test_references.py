@@ -1,11 +1,21 @@
 """References: which one a frame gets, and which are rejected."""
 
-import sys
-from collections import Counter
+from __future__ import annotations
 
+import itertools
+import math
+import sys
+import time
+from array import array
+from collections import Counter
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
 import pytest
 import torch
-from sensor_msgs.msg import PointCloud2, PointField
+from rclpy.time import Time
+from sensor_msgs.msg import CompressedImage, PointCloud2, PointField
 from std_msgs.msg import Header
 
 from lotus2_ros.config import Config, ScaleConfig
@@ -161,6 +171,90 @@ def test_without_tf2_points_of_another_frame_are_rejected(references, health, mo
     assert stamps(references, 1.0, 1.0) == [None, None] and health.counts == {"reference_transform": 1}
     text = health.texts["reference_transform"]
     assert "from 'lidar' to 'camera'" in text and "set scale.points_transform" in text
+
+
+class Tf:
+    """In place of tf2_ros, which wheels do not bring: transforms become known when a test says so."""
+
+    class TransformException(Exception):  # noqa: N818 - tf2's name
+        pass
+
+    def __init__(self) -> None:
+        self.known_until = 0.0
+        self.TransformListener = lambda buffer, node: SimpleNamespace(unregister=lambda: None)
+
+    def Buffer(self) -> Tf:  # noqa: N802 - tf2's name
+        return self
+
+    def lookup_transform(self, target: str, source: str, time: Time) -> SimpleNamespace:
+        if time.nanoseconds * 1e-9 > self.known_until:
+            raise Tf.TransformException("Lookup would require extrapolation into the future")
+        zero = SimpleNamespace(x=0.0, y=0.0, z=0.0, w=1.0)
+        return SimpleNamespace(transform=SimpleNamespace(translation=zero, rotation=zero))
+
+
+@pytest.fixture
+def tf(monkeypatch) -> Tf:
+    tf = Tf()
+    monkeypatch.setitem(sys.modules, "tf2_ros", tf)
+    return tf
+
+
+@pytest.mark.parametrize("behind", [0.05, 0.35])
+def test_points_wait_for_a_transform_that_is_behind(references, health, tf, behind):
+    """A lidar and a camera of 10 Hz with the same stamps."""
+    used = []
+    for number in range(100):
+        stamp = 1 + 0.1 * number
+        tf.known_until = stamp - behind
+        references.points(cloud_of(IN_FRONT, header_of(stamp, "lidar")))
+        used += stamps(references, stamp, config=ScaleConfig(reference_slop=0.02))
+    assert sum(stamp is not None for stamp in used) >= 100 - math.ceil(behind / 0.1) - 1
+    assert not health.counts
+
+
+def test_points_whose_transform_never_comes_are_rejected_once(references, health, tf, monkeypatch):
+    clock = itertools.count(0.0, 0.3)
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    references.points(cloud_of(IN_FRONT, header_of(1.0, "lidar")))
+    assert stamps(references, *[1.0] * 6) == [None] * 6
+    assert health.counts == {"reference_transform": 1}
+    assert "from 'lidar' to 'camera' on /tf" in health.texts["reference_transform"]
+
+
+def test_points_that_newer_ones_push_out_before_their_transform_came_are_rejected(references, health, tf):
+    for number in range(15):
+        references.points(cloud_of(IN_FRONT, header_of(1 + 0.01 * number, "lidar")))
+        assert stamps(references, 1 + 0.01 * number) == [None]
+    assert health.counts == {"reference_transform": 5}
+
+
+def test_points_of_a_stamp_before_time_are_rejected(references, health, tf):
+    header = header_of(1.0, "lidar")
+    header.stamp.sec = -5
+    references.points(cloud_of(IN_FRONT, header))
+    assert stamps(references, -5.0) == [None] and health.counts == {"reference_transform": 1}
+
+
+def test_a_bad_measurement_does_not_hide_a_good_one_of_its_time(references, health):
+    references.points(cloud_of(IN_FRONT, header_of(1.0)))
+    references.points(cloud_of(-IN_FRONT, header_of(1.02)))
+    assert stamps(references, 1.02) == [1.0] and health.counts == {"reference_empty": 1}
+
+
+def test_compressed_depth_is_a_reference(references, health):
+    depth = np.full((3, 4), 2500, np.uint16)
+    data = bytes(12) + cv2.imencode(".png", depth)[1].tobytes()
+    references.depth(CompressedImage(header=header_of(1.0), format="16UC1; compressedDepth png", data=array("B", data)))
+    assert float(references.for_frame(header_of(1.0), CAMERA, CONFIG).depth[0, 0]) == 2.5
+    references.depth(CompressedImage(header=header_of(1.0), format="16UC1; compressedDepth foo", data=array("B", b"x")))
+    assert health.counts == {"reference_data": 1}
+
+
+def test_frames_of_equal_and_of_earlier_stamps_get_references(references, health):
+    send_depth(references, 1.0)
+    assert stamps(references, 1.0, 1.0, 1.0) == [1.0] * 3
+    assert stamps(references, 0.95, 1.02) == [1.0] * 2 and not health.counts
 
 
 def test_a_transform_without_a_direction_is_rejected(references, health):
