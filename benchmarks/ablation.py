@@ -32,7 +32,7 @@ from lotus2_ros.model.interface import GeometryModel, process_size
 from lotus2_ros.model.load import BUNDLED
 from lotus2_ros.model.lotus2.bundle import load_bundle
 from lotus2_ros.model.lotus2.trainable import TrainableLotus2
-from lotus2_ros.training import network, rendered
+from lotus2_ros.training import rendered
 from lotus2_ros.training.config import TrainingConfig, read_config
 from lotus2_ros.training.objectives import Objective
 from lotus2_ros.training.run import run_stages
@@ -146,7 +146,7 @@ def build(config: TrainingConfig, vae: torch.nn.Module) -> TrainableLotus2:
     """The untrained network behind a trained VAE; all rows of a seed draw the same weights as far as they have them."""
     assert config.network.source == "scratch"
     torch.manual_seed(config.seed)
-    model = network.build(config.network, config.tasks, config.stages)
+    model = config.network.build(config.tasks, config.stages, torch.device("cpu"))
     take_vae(model, vae)
     return model
 

@@ -31,8 +31,8 @@ from lotus2_ros.evaluation.summary import figures, summarize
 from lotus2_ros.inference.estimator import Estimator
 from lotus2_ros.model.load import BUNDLED
 from lotus2_ros.model.lotus2.bundle import load_bundle
-from lotus2_ros.training import network, rendered
-from lotus2_ros.training.config import TrainingConfig, UnetConfig, read_config
+from lotus2_ros.training import rendered
+from lotus2_ros.training.config import TrainingConfig, read_config
 from lotus2_ros.training.run import run_stages
 
 RUNS = Path(__file__).parents[1] / "config/train"
@@ -45,7 +45,7 @@ _LIKE_THE_OTHERS = (
     "network.single_blocks=4",
     "network.process_by_area=false",
     "stages.core.crop=0.7",
-    *(f"stages.core_decoded.{change}" for change in ("crop=0.6", "filtered=0.25")),
+    *(f"stages.core_decoded.{change}" for change in ("crop=0.6", "random_convolution=0.25")),
     *(
         f"stages.core_decoded.objective.{change}"
         for change in ("angles=3.0", "power=1", "relative=2.0", "decoder=true")
@@ -119,12 +119,9 @@ def configuration(
 def build(config: TrainingConfig, vae: Any) -> Any:
     """The untrained network with a copy of the trained VAE, whose decoder it may train further."""
     torch.manual_seed(config.seed)
-    if isinstance(config.network, UnetConfig):
-        model: Any = network.build_lotus(config.network, config.tasks)
-        model.samples = Config().model.samples if model.generative else 1
-    else:
-        assert config.network.source == "scratch"
-        model = network.build(config.network, config.tasks, config.stages)
+    model: Any = config.network.build(config.tasks, config.stages, torch.device("cpu"))
+    if getattr(model, "generative", False):
+        model.samples = Config().model.samples
     take_vae(model, vae)
     return model
 

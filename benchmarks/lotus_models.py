@@ -10,6 +10,7 @@ import torch
 from benchmarks.models import TINY as TINY_LOTUS2
 from benchmarks.models import VAE as FLUX_VAE
 from lotus2_ros.model.lotus.lotus import Lotus
+from lotus2_ros.model.manifest import ModelSettings
 
 FAMILIES = ("lotus-d", "lotus-g")
 VAE = {key: value for key, value in FLUX_VAE.items() if not key.startswith(("use_", "shift"))} | {
@@ -52,11 +53,8 @@ def build_lotus(
     channels = configs["vae"]["latent_channels"] * (2 if family == "lotus-g" else 1)
     return Lotus(
         {"vae": configs["vae"], "unet": {**configs["unet"], "in_channels": channels}},
-        tasks=tasks,
-        predicts="disparity",
+        ModelSettings(tasks=tasks, process_resolution=PROCESS_RESOLUTION),
         prompt_shape=(PROMPT_TOKENS, configs["unet"]["cross_attention_dim"]),
-        process_resolution=PROCESS_RESOLUTION,
-        enlarges=False,
         samples=samples,
         metadata={"name": family, "licence": "none"},
     )

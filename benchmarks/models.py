@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from lotus2_ros.model.layers.linear import FloatLinear, QuantizedLinear, store_linear
+from lotus2_ros.model.layers.lora import LoraLinear, LoraSpec
 from lotus2_ros.model.lotus2 import flux
-from lotus2_ros.model.lotus2.base import CORE, SHARPENER, adapter_name
+from lotus2_ros.model.lotus2.base import CORE, SHARPENER, FusedPlan, adapter_name
 from lotus2_ros.model.lotus2.blocks import HeadNorms
 from lotus2_ros.model.lotus2.conditioning import GUIDANCE
 from lotus2_ros.model.lotus2.fused import FusedLotus2
-from lotus2_ros.model.lotus2.lora import FusedPlan, LoraLinear, LoraSpec
 from lotus2_ros.model.lotus2.trainable import LORA_TARGETS, TrainableLotus2
+from lotus2_ros.model.manifest import ModelSettings
 from lotus2_ros.model.weights import assign_weights
 
 TASKS = ("depth", "normals")
@@ -93,8 +94,9 @@ def build_fused(shape: Shape, precision: str, tasks: tuple[str, ...] = TASKS) ->
         for task in tasks
         for stage in (CORE, SHARPENER)
     }
-    plan = FusedPlan(tasks, adapter_name(CORE, tasks[0]), adapters, precision, shape.timesteps)
-    return FusedLotus2(shape.configs, plan, prompt_tokens=shape.prompt_tokens, process_resolution=PROCESS_RESOLUTION)
+    plan = FusedPlan(adapter_name(CORE, tasks[0]), adapters, precision, tasks, shape.timesteps)
+    settings = ModelSettings(tasks=tasks, process_resolution=PROCESS_RESOLUTION)
+    return FusedLotus2(shape.configs, plan, settings, prompt_tokens=shape.prompt_tokens)
 
 
 def make_fused(shape: Shape, precision: str, device: torch.device, dtype: torch.dtype) -> FusedLotus2:
@@ -122,10 +124,9 @@ def make_plain(shape: Shape, task: str, device: torch.device, dtype: torch.dtype
     torch.manual_seed(0)
     with _default_dtype(dtype), torch.device(device):
         model = TrainableLotus2.from_config(
-            *(shape.configs[part] for part in ("vae", "transformer", "scheduler")),
+            shape.configs,
+            ModelSettings(tasks=(task,), process_resolution=PROCESS_RESOLUTION),
             prompt_tokens=shape.prompt_tokens,
-            tasks=(task,),
-            process_resolution=PROCESS_RESOLUTION,
         )
         for stage in (CORE, SHARPENER):
             model.add_adapter(stage, task, shape.ranks[task])

@@ -29,7 +29,7 @@ from lotus2_ros.model.layers.linear import PRECISIONS
 from lotus2_ros.model.lotus2.base import CORE, SHARPENER
 from lotus2_ros.model.lotus2.released import locate
 from lotus2_ros.model.lotus2.trainable import TrainableLotus2
-from lotus2_ros.model.manifest import plain_config
+from lotus2_ros.model.manifest import ModelSettings, plain_config
 from lotus2_ros.model.prompt import T5_TOKENS
 from lotus2_ros.model.weights import stored_state
 
@@ -84,10 +84,9 @@ def write_released(folder: Path, width: int, shard_bytes: int) -> None:
                 axes_dims_rope=(8, 28, 28),
             ),
             FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
-            tasks=tuple(RANKS),
+            ModelSettings(tasks=tuple(RANKS), process_resolution=1024),
             prompt_embeds=torch.empty(1, T5_TOKENS, width),
             pooled=torch.empty(1, POOLED),
-            process_resolution=1024,
         )
         for task, rank in RANKS.items():
             for stage in (CORE, SHARPENER):

@@ -124,12 +124,14 @@ def generator() -> torch.Generator:
 
 
 def build_bare() -> TrainableLotus2:
-    from lotus2_ros.model.lotus2.trainable import TrainableLotus2  # takes seconds, and most tests have no use for it
+    # These take seconds to import, and most tests do not need them.
+    from lotus2_ros.model.lotus2.trainable import TrainableLotus2
+    from lotus2_ros.model.manifest import ModelSettings
 
     torch.manual_seed(0)
-    return TrainableLotus2.from_config(
-        VAE, TRANSFORMER, SCHEDULER, prompt_tokens=2, tasks=("depth", "normals"), process_resolution=64
-    )
+    configs = {"vae": VAE, "transformer": TRANSFORMER, "scheduler": SCHEDULER}
+    settings = ModelSettings(tasks=("depth", "normals"), process_resolution=64)
+    return TrainableLotus2.from_config(configs, settings, prompt_tokens=2)
 
 
 def build_small() -> TrainableLotus2:

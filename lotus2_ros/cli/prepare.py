@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from lotus2_ros.config import Config, ModelConfig, add_option, walk
+from lotus2_ros.model.conversion import Conversion
 from lotus2_ros.model.layers.linear import PRECISIONS
 from lotus2_ros.model.layers.precision import resolve_device
+from lotus2_ros.model.lotus import conversion as lotus
+from lotus2_ros.model.lotus.released import FILES, SAID, files_of, predicted_by
 from lotus2_ros.model.lotus2.bundle import WEIGHTS, load_bundle
+from lotus2_ros.model.lotus2.conversion import Lotus2Conversion
+from lotus2_ros.model.lotus2.fuse import Source
 from lotus2_ros.model.lotus2.released import FLUX_FILES, TASKS, flux_files, lotus2_files, open_released
-from lotus2_ros.model.lotus2.source import Source
-from lotus2_ros.model.manifest import MANIFEST
+from lotus2_ros.model.manifest import MANIFEST, FloatName, Space
 from lotus2_ros.prepare.convert import convert
-from lotus2_ros.prepare.hub import FLUX, LOTUS2, locate
-from lotus2_ros.prepare.lotus import PRECISIONS as LOTUS1_PRECISIONS
-from lotus2_ros.prepare.lotus import convert_lotus, open_places
+from lotus2_ros.prepare.hub import FLUX, LOTUS2, Origin, locate
 from lotus2_ros.prepare.work import check_output
 
 # Option -> parameter, whose default and choices it takes.
@@ -48,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, type=Path, metavar="BUNDLE", help="folder of the bundle, a new one")
     parser.add_argument(
         "--precision",
-        choices=sorted({*PRECISIONS, *LOTUS1_PRECISIONS}),
+        choices=sorted({*PRECISIONS, *lotus.PRECISIONS}),
         help="of the transformer's weights (as its files are: bfloat16 for FLUX.1-dev)",
     )
     fields = dict(walk())
@@ -65,42 +68,75 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("expected --flux and --lotus2, or --bundle alone, or --lotus1 alone")
     if bool(args.flux) != bool(args.lotus2):
         raise ValueError("expected --flux and --lotus2 together")
-    if args.lotus1:
-        manifest = convert_lotus(*open_places(args.lotus1, config.wanted_tasks), args.output, args.precision)
-        print(_summary(args.output, manifest))
-        return 0
-    open_source = _trained if args.bundle else _released
-    source, files = open_source(args, config, device)
-    precision = args.precision or _precision_of(source)
-    manifest = convert(source, args.output, precision=precision, device=device, files=files)
+    conversion_of = _lotus if args.lotus1 else _trained if args.bundle else _released
+    manifest = convert(conversion_of(args, config, device), args.output)
     print(_summary(args.output, manifest))
     return 0
 
 
-def _released(args: argparse.Namespace, config: ModelConfig, device: torch.device) -> tuple[Source, dict[str, Path]]:
-    """The released files, and where they are by the names to record."""
+def _released(args: argparse.Namespace, config: ModelConfig, device: torch.device) -> Conversion:
+    """Of FLUX.1-dev and the released Lotus-2 files."""
     tasks = config.wanted_tasks or TASKS
     flux = locate(args.flux, "flux", FLUX_FILES)
     lotus2 = locate(args.lotus2, "lotus2", lotus2_files(tasks))
-    source = open_released(flux.folder, lotus2.folder, tasks=tasks, conditioning=config.timestep_dtype, device=device)
+    source = open_released(
+        flux.folder, lotus2.folder, tasks=tasks, timestep_dtype=_timestep_dtype(config), device=device
+    )
     files = {f"{flux.name}/{name}": flux.folder / name for name in flux_files(flux.folder)}
-    return source, files | {f"{lotus2.name}/{name}": lotus2.folder / name for name in lotus2_files(tasks)}
+    files |= {f"{lotus2.name}/{name}": lotus2.folder / name for name in lotus2_files(tasks)}
+    return Lotus2Conversion(source, files, precision=args.precision, device=device)
 
 
-def _trained(args: argparse.Namespace, config: ModelConfig, device: torch.device) -> tuple[Source, dict[str, Path]]:
+def _trained(args: argparse.Namespace, config: ModelConfig, device: torch.device) -> Conversion:
+    """Of a bundle that `lotus2 train` wrote."""
     model = load_bundle(
         args.bundle,
         device=torch.device("cpu"),
         dtype=torch.float32,
         tasks=config.wanted_tasks,
-        conditioning=config.timestep_dtype,
+        timestep_dtype=_timestep_dtype(config),
     )
-    return Source.of(model), {f"bundle/{name}": args.bundle / name for name in (MANIFEST, WEIGHTS)}
+    files = {f"bundle/{name}": args.bundle / name for name in (MANIFEST, WEIGHTS)}
+    return Lotus2Conversion(Source.of(model), files, precision=args.precision, device=device)
 
 
-def _precision_of(source: Source) -> str:
-    """Unquantised, and not rounded where the files are not."""
-    return "float32" if source.read("transformer.x_embedder.weight").dtype == torch.float32 else "bfloat16"
+def _lotus(args: argparse.Namespace, config: ModelConfig, device: torch.device) -> Conversion:
+    """Of released folders of Lotus-D or Lotus-G, one for each task."""
+    places, predicts = _open_places(args.lotus1, config.wanted_tasks)
+    folders = {task: origin.folder for task, origin in places.items()}
+    files = {
+        f"{origin.name}/{name}": origin.folder / name for origin in places.values() for name in files_of(origin.folder)
+    }
+    return lotus.LotusConversion(folders, files, predicts=predicts, precision=args.precision)
+
+
+def _open_places(places: Sequence[str], tasks: Sequence[str] | None) -> tuple[dict[str, Origin], Space]:
+    """The folder of each task, or of each of `tasks`, and the space of the predicted depth.
+
+    places: folders or names on the hub. Their names say what their model predicts, or `disparity=`, `depth=` or
+    `normals=` in front of them does. Raises ValueError when neither does, when two are for one task, or when there is
+    none for a task.
+    """
+    found: dict[str, Origin] = {}
+    predicts: Space = "disparity"
+    for place in places:
+        said, equals, rest = place.partition("=")
+        if equals and said not in SAID:
+            raise ValueError(f"expected {', '.join(SAID)} before '=', got {said!r}")
+        where = rest if equals else place
+        task, space = SAID[said] if equals else predicted_by(Path(where.split("@")[0]))
+        if task in found:
+            raise ValueError(f"expected one folder for {task}, got {found[task].name} and {where}")
+        found[task] = locate(where, Path(where).name, FILES)
+        predicts = space if task == "depth" else predicts
+    chosen = {task: origin for task, origin in found.items() if tasks is None or task in tasks}
+    if tasks and not chosen:
+        raise ValueError(f"expected folders for {' or '.join(tasks)}, got {', '.join(found)}")
+    return chosen, predicts
+
+
+def _timestep_dtype(config: ModelConfig) -> FloatName:
+    return cast(FloatName, config.timestep_dtype)
 
 
 def _summary(output: Path, manifest: dict[str, Any]) -> str:

@@ -13,8 +13,8 @@ from lotus2_ros.demo.results import read_results, save_cloud, save_picture
 from lotus2_ros.demo.scene import SCENE_FRAMES, SCENE_RATE, write_scene_bag
 from lotus2_ros.demo.session import record_node
 from lotus2_ros.demo.table import table
-from lotus2_ros.model.load import BUNDLED, FORMATS
-from lotus2_ros.model.manifest import MANIFEST, read_manifest
+from lotus2_ros.model.load import BUNDLED
+from lotus2_ros.model.manifest import MANIFEST, ModelSettings
 
 
 def run_demo(
@@ -65,7 +65,7 @@ def node_parameters(source: Path, model: str | None, given: Sequence[str]) -> li
     if model:
         parameters.append(f"model.path:={model}")
     else:  # the bundled model sharpens only when asked to, and the demo shows all outputs
-        steps = read_manifest(BUNDLED / MANIFEST, FORMATS)["sharpener_steps"]
+        steps = ModelSettings.read(BUNDLED / MANIFEST).sharpener_steps
         parameters.insert(0, f"sharp.steps:={steps}")
     if next(read_messages(source, [COMPRESSED_TOPIC]), None) is not None:
         parameters.append("input.image_transport:=compressed")

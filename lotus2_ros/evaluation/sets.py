@@ -105,8 +105,8 @@ def benchmark_set(benchmark: Benchmark, path: Path) -> EvaluationSet:
     return EvaluationSet(benchmark.name, benchmark.task, benchmark.open(path), run)
 
 
-def _scene(first_seed: int, kind: str, size: tuple[int, int], of_things: bool, index: int) -> Sample:
-    view = scenes.view(first_seed + index, *size, kind, of_things=of_things)
+def _scene(first_seed: int, kind: str, size: tuple[int, int], close_up: bool, index: int) -> Sample:
+    view = scenes.view(first_seed + index, *size, kind, close_up=close_up)
     # K describes a pinhole only.
     K = view.camera.K if view.camera.lens is None else None
     return Sample(f"{kind} {first_seed + index}", view.image, view.depth, view.normals, K)

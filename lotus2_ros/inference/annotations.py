@@ -55,7 +55,7 @@ def annotate(model: GeometryModel, latents: Mapping[str, Tensor], size: Sequence
             answer = _median(values)
             seen = _resized(model, answer, size)[0]
             spread = _resized(model, deviation(values[:, 0], answer[0])[None], size)[0] if len(values) > 1 else None
-            found = replace(found, uncertainty=spread, **{PREDICTED[model.predicts]: seen})
+            found = replace(found, uncertainty=spread, **{PREDICTED[model.settings.predicts]: seen})
         else:
             # Normalized after resizing, because a mean of unit vectors is shorter than 1.
             vectors = 2 * _resized(model, _median(pictures), size).permute(1, 2, 0) - 1

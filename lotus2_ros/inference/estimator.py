@@ -39,7 +39,7 @@ class Estimator:
         self.model = model
         self.config = config
         self.device = model.device
-        self._resolution = resolution or model.process_resolution
+        self._resolution = resolution or model.settings.process_resolution
         self._seen: set[tuple[int, int]] = set()
 
     @property
@@ -118,7 +118,7 @@ class Estimator:
         if none has one.
         """
         chosen = geometry.latents if tasks is None else tasks
-        steps = steps or self.config.sharp.steps or self.model.sharpener_steps
+        steps = steps or self.config.sharp.steps or self.model.settings.sharpener_steps
         return Sharpening(
             self.model,
             geometry,
@@ -170,7 +170,9 @@ class Estimator:
         """(H, W, 3) uint8 -> (1, 3, h, w) float32 in [-1, 1] at the size the model works at."""
         size = self._process_size(image.shape[0], image.shape[1])
         pixels = image.permute(2, 0, 1)[None].float()
-        resized = F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=self.model.antialias)
+        resized = F.interpolate(
+            pixels, size, mode="bilinear", align_corners=False, antialias=self.model.settings.antialias
+        )
         return resized / 127.5 - 1
 
     def _process_size(self, height: int, width: int) -> tuple[int, int]:
@@ -233,7 +235,7 @@ def load_estimator(config: Config, *, live: bool = False) -> Estimator:
         device=chosen.device,
         dtype=chosen.dtype,
         tasks=chosen.wanted_tasks,
-        conditioning=chosen.timestep_dtype,
+        timestep_dtype=chosen.timestep_dtype,
         samples=chosen.samples,
         seed=chosen.seed,
     )

@@ -14,10 +14,9 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
+from lotus2_ros.model.cache import CachingModule
 from lotus2_ros.model.euler import EulerSteps
-
-# What a depth is predicted as, up to scale and shift: its inverse, or itself.
-SPACES = ("disparity", "depth")
+from lotus2_ros.model.manifest import ModelSettings, Task
 
 
 def run_eagerly(key: tuple, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
@@ -25,46 +24,37 @@ def run_eagerly(key: tuple, function: Callable[..., Tensor], *tensors: Tensor) -
     return function(*tensors)
 
 
-class GeometryModel(nn.Module, ABC):
-    """A VAE, and what else belongs to a model but its network, which a subclass brings.
+class GeometryModel(CachingModule, ABC):
+    """A VAE, settings and metadata; a subclass adds the network.
 
-    `tasks` it can do; `multiple`: sides of an image must be multiples of it; `process_resolution`: the longer side it
-    is meant for and `process_by_area`, see :func:`process_size`; `predicts`: one of `SPACES`; `antialias`: whether
-    images are low-pass filtered when they are brought down to it; `enlarges`: whether smaller ones are brought up;
-    `upsampling`: how annotations come back to the image's size, a mode of torch's interpolate; `metadata`: name,
-    licence and whatever else its bundle tells. `sharpener_steps` by default and `sharpens`, whether a node sharpens
-    without being asked for steps, are of use where there is a sharpener.
+    `multiple`: sides of an image must be multiples of it. `upsampling`: the mode of `torch.nn.functional.interpolate`
+    that brings annotations back to the image's size. `metadata`: name, licence and the other keys of the bundle.
 
-    `executor(key, function, *tensors)` runs the encoder, a pass of the network or the decoder. Key and shapes say all
-    that the function's work depends on, so that it may be recorded once and replayed.
+    `executor(key, function, *tensors)` runs the encoder, a pass of the network or the decoder. Key and shapes determine
+    all of the function's work, so an executor may record it once and replay it.
     """
 
-    predicts = "disparity"
-    enlarges = False
-    process_by_area = False
     upsampling = "bilinear"
-    sharpener_steps = 0
-    sharpens = False
 
     def __init__(
         self,
         vae: AutoencoderKL,
+        settings: ModelSettings,
         *,
-        tasks: Sequence[str],
         latent_multiple: int,
-        process_resolution: int,
-        antialias: bool,
         metadata: Mapping[str, Any] | None,
     ) -> None:
         super().__init__()
         self.vae = vae
-        self.tasks = tuple(tasks)
+        self.settings = settings
         self.vae_factor = 2 ** (len(vae.config.block_out_channels) - 1)
         self.multiple = latent_multiple * self.vae_factor
-        self.process_resolution = process_resolution
-        self.antialias = antialias
         self.metadata = dict(metadata or {})
         self.executor: Callable[..., Tensor] = run_eagerly
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        return self.settings.tasks
 
     @property
     def name(self) -> str:
@@ -95,8 +85,9 @@ class GeometryModel(nn.Module, ABC):
     def process_size(self, height: int, width: int, resolution: int) -> tuple[int, int]:
         """The size (height, width) at which an image is processed, for a longer side of `resolution` or, by area, the
         pixels of a 4:3 image of that longer side."""
+        settings = self.settings
         return process_size(
-            height, width, resolution, self.multiple, enlarges=self.enlarges, by_area=self.process_by_area
+            height, width, resolution, self.multiple, upscale=settings.upscale, by_area=settings.process_by_area
         )
 
     # Image <-> latent
@@ -157,7 +148,7 @@ class GeometryModel(nn.Module, ABC):
 
 
 class InferenceModel(GeometryModel):
-    """A model in the form in which it runs, which `runtime.py` can make fast.
+    """A model in the form in which it runs, which `engine/runtime.py` can make fast.
 
     `batched`: several tasks of one image go through the network as one batch, where it can; on a GPU that is faster.
     """
@@ -171,11 +162,11 @@ class InferenceModel(GeometryModel):
 
     @abstractmethod
     def compiled_parts(self) -> Mapping[nn.Module, bool]:
-        """What is worth compiling, and whether it is compiled once for all sizes of image (True) or for each."""
+        """The modules worth compiling, and whether one compilation serves all image sizes (True) or each needs one."""
 
     @abstractmethod
-    def on_meta(self, tasks: Sequence[str]) -> InferenceModel:
-        """The same network for some of its tasks, in float32 and without memory for its weights."""
+    def on_meta(self, tasks: Sequence[str], precision: str = "float32", sharpeners: bool = True) -> InferenceModel:
+        """The same network on the meta device, for some of its tasks, its linear layers in `precision`."""
 
 
 class ImageSizeError(ValueError):
@@ -183,11 +174,11 @@ class ImageSizeError(ValueError):
 
 
 def process_size(
-    height: int, width: int, resolution: int, multiple: int, *, enlarges: bool = False, by_area: bool = False
+    height: int, width: int, resolution: int, multiple: int, *, upscale: bool = False, by_area: bool = False
 ) -> tuple[int, int]:
     """The size (height, width) at which an image is processed.
 
-    The longer side is brought to `resolution` when it is above it, and with `enlarges` also when it is below. Then the
+    The longer side is brought to `resolution` when it is above it, and with `upscale` also when it is below. Then the
     shorter side goes down to a multiple of `multiple`, and the longer side follows in proportion and goes down to a
     multiple too. With `by_area` the longer side is `resolution` of a 4:3 image, and one of another shape has as many
     pixels: what a wide camera sees is not made smaller than the time for a frame asks.
@@ -195,7 +186,7 @@ def process_size(
     longer = max(height, width)
     if by_area:
         resolution = math.isqrt(resolution**2 * 3 * longer // (4 * max(1, min(height, width))))
-    if longer > resolution or enlarges:
+    if longer > resolution or upscale:
         height, width = height * resolution // longer, width * resolution // longer
     shorter = min(height, width)
     fitted = shorter // multiple * multiple

@@ -1,16 +1,18 @@
-"""Reading weight files and putting them into a model, strictly: all keys, no others, every shape right."""
+"""Reading and writing weight files, strictly: exactly the expected keys, each with the expected shape."""
 
 from __future__ import annotations
 
 import json
 import math
 import pickle
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 
@@ -82,10 +84,51 @@ def check_keys(path: Path, keys: Iterable[str], expected: Iterable[str]) -> None
             raise CheckpointError(f"{path}: {problem} {names[0]}{more}")
 
 
+def read_parts(
+    folder: Path, expected: Mapping[str, Tensor], file_of: Callable[[str], str], skipped: Callable[[str], bool]
+) -> dict[str, Tensor]:
+    """A model's state from the files of a bundle, memory-mapped.
+
+    expected: names and shapes. file_of: the file of a weight, by name. skipped: weights in the files that the model
+    does not need. Raises CheckpointError unless the files have exactly the expected weights.
+    """
+    files: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for name, tensor in expected.items():
+        files[file_of(name)][name] = tensor
+    state: dict[str, Tensor] = {}
+    for file, shapes in files.items():
+        tensors = {name: tensor for name, tensor in read_weights(folder / file).items() if not skipped(name)}
+        check_weights(folder / file, tensors, shapes)
+        state |= tensors
+    return state
+
+
+def write_parts(
+    folder: Path,
+    state: Mapping[str, Tensor],
+    file_of: Callable[[str], str],
+    dtype_of: Callable[[str], torch.dtype | None],
+) -> None:
+    """The reverse: write a state to its files, each weight in the dtype that `dtype_of` gives, None for its own."""
+    files: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for name, tensor in state.items():
+        files[file_of(name)][name] = tensor.detach().to("cpu", dtype_of(name)).contiguous()
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, tensors in files.items():
+        # Replaced as a whole, because the old file may be memory-mapped by this very model.
+        partial = folder / f"{file}.part"
+        save_file(tensors, partial)
+        partial.replace(folder / file)
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
 def assign_weights(
     model: nn.Module, state: Mapping[str, Tensor], device: torch.device, dtype_of: Callable[[str], torch.dtype | None]
 ) -> None:
-    """Put a complete `stored_state` into a model built on the meta device, one tensor at a time."""
+    """Put a complete `stored_state` into a model that was built on the meta device."""
     model.load_state_dict(
         {name: state[stored_name(name)].to(device, dtype_of(name)) for name in model.state_dict()},
         strict=True,
@@ -99,7 +142,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: file not found")
     try:
         content = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not JSON ({error})") from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: expected a JSON object, got {type(content).__name__}")

@@ -10,7 +10,7 @@ from pathlib import Path
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-from lotus2_ros.prepare.disk import check_space
+from lotus2_ros.prepare.work import check_space
 
 FLUX, LOTUS2 = "black-forest-labs/FLUX.1-dev", "jingheya/Lotus-2"
 NAME = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(@(?P<revision>[\w.-][\w./-]*))?")

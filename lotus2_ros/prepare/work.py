@@ -1,4 +1,4 @@
-"""The folder in which a bundle grows, beside the place where it will be: a run that was killed goes on there."""
+"""The folder in which a bundle is written, beside its final place. A run that was killed continues there."""
 
 from __future__ import annotations
 
@@ -16,10 +16,24 @@ from torch import Tensor
 from lotus2_ros.model.weights import read_weights
 
 PLAN, BUNDLE = "plan.json", "bundle"
+GIGABYTE = 1e9
 
 
 class OutputError(ValueError):
-    """A place where no bundle can be written."""
+    """An output path at which no bundle can be written."""
+
+
+class DiskSpaceError(ValueError):
+    """Too little room on a disk."""
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """Raise DiskSpaceError unless `needed` bytes can be written below a folder, which need not exist yet."""
+    folder = folder.absolute()
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise DiskSpaceError(f"needs {needed / GIGABYTE:.2f} GB at {folder}, {free / GIGABYTE:.2f} GB free")
 
 
 def check_output(output: Path) -> None:
@@ -35,15 +49,15 @@ def work_folder(output: Path) -> Path:
 
 
 def unfinished_size(output: Path) -> int:
-    """Bytes in the work folder: they will be gone on with, or removed."""
+    """Bytes in the work folder. They are used by the next run, or removed."""
     return sum(file.stat().st_size for file in work_folder(output).rglob("*") if file.is_file())
 
 
 class Work:
-    """`<output>.part`: what is planned, how far it is, and `bundle/` with all that is finished.
+    """`<output>.part`: the plan, intermediate results, and `bundle/` with the finished files.
 
-    plan: all that the result depends on. What an earlier run with the same plan left is gone on with, what one with
-    another plan left is removed. Raises OutputError if there is a folder of that name that is none of these.
+    plan: everything that the result depends on. An earlier run with the same plan is continued; the files of a run with
+    another plan are removed. Raises OutputError if the folder exists and is no work folder.
     """
 
     def __init__(self, output: Path, plan: Mapping[str, Any]) -> None:
@@ -64,18 +78,18 @@ class Work:
         return False
 
     def read(self, name: str) -> dict[str, Tensor] | None:
-        """What `write` wrote, in memory, or None."""
+        """The tensors that `write` wrote, in memory, or None."""
         file = self.folder / name
         return {key: tensor.clone() for key, tensor in read_weights(file).items()} if file.is_file() else None
 
     def write(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        """A safetensors file, as a whole or not at all."""
+        """Write a safetensors file, as a whole or not at all."""
         file = self.folder / name
         partial = file.with_name(f"{file.name}.new")
         try:
             partial.touch()
-            mode = partial.stat().st_mode  # the user's own; the library makes files that nobody else can read
-            # Copied: tensors that share memory are refused.
+            mode = partial.stat().st_mode  # by the user's umask; the library makes files that only the owner can read
+            # Copied, because the library refuses tensors that share memory.
             save_file({key: tensor.to("cpu", copy=True).contiguous() for key, tensor in tensors.items()}, partial)
             partial.chmod(mode)
             with partial.open("rb") as written:
@@ -84,8 +98,15 @@ class Work:
         except (OSError, SafetensorError) as error:
             raise OutputError(f"{file}: cannot be written ({str(error).splitlines()[0]})") from None
 
+    def has_part(self, file: str) -> bool:
+        return (self.bundle / file).is_file()
+
+    def write_part(self, file: str, tensors: Mapping[str, Tensor]) -> None:
+        """A file of the bundle."""
+        self.write(f"{BUNDLE}/{file}", tensors)
+
     def finish(self) -> None:
-        """The bundle to its place."""
+        """Move the bundle to its final place."""
         for file in self.bundle.glob("*.new"):
             file.unlink()
         self.bundle.replace(self._output)

@@ -47,6 +47,6 @@ def sharpener_note(estimator: Estimator) -> str:
         return f"{model.name} has no detail sharpener"
     if not sharp.enabled:
         return "sharp.enabled is false"
-    if not (model.sharpens or sharp.steps):
+    if not (model.settings.sharpen_by_default or sharp.steps):
         return f"off by default for {model.name}, which gains little from it; set sharp.steps to a number of steps"
     return ""

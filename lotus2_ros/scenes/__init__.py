@@ -22,13 +22,13 @@ TRAINING_SEEDS = 1_000_000
 FRAMES_PER_SECOND = 10.0
 
 
-def view(seed: int, width: int, height: int, kind: str | None = None, *, of_things: bool = False) -> View:
+def view(seed: int, width: int, height: int, kind: str | None = None, *, close_up: bool = False) -> View:
     """The first view of scene `seed`; its kind is the seed's unless one of KINDS is given."""
-    return next(views(seed, width, height, kind, of_things=of_things))
+    return next(views(seed, width, height, kind, close_up=close_up))
 
 
-def views(seed: int, width: int, height: int, kind: str | None = None, *, of_things: bool = False) -> Iterator[View]:
-    """Views of scene `seed`, without end, from cameras here and there in it or, `of_things`, that look at one of its
+def views(seed: int, width: int, height: int, kind: str | None = None, *, close_up: bool = False) -> Iterator[View]:
+    """Views of scene `seed`, without end, from cameras here and there in it or, `close_up`, that look at one of its
     things from near, as people take pictures."""
     if kind is not None and kind not in KINDS:
         raise ValueError(f"expected a kind among {', '.join(KINDS)}; got {kind!r}")
@@ -36,7 +36,7 @@ def views(seed: int, width: int, height: int, kind: str | None = None, *, of_thi
     renderer, rng = Renderer(world), np.random.default_rng([seed, 3])
     while True:
         camera = Camera.from_fov(width, height, float(rng.uniform(*world.fov)))
-        pose = (pose_before_a_thing if of_things else clear_pose)(world, renderer, rng, camera)
+        pose = (pose_before_a_thing if close_up else clear_pose)(world, renderer, rng, camera)
         yield renderer.view(pose, drawn_by_a_lens(camera, rng), seed=int(rng.integers(2**31)))
 
 

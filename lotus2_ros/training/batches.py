@@ -66,7 +66,7 @@ class Batches(Dataset[Batch]):
         multiple: int,
         size: float = 1.0,
         crop: float = 1.0,
-        filtered: float = 0.0,
+        random_convolution: float = 0.0,
         jitter: bool = True,
         seed: int = 0,
         rank: int = 0,
@@ -74,7 +74,8 @@ class Batches(Dataset[Batch]):
         if not groups or not all(len(group) for group in groups):
             raise ValueError("expected at least one view in each group of the training data, got none")
         self.groups, self.tasks, self.batch = groups, tasks, batch
-        self.multiple, self.size, self.crop, self.filtered, self.jitter = multiple, size, crop, filtered, jitter
+        self.multiple, self.size, self.crop, self.jitter = multiple, size, crop, jitter
+        self.random_convolution = random_convolution
         self.seed, self.rank = seed, rank
         self.weights = torch.tensor([float(group.weight) for group in groups])
 
@@ -99,8 +100,8 @@ class Batches(Dataset[Batch]):
             image, annotation, valid = image.flip(-1), mirror(annotation, task), valid.flip(-1)
         if self.jitter:
             image = jitter(image, generator)
-        if self.filtered:
-            image = mix_filtered(image, self.filtered, generator)
+        if self.random_convolution:
+            image = mix_convolved(image, self.random_convolution, generator)
         return Batch(task, image, annotation, valid, shift, int(torch.randint(2**62, (), generator=generator)))
 
 
@@ -132,7 +133,7 @@ def jitter(images: Tensor, generator: torch.Generator) -> Tensor:
     return values.clamp(0, 1) * 2 - 1
 
 
-def mix_filtered(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
+def mix_convolved(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
     """(B, 3, H, W) in [-1, 1], a `share` of them mixed with themselves under a random filter of three colours.
 
     Shapes stay and colours and fine texture change, which in rendered images are not those of a camera (random

@@ -1,18 +1,36 @@
-"""What a training run is: read from one YAML file, strictly. The files in config/train/ are the runs we know."""
+"""The configuration of a training run, read strictly from one YAML file. The files in config/train/ are examples."""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from lotus2_ros.training.lotus import LotusObjective
-from lotus2_ros.training.objectives import Autoencoder, Objective, StochasticFlow
+from lotus2_ros.model.families import FAMILIES
+from lotus2_ros.model.manifest import Task, first_problem
+from lotus2_ros.model.trainable import Count, NetworkConfig
+from lotus2_ros.training.objectives import Objective
 
-Task = Literal["depth", "normals"]
-Count = Annotated[int, Field(ge=1)]
+log = logging.getLogger(__name__)
+
+if TYPE_CHECKING:
+    Network = NetworkConfig
+else:
+    _NETWORKS = tuple(network for family in FAMILIES for network in family.networks())
+    Network = Annotated[Union[_NETWORKS], Field(discriminator="source")]  # noqa: UP007, known at run time only
+
+# Former keys and objectives, which YAML files may still have.
+FORMER_KEYS = {
+    "kept": "interpolate_start",
+    "mean_from": "average_after",
+    "filtered": "random_convolution",
+    "close_up": "close_up",
+    "sharpens": "sharpen_by_default",
+}
+FORMER_KINDS = {"lotus1": "lotus", "lotus1_end_to_end": "lotus_end_to_end"}
 
 
 class Section(BaseModel):
@@ -20,13 +38,13 @@ class Section(BaseModel):
 
 
 class Bucket(Section):
-    """Views of one size, and how often; `kind` of scene, any if None; `of_things` from near: see `scenes.views`."""
+    """Views of one size. share: of the scenes. kind: of scene, any if None. close_up: see `scenes.views`."""
 
     height: Count
     width: Count
     share: float = Field(gt=0)
     kind: str | None = None
-    of_things: bool = False
+    close_up: bool = False
 
 
 class ScenesConfig(Section):
@@ -40,8 +58,8 @@ class ScenesConfig(Section):
 
 
 class RecordedSet(Section):
-    """A data set on disk. `size`: height and width that its views are brought to, multiples of 16 for FLUX; `weight`:
-    how often a batch comes from it, beside the others."""
+    """A data set on disk. size: height and width to which its views are resized, multiples of 16 for FLUX. weight: how
+    often a batch comes from this set, relative to the others."""
 
     name: Literal["hypersim", "virtual_kitti"]
     folder: Path
@@ -50,66 +68,25 @@ class RecordedSet(Section):
 
 
 class RecordedConfig(Section):
-    """Data sets that others have made."""
+    """Public data sets."""
 
     source: Literal["recorded"]
     sets: tuple[RecordedSet, ...]
 
 
-class NetworkConfig(Section):
-    """A small network from nothing. `patch`: side of the square of latent pixels that is one token (pack-unpack: 2)."""
-
-    source: Literal["scratch"]
-    vae_widths: tuple[int, ...]
-    vae_groups: Count  # at least 4 channels each: a group of one channel loses its mean
-    latent_channels: Count
-    heads: Count
-    head_size: Count
-    rotary_axes: tuple[int, int, int]
-    double_blocks: Count
-    single_blocks: Count
-    prompt_tokens: Count
-    core_rank: Count
-    sharpener_rank: Count
-    process_resolution: Count
-    sharpener_steps: Count
-    process_by_area: bool = False
-    sharpens: bool = True  # whether a node sharpens without being asked for steps
-    patch: Literal[1, 2] = 2
-
-
-class UnetConfig(Section):
-    """A small Lotus-D, or `generative` Lotus-G, from nothing. `widths` of the U-Net's levels, each of half the size."""
-
-    source: Literal["unet"]
-    generative: bool
-    vae_widths: tuple[int, ...]
-    vae_groups: Count
-    latent_channels: Count
-    widths: tuple[int, ...]
-    layers: Count
-    heads: Count
-    groups: Count
-    process_resolution: Count
-
-
-class ReleasedConfig(Section):
-    """FLUX.1-dev, frozen, with new adapters of each task's rank. `flux`: its folder in diffusers' layout; `lotus2`:
-    folder of `lotus-2_*` files to start from, a core predictor's at least."""
-
-    source: Literal["released"]
-    flux: Path
-    lotus2: Path | None = None
-    ranks: dict[Task, Count]
-    base_dtype: Literal["float32", "bfloat16"]
-
-
 class StageConfig(Section):
-    """One stage: an objective and how long. `size`, `crop` and `filtered` of the images: see `Batches`; `batch` of each
-    process and `accumulate` of them to a step; `single_blocks`: how many of a network's from nothing take part, all if
-    None; one that takes part for the first time adds nothing yet; `kept`: the share of the weights that the stage began
-    with in those it leaves, which are their mean with what it learnt (arXiv 2109.01903); `mean_from`: the step after
-    which the weights are averaged, so that it leaves their mean (arXiv 1803.05407) and not, as if None, the last."""
+    """One stage of training: an objective, and how it is optimized.
+
+    batch: images of each process in one forward pass. accumulate: batches per optimizer step.
+    size, crop, random_convolution: of the images, see `Batches`.
+    single_blocks: how many of the single blocks of a network from scratch take part; None: all. A block that takes part
+    for the first time adds nothing yet.
+    interpolate_start: share of the weights before the stage in its result, which interpolates linearly between those
+    and the trained weights (WiSE-FT, arXiv 2109.01903).
+    average_after: the step after which the weights are averaged; the stage then ends with their mean (SWA, arXiv
+    1803.05407). None: it ends with the last weights.
+    mixed_precision: bf16 has no effect on a CPU without bfloat16 instructions.
+    """
 
     name: str = Field(pattern=r"^\w+$")
     objective: Objective = Field(discriminator="kind")
@@ -123,32 +100,34 @@ class StageConfig(Section):
     accumulate: Count = 1
     size: float = Field(default=1.0, gt=0, le=1)
     crop: float = Field(default=1.0, gt=0, le=1)
-    filtered: float = Field(default=0.0, ge=0, le=1)
+    random_convolution: float = Field(default=0.0, ge=0, le=1)
     single_blocks: Count | None = None
-    kept: float = Field(default=0.0, ge=0, lt=1)
-    mean_from: int | None = Field(default=None, ge=0)
-    mixed_precision: Literal["no", "bf16"] = "no"  # on a CPU without instructions for bfloat16 float32 all the same
+    interpolate_start: float = Field(default=0.0, ge=0, lt=1)
+    average_after: int | None = Field(default=None, ge=0)
+    mixed_precision: Literal["no", "bf16"] = "no"
 
     @model_validator(mode="after")
-    def _averages(self) -> StageConfig:
-        if self.mean_from is not None and self.mean_from >= self.steps:
-            raise ValueError(f"expected mean_from below steps, {self.steps}, got {self.mean_from}")
+    def _check(self) -> StageConfig:
+        if self.average_after is not None and self.average_after >= self.steps:
+            raise ValueError(f"expected average_after below steps, {self.steps}, got {self.average_after}")
         return self
 
 
 class TrainingConfig(Section):
+    """A whole run."""
+
     name: str
     licence: str
     seed: int
     tasks: tuple[Task, ...]
-    network: NetworkConfig | UnetConfig | ReleasedConfig = Field(discriminator="source")
+    network: Network
     data: ScenesConfig | RecordedConfig = Field(discriminator="source")
     stages: tuple[StageConfig, ...]
     report_every: Count
     checkpoint_every: Count  # a multiple of report_every, so that a resumed run reports the same
     panels_every: Count
-    jitter: bool = True  # of the images' colours
-    loaders: int = Field(default=0, ge=0)  # processes that make batches beside the training
+    jitter: bool = True  # of the images' colors
+    loaders: int = Field(default=0, ge=0)  # processes that prepare batches
     gradient_checkpointing: bool = False
 
     @model_validator(mode="after")
@@ -162,49 +141,20 @@ class TrainingConfig(Section):
 
     @model_validator(mode="after")
     def _fits_the_network(self) -> TrainingConfig:
-        source = self.network.source
-        for objective in (stage.objective for stage in self.stages):
-            of_unets = isinstance(objective, LotusObjective)
-            fits = (of_unets or isinstance(objective, Autoencoder)) if source == "unet" else not of_unets
-            if not fits:
-                raise ValueError(f"expected objectives for network.source {source}, got {objective.kind}")
-        return self
-
-    @model_validator(mode="after")
-    def _grows(self) -> TrainingConfig:
-        depths = [stage.single_blocks for stage in self.stages if stage.objective.part() != "vae"]
-        if not isinstance(self.network, NetworkConfig):
-            if any(depths):
-                raise ValueError("expected single_blocks of stages only where network.source is scratch")
-            return self
-        all_blocks = self.network.single_blocks
-        grown = [depth or all_blocks for depth in depths]
-        if grown != sorted(grown) or max(grown, default=0) > all_blocks:
-            raise ValueError(f"expected single_blocks of stages that grow to {all_blocks} at most, got {grown}")
-        return self
-
-    @model_validator(mode="after")
-    def _fits_the_released(self) -> TrainingConfig:
-        if self.network.source != "released":
-            return self
-        parts = [stage.objective.part() for stage in self.stages]
-        if missing := set(self.tasks) - self.network.ranks.keys():
-            raise ValueError(f"expected network.ranks of every task, got none of {', '.join(sorted(missing))}")
-        if "vae" in parts:
-            raise ValueError("expected stages of core and sharpener, as FLUX's VAE is kept; got an autoencoder")
-        if any(isinstance(stage.objective, StochasticFlow) for stage in self.stages):
-            raise ValueError("expected objectives on the image's latent alone, as FLUX takes it; got stochastic_flow")
-        if parts[:1] == ["sharpener"] and self.network.lotus2 is None:
-            raise ValueError("expected network.lotus2 with a trained core before the sharpener, got none")
-        if self.network.base_dtype == "bfloat16" and any(stage.mixed_precision == "no" for stage in self.stages):
-            raise ValueError("expected mixed_precision: bf16 of every stage on a base in bfloat16, got no")
+        network = self.network
+        for kind in (stage.objective.kind for stage in self.stages):
+            if kind not in network.objectives:
+                known = ", ".join(network.objectives)
+                raise ValueError(f"expected objectives for network.source {network.source} ({known}), got {kind}")
+        network.check(self.tasks, self.stages)
         return self
 
 
 def read_config(path: Path, changes: list[str]) -> TrainingConfig:
-    """The run of a YAML file; `changes`: key=value, keys dotted, a stage by its name (stages.core.steps=10).
+    """The run that a YAML file describes.
 
-    Raises ValueError that names the file, the key, what was expected and what came.
+    changes: key=value, with dotted keys and stages by name (stages.core.steps=10). Raises ValueError that names the
+    file, the key, the expected and the given value.
     """
     try:
         content = yaml.safe_load(path.read_text())
@@ -215,11 +165,36 @@ def read_config(path: Path, changes: list[str]) -> TrainingConfig:
     for change in changes:
         _apply(content, change)
     try:
-        return TrainingConfig(**content)
+        return TrainingConfig.model_validate(_with_present_names(content, path, set()))
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{path}: {place}: {first['msg']}, got {str(first['input'])[:80]!r}") from None
+        raise ValueError(f"{path}: {first_problem(error)}") from None
+
+
+def _with_present_names(content: Any, path: Path, said: set[str]) -> Any:
+    """The content with former keys and objectives replaced; one warning for each."""
+    if isinstance(content, list):
+        return [_with_present_names(item, path, said) for item in content]
+    if not isinstance(content, dict):
+        return content
+    renamed: dict[Any, Any] = {}
+    for key, value in content.items():
+        present = FORMER_KEYS.get(key, key) if isinstance(key, str) else key
+        if present in renamed or (present != key and present in content):
+            raise ValueError(f"{path}: expected {present} alone, got it together with its former name; remove {key}")
+        renamed[present] = _with_present_names(value, path, said)
+        if present != key:
+            _announce(path, key, present, said)
+    kind = renamed.get("kind")
+    if isinstance(kind, str) and kind in FORMER_KINDS:
+        renamed["kind"] = FORMER_KINDS[kind]
+        _announce(path, kind, FORMER_KINDS[kind], said)
+    return renamed
+
+
+def _announce(path: Path, former: str, present: str, said: set[str]) -> None:
+    if former not in said:
+        said.add(former)
+        log.warning("%s: %s is now called %s; the old name still works", path, former, present)
 
 
 def _apply(content: dict[str, Any], change: str) -> None:

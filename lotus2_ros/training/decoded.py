@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lotus2_ros.model.interface import GeometryModel
+from lotus2_ros.model.trainable import TrainedPart
 from lotus2_ros.training.batches import Batch
-from lotus2_ros.training.latents import TrainedPart, mean_square
+from lotus2_ros.training.latents import mean_square
 
 # Slopes are compared on depths shrunk so often: the finest sees edges, the coarsest the tilt of walls.
 SCALES = (1, 2, 4)

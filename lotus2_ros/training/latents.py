@@ -1,8 +1,8 @@
-"""Latents of a batch, and errors of latents."""
+"""Latents of batches: encoding, their scale, and errors."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -10,9 +10,6 @@ from torch.nn import functional as F
 
 from lotus2_ros.model.interface import GeometryModel
 from lotus2_ros.training.batches import Batch
-
-# A part of the model that a stage trains.
-TrainedPart = Literal["vae", "core", "core_and_decoder", "sharpener"]
 
 
 @torch.no_grad()
@@ -23,7 +20,7 @@ def encode(model: GeometryModel, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def mean_square(error: Tensor, model: GeometryModel, batch: Batch) -> Tensor:
-    """Of an error (B, C, h, w), over the latent pixels whose image pixels are all valid."""
+    """The mean square of an error (B, C, h, w) over the latent pixels whose image pixels are all valid."""
     valid = latent_valid(batch.valid, model.vae_factor)
     return (error.float().square() * valid).sum() / (valid.sum() * error.shape[1]).clamp_min(1)
 
@@ -31,3 +28,10 @@ def mean_square(error: Tensor, model: GeometryModel, batch: Batch) -> Tensor:
 def latent_valid(valid: Tensor, factor: int) -> Tensor:
     """valid (B, 1, H, W) bool -> (B, 1, H/factor, W/factor) float: 1 where every pixel of the square is valid."""
     return 1 - F.max_pool2d((~valid).float(), factor)
+
+
+def measure_latents(model: GeometryModel, batches: Sequence[Batch]) -> None:
+    """Set the VAE's shift and scale so that latents of images and annotations have mean 0 and standard deviation 1."""
+    model.vae.register_to_config(shift_factor=0.0, scaling_factor=1.0)
+    latents = torch.cat([part.flatten() for batch in batches for part in encode(model, batch.to(model.device))])
+    model.vae.register_to_config(shift_factor=float(latents.mean()), scaling_factor=1 / float(latents.std()))

@@ -54,9 +54,11 @@ def train(
     model.requires_grad_(False)
     for parameter in parameters.values():
         parameter.requires_grad_(True)
-    began = {name: parameter.detach().clone() for name, parameter in parameters.items()} if stage.kept else {}
+    began = (
+        {name: parameter.detach().clone() for name, parameter in parameters.items()} if stage.interpolate_start else {}
+    )
     optimizers = optimizers_for(parameters, stage)
-    mean = {} if stage.mean_from is None else {name: value.detach().clone() for name, value in parameters.items()}
+    mean = {} if stage.average_after is None else {name: value.detach().clone() for name, value in parameters.items()}
     start = resume(checkpoint, parameters, optimizers, mean) if checkpoint.exists() else 0
     if start >= stage.steps:
         return
@@ -76,11 +78,11 @@ def train(
             losses.append(_step(accelerator, module, optimizers, parameters, batch, mixed))
             if part:
                 continue
-            if stage.mean_from is not None and done > stage.mean_from:
-                _mix(mean, parameters, 1 / (done - stage.mean_from))
+            if stage.average_after is not None and done > stage.average_after:
+                _mix(mean, parameters, 1 / (done - stage.average_after))
             if done == stage.steps:
                 _mix(parameters, mean, 1.0)
-                _mix(parameters, began, stage.kept)
+                _mix(parameters, began, stage.interpolate_start)
             if done % config.report_every == 0 or done == stage.steps:
                 loss = accelerator.reduce(torch.stack(losses).mean(), "mean")
                 progress.report(done, float(loss), rate)
@@ -91,6 +93,10 @@ def train(
                 save(checkpoint, done, parameters, optimizers, mean)
     accelerator.wait_for_everyone()
     accelerator.free_memory()
+
+
+def _copy(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in parameters.items()}
 
 
 @torch.no_grad()

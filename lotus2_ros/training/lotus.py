@@ -9,9 +9,10 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from lotus2_ros.model.lotus.lotus import ANNOTATION, RECONSTRUCTION, Lotus
+from lotus2_ros.model.trainable import TrainedPart
 from lotus2_ros.training.batches import Batch
 from lotus2_ros.training.decoded import EndToEndLoss
-from lotus2_ros.training.latents import TrainedPart, encode, mean_square
+from lotus2_ros.training.latents import encode, mean_square
 
 
 class LotusObjective(BaseModel):
@@ -48,13 +49,13 @@ class LotusObjective(BaseModel):
 class LotusStep(LotusObjective):
     """On latents alone."""
 
-    kind: Literal["lotus1"]
+    kind: Literal["lotus"]
 
 
 class LotusEndToEnd(EndToEndLoss, LotusObjective):
     """The same, which sees what comes of the annotation's latent: see :class:`EndToEndLoss`."""
 
-    kind: Literal["lotus1_end_to_end"]
+    kind: Literal["lotus_end_to_end"]
 
 
 def _with_noise(model: Lotus, image: Tensor, generator: torch.Generator) -> Tensor:

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from lotus2_ros.model.lotus2.base import CORE, CORE_TIMESTEP
 from lotus2_ros.model.lotus2.trainable import TrainableLotus2
+from lotus2_ros.model.trainable import TrainedPart
 from lotus2_ros.training.batches import Batch
 from lotus2_ros.training.decoded import EndToEndLoss
-from lotus2_ros.training.latents import TrainedPart, encode, mean_square
+from lotus2_ros.training.latents import encode, mean_square
 from lotus2_ros.training.lotus import LotusEndToEnd, LotusStep
 
 

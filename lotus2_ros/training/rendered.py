@@ -88,7 +88,7 @@ def _render_shard(folder: Path, config: ScenesConfig, shard: int) -> None:
         seed = scenes.TRAINING_SEEDS + shard * config.scenes_per_shard + scene
         rng = np.random.default_rng([seed, 5])
         bucket = config.buckets[rng.choice(len(shares), p=shares / shares.sum())]
-        views = scenes.views(seed, bucket.width, bucket.height, bucket.kind, of_things=bucket.of_things)
+        views = scenes.views(seed, bucket.width, bucket.height, bucket.kind, close_up=bucket.close_up)
         for view in islice(views, config.views_per_scene):
             depth, _, shift = disparity_annotation(view.depth)
             annotations = {

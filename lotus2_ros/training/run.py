@@ -12,13 +12,11 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import Tensor
 
-from lotus2_ros.model.lotus.bundle import save_lotus
-from lotus2_ros.model.lotus.lotus import Lotus
-from lotus2_ros.model.lotus2.bundle import save_bundle
-from lotus2_ros.model.lotus2.trainable import TrainableLotus2
-from lotus2_ros.training import loop, network, recorded, rendered
+from lotus2_ros.model.trainable import TrainableModel
+from lotus2_ros.training import loop, recorded, rendered
 from lotus2_ros.training.batches import Batch, Batches, Group
-from lotus2_ros.training.config import RecordedConfig, ReleasedConfig, TrainingConfig, UnetConfig
+from lotus2_ros.training.config import RecordedConfig, TrainingConfig
+from lotus2_ros.training.latents import measure_latents
 
 PATIENCE = timedelta(hours=12)
 PANEL_ROWS = 4
@@ -34,10 +32,11 @@ def train(config: TrainingConfig, work: Path, output: Path, workers: int) -> Non
     with accelerator.main_process_first():
         groups = _load(config, work, workers)
     torch.manual_seed(config.seed)
-    model = _build(config, accelerator.device)
+    model = config.network.build(config.tasks, config.stages, accelerator.device)
     run_stages(accelerator, model, groups, config, work)
     if accelerator.is_main_process:
-        _save(model, config, output)
+        metadata = {"name": config.name, "licence": config.licence, "card": "README.md"}
+        config.network.save(model, output, metadata)
 
 
 def _load(config: TrainingConfig, work: Path, workers: int) -> list[Group]:
@@ -47,31 +46,9 @@ def _load(config: TrainingConfig, work: Path, workers: int) -> list[Group]:
     return rendered.load(work / "scenes", config.data)
 
 
-def _build(config: TrainingConfig, device: torch.device) -> TrainableLotus2 | Lotus:
-    if isinstance(config.network, UnetConfig):
-        return network.build_lotus(config.network, config.tasks).to(device)
-    if isinstance(config.network, ReleasedConfig):
-        from lotus2_ros.training import released  # text encoders: a model from nothing needs none
-
-        return released.build(config.network, config.tasks, config.stages, device)
-    return network.build(config.network, config.tasks, config.stages).to(device)
-
-
-def _save(model: TrainableLotus2 | Lotus, config: TrainingConfig, output: Path) -> None:
-    """In the layout in which such a model is released, or as a bundle."""
-    metadata = {"name": config.name, "licence": config.licence, "card": "README.md"}
-    if isinstance(model, Lotus):
-        return save_lotus(model, output, metadata=metadata, dtype=torch.float16)
-    if isinstance(config.network, ReleasedConfig):
-        from lotus2_ros.model.lotus2.released import save_adapters
-
-        return save_adapters(model, output)
-    return save_bundle(model, output, metadata=metadata, dtype=torch.float16)
-
-
 def run_stages(
     accelerator: Accelerator,
-    model: TrainableLotus2 | Lotus,
+    model: TrainableModel,
     groups: Sequence[Group],
     config: TrainingConfig,
     folder: Path,
@@ -80,27 +57,25 @@ def run_stages(
     folder.mkdir(parents=True, exist_ok=True)
     model.vae.to(memory_format=torch.channels_last)
     if config.gradient_checkpointing:
-        networks: list[Any] = [*model.unets.values()] if isinstance(model, Lotus) else [model.transformer]
-        for each in networks:
-            each.enable_gradient_checkpointing()
+        model.enable_gradient_checkpointing()
     for index, stage in enumerate(config.stages):
         batches_of = partial(
-            Batches, groups, config.tasks, stage.batch, multiple=model.multiple, size=stage.size,
-            crop=stage.crop, filtered=stage.filtered, jitter=config.jitter, rank=accelerator.process_index,
+            Batches, groups, config.tasks, stage.batch, multiple=model.multiple, size=stage.size, crop=stage.crop,
+            random_convolution=stage.random_convolution, jitter=config.jitter, rank=accelerator.process_index,
         )  # fmt: skip
         batches = batches_of(seed=hash((config.seed, index)))
         looked_at = batches_of(seed=hash((config.seed, LOOKED_AT)))
         panels = partial(_panels, model, stage.objective, [looked_at[number] for number in range(len(config.tasks))])
         part = stage.objective.part()
-        with network.shallow(model, stage.single_blocks):
-            loop.train(accelerator, model, network.parameters_of(model, part), batches, stage, config, folder, panels)
+        with model.first_blocks(stage.single_blocks):
+            loop.train(accelerator, model, model.trainable_parameters(part), batches, stage, config, folder, panels)
         if part == "vae":
-            network.measure_latents(model, [looked_at[number] for number in range(MEASURED_BATCHES)])
+            measure_latents(model, [looked_at[number] for number in range(MEASURED_BATCHES)])
     model.eval().requires_grad_(False)
 
 
 @torch.no_grad()
-def _panels(model: TrainableLotus2 | Lotus, objective: Any, batches: Sequence[Batch]) -> dict[str, Tensor]:
+def _panels(model: TrainableModel, objective: Any, batches: Sequence[Batch]) -> dict[str, Tensor]:
     """For each batch's task a few rows of image, answer and truth, (3, H, W) in [0, 1]."""
     panels = {}
     # Adapters are float32 whatever the base is.

@@ -10,7 +10,7 @@ def test_plain_model_is_the_network_of_the_adapted_one():
     from lotus2_ros.model.lotus2.trainable import TrainableLotus2
 
     model = make_plain(TINY, TASKS[0], torch.device("cpu"), torch.float32)
-    model.conditioning = model.conditioner.rounding = "float32"
+    model.conditioner.timestep_dtype = "float32"
     latent = torch.randn(1, 16, 6, 8, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         for stage, timestep in (("core_predictor", 1.0), ("detail_sharpener", 5.0)):

@@ -56,9 +56,9 @@ def rows(report: str, name: str) -> list[list[str]]:
 def test_the_report_has_a_row_for_everything(evaluated):
     report = (evaluated / "report.md").read_text()
     for kind in scenes.KINDS:
-        overview, of_things, detail, *_ = rows(report, kind)
-        assert len(overview) == 10 and len(of_things) == 10 and len(detail) == 10
-        assert overview[5] != of_things[5]  # other views
+        overview, close_up, detail, *_ = rows(report, kind)
+        assert len(overview) == 10 and len(close_up) == 10 and len(detail) == 10
+        assert overview[5] != close_up[5]  # other views
     assert len(rows(report, "**held-out scenes**")) == 3  # of sequences too
     assert len(rows(report, "**held-out views of things**")) == 1
     # What no model at all scores on this frame is known: .116.

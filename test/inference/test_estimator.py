@@ -39,7 +39,7 @@ def test_a_loaded_estimator_is_made_fast_and_says_the_same(random_bundle, dtype,
     config = Config().updated({"model.path": str(random_bundle), "model.device": "cpu", "model.dtype": dtype})
     plain = Estimator(load_model(random_bundle, device="cpu").eval(), config).predict(IMAGE)
     loaded = load_estimator(config, live=True)
-    assert loaded.process_resolution == loaded.model.process_resolution  # on a CPU there is nothing to pick
+    assert loaded.process_resolution == loaded.model.settings.process_resolution  # on a CPU there is nothing to pick
     torch.testing.assert_close(loaded.predict(IMAGE).disparity, plain.disparity, rtol=0, atol=tolerance)
 
 

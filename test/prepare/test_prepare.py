@@ -19,10 +19,10 @@ from lotus2_ros.model.layers.linear import PRECISIONS
 from lotus2_ros.model.load import load_model
 from lotus2_ros.model.lotus2.base import Lotus2
 from lotus2_ros.model.lotus2.bundle import save_bundle
+from lotus2_ros.model.lotus2.conversion import Lotus2Conversion
+from lotus2_ros.model.lotus2.probe import picture
 from lotus2_ros.model.lotus2.released import load_released, open_released
 from lotus2_ros.model.lotus2.trainable import TrainableLotus2
-from lotus2_ros.prepare.convert import stored_size
-from lotus2_ros.prepare.probe import picture
 
 TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
 CORE = "lotus-2_core_predictor_depth.safetensors"
@@ -106,14 +106,16 @@ def test_the_sources_are_recorded(prepared: Prepared, golden: Path) -> None:
 @pytest.mark.parametrize("precision", ["float32", "nf4"])
 def test_the_size_is_known_before(prepared: Prepared, golden: Path, precision: str) -> None:
     size = sum(t.nbytes for file in prepared(precision).glob("*.safetensors") for t in load_file(file).values())
-    assert stored_size(open_released(golden, golden), precision) == pytest.approx(size, rel=0.02)
+    source = open_released(golden, golden)
+    conversion = Lotus2Conversion(source, {}, precision=precision, device=torch.device("cpu"))
+    assert conversion.size == pytest.approx(size, rel=0.02)
 
 
 def test_one_task_alone(golden: Path, arguments: Arguments, tmp_path: Path) -> None:
     output = tmp_path / "deep" / "bundle"
     assert main(arguments(golden, output, "--tasks", "normals", "--conditioning", "float32")) == 0
-    model = load_model(output, device="cpu", conditioning="float32")
-    assert (model.tasks, model.conditioning) == (("normals",), "float32")
+    model = load_model(output, device="cpu", timestep_dtype="float32")
+    assert (model.tasks, model.settings.timestep_dtype) == (("normals",), "float32")
     assert not [name for name in json.loads((output / "bundle.json").read_text())["sources"] if "depth" in name]
 
 

@@ -28,8 +28,8 @@ def test_some_cameras_distort_and_every_pixel_has_a_ray():
 @pytest.mark.parametrize("kind", scenes.KINDS)
 def test_a_view_of_a_thing_has_one_in_its_middle_and_near(kind):
     size = (45, 33)
-    near, far = ([scenes.view(seed, *size, kind, of_things=of) for seed in range(8)] for of in (True, False))
-    assert torch.equal(near[3].image, scenes.view(3, *size, kind, of_things=True).image)
+    near, far = ([scenes.view(seed, *size, kind, close_up=of) for seed in range(8)] for of in (True, False))
+    assert torch.equal(near[3].image, scenes.view(3, *size, kind, close_up=True).image)
     middles, ordinary = (torch.stack([view.depth[16, 22] for view in views]) for views in (near, far))
     # A pixel or two off the middle of a chair is the wall behind it.
     assert (middles < (5.0 if kind != "street" else 13.0)).float().mean() > 0.8

@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 import torch
 
+from lotus2_ros.model.lotus2.networks import ScratchNetwork
 from lotus2_ros.training.batches import Batch
-from lotus2_ros.training.config import NetworkConfig, TrainingConfig
+from lotus2_ros.training.config import TrainingConfig
 from lotus2_ros.training.rendered import RenderedGroup, quantize
 
 
 @pytest.fixture(scope="session")
-def network() -> NetworkConfig:
-    return NetworkConfig(
+def network() -> ScratchNetwork:
+    return ScratchNetwork(
         source="scratch", vae_widths=(8, 8, 16), vae_groups=2, latent_channels=4, heads=2, head_size=16,
         rotary_axes=(4, 6, 6), double_blocks=1, single_blocks=1, prompt_tokens=2, core_rank=4, sharpener_rank=2,
         process_resolution=40, sharpener_steps=2,

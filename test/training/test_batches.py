@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lotus2_ros.training.batches import Batches, jitter, mix_filtered, window
+from lotus2_ros.training.batches import Batches, jitter, mix_convolved, window
 from lotus2_ros.training.rendered import RenderedGroup
 
 
@@ -115,25 +115,25 @@ def test_no_views_is_an_error(group):
 
 def test_a_share_of_the_images_is_mixed_with_what_a_filter_makes_of_them(generator):
     images = torch.rand(64, 3, 12, 20, generator=generator) * 2 - 1
-    mixed = mix_filtered(images, 0.25, generator)
+    mixed = mix_convolved(images, 0.25, generator)
     assert mixed.shape == images.shape and float(mixed.abs().max()) <= 1
     changed = (mixed != images).flatten(1).any(1)
     assert 4 <= int(changed.sum()) <= 28
-    assert torch.equal(mix_filtered(images, 0.0, generator), images)
-    assert (mix_filtered(images, 1.0, generator) != images).flatten(1).any(1).all()
+    assert torch.equal(mix_convolved(images, 0.0, generator), images)
+    assert (mix_convolved(images, 1.0, generator) != images).flatten(1).any(1).all()
 
 
 def test_a_filter_keeps_edges_where_they_are(generator):
     """An image of two halves: away from their edge, and whatever the colours, it stays two even halves."""
     halves = torch.full((32, 3, 16, 24), -0.5)
     halves[..., 12:] = 0.5
-    mixed = mix_filtered(halves, 1.0, generator)
+    mixed = mix_convolved(halves, 1.0, generator)
     for half in (mixed[..., :10], mixed[..., 14:]):
         torch.testing.assert_close(half, half[..., :1, :1].expand_as(half))
     assert ((mixed[..., 20] - mixed[..., 4]).abs().amax(dim=(1, 2)) > 0.05).float().mean() > 0.9
 
 
 def test_filters_change_images_alone_and_no_batch_without_them(group):
-    plain, filtered = (batches([group], filtered=share)[1] for share in (0.0, 1.0))
+    plain, filtered = (batches([group], random_convolution=share)[1] for share in (0.0, 1.0))
     assert not torch.equal(filtered.image, plain.image)
     assert torch.equal(filtered.annotation, plain.annotation) and torch.equal(filtered.valid, plain.valid)

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 
 from lotus2_ros.demo.deadlines import allowed
 from lotus2_ros.model.lotus2.bundle import load_bundle
-from lotus2_ros.training import loop, network
+from lotus2_ros.training import loop
 from lotus2_ros.training.batches import Batches
 from lotus2_ros.training.checkpoint import resume, save
 from lotus2_ros.training.config import StageConfig, read_config
@@ -92,14 +92,14 @@ def test_accumulated_batches_are_one_step_of_their_mean(network_of, group, tmp_p
     """Two batches to a step are as good as their two gradients' mean."""
     model, stage, config = network_of("clean", accumulate=2, steps=1, warm_up=0, weight_decay=0.0)
     batches = Batches([group], ("depth",), 2, multiple=model.multiple)
-    parameters = network.parameters_of(model, "core")
+    parameters = model.trainable_parameters("core")
     model.requires_grad_(False)
     for parameter in parameters.values():
         parameter.requires_grad_(True)
     (sum(stage.objective.loss(model, batches[number]) for number in (0, 1)) / 2).backward()
     torch.nn.utils.clip_grad_norm_(parameters.values(), loop.GRADIENT_NORM)
     twin, _, _ = network_of("clean")
-    trained = network.parameters_of(twin, "core")
+    trained = twin.trainable_parameters("core")
     loop.train(Accelerator(), twin, trained, batches, stage, config, tmp_path, dict)
     moved = 0
     for name, parameter in parameters.items():
@@ -112,17 +112,17 @@ def test_accumulated_batches_are_one_step_of_their_mean(network_of, group, tmp_p
 
 
 def test_a_stage_may_keep_a_share_of_what_it_began_with(network_of, group, tmp_path):
-    before = {name: value.clone() for name, value in network.parameters_of(network_of("clean")[0], "core").items()}
+    before = {name: value.clone() for name, value in network_of("clean")[0].trainable_parameters("core").items()}
     ends = {}
     for kept in (0.0, 0.25):
-        model, stage, config = network_of("clean", kept=kept, steps=3)
-        parameters = network.parameters_of(model, "core")
+        model, stage, config = network_of("clean", interpolate_start=kept, steps=3)
+        parameters = model.trainable_parameters("core")
         batches = Batches([group], ("depth",), 2, multiple=model.multiple)
         folder = tmp_path / str(kept)
         folder.mkdir()
         loop.train(Accelerator(), model, parameters, batches, stage, config, folder, dict)
         ends[kept] = parameters
-        again = network.parameters_of(network_of("clean")[0], "core")
+        again = network_of("clean")[0].trainable_parameters("core")
         assert resume(folder / "core.safetensors", again) == 3  # what is on disk is what the next stage begins with
         assert all(torch.equal(again[name], value) for name, value in parameters.items())
     assert any(not torch.equal(value, before[name]) for name, value in ends[0.0].items())
@@ -131,18 +131,18 @@ def test_a_stage_may_keep_a_share_of_what_it_began_with(network_of, group, tmp_p
 
 
 def test_a_stage_may_leave_the_mean_of_its_weights(network_of, group, tmp_path):
-    """Of those after `mean_from` steps; a run that was stopped in between leaves the same."""
+    """Of those after `average_after` steps; a run that was stopped in between leaves the same."""
 
     def trained(steps: int, folder: str, **changes):
         model, stage, config = network_of("clean", steps=steps, schedule="constant", **changes)
-        parameters = network.parameters_of(model, "core")
+        parameters = model.trainable_parameters("core")
         batches = Batches([group], ("depth",), 2, multiple=model.multiple)
         (tmp_path / folder).mkdir(exist_ok=True)
         loop.train(Accelerator(), model, parameters, batches, stage, config, tmp_path / folder, dict)
         return {name: value.detach().clone() for name, value in parameters.items()}
 
     lasts = [trained(steps, f"last{steps}") for steps in (2, 3, 4)]
-    whole = trained(4, "whole", mean_from=1)
+    whole = trained(4, "whole", average_after=1)
     for name, value in whole.items():
         torch.testing.assert_close(value, sum(last[name] for last in lasts) / 3, atol=1e-6, rtol=0)
     assert any(not torch.equal(value, lasts[-1][name]) for name, value in whole.items())
@@ -154,8 +154,8 @@ def test_a_stage_may_leave_the_mean_of_its_weights(network_of, group, tmp_path):
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(loop, "save", stop_after_three)
-        trained(4, "stopped", mean_from=1)
-    resumed = trained(4, "stopped", mean_from=1)
+        trained(4, "stopped", average_after=1)
+    resumed = trained(4, "stopped", average_after=1)
     assert all(torch.equal(resumed[name], value) for name, value in whole.items())
 
 
@@ -177,14 +177,13 @@ def test_mixed_precision_is_where_the_device_multiplies_bfloat16(
     monkeypatch.setattr(loop.ObjectiveModule, "forward", watched)
     model, stage, config = network_of("clean", steps=2, mixed_precision=asked)
     batches = Batches([group], ("depth",), 2, multiple=model.multiple)
-    loop.train(Accelerator(), model, network.parameters_of(model, "core"), batches, stage, config, tmp_path, dict)
+    loop.train(Accelerator(), model, model.trainable_parameters("core"), batches, stage, config, tmp_path, dict)
     assert seen == [expected, expected]
 
 
 @pytest.fixture
 def network_of(network):
     """An untrained model, its stage and run."""
-    from lotus2_ros.training.network import build
     from lotus2_ros.training.objectives import SingleStep
 
     def make(prediction: str, **changes):
@@ -192,6 +191,10 @@ def network_of(network):
         fields = {"name": "core", "objective": objective, "steps": 4, "batch": 2, "learning_rate": 1e-3} | changes
         stage = StageConfig(**fields)
         torch.manual_seed(0)
-        return build(network, ("depth",), (stage,)), stage, read_config(SMOKE, ["report_every=1", "checkpoint_every=1"])
+        return (
+            network.build(("depth",), (stage,), torch.device("cpu")),
+            stage,
+            read_config(SMOKE, ["report_every=1", "checkpoint_every=1"]),
+        )
 
     return make

@@ -9,9 +9,9 @@ from pydantic import ValidationError
 from lotus2_ros.config import Config
 from lotus2_ros.inference.estimator import load_estimator
 from lotus2_ros.model.lotus.lotus import ANNOTATION, RECONSTRUCTION
-from lotus2_ros.training.config import UnetConfig, read_config
+from lotus2_ros.model.lotus.networks import UnetNetwork
+from lotus2_ros.training.config import read_config
 from lotus2_ros.training.lotus import LotusEndToEnd, LotusStep
-from lotus2_ros.training.network import build_lotus, parameters_of
 from lotus2_ros.training.run import train
 
 RUN = Path(__file__).parents[2] / "config" / "train" / "lotus_d.yaml"
@@ -25,7 +25,7 @@ SMALL = [
 
 
 def objective(reconstruction):
-    return LotusStep(kind="lotus1", reconstruction=reconstruction)
+    return LotusStep(kind="lotus", reconstruction=reconstruction)
 
 
 class Asked:
@@ -77,17 +77,17 @@ def test_only_the_generative_one_is_given_noise_behind_the_image(generative, bat
 
 
 def small(generative):
-    network = UnetConfig(
+    network = UnetNetwork(
         source="unet", generative=generative, vae_widths=(8, 8, 16), vae_groups=2, latent_channels=4, widths=(8, 16),
         layers=1, heads=2, groups=4, process_resolution=40,
     )  # fmt: skip
     torch.manual_seed(0)
-    return build_lotus(network, ("depth", "normals"))
+    return network.build(("depth", "normals"), (), torch.device("cpu"))
 
 
 def end_to_end(weight, decoder=False):
     return LotusEndToEnd(
-        kind="lotus1_end_to_end", reconstruction=True, decoded=weight, angles=weight, power=1, relative=weight,
+        kind="lotus_end_to_end", reconstruction=True, decoded=weight, angles=weight, power=1, relative=weight,
         decoder=decoder,
     )  # fmt: skip
 
@@ -102,7 +102,7 @@ def test_end_to_end_adds_what_comes_of_the_latent(generative, batch):
 @pytest.mark.parametrize("decoder", [False, True])
 def test_end_to_end_trains_the_decoder_if_that_is_said(decoder, batch):
     model = small(False).requires_grad_(False)
-    parameters = parameters_of(model, end_to_end(1.0, decoder).part())
+    parameters = model.trainable_parameters(end_to_end(1.0, decoder).part())
     for parameter in parameters.values():
         parameter.requires_grad_(True)
     end_to_end(1.0, decoder).loss(model, batch("normals")).backward()
@@ -113,7 +113,7 @@ def test_end_to_end_trains_the_decoder_if_that_is_said(decoder, batch):
 def test_a_real_network_learns_by_it(generative, batch):
     model = small(generative)
     assert model.family == ("lotus-g" if generative else "lotus-d")
-    parameters = parameters_of(model, "core")
+    parameters = model.trainable_parameters("core")
     assert parameters and all(name.startswith("unets.") for name in parameters)
     model.requires_grad_(False)
     for parameter in parameters.values():
@@ -143,17 +143,17 @@ def test_a_run_gives_a_bundle_that_runs(generative, tmp_path):
         (
             RUN,
             "stages.core.objective={kind: single_step, prediction: clean, continuity: true}",
-            "unet, got single_step",
+            r"unet \(.*\), got single_step",
         ),
         (
             RUN.with_name("bundled.yaml"),
-            "stages.core.objective={kind: lotus1, reconstruction: true}",
-            "scratch, got lotus1",
+            "stages.core.objective={kind: lotus, reconstruction: true}",
+            r"scratch \(.*\), got lotus",
         ),
         (
             RUN.with_name("bundled.yaml"),
-            "stages.core.objective={kind: lotus1_end_to_end, reconstruction: true, decoded: 1, angles: 1, power: 1}",
-            "scratch, got lotus1_end_to_end",
+            "stages.core.objective={kind: lotus_end_to_end, reconstruction: true, decoded: 1, angles: 1, power: 1}",
+            r"scratch \(.*\), got lotus_end_to_end",
         ),
     ],
 )

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from lotus2_ros.training import network as networks
 from lotus2_ros.training.config import StageConfig
 
 OBJECTIVE = {"kind": "single_step", "prediction": "clean", "continuity": True}
+CPU = torch.device("cpu")
 STAGE = {"objective": OBJECTIVE, "steps": 1, "batch": 1, "learning_rate": 1e-3}
 
 
@@ -14,7 +14,7 @@ STAGE = {"objective": OBJECTIVE, "steps": 1, "batch": 1, "learning_rate": 1e-3}
 def model(network):
     stages = tuple(StageConfig(name=f"of_{blocks}", single_blocks=blocks, **STAGE) for blocks in (1, None))
     torch.manual_seed(0)
-    model = networks.build(network.model_copy(update={"single_blocks": 3}), ("depth", "normals"), stages)
+    model = network.model_copy(update={"single_blocks": 3}).build(("depth", "normals"), stages, CPU)
     return model.eval().requires_grad_(False)
 
 
@@ -24,7 +24,7 @@ def answers(model, latent):
 
 def test_new_blocks_change_nothing_until_they_are_trained(model, generator):
     latent = torch.randn(1, 4, 8, 10, generator=generator)
-    with networks.shallow(model, 1):
+    with model.first_blocks(1):
         before = answers(model, latent)
     assert len(model.transformer.single_transformer_blocks) == 3
     for small, grown in zip(before, answers(model, latent), strict=True):
@@ -35,20 +35,20 @@ def test_new_blocks_change_nothing_until_they_are_trained(model, generator):
 
 
 def test_a_shallow_stage_trains_the_blocks_that_it_has(model):
-    whole = networks.parameters_of(model, "core")
-    with networks.shallow(model, 1):
-        first = networks.parameters_of(model, "core")
+    whole = model.trainable_parameters("core")
+    with model.first_blocks(1):
+        first = model.trainable_parameters("core")
     left_out = whole.keys() - first.keys()
     assert first.keys() < whole.keys()
     assert left_out == {name for name in whole if "single_transformer_blocks.1." in name or "_blocks.2." in name}
 
 
 def test_a_stage_that_fails_leaves_the_network_whole(model):
-    with pytest.raises(RuntimeError, match="on the way"), networks.shallow(model, 1):
+    with pytest.raises(RuntimeError, match="on the way"), model.first_blocks(1):
         raise RuntimeError("on the way")
     assert len(model.transformer.single_transformer_blocks) == 3
 
 
 def test_a_network_that_does_not_grow_has_no_block_that_adds_nothing(network):
-    model = networks.build(network, ("depth",), (StageConfig(name="whole", **STAGE),))
+    model = network.build(("depth",), (StageConfig(name="whole", **STAGE),), CPU)
     assert all(block.proj_out.weight.abs().max() > 0 for block in model.transformer.single_transformer_blocks)

@@ -5,7 +5,6 @@ import torch
 
 from lotus2_ros.training import objectives
 from lotus2_ros.training.latents import latent_valid
-from lotus2_ros.training.network import build, parameters_of
 
 
 def objective(kind, **fields):
@@ -119,8 +118,8 @@ def test_the_stochastic_flow_gives_the_image_beside_the_noise(latents):
 def test_every_objective_trains_a_real_network(name, network, batch):
     stages = (stage_of(ALL[name]),)
     torch.manual_seed(0)
-    model = build(network, ("depth", "normals"), stages)
-    parameters = parameters_of(model, ALL[name].part())
+    model = network.build(("depth", "normals"), stages, torch.device("cpu"))
+    parameters = model.trainable_parameters(ALL[name].part())
     model.requires_grad_(False)
     for parameter in parameters.values():
         parameter.requires_grad_(True)
@@ -139,7 +138,7 @@ def test_every_objective_trains_a_real_network(name, network, batch):
 
 def test_end_to_end_adds_what_comes_of_the_latent(network, batch):
     torch.manual_seed(0)
-    model = build(network, ("depth",), (stage_of(ALL["end_to_end"]),))
+    model = network.build(("depth",), (stage_of(ALL["end_to_end"]),), torch.device("cpu"))
     latents = ALL["continuity"].loss(model, batch("depth")).item()
     losses = {
         weight: objective("end_to_end", prediction="clean", continuity=True, decoded=weight, angles=weight, power=1)
@@ -153,7 +152,8 @@ def test_end_to_end_adds_what_comes_of_the_latent(network, batch):
 
 def test_without_pack_unpack_a_token_is_one_latent_pixel(network, batch):
     torch.manual_seed(0)
-    model = build(network.model_copy(update={"patch": 1}), ("depth",), (stage_of(ALL["clean"]),))
+    one_pixel = network.model_copy(update={"patch": 1})
+    model = one_pixel.build(("depth",), (stage_of(ALL["clean"]),), torch.device("cpu"))
     assert model.transformer.config.in_channels == network.latent_channels
     seen = []
     model.transformer.x_embedder.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape))
@@ -163,7 +163,7 @@ def test_without_pack_unpack_a_token_is_one_latent_pixel(network, batch):
 
 def test_pixels_that_are_not_valid_do_not_count(network, batch):
     torch.manual_seed(0)
-    model = build(network, ("depth",), (stage_of(ALL["clean"]),))
+    model = network.build(("depth",), (stage_of(ALL["clean"]),), torch.device("cpu"))
     whole = batch("depth")
     other = whole.annotation.clone()
     other[:, :, :, :8] = 1  # two latent columns

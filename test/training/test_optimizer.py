@@ -7,7 +7,6 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from lotus2_ros.training import network
 from lotus2_ros.training import optimizer as optimizer_module
 from lotus2_ros.training.checkpoint import resume, save
 from lotus2_ros.training.config import read_config
@@ -85,11 +84,8 @@ def test_a_resumed_one_goes_on_as_if_it_had_not_stopped(kernel, generator, tmp_p
 def test_muon_takes_the_blocks_and_leaves_the_rest_and_the_decoder(run):
     config = read_config(RUNS / run, [])
     stage = next(stage for stage in config.stages if stage.name == "core_decoded")
-    if config.network.source == "unet":
-        model = network.build_lotus(config.network, config.tasks)
-    else:
-        model = network.build(config.network, config.tasks, config.stages)
-    parameters = network.parameters_of(model, "core_and_decoder")
+    model = config.network.build(config.tasks, config.stages, torch.device("cpu"))
+    parameters = model.trainable_parameters("core_and_decoder")
     rest, muon = optimizers_for(parameters, stage)
     taken = {id(parameter) for parameter in muon.param_groups[0]["params"]}
     names = {name for name, parameter in parameters.items() if id(parameter) in taken}

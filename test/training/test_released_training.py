@@ -18,10 +18,9 @@ from lotus2_ros.model.lotus2.flux import pack, unpack
 from lotus2_ros.model.lotus2.released import load_released, lotus2_file, save_adapters
 from lotus2_ros.model.lotus2.trainable import is_base
 from lotus2_ros.model.weights import CheckpointError, read_weights
-from lotus2_ros.training import recorded, released, run
+from lotus2_ros.training import recorded, run
 from lotus2_ros.training.batches import Batches
 from lotus2_ros.training.config import TrainingConfig, read_config
-from lotus2_ros.training.network import parameters_of
 from lotus2_ros.training.progress import read_progress
 
 CPU = torch.device("cpu")
@@ -32,7 +31,7 @@ SHARPEN = {"kind": "sharpener"}
 def train(config, folder):
     """The trained model, which weights were changed, the losses."""
     torch.manual_seed(config.seed)
-    model = released.build(config.network, config.tasks, config.stages, CPU)
+    model = config.network.build(config.tasks, config.stages, CPU)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     run.run_stages(Accelerator(cpu=True), model, recorded.load(config.data), config, folder)
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
@@ -45,7 +44,7 @@ def test_core_and_then_sharpener_are_trained_and_written_as_released(task, run_o
     files = tmp_path / "lotus2"
     core, changed, losses = train(run_of(CLEAN, tasks=(task,)), tmp_path / "core")
     assert len(losses) == 2 and np.isfinite(losses).all()
-    assert changed == parameters_of(core, "core").keys()
+    assert changed == core.trainable_parameters("core").keys()
     assert len(changed) == 4 + 2 * (2 * 12 + 3 * 3) and not any(is_base(name) for name in changed)
     save_adapters(core, files)
     assert {file.name for file in files.iterdir()} == {
@@ -54,7 +53,7 @@ def test_core_and_then_sharpener_are_trained_and_written_as_released(task, run_o
 
     sharp, changed, losses = train(run_of(SHARPEN, tasks=(task,), lotus2=files), tmp_path / "sharp")
     assert len(losses) == 2 and np.isfinite(losses).all()
-    assert changed == parameters_of(sharp, "sharpener").keys() and all(SHARPENER in name for name in changed)
+    assert changed == sharp.trainable_parameters("sharpener").keys() and all(SHARPENER in name for name in changed)
     save_adapters(sharp, files)
     for part in (CORE, SHARPENER, "continuity"):
         ours, reference = (read_weights(lotus2_file(folder, part, task)) for folder in (files, golden))
@@ -74,7 +73,7 @@ def test_core_and_then_sharpener_are_trained_and_written_as_released(task, run_o
 
 def test_the_continuity_file_is_what_the_reference_reads(run_of, tmp_path):
     config = run_of(CLEAN)
-    model = released.build(config.network, config.tasks, config.stages, CPU)
+    model = config.network.build(config.tasks, config.stages, CPU)
     save_adapters(model, tmp_path / "lotus2")
     with lotus2_file(tmp_path / "lotus2", "continuity", "depth").open("rb") as file:
         weights = torch.load(file, weights_only=True)
@@ -84,7 +83,7 @@ def test_the_continuity_file_is_what_the_reference_reads(run_of, tmp_path):
 def test_an_untrained_core_is_flux_itself(run_of, golden):
     """Adapters and continuity module change nothing before they are trained; each task has its own."""
     config = run_of(CLEAN, SHARPEN, tasks=("depth", "normals"))
-    model = released.build(config.network, config.tasks, config.stages, CPU)
+    model = config.network.build(config.tasks, config.stages, CPU)
     assert {name: adapter.r for name, adapter in model.adapters.items()} == {
         "core_predictor_depth": 128, "detail_sharpener_depth": 128,
         "core_predictor_normals": 256, "detail_sharpener_normals": 256,
@@ -120,9 +119,9 @@ def test_gradient_checkpointing_does_not_change_gradients(run_of, tmp_path):
     gradients = []
     for checkpointing in (False, True):
         torch.manual_seed(0)
-        model = released.build(config.network, config.tasks, config.stages, CPU)
+        model = config.network.build(config.tasks, config.stages, CPU)
         model.requires_grad_(False)
-        parameters = parameters_of(model, "core")
+        parameters = model.trainable_parameters("core")
         with torch.no_grad():
             for parameter in parameters.values():
                 parameter.add_(0.02 * torch.randn(parameter.shape))
@@ -179,8 +178,8 @@ def test_two_processes_follow_the_mean_gradient_of_their_batches(run_of, tmp_pat
 def mean_gradient(config, ranks):
     """Of the untrained weights, over the first batches of these processes, clipped."""
     torch.manual_seed(config.seed)
-    model = released.build(config.network, config.tasks, config.stages, CPU)
-    parameters = list(parameters_of(model.requires_grad_(False), "core").values())
+    model = config.network.build(config.tasks, config.stages, CPU)
+    parameters = list(model.requires_grad_(False).trainable_parameters("core").values())
     for parameter in parameters:
         parameter.requires_grad_(True)
     seed, groups = hash((config.seed, 0)), recorded.load(config.data)
@@ -202,8 +201,8 @@ def distance(tensors, others):
     [
         ((SHARPEN,), {}, "expected network.lotus2 with a trained core before the sharpener, got none"),
         ((CLEAN,), {"tasks": ("depth", "normals"), "ranks": {"depth": 4}}, "ranks of every task, got none of normals"),
-        (({"kind": "autoencoder", "crop": 8, "noise": 0.1},), {}, "FLUX's VAE is kept; got an autoencoder"),
-        (({"kind": "stochastic_flow", "steps": 2},), {}, "as FLUX takes it; got stochastic_flow"),
+        (({"kind": "autoencoder", "crop": 8, "noise": 0.1},), {}, r"network.source released \(.*\), got autoencoder"),
+        (({"kind": "stochastic_flow", "steps": 2},), {}, r"network.source released \(.*\), got stochastic_flow"),
         ((CLEAN,), {"base_dtype": "bfloat16", "mixed_precision": "no"}, "on a base in bfloat16, got no"),
     ],
 )
@@ -221,4 +220,4 @@ def test_ranks_must_be_those_of_the_files(run_of, golden):
     with pytest.raises(
         CheckpointError, match=r"core_predictor_normal\.safetensors: .* has shape \(256, .*expected \(8, "
     ):
-        released.build(network, config.tasks, config.stages, CPU)
+        network.build(config.tasks, config.stages, CPU)

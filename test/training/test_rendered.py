@@ -52,7 +52,7 @@ def test_only_missing_shards_are_rendered(folder):
 
 def test_a_bucket_of_things_has_views_of_things_beside_the_others_of_its_size(tmp_path):
     sizes = {"height": 24, "width": 32, "kind": "room"}
-    buckets = (Bucket(**sizes, share=0.5), Bucket(**sizes, share=0.5, of_things=True))
+    buckets = (Bucket(**sizes, share=0.5), Bucket(**sizes, share=0.5, close_up=True))
     config = CONFIG.model_copy(update={"shards": 1, "scenes_per_shard": 6, "views_per_scene": 1, "buckets": buckets})
     rendered.render(tmp_path, config, workers=1)
     (group,) = rendered.load(tmp_path, config)
@@ -60,8 +60,8 @@ def test_a_bucket_of_things_has_views_of_things_beside_the_others_of_its_size(tm
     shown = ((images + 1) * 127.5).round().permute(0, 2, 3, 1).to(torch.uint8)
     found = set()
     for number, image in enumerate(shown):
-        for of_things in (False, True):
-            view = scenes.view(scenes.TRAINING_SEEDS + number, 32, 24, "room", of_things=of_things)
+        for close_up in (False, True):
+            view = scenes.view(scenes.TRAINING_SEEDS + number, 32, 24, "room", close_up=close_up)
             if torch.equal(image, view.image):
-                found.add((number, of_things))
+                found.add((number, close_up))
     assert {number for number, _ in found} == set(range(6)) and {of for _, of in found} == {False, True}

@@ -1,17 +1,15 @@
-"""What a model costs: floating point operations of each stage and bytes of its weights, counted without running it."""
+"""The cost of a model: floating point operations of each stage, and bytes of weights, counted on the meta device."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from lotus2_ros.model.interface import InferenceModel
-from lotus2_ros.model.lotus2.base import CORE_TIMESTEP, SHARPENER
-from lotus2_ros.model.lotus2.fused import FusedLotus2
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ class Flops:
 def count_frame(model: InferenceModel, height: int, width: int, tasks: Sequence[str] | None = None) -> Flops:
     """From an image of height x width, multiples of `model.multiple`, to some tasks' annotations, by default to all.
 
-    The same in all precisions: products are counted, whatever they are made of.
+    The count does not depend on the precision.
     """
     tasks = model.tasks if tasks is None else tuple(tasks)
     twin = model.on_meta(tasks)
@@ -42,14 +40,14 @@ def count_frame(model: InferenceModel, height: int, width: int, tasks: Sequence[
     )
 
 
-def count_step(model: FusedLotus2, height: int, width: int, task: str) -> int:
+def count_step(model: InferenceModel, height: int, width: int, task: str) -> int:
     """One Euler step of the sharpener."""
     twin = model.on_meta(model.tasks)
-    return _count(lambda: twin.velocity(_latent(twin, height, width), task, CORE_TIMESTEP))
+    return _count(lambda: twin.sharpen(_latent(twin, height, width), task, steps=1).step())
 
 
 def weight_bytes(
-    model: FusedLotus2,
+    model: InferenceModel,
     *,
     precision: str | None = None,
     tasks: Sequence[str] | None = None,
@@ -57,20 +55,11 @@ def weight_bytes(
 ) -> int:
     """Memory of a model's weights in a precision and for some of its tasks, by default its own.
 
-    What the precision leaves as it is counts in bfloat16; in precision float32, in that.
+    Weights that the precision does not quantize count in bfloat16; with precision float32, in float32.
     """
-    plan = replace(
-        model.plan,
-        precision=precision or model.plan.precision,
-        tasks=model.tasks if tasks is None else tuple(tasks),
-        adapters={
-            name: adapter
-            for name, adapter in model.plan.adapters.items()
-            if sharpeners or not name.startswith(SHARPENER)
-        },
-    )
-    twin = model.planned(plan)
-    dtype_of = twin.dtype_of(torch.float32 if twin.plan.precision == "float32" else torch.bfloat16)
+    precision = precision or model.linear_precision
+    twin = model.on_meta(model.tasks if tasks is None else tasks, precision, sharpeners)
+    dtype_of = twin.dtype_of(torch.float32 if precision == "float32" else torch.bfloat16)
     return sum(tensor.numel() * (dtype_of(name) or tensor.dtype).itemsize for name, tensor in twin.state_dict().items())
 
 

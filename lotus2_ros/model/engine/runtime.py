@@ -126,21 +126,21 @@ def choose_resolution(model: InferenceModel) -> int:
     image is expected to take `FRAME_TIME` at most for one task; on a CPU the model's own.
     """
     if model.device.type != "cuda":
-        return model.process_resolution
+        return model.settings.process_resolution
     rate = matmul_rate(model.device, model.linear_precision, model.dtype)
     return affordable_resolution(model, rate, matmul_rate(model.device, "bfloat16", model.vae.dtype))
 
 
 def affordable_resolution(model: InferenceModel, rate: float, vae_rate: float) -> int:
     """`choose_resolution` by the FLOP/s of the transformer's and of the VAE's products."""
-    candidates = [resolution for resolution in RESOLUTIONS if resolution <= model.process_resolution]
+    candidates = [resolution for resolution in RESOLUTIONS if resolution <= model.settings.process_resolution]
     for resolution in reversed(candidates[1:]):
         size = model.process_size(round(resolution / ASPECT), resolution, resolution)
         flops = count_frame(model, *size, model.tasks[:1])
         floor = flops.core / rate + (flops.encode + flops.decode) / vae_rate
         if floor / EFFICIENCY <= FRAME_TIME:
             return resolution
-    return candidates[0] if candidates else model.process_resolution
+    return candidates[0] if candidates else model.settings.process_resolution
 
 
 @torch.inference_mode()

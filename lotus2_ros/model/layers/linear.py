@@ -12,7 +12,7 @@ converted to; `kept_dtypes` names them. Biases, and the weights of float layers,
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +27,8 @@ from lotus2_ros.model.layers.quantization import (
     quantize_rows,
 )
 
-PRECISIONS = ("float32", "bfloat16", "float8", "int8", "nf4")
+PrecisionName = Literal["float32", "bfloat16", "float8", "int8", "nf4"]
+PRECISIONS: tuple[PrecisionName, ...] = get_args(PrecisionName)
 FLOATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 EIGHT_BITS = {"float8": torch.float8_e4m3fn, "int8": torch.int8}
 

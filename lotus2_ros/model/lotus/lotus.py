@@ -6,28 +6,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
-from lotus2_ros.model.interface import SPACES, InferenceModel
+from lotus2_ros.model.interface import InferenceModel
+from lotus2_ros.model.manifest import ModelSettings
+from lotus2_ros.model.trainable import STORED, TrainableModel, TrainedPart
 
 TIMESTEP = 999
 # The task switcher, sin and cos of (1, 0) for the annotation and of (0, 1) for the image again, which is only trained.
 ANNOTATION = (math.sin(1), math.sin(0), math.cos(1), math.cos(0))
 RECONSTRUCTION = (math.sin(0), math.sin(1), math.cos(0), math.cos(1))
-# More than the sizes of one session; a bound for those who run through images of all sizes.
-REMEMBERED = 64
 
 
-class Lotus(InferenceModel):
-    """configs: of diffusers' vae and of the U-Net, by its `in_channels` that of D or of G.
+class Lotus(InferenceModel, TrainableModel):
+    """A VAE, and a U-Net for each task.
 
-    `predicts`: the space of its depths, disparity or depth. `prompt_shape` (tokens, channels) of the empty prompt's
-    embedding; `samples` of G from noise of `seed`, the same for every image of a size, so that an image that stays the
-    same is answered the same. The rest as for `GeometryModel`.
+    configs: those of diffusers' vae and unet; the U-Net's `in_channels` decide between D and G. prompt_shape: tokens
+    and channels of the empty prompt's embedding. samples: how many Lotus-G draws, from noise of `seed`. The noise
+    is the same for every image of a size, so that the result for an image that does not change stays the same.
     """
 
     upsampling = "nearest-exact"
@@ -36,30 +37,17 @@ class Lotus(InferenceModel):
     def __init__(
         self,
         configs: Mapping[str, Mapping[str, Any]],
+        settings: ModelSettings,
         *,
-        tasks: Sequence[str],
-        predicts: str,
         prompt_shape: tuple[int, int],
-        process_resolution: int,
-        antialias: bool = True,
-        enlarges: bool = True,
         samples: int = 1,
         seed: int = 0,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
         vae = AutoencoderKL(**configs["vae"])
-        super().__init__(
-            vae,
-            tasks=tasks,
-            latent_multiple=1,
-            process_resolution=process_resolution,
-            antialias=antialias,
-            metadata=metadata,
-        )
-        if predicts not in SPACES:
-            raise ValueError(f"expected a model that predicts {' or '.join(SPACES)}, got {predicts}")
-        self.configs, self.predicts, self.enlarges = configs, predicts, enlarges
-        self.unets = nn.ModuleDict({task: UNet2DConditionModel(**configs["unet"]) for task in tasks})
+        super().__init__(vae, settings, latent_multiple=1, metadata=metadata)
+        self.configs = configs
+        self.unets = nn.ModuleDict({task: UNet2DConditionModel(**configs["unet"]) for task in self.tasks})
         channels = vae.config.latent_channels
         taken, given = configs["unet"]["in_channels"], configs["unet"]["out_channels"]
         if taken not in (channels, 2 * channels) or given != channels:
@@ -69,7 +57,6 @@ class Lotus(InferenceModel):
         self.generative = taken == 2 * channels
         self.samples, self.seed = (samples if self.generative else 1), seed
         self.register_buffer("prompt_embeds", torch.zeros(1, *prompt_shape))
-        self._noises: dict[tuple[int, ...], Tensor] = {}
 
     @property
     def family(self) -> str:
@@ -108,31 +95,35 @@ class Lotus(InferenceModel):
     def noise(self, latent: Tensor) -> Tensor:
         """(samples, C, h, w) for an image latent (1, C, h, w); sample N is the same however many there are."""
         shape = tuple(latent.shape)
-        if shape not in self._noises:
-            if len(self._noises) >= REMEMBERED:
-                self._noises.clear()
+
+        def draw() -> Tensor:
             generator = torch.Generator().manual_seed(self.seed)
-            noises = [torch.randn(shape, generator=generator) for _ in range(self.samples)]
-            self._noises[shape] = torch.cat(noises).to(latent)
-        return self._noises[shape]
+            return torch.cat([torch.randn(shape, generator=generator) for _ in range(self.samples)]).to(latent)
+
+        return self.cached(("noise", shape), draw)
 
     def compiled_parts(self) -> Mapping[nn.Module, bool]:
         return dict.fromkeys((*self.unets.values(), self.vae.encoder, self.vae.decoder), False)
 
-    def on_meta(self, tasks: Sequence[str]) -> Lotus:
+    def on_meta(self, tasks: Sequence[str], precision: str = "float32", sharpeners: bool = True) -> Lotus:
         with torch.device("meta"):
             return Lotus(
                 self.configs,
-                tasks=tasks,
-                predicts=self.predicts,
+                self.settings.changed(tasks=tuple(tasks)),
                 prompt_shape=(self.prompt_embeds.shape[1], self.prompt_embeds.shape[2]),
-                process_resolution=self.process_resolution,
-                antialias=self.antialias,
-                enlarges=self.enlarges,
                 samples=self.samples,
             ).eval()
 
-    def _apply(self, *args: Any, **kwargs: Any) -> Any:
-        """Moved or converted: noise that is remembered is elsewhere, and of another dtype."""
-        self._noises.clear()
-        return super()._apply(*args, **kwargs)
+    def trainable_parameters(self, part: TrainedPart) -> dict[str, Tensor]:
+        """The core: the U-Nets, and the VAE's decoder if that is asked for."""
+        prefixes = {"vae": ("vae.",), "core": ("unets.",), "core_and_decoder": ("unets.", "vae.decoder.")}.get(part, ())
+        return {name: parameter for name, parameter in self.named_parameters() if name.startswith(prefixes)}
+
+    def enable_gradient_checkpointing(self) -> None:
+        for unet in self.unets.values():
+            cast(UNet2DConditionModel, unet).enable_gradient_checkpointing()
+
+    def save(self, folder: Path, metadata: Mapping[str, Any]) -> None:
+        from lotus2_ros.model.lotus.bundle import save_bundle
+
+        save_bundle(self, folder, metadata=metadata, dtype=STORED)

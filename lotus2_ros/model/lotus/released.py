@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lotus2_ros.model.lotus.lotus import Lotus
-from lotus2_ros.model.manifest import naming, plain_config
+from lotus2_ros.model.manifest import ModelSettings, Space, naming, plain_config
 from lotus2_ros.model.prompt import embed_unpadded_prompt
 from lotus2_ros.model.weights import CheckpointError, check_keys, check_weights, open_weights, read_json, weight_file
 
@@ -21,13 +21,36 @@ PARTS = ("vae", "unet")
 PROCESS_RESOLUTION = 768
 LICENCE = "see the model's card; of the newer releases Apache-2.0"
 # What can be said of a released model, and then its task and the space of its depths.
-SAID = {"normals": ("normals", "disparity"), "disparity": ("depth", "disparity"), "depth": ("depth", "depth")}
+SAID: dict[str, tuple[str, Space]] = {
+    "normals": ("normals", "disparity"),
+    "disparity": ("depth", "disparity"),
+    "depth": ("depth", "depth"),
+}
 # How their names say it. In this order: the newer ones for depth are named lotus-depth-...-disparity.
 WORDS = {"normal": "normals", "disparity": "disparity", "depth": "depth"}
 
+WEIGHTS = "diffusion_pytorch_model"
+# The files that are read of a released folder. Some folders hold the weights a second time in float16.
+FILES = (
+    "model_index.json",
+    "tokenizer/*",
+    *(f"{part}/config.json" for part in ("text_encoder", "unet", "vae")),
+    *(
+        f"{part}/{stem}{ending}"
+        for part, stem in (("text_encoder", "model"), ("unet", WEIGHTS), ("vae", WEIGHTS))
+        for ending in (".safetensors", ".safetensors.index.json", "-*.safetensors")
+    ),
+)
 
-def predicted_by(folder: Path) -> tuple[str, str]:
-    """Task and space (disparity or depth) of a released folder, by its name. Raises CheckpointError if it says none."""
+
+def files_of(folder: Path) -> list[str]:
+    """The files of a released folder that are read, in a fixed order."""
+    found = sorted({file for pattern in FILES for file in folder.glob(pattern)})
+    return [str(file.relative_to(folder)) for file in found if file.is_file()]
+
+
+def predicted_by(folder: Path) -> tuple[str, Space]:
+    """Task and space (disparity or depth) of a released folder, by its name. Raises CheckpointError without one."""
     for word, said in WORDS.items():
         if word in folder.name.lower():
             return SAID[said]
@@ -37,7 +60,7 @@ def predicted_by(folder: Path) -> tuple[str, str]:
     )
 
 
-def open_pipelines(folders: Mapping[str, Path], *, predicts: str, **settings: Any) -> tuple[Lotus, dict[str, Tensor]]:
+def open_pipelines(folders: Mapping[str, Path], *, predicts: Space, **settings: Any) -> tuple[Lotus, dict[str, Tensor]]:
     """The model without memory for its weights, and these, memory-mapped; `folders` by task.
 
     All folders have to be of one family and one VAE. `predicts`: disparity or depth. Raises CheckpointError that names
@@ -53,10 +76,14 @@ def open_pipelines(folders: Mapping[str, Path], *, predicts: str, **settings: An
     with naming(first / INDEX), torch.device("meta"):
         model = Lotus(
             configs,
-            tasks=tuple(folders),
-            predicts=predicts,
+            ModelSettings(
+                tasks=tuple(folders),
+                predicts=predicts,
+                process_resolution=PROCESS_RESOLUTION,
+                antialias=True,
+                upscale=True,
+            ),
             prompt_shape=(prompt.shape[1], prompt.shape[2]),
-            process_resolution=PROCESS_RESOLUTION,
             metadata={"name": families[first], "licence": LICENCE},
             **settings,
         )

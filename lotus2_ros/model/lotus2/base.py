@@ -1,14 +1,15 @@
 """Lotus-2: one FLUX transformer that turns the latent of an image into the latent of its disparity or normals.
 
-The core predictor does it in one deterministic pass; the detail sharpener refines the result in a few Euler steps of a
-rectified flow (arXiv 2512.01030). What is common to the form that is trained and released (`adapted.py`) and to the one
-that runs (`fused.py`) is here: the local continuity module, the sharpener's loop.
+The core predictor does it in one deterministic pass. The detail sharpener refines the result in a few Euler steps of a
+rectified flow (arXiv 2512.01030). This file has what the trainable form (`trainable.py`) and the fused form
+(`fused.py`) share: the local continuity module and the sharpener's steps.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
@@ -16,7 +17,9 @@ from torch import Tensor, nn
 
 from lotus2_ros.model.euler import EulerSteps
 from lotus2_ros.model.interface import GeometryModel
+from lotus2_ros.model.layers.lora import LoraPlan
 from lotus2_ros.model.lotus2.continuity import LocalContinuity
+from lotus2_ros.model.manifest import ModelSettings, Task
 
 CORE, SHARPENER = "core_predictor", "detail_sharpener"
 CORE_TIMESTEP = 1.0
@@ -26,49 +29,42 @@ def adapter_name(stage: str, task: str) -> str:
     return f"{stage}_{task}"
 
 
-class Lotus2(GeometryModel):
-    """The network and what belongs to it, but for its transformer, which a subclass brings.
+@dataclass(frozen=True)
+class FusedPlan(LoraPlan):
+    """How the stages of some tasks share one base in a fused model.
 
-    `conditioning`: the dtype in which timestep and guidance are rounded; all else as for `GeometryModel`.
+    The base is the core predictor of one task, its LoRA merged if it has one. timesteps: number of polynomials and of
+    basis vectors of the modulation (`layers/adaln.py`).
     """
+
+    tasks: tuple[Task, ...]
+    timesteps: tuple[int, int]
+
+    @property
+    def deltas(self) -> tuple[str, ...]:
+        """The stages that are not the base, by their adapters' names; a core predictor may have no LoRA of its own."""
+        names = [adapter_name(stage, task) for stage in (CORE, SHARPENER) for task in self.tasks]
+        return tuple(name for name in names if name != self.base and (name in self.adapters or name.startswith(CORE)))
+
+
+class Lotus2(GeometryModel):
+    """The model without its transformer, which a subclass adds."""
 
     def __init__(
         self,
         vae: AutoencoderKL,
         scheduler: FlowMatchEulerDiscreteScheduler,
-        *,
-        tasks: Sequence[str],
-        process_resolution: int,
-        process_by_area: bool = False,
-        antialias: bool = False,
-        sharpener_steps: int = 10,
-        sharpens: bool = True,
-        conditioning: str = "bfloat16",
+        settings: ModelSettings,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(
-            vae,
-            tasks=tasks,
-            latent_multiple=2,
-            process_resolution=process_resolution,
-            antialias=antialias,
-            metadata=metadata,
-        )
+        super().__init__(vae, settings, latent_multiple=2, metadata=metadata)
         self.scheduler = scheduler
-        self.continuity = nn.ModuleDict({task: LocalContinuity(vae.config.latent_channels) for task in tasks})
-        self.sharpener_steps = sharpener_steps
-        self.sharpens = sharpens
-        self.process_by_area = process_by_area
-        self.conditioning = conditioning
+        self.continuity = nn.ModuleDict({task: LocalContinuity(vae.config.latent_channels) for task in self.tasks})
 
     @property
-    def settings(self) -> dict[str, Any]:
-        """The constructor's keyword arguments that made this model."""
-        names = (
-            "tasks", "process_resolution", "process_by_area", "antialias", "sharpener_steps", "sharpens",
-            "conditioning", "metadata",
-        )  # fmt: skip
-        return {name: getattr(self, name) for name in names}
+    @abstractmethod
+    def prompt_tokens(self) -> int:
+        """Number of tokens of the constant prompt."""
 
     def require(self, stage: str, task: str) -> None:
         """Raise ValueError unless the model has this stage for this task."""
@@ -94,7 +90,7 @@ class Lotus2(GeometryModel):
     def sharpen(self, latent: Tensor, task: str, steps: int | None = None) -> EulerSteps:
         self.require(SHARPENER, task)  # told here rather than in the middle of a step
         height, width = latent.shape[2:]
-        sigmas = self.sigmas(self.sharpener_steps if steps is None else steps, height * width // 4)
+        sigmas = self.sigmas(self.settings.sharpener_steps if steps is None else steps, height * width // 4)
         return EulerSteps(latent.to(self.dtype), lambda sharp, sigma: self.velocity(sharp, task, sigma), sigmas)
 
     def sigmas(self, steps: int, tokens: int) -> list[float]:

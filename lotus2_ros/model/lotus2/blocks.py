@@ -1,7 +1,7 @@
 """FLUX's transformer as it runs: nothing constant in it, layers that share an input fused into one.
 
 Compared with diffusers' `FluxTransformer2DModel`: the adaptive norms' layers and the embedders of timestep, guidance
-and prompt are gone (`modulation.py`), linear layers on the same input are one, the last block computes for the prompt
+and prompt are gone (`layers/adaln.py`), linear layers on the same input are one, the last block computes for the prompt
 only what the image attends to. In queries and keys the pairs that rotary embedding turns lie half a head apart instead
 of side by side, which attention does not see; `fuse.py` permutes the weights.
 """
@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lotus2_ros.model.layers.adaln import AdaLN
-from lotus2_ros.model.lotus2.lora import FusedPlan, LoraLinear
+from lotus2_ros.model.layers.lora import LoraLinear
+from lotus2_ros.model.lotus2.base import FusedPlan
 
 EPSILON = 1e-6
 MLP_RATIO = 4

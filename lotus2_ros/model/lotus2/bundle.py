@@ -1,78 +1,111 @@
-"""A bundle: one folder with all that a model needs, `bundle.json` and safetensors. No text encoder, no pickle.
+"""Lotus-2 bundles: one folder with all that a model needs, `bundle.json` and safetensors. No text encoder, no pickle.
 
-Here the form that can be trained on, all in `model.safetensors`: the weights are named as in
-`TrainableLotus2.state_dict()`, without PEFT's wrapping, and may be stored in a smaller dtype than they run in. The form
-that only runs is in `fused_bundle.py`.
+Format 1 is a model that can be trained on, all its weights in `model.safetensors`. They are named as in
+`TrainableLotus2.state_dict()`, without PEFT's wrapping. Format 2 is a fused model, as `lotus2 prepare` writes it, with
+a file for each part of the network. In both the weights may be stored in a smaller dtype than they run in.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
-from lotus2_ros.model.lotus2.base import CORE, SHARPENER, adapter_name
+from lotus2_ros.model.layers.lora import LoraSpec, as_targets
+from lotus2_ros.model.lotus2.base import CORE, SHARPENER, FusedPlan, Lotus2, adapter_name
+from lotus2_ros.model.lotus2.family import FUSED_FORMAT, NAME, TRAINABLE_FORMAT
+from lotus2_ros.model.lotus2.fused import FusedLotus2
+from lotus2_ros.model.lotus2.manifest import FusedManifest, TrainableManifest
 from lotus2_ros.model.lotus2.trainable import TrainableLotus2
 from lotus2_ros.model.manifest import (
     MANIFEST,
-    METADATA,
-    check_metadata,
+    FloatName,
+    ModelSettings,
     choose_tasks,
     naming,
     plain_config,
-    read_manifest,
+    read_header,
+    stored_metadata,
+    write_manifest,
 )
-from lotus2_ros.model.weights import assign_weights, check_weights, read_weights, stored_state
+from lotus2_ros.model.weights import (
+    CheckpointError,
+    assign_weights,
+    dtype_name,
+    read_parts,
+    stored_state,
+    write_parts,
+)
 
-FORMAT = 1
-FAMILY = "lotus-2"
 WEIGHTS = "model.safetensors"
+SETTINGS = (
+    "timestep_dtype", "process_resolution", "process_by_area", "antialias", "sharpener_steps", "sharpen_by_default",
+)  # fmt: skip
 
 
 def save_bundle(model: TrainableLotus2, folder: str | Path, *, metadata: Mapping[str, Any], dtype: torch.dtype) -> None:
-    """Write a model as a bundle, its weights in `dtype`.
+    """Write a model in format 1, its weights in `dtype`.
 
-    metadata: `name` and `licence`; optionally `sources`, {file: sha256} of what it was made from, and `card`, free.
+    metadata: `name` and `licence`; optionally `sources`, {file: sha256} of its sources, and `card`, free text.
     """
-    check_metadata(metadata)
     _check_packing(model)
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    number_format = str(dtype).removeprefix("torch.")
-    manifest = {
-        "format": FORMAT,
-        "family": FAMILY,
-        **{key: metadata[key] for key in METADATA if key in metadata},
-        "tasks": list(model.tasks),
-        "stages": {task: [CORE] + ([SHARPENER] if model.has_sharpener(task) else []) for task in model.tasks},
-        "dtype": number_format,
-        "precision": number_format,
-        "conditioning": model.conditioning,
-        "process_resolution": model.process_resolution,
-        "process_by_area": model.process_by_area,
-        "antialias": model.antialias,
-        "sharpener_steps": model.sharpener_steps,
-        "sharpens": model.sharpens,
-        "prompt_tokens": model.conditioner.prompt_embeds.shape[1],
+    network = {
         "adapters": {
-            name: {"rank": config.r, "alpha": config.lora_alpha, "targets": _targets(config.target_modules)}
+            name: {"rank": config.r, "alpha": config.lora_alpha, "targets": _json_targets(config.target_modules)}
             for name, config in sorted(model.adapters.items())
         },
-        "components": {
-            "vae": plain_config(model.vae.config),
-            "transformer": plain_config(model.transformer.config),
-            "scheduler": plain_config(model.scheduler.config),
-        },
+        "components": {name: plain_config(getattr(model, name).config) for name in ("vae", "transformer", "scheduler")},
     }
-    state = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in stored_state(model).items()}
-    # Replaced as a whole: the old file may be mapped into this very model.
-    save_file(state, folder / f"{WEIGHTS}.part")
-    (folder / f"{WEIGHTS}.part").replace(folder / WEIGHTS)
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    precision = {"precision": dtype_name(dtype)}
+    manifest = _describe(model, TRAINABLE_FORMAT, metadata, dtype, precision, network)
+    write_parts(Path(folder), stored_state(model), lambda name: WEIGHTS, lambda name: dtype)
+    write_manifest(Path(folder), manifest)
+
+
+def describe_fused(
+    model: FusedLotus2, *, metadata: Mapping[str, Any], dtype: torch.dtype, errors: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The manifest of a fused model (format 2) whose unquantized tensors are stored in `dtype`.
+
+    metadata: as for `save_bundle`. errors: of the precision, measured against float32.
+    """
+    plan = model.plan
+    network = {
+        "base": plan.base,
+        "adapters": {
+            name: {"rank": adapter.rank, "scale": adapter.scale, "targets": adapter.targets}
+            for name, adapter in sorted(plan.adapters.items())
+        },
+        "timesteps": list(plan.timesteps),
+        "components": model.configs,
+    }
+    precision = {"precision": plan.precision, "errors": dict(errors)}
+    return _describe(model, FUSED_FORMAT, metadata, dtype, precision, network)
+
+
+def _describe(
+    model: Lotus2,
+    number: int,
+    metadata: Mapping[str, Any],
+    dtype: torch.dtype,
+    precision: Mapping[str, Any],
+    network: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The manifest in format `number`: what both have, with the keys in which they differ."""
+    return {
+        "format": number,
+        "family": NAME,
+        **stored_metadata(metadata),
+        "tasks": list(model.tasks),
+        "stages": {task: [CORE] + ([SHARPENER] if model.has_sharpener(task) else []) for task in model.tasks},
+        "dtype": dtype_name(dtype),
+        **precision,
+        **model.settings.stored(*SETTINGS),
+        "prompt_tokens": model.prompt_tokens,
+        **network,
+    }
 
 
 def load_bundle(
@@ -81,61 +114,95 @@ def load_bundle(
     device: torch.device,
     dtype: torch.dtype,
     tasks: Sequence[str] | None = None,
-    conditioning: str | None = None,
+    timestep_dtype: FloatName | None = None,
 ) -> TrainableLotus2:
-    """The bundle's model, ready to run. `tasks`: a part of the bundle's; `conditioning`: the bundle's own if None."""
+    """A model in format 1, ready to run.
+
+    tasks: some of the bundle's, all if None. timestep_dtype: the bundle's own if None.
+    """
     folder = Path(folder)
     path = folder / MANIFEST
-    manifest = read_manifest(path, {FAMILY: (FORMAT,)})
-    with naming(path):
-        wanted = choose_tasks(manifest["tasks"], tasks, folder)
-        model = _build(manifest, wanted, conditioning or manifest["conditioning"])
-    left_out = [task for task in manifest["tasks"] if task not in wanted]
-    path = folder / WEIGHTS
-    tensors = {name: tensor for name, tensor in read_weights(path).items() if not _belongs_to(name, left_out)}
-    check_weights(path, tensors, stored_state(model))
-    assign_weights(model, tensors, device, model.dtype_of(dtype))
+    read_header(path, {NAME: (TRAINABLE_FORMAT,)})
+    manifest, settings = TrainableManifest.read(path), ModelSettings.read(path)
+    wanted = choose_tasks(manifest.tasks, tasks, folder)
+    settings = settings.changed(tasks=wanted, timestep_dtype=timestep_dtype or settings.timestep_dtype)
+    with naming(path), torch.device("meta"):
+        model = TrainableLotus2.from_config(
+            manifest.configs,
+            settings,
+            prompt_tokens=manifest.prompt_tokens,
+            metadata=manifest.metadata,
+        )
+        for task in wanted:
+            for stage in manifest.stages[task]:
+                adapter = manifest.adapters.get(adapter_name(stage, task))
+                if adapter is not None:
+                    model.add_adapter(stage, task, adapter.rank, adapter.alpha, adapter.targets)
+        _check_packing(model)
+    state = read_parts(folder, stored_state(model), lambda name: WEIGHTS, _others(manifest.tasks, wanted))
+    assign_weights(model, state, device, model.dtype_of(dtype))
     return model.eval().requires_grad_(False)
 
 
-def _build(manifest: Mapping[str, Any], tasks: Sequence[str], conditioning: str) -> TrainableLotus2:
-    """The manifest's model for these tasks, without memory for its weights."""
-    with torch.device("meta"):
-        model = TrainableLotus2.from_config(
-            *(manifest["components"][part] for part in ("vae", "transformer", "scheduler")),
-            prompt_tokens=manifest["prompt_tokens"],
-            tasks=tasks,
-            process_resolution=manifest["process_resolution"],
-            process_by_area=manifest.get("process_by_area", False),
-            antialias=manifest["antialias"],
-            sharpener_steps=manifest["sharpener_steps"],
-            sharpens=manifest.get("sharpens", True),
-            conditioning=conditioning,
-            metadata={key: manifest[key] for key in METADATA if key in manifest},
+def load_fused_bundle(
+    folder: Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    tasks: Sequence[str] | None = None,
+    timestep_dtype: FloatName | None = None,
+) -> FusedLotus2:
+    """A model in format 2, ready to run. `timestep_dtype` must be the one it was prepared for, or None."""
+    path = folder / MANIFEST
+    manifest, settings = FusedManifest.read(path), ModelSettings.read(path)
+    if timestep_dtype not in (None, settings.timestep_dtype):
+        raise CheckpointError(
+            f"{folder}: prepared for timestep_dtype {settings.timestep_dtype}, got {timestep_dtype}; "
+            "prepare it again with that one"
         )
-        for task in tasks:
-            for stage in manifest["stages"][task]:
-                adapter = manifest["adapters"].get(adapter_name(stage, task))
-                if adapter is not None:
-                    model.add_adapter(stage, task, adapter["rank"], adapter["alpha"], adapter["targets"])
-    _check_packing(model)
-    return model
+    wanted = choose_tasks(manifest.tasks, tasks, folder)
+    adapters = {
+        name: LoraSpec(adapter.rank, adapter.scale, as_targets(adapter.targets))
+        for name, adapter in manifest.adapters.items()
+    }
+    plan = FusedPlan(manifest.base, adapters, manifest.precision, wanted, manifest.timesteps)
+    with naming(path), torch.device("meta"):
+        model = FusedLotus2(
+            manifest.configs, plan, settings, prompt_tokens=manifest.prompt_tokens, metadata=manifest.metadata
+        )
+    state = read_parts(
+        folder, model.state_dict(), lambda name: part_file(part_of(name)), _others(manifest.tasks, wanted)
+    )
+    assign_weights(model, state, device, model.dtype_of(dtype))
+    return model.eval().requires_grad_(False)
+
+
+def part_of(name: str) -> str:
+    """The part of a fused network that a parameter is stored with."""
+    component, kind, index = (*name.split("."), "", "")[:3]
+    if component == "transformer" and kind in ("double_blocks", "single_blocks"):
+        return f"{kind}.{index}"
+    return "vae" if component == "vae" else "ends"
+
+
+def part_file(part: str) -> str:
+    return f"{part}.safetensors"
+
+
+def _others(available: Sequence[str], wanted: Sequence[str]) -> Any:
+    """Whether a weight, by its name, serves only tasks that are not wanted."""
+    left_out = [task for task in available if task not in wanted]
+    markers = [f".{adapter_name(stage, task)}." for stage in (CORE, SHARPENER) for task in left_out]
+    prefixes = tuple(f"continuity.{task}." for task in left_out)
+    return lambda name: name.startswith(prefixes) or any(marker in name for marker in markers)
 
 
 def _check_packing(model: TrainableLotus2) -> None:
-    """Other networks can be trained, to be compared, but not run."""
+    """Networks with another packing can be trained, to be compared, but not run."""
     taken, packed = model.transformer.config.in_channels, 4 * model.vae.config.latent_channels
     if taken != packed:
         raise ValueError(f"expected a model that takes the image's latent packed 2x2, {packed} channels, got {taken}")
 
 
-def _targets(targets: str | Iterable[str]) -> str | list[str]:
+def _json_targets(targets: str | Iterable[str]) -> str | list[str]:
     return targets if isinstance(targets, str) else sorted(targets)
-
-
-def _belongs_to(parameter: str, tasks: Sequence[str]) -> bool:
-    return any(
-        parameter.startswith(f"continuity.{task}.")
-        or any(f".{adapter_name(stage, task)}." in parameter for stage in (CORE, SHARPENER))
-        for task in tasks
-    )

@@ -14,13 +14,12 @@ from typing import Any
 
 import torch
 from diffusers import FluxTransformer2DModel
-from torch import Tensor, nn
+from torch import Tensor
 
+from lotus2_ros.model.cache import CachingModule
 from lotus2_ros.model.layers.precision import dtype_named
 
 GUIDANCE = 3.5
-# More than the timesteps and sizes of one session; a bound for those who run through images of all sizes.
-REMEMBERED = 64
 
 
 def rounded_timestep(timestep: Tensor, rounding: str) -> Tensor:
@@ -57,23 +56,21 @@ class Conditioning:
     rotary: tuple[Tensor, Tensor]
 
 
-class Conditioner(nn.Module):
-    """The prompt, and what has been computed from it.
+class Conditioner(CachingModule):
+    """The constant prompt, and the conditioning computed from it.
 
-    prompt_embeds (1, T, D) and pooled (1, P) as the text encoders give them; rounding: name of the dtype in which the
-    reference would have held timestep / 1000 and guidance.
+    prompt_embeds (1, T, D) and pooled (1, P) as the text encoders give them. timestep_dtype: name of the dtype to which
+    timestep and guidance are rounded.
     """
 
     prompt_embeds: Tensor
     pooled: Tensor
 
-    def __init__(self, prompt_embeds: Tensor, pooled: Tensor, rounding: str) -> None:
+    def __init__(self, prompt_embeds: Tensor, pooled: Tensor, timestep_dtype: str) -> None:
         super().__init__()
         self.register_buffer("prompt_embeds", prompt_embeds)
         self.register_buffer("pooled", pooled)
-        self.rounding = rounding
-        self._remembered: dict[Hashable, Any] = {}
-        dtype_named(rounding)
+        self.timestep_dtype = timestep_dtype
 
     def forward(
         self, transformer: FluxTransformer2DModel, timestep: float | Tensor, rows: int, columns: int
@@ -82,35 +79,21 @@ class Conditioner(nn.Module):
         return Conditioning(
             modulation=self._modulation(transformer, timestep)
             if isinstance(timestep, Tensor)
-            else self._once((timestep, self.rounding), lambda: self._modulation(transformer, timestep)),
+            else self._once((timestep, self.timestep_dtype), lambda: self._modulation(transformer, timestep)),
             prompt=self._once("prompt", lambda: transformer.context_embedder(self.prompt_embeds)),
             rotary=self._once((rows, columns), lambda: self._rotary(transformer, rows, columns)),
         )
 
     def _modulation(self, transformer: FluxTransformer2DModel, timestep: float | Tensor) -> Tensor:
         device = self.pooled.device
-        seen = rounded_timestep(torch.as_tensor(timestep, device=device).reshape(-1), self.rounding)
+        seen = rounded_timestep(torch.as_tensor(timestep, device=device).reshape(-1), self.timestep_dtype)
         if not transformer.config.guidance_embeds:
             return transformer.time_text_embed(seen, self.pooled)
-        return transformer.time_text_embed(seen, rounded_guidance(self.rounding, device), self.pooled)
+        return transformer.time_text_embed(seen, rounded_guidance(self.timestep_dtype, device), self.pooled)
 
     def _rotary(self, transformer: FluxTransformer2DModel, rows: int, columns: int) -> tuple[Tensor, Tensor]:
         return transformer.pos_embed(position_ids(self.prompt_embeds, rows, columns))
 
     def _once(self, key: Hashable, compute: Callable[[], Any]) -> Any:
-        """Remembered only while the weights stay as they are: in evaluation, without gradients."""
-        if self.training or torch.is_grad_enabled():
-            return compute()
-        if key not in self._remembered:
-            if len(self._remembered) >= REMEMBERED:
-                self._remembered.clear()
-            self._remembered[key] = compute()
-        return self._remembered[key]
-
-    def train(self, mode: bool = True) -> Conditioner:
-        self._remembered.clear()
-        return super().train(mode)
-
-    def _apply(self, *args: Any, **kwargs: Any) -> Any:
-        self._remembered.clear()
-        return super()._apply(*args, **kwargs)
+        """Cached only while the weights cannot change: in evaluation, without gradients."""
+        return compute() if self.training or torch.is_grad_enabled() else self.cached(key, compute)

@@ -17,18 +17,38 @@ from torch.nn import functional as F
 
 from lotus2_ros.model.layers.adaln import AdaLN, fit_curve
 from lotus2_ros.model.layers.linear import store_linear
-from lotus2_ros.model.lotus2.base import CORE, adapter_name
+from lotus2_ros.model.layers.lora import LoraDelta, LoraLinear, LoraSpec, as_targets
+from lotus2_ros.model.lotus2.base import CORE, FusedPlan, adapter_name
 from lotus2_ros.model.lotus2.blocks import HeadNorms
 from lotus2_ros.model.lotus2.conditioning import rounded_guidance
 from lotus2_ros.model.lotus2.fused import FusedLotus2
-from lotus2_ros.model.lotus2.lora import FusedPlan, LoraDelta, LoraLinear, LoraSpec, as_targets
-from lotus2_ros.model.lotus2.source import Source
+from lotus2_ros.model.lotus2.trainable import TrainableLotus2
 from lotus2_ros.model.manifest import plain_config
-from lotus2_ros.model.weights import CheckpointError, assign_weights
+from lotus2_ros.model.weights import CheckpointError, assign_weights, stored_state
 
 ROTATED = r".*\.(to_[qk]|add_[qk]_proj|norm_(added_)?[qk])"
 # Layers that are fused away; an adapter cannot change them.
 CONSTANT = r"time_text_embed\..*|context_embedder|norm_out\.linear|.*\.norm1?(_context)?\.linear"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model to be fused.
+
+    `model` has its structure; its weights may be on the meta device. `read` gives a weight by its name in
+    `stored_state`, on the CPU and in the dtype of its file. `embed_prompt` gives the prompt's embeddings (1, T, D) and
+    the pooled one (1, P).
+    """
+
+    model: TrainableLotus2
+    read: Callable[[str], Tensor]
+    embed_prompt: Callable[[], tuple[Tensor, Tensor]]
+
+    @classmethod
+    def of(cls, model: TrainableLotus2) -> Source:
+        """A model that is in memory."""
+        state = {name: tensor.detach() for name, tensor in stored_state(model).items()}
+        return cls(model, state.__getitem__, lambda: (model.conditioner.prompt_embeds, model.conditioner.pooled))
 
 
 @dataclass(frozen=True)
@@ -55,14 +75,15 @@ class Fusion:
         }
         self._check_targets(adapters)
         base = adapter_name(CORE, adapted.tasks[0])
-        plan = FusedPlan(adapted.tasks, base, adapters, precision, tuple(self._polynomials.shape))  # type: ignore[arg-type]
-        settings = {name: value for name, value in adapted.settings.items() if name != "tasks"}
+        degrees, rank = self._polynomials.shape
+        plan = FusedPlan(base, adapters, precision, adapted.tasks, (degrees, rank))
         with torch.device("meta"):
             self.model = FusedLotus2(
                 {name: plain_config(getattr(adapted, name).config) for name in ("vae", "transformer", "scheduler")},
                 plan,
+                adapted.settings,
                 prompt_tokens=self._prompt.shape[1],
-                **settings,
+                metadata=adapted.metadata,
             )
 
     @property
@@ -133,9 +154,9 @@ class Fusion:
         biases = torch.cat([self._layer(layer, "bias") for layer in layers])
         merged = [weight + self._lora(layer, plan.base) for weight, layer in zip(weights, layers, strict=True)]
         tensors = {"base.weight": torch.cat(merged), "base.bias": biases}
-        for name, change in module.changes.items():
+        for name, delta in module.changes.items():
             prefix = f"changes.{name}"
-            if not isinstance(change, LoraDelta):
+            if not isinstance(delta, LoraDelta):
                 changed = [weight + self._lora(layer, name) for weight, layer in zip(weights, layers, strict=True)]
                 tensors |= {f"{prefix}.weight": torch.cat(changed), f"{prefix}.bias": biases}
                 continue
@@ -183,7 +204,7 @@ class Fusion:
         width = config.num_attention_heads * config.attention_head_dim
         embed = kind(embedding_dim=width, pooled_projection_dim=config.pooled_projection_dim)
         embed.load_state_dict({key: self._read(name + key) for key in embed.state_dict()})
-        guidance = [rounded_guidance(adapted.conditioning)] if config.guidance_embeds else []
+        guidance = [rounded_guidance(adapted.settings.timestep_dtype)] if config.guidance_embeds else []
         return lambda timesteps: F.silu(embed(timesteps.float(), *guidance, pooled.float()))
 
     def _check_targets(self, adapters: Mapping[str, LoraSpec]) -> None:

@@ -13,42 +13,39 @@ from torch import Tensor, nn
 from lotus2_ros.model.interface import InferenceModel
 from lotus2_ros.model.layers.linear import kept_dtypes
 from lotus2_ros.model.lotus2 import flux
-from lotus2_ros.model.lotus2.base import CORE, CORE_TIMESTEP, SHARPENER, Lotus2, adapter_name
+from lotus2_ros.model.lotus2.base import CORE, CORE_TIMESTEP, SHARPENER, FusedPlan, Lotus2, adapter_name
 from lotus2_ros.model.lotus2.blocks import Rotary
 from lotus2_ros.model.lotus2.conditioning import rounded_timestep
 from lotus2_ros.model.lotus2.fused_flux import FusedFlux
-from lotus2_ros.model.lotus2.lora import FusedPlan
-
-# More than the timesteps and sizes of one session; a bound for those who run through images of all sizes.
-REMEMBERED = 64
+from lotus2_ros.model.manifest import ModelSettings
 
 
 class FusedLotus2(Lotus2, InferenceModel):
-    """A `Lotus2` for inference.
-
-    configs: of diffusers' vae, transformer and scheduler.
-    """
+    """A `Lotus2` for inference. configs: those of diffusers' vae, transformer and scheduler."""
 
     def __init__(
         self,
         configs: Mapping[str, Mapping[str, Any]],
         plan: FusedPlan,
+        settings: ModelSettings,
         *,
         prompt_tokens: int,
-        **settings: Any,
+        metadata: Mapping[str, Any] | None = None,
     ) -> None:
         scheduler = FlowMatchEulerDiscreteScheduler(**configs["scheduler"])
-        super().__init__(AutoencoderKL(**configs["vae"]), scheduler, tasks=plan.tasks, **settings)
+        super().__init__(AutoencoderKL(**configs["vae"]), scheduler, settings.changed(tasks=plan.tasks), metadata)
         self.plan = plan
         self.configs = configs
         highest = float(scheduler.config.num_train_timesteps)
         self.transformer = FusedFlux(configs["transformer"], plan, prompt_tokens, highest)
-        self._modulations: dict[float, Tensor] = {}
-        self._rotaries: dict[tuple[int, int], Rotary] = {}
 
     @property
     def dtype(self) -> torch.dtype:
         return self.transformer.prompt.dtype
+
+    @property
+    def prompt_tokens(self) -> int:
+        return self.transformer.prompt.shape[1]
 
     @property
     def linear_precision(self) -> str:
@@ -59,14 +56,21 @@ class FusedLotus2(Lotus2, InferenceModel):
         # for all others. Not so the VAE: its norms' reductions over the whole image are slow where sizes are unknown.
         return {**dict.fromkeys(self.transformer.blocks, True), self.vae.encoder: False, self.vae.decoder: False}
 
-    def on_meta(self, tasks: Sequence[str]) -> FusedLotus2:
-        return self.planned(replace(self.plan, precision="float32", tasks=tuple(tasks)))
+    def on_meta(self, tasks: Sequence[str], precision: str = "float32", sharpeners: bool = True) -> FusedLotus2:
+        adapters = {
+            name: adapter
+            for name, adapter in self.plan.adapters.items()
+            if sharpeners or not name.startswith(SHARPENER)
+        }
+        chosen = tuple(task for task in self.tasks if task in tasks)
+        return self.planned(replace(self.plan, precision=precision, tasks=chosen, adapters=adapters))
 
     def planned(self, plan: FusedPlan) -> FusedLotus2:
-        """The same network by another plan, without memory for its weights."""
-        settings = {name: value for name, value in self.settings.items() if name != "tasks"}
+        """The same network with another plan, on the meta device."""
         with torch.device("meta"):
-            twin = FusedLotus2(self.configs, plan, prompt_tokens=self.transformer.prompt.shape[1], **settings)
+            twin = FusedLotus2(
+                self.configs, plan, self.settings, prompt_tokens=self.prompt_tokens, metadata=self.metadata
+            )
         return twin.eval().requires_grad_(False)
 
     @property
@@ -79,7 +83,7 @@ class FusedLotus2(Lotus2, InferenceModel):
         return lambda name: None if name in kept or name.endswith((".modulation", ".polynomials")) else plain(name)
 
     def has_sharpener(self, task: str) -> bool:
-        return adapter_name(SHARPENER, task) in self.plan.changes
+        return adapter_name(SHARPENER, task) in self.plan.deltas
 
     def predict(self, latent: Tensor, tasks: Sequence[str]) -> dict[str, Tensor]:
         if not self.batched or len(tasks) == 1:
@@ -95,7 +99,8 @@ class FusedLotus2(Lotus2, InferenceModel):
 
     def _pass(self, latent: Tensor, timestep: float | Tensor, adapters: tuple[str, ...]) -> Tensor:
         height, width = latent.shape[2:]
-        rotary = self._rotary(height // 2, width // 2)
+        rows, columns = height // 2, width // 2
+        rotary: Rotary = self.cached(("rotary", rows, columns), lambda: self.transformer.rotary(rows, columns))
 
         def run(latent: Tensor, modulation: Tensor, *rotary: Tensor) -> Tensor:
             patches = self.transformer(flux.pack(latent), modulation, rotary, adapters)
@@ -104,29 +109,13 @@ class FusedLotus2(Lotus2, InferenceModel):
         return self.executor(("transform", adapters), run, latent, self._modulation(timestep), *rotary)
 
     def _modulation(self, timestep: float | Tensor) -> Tensor:
-        """The modulation of a timestep, remembered if that is one number."""
+        """The modulation of all blocks at a timestep, cached if that is a number."""
         if isinstance(timestep, Tensor):
             return self._compute_modulation(timestep)
-        if timestep not in self._modulations:
-            if len(self._modulations) >= REMEMBERED:
-                self._modulations.clear()
-            self._modulations[timestep] = self._compute_modulation(
-                torch.tensor([timestep], device=self.transformer.prompt.device)
-            )
-        return self._modulations[timestep]
+        return self.cached(
+            ("modulation", timestep),
+            lambda: self._compute_modulation(torch.tensor([timestep], device=self.device)),
+        )
 
     def _compute_modulation(self, timesteps: Tensor) -> Tensor:
-        return self.transformer.modulation(rounded_timestep(timesteps, self.conditioning)).to(self.dtype)
-
-    def _rotary(self, rows: int, columns: int) -> Rotary:
-        if (rows, columns) not in self._rotaries:
-            if len(self._rotaries) >= REMEMBERED:
-                self._rotaries.clear()
-            self._rotaries[rows, columns] = self.transformer.rotary(rows, columns)
-        return self._rotaries[rows, columns]
-
-    def _apply(self, *args: Any, **kwargs: Any) -> Any:
-        """Moved or converted: what was computed from the weights before is not theirs any more."""
-        self._modulations.clear()
-        self._rotaries.clear()
-        return super()._apply(*args, **kwargs)
+        return self.transformer.modulation(rounded_timestep(timesteps, self.settings.timestep_dtype)).to(self.dtype)

@@ -11,9 +11,10 @@ from diffusers.models.transformers.transformer_flux import FluxPosEmbed
 from torch import Tensor, nn
 
 from lotus2_ros.model.layers.adaln import AdaLN, Timesteps
+from lotus2_ros.model.layers.lora import LoraLinear
+from lotus2_ros.model.lotus2.base import FusedPlan
 from lotus2_ros.model.lotus2.blocks import PLAIN, DoubleBlock, Head, LastBlock, Rotary, SingleBlock
 from lotus2_ros.model.lotus2.conditioning import position_ids
-from lotus2_ros.model.lotus2.lora import FusedPlan, LoraLinear
 
 ROTARY_BASE = 10000
 

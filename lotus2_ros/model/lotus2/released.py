@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lotus2_ros.model.lotus2.base import CORE, SHARPENER
-from lotus2_ros.model.lotus2.source import Source
+from lotus2_ros.model.lotus2.fuse import Source
 from lotus2_ros.model.lotus2.trainable import TrainableLotus2, is_base
-from lotus2_ros.model.manifest import choose_tasks, plain_config
+from lotus2_ros.model.manifest import FloatName, ModelSettings, Task, choose_tasks, plain_config
 from lotus2_ros.model.prompt import T5_TOKENS, check_encoders, embed_empty_prompt
 from lotus2_ros.model.weights import (
     CheckpointError,
@@ -40,10 +40,10 @@ FLUX_FILES = (
 
 # Our names of tasks and modules -> those in the file names.
 FILE_NAMES = {"depth": "depth", "normals": "normal", "continuity": "lcm", CORE: CORE, SHARPENER: SHARPENER}
-TASKS = ("depth", "normals")
+TASKS: tuple[Task, ...] = ("depth", "normals")
 # What the released model was trained for and with; its files do not tell.
 PROCESS_RESOLUTION = 1024
-CONDITIONING = "bfloat16"
+TIMESTEP_DTYPE: FloatName = "bfloat16"
 NAME = "lotus-2"
 # Of FLUX.1-dev, and so of all that is built on it; Lotus-2's own, which is free, does not lift it.
 LICENCE = "FLUX.1 [dev] Non-Commercial License"
@@ -56,7 +56,7 @@ def open_released(
     lotus2: Path,
     *,
     tasks: Sequence[str] | None = None,
-    conditioning: str | None = None,
+    timestep_dtype: FloatName | None = None,
     device: torch.device | None = None,
 ) -> Source:
     """The released model, to be read tensor by tensor: FLUX's diffusers folder, and the one with the Lotus-2 files.
@@ -64,7 +64,7 @@ def open_released(
     Every file's header is checked here, before any tensor is read. `device`: where the text encoders run, by default
     the CPU. Raises CheckpointError that names file and key.
     """
-    model = _empty(flux, choose_tasks(TASKS, tasks, lotus2), conditioning)
+    model = _empty(flux, choose_tasks(TASKS, tasks, lotus2), timestep_dtype)
     with torch.device("meta"):
         for task in model.tasks:
             for stage in (CORE, SHARPENER):
@@ -85,10 +85,10 @@ def load_released(
     device: torch.device,
     dtype: torch.dtype,
     tasks: Sequence[str] | None = None,
-    conditioning: str | None = None,
+    timestep_dtype: FloatName | None = None,
 ) -> TrainableLotus2:
     """The released model with all files in one folder, its adapters side by side on one base, in memory."""
-    source = open_released(folder, folder, tasks=tasks, conditioning=conditioning, device=device)
+    source = open_released(folder, folder, tasks=tasks, timestep_dtype=timestep_dtype, device=device)
     state = dict(zip(EMBEDDINGS, source.embed_prompt(), strict=True))
     state |= {name: source.read(name) for name in stored_state(source.model) if name not in EMBEDDINGS}
     assign_weights(source.model, state, device, source.model.dtype_of(dtype))
@@ -158,7 +158,7 @@ def adapter_rank(file: WeightFile) -> int:
     return ranks.pop()
 
 
-def _empty(flux: Path, tasks: Sequence[str], conditioning: str | None) -> TrainableLotus2:
+def _empty(flux: Path, tasks: tuple[Task, ...], timestep_dtype: FloatName | None) -> TrainableLotus2:
     """The model on FLUX without adapters and without memory for its weights."""
     scheduler_file = flux / "scheduler" / "scheduler_config.json"
     scheduler_config = plain_config(read_json(scheduler_file)) | {"num_train_timesteps": SHARPENER_TRAIN_TIMESTEPS}
@@ -168,11 +168,11 @@ def _empty(flux: Path, tasks: Sequence[str], conditioning: str | None) -> Traina
             _component(AutoencoderKL, flux / "vae"),
             transformer,
             _build(FlowMatchEulerDiscreteScheduler, scheduler_config, scheduler_file),
-            tasks=tasks,
+            ModelSettings(
+                tasks=tasks, process_resolution=PROCESS_RESOLUTION, timestep_dtype=timestep_dtype or TIMESTEP_DTYPE
+            ),
             prompt_embeds=torch.empty(1, T5_TOKENS, transformer.config.joint_attention_dim),
             pooled=torch.empty(1, transformer.config.pooled_projection_dim),
-            process_resolution=PROCESS_RESOLUTION,
-            conditioning=conditioning or CONDITIONING,
             metadata={"name": NAME, "licence": LICENCE},
         )
 

@@ -1,13 +1,15 @@
-"""Lotus-2 as it is trained and released: diffusers' FLUX transformer with LoRA adapters side by side on one base.
+"""Lotus-2 as it is trained and released: diffusers' FLUX transformer with several LoRAs on one base.
 
-Each stage of each task is an adapter; where there is none for a core predictor, the base itself is that predictor.
+Each stage of each task is a LoRA. A core predictor without one is the base itself.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,8 +18,10 @@ from peft import LoraConfig
 from torch import Tensor
 
 from lotus2_ros.model.lotus2 import flux
-from lotus2_ros.model.lotus2.base import SHARPENER, Lotus2, adapter_name
+from lotus2_ros.model.lotus2.base import CORE, SHARPENER, Lotus2, adapter_name
 from lotus2_ros.model.lotus2.conditioning import Conditioner
+from lotus2_ros.model.manifest import ModelSettings
+from lotus2_ros.model.trainable import STORED, TrainableModel, TrainedPart
 
 # The released adapters' layers: attention and feed-forward of the double blocks, queries, keys, values of the single.
 LORA_TARGETS = (
@@ -26,54 +30,59 @@ LORA_TARGETS = (
 )
 
 
-class TrainableLotus2(Lotus2):
-    """A `Lotus2` that can be trained; `settings` as for that class. `patch`: side of a token in latent pixels."""
+class TrainableLotus2(Lotus2, TrainableModel):
+    """A `Lotus2` that can be trained. `patch`: side of a token in latent pixels."""
 
     def __init__(
         self,
         vae: AutoencoderKL,
         transformer: FluxTransformer2DModel,
         scheduler: FlowMatchEulerDiscreteScheduler,
+        settings: ModelSettings,
         *,
         prompt_embeds: Tensor,
         pooled: Tensor,
-        **settings: Any,
+        metadata: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(vae, scheduler, **settings)
+        super().__init__(vae, scheduler, settings, metadata)
         self.patch = _patch(vae.config.latent_channels, transformer)
         self.transformer = transformer
-        self.conditioner = Conditioner(prompt_embeds, pooled, self.conditioning)
+        self.conditioner = Conditioner(prompt_embeds, pooled, settings.timestep_dtype)
         self.adapters: dict[str, LoraConfig] = {}
         self._active: str | None = None
 
     @classmethod
     def from_config(
         cls,
-        vae_config: Mapping[str, Any],
-        transformer_config: Mapping[str, Any],
-        scheduler_config: Mapping[str, Any],
+        configs: Mapping[str, Mapping[str, Any]],
+        settings: ModelSettings,
         *,
         prompt_tokens: int,
-        **settings: Any,
+        metadata: Mapping[str, Any] | None = None,
     ) -> TrainableLotus2:
-        """A model with random weights.
+        """A model with random weights. configs: those of diffusers' vae, transformer and scheduler.
 
         Its prompt is constant: one-hot tokens, so that each is a learnable column of the context embedder, and a zero
         pooled vector, which leaves that embedder's bias.
         """
-        transformer = FluxTransformer2DModel(**transformer_config)
+        transformer = FluxTransformer2DModel(**configs["transformer"])
         return cls(
-            AutoencoderKL(**vae_config),
+            AutoencoderKL(**configs["vae"]),
             transformer,
-            FlowMatchEulerDiscreteScheduler(**scheduler_config),
+            FlowMatchEulerDiscreteScheduler(**configs["scheduler"]),
+            settings,
             prompt_embeds=torch.eye(prompt_tokens, transformer.config.joint_attention_dim)[None],
             pooled=torch.zeros(1, transformer.config.pooled_projection_dim),
-            **settings,
+            metadata=metadata,
         )
 
     @property
     def dtype(self) -> torch.dtype:
         return self.transformer.x_embedder.weight.dtype
+
+    @property
+    def prompt_tokens(self) -> int:
+        return self.conditioner.prompt_embeds.shape[1]
 
     def add_adapter(
         self, stage: str, task: str, rank: int, alpha: float | None = None, targets: str | Sequence[str] = LORA_TARGETS
@@ -112,9 +121,40 @@ class TrainableLotus2(Lotus2):
         tokens = flux.transform(self.transformer, flux.pack(latent, self.patch), conditioning)
         return flux.unpack(tokens, height, width, self.patch)
 
+    def trainable_parameters(self, part: TrainedPart) -> dict[str, Tensor]:
+        """The core: LoRAs and continuity modules, the base too where it is the core predictor of a task, and the VAE's
+        decoder if that is asked for. The sharpener: its LoRAs."""
+        frozen = all(adapter_name(CORE, task) in self.adapters for task in self.tasks)
+
+        def belongs(name: str) -> bool:
+            if part == "vae" or name.startswith("vae."):
+                trained = {"vae": "vae.", "core_and_decoder": "vae.decoder."}.get(part)
+                return trained is not None and name.startswith(trained)
+            return (SHARPENER in name) == (part == "sharpener") and not (frozen and is_base(name))
+
+        return {name: parameter for name, parameter in self.named_parameters() if belongs(name)}
+
+    def enable_gradient_checkpointing(self) -> None:
+        self.transformer.enable_gradient_checkpointing()
+
+    @contextmanager
+    def first_blocks(self, count: int | None) -> Iterator[None]:
+        transformer: Any = self.transformer
+        blocks = transformer.single_transformer_blocks
+        transformer.single_transformer_blocks = blocks if count is None else blocks[:count]
+        try:
+            yield
+        finally:
+            transformer.single_transformer_blocks = blocks
+
+    def save(self, folder: Path, metadata: Mapping[str, Any]) -> None:
+        from lotus2_ros.model.lotus2.bundle import save_bundle
+
+        save_bundle(self, folder, metadata=metadata, dtype=STORED)
+
 
 def is_base(name: str) -> bool:
-    """Whether a weight is none of what is added to VAE and transformer: adapters and continuity modules."""
+    """Whether a weight belongs to VAE or transformer, not to a LoRA or a continuity module."""
     return not (name.startswith("continuity.") or ".lora_" in name)
 
 

@@ -133,15 +133,15 @@ def test_faster_cards_see_more(flux, rate, resolution):
 
 def test_never_above_the_model_s_own(flux):
     own = copy.copy(flux)
-    own.process_resolution = 512
+    own.settings = own.settings.changed(process_resolution=512)
     assert affordable_resolution(own, 1e18, 1e18) == 512
-    own.process_resolution = 160
+    own.settings = own.settings.changed(process_resolution=160)
     assert affordable_resolution(own, 1e18, 1e18) == 160
 
 
 def test_on_a_cpu_the_model_s_own():
     model = make_model()
-    assert choose_resolution(model) == model.process_resolution
+    assert choose_resolution(model) == model.settings.process_resolution
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float8", "int8", "nf4"])

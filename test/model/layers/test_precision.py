@@ -14,8 +14,7 @@ from lotus2_ros.inference.estimator import Estimator
 from lotus2_ros.model.layers.precision import resolve_matmul_dtype
 from lotus2_ros.model.load import BUNDLED
 from lotus2_ros.model.lotus2.bundle import load_bundle
-from lotus2_ros.model.lotus2.fuse import fuse
-from lotus2_ros.model.lotus2.source import Source
+from lotus2_ros.model.lotus2.fuse import Source, fuse
 
 CPU = torch.device("cpu")
 

@@ -14,10 +14,10 @@ from lotus2_ros.config import Config
 from lotus2_ros.inference.estimator import Estimator
 from lotus2_ros.model.engine.flops import count_frame
 from lotus2_ros.model.load import load_model
+from lotus2_ros.model.lotus.conversion import LotusConversion
 from lotus2_ros.model.lotus.released import open_pipelines, predicted_by
 from lotus2_ros.model.weights import CheckpointError
-from lotus2_ros.prepare.hub import Origin
-from lotus2_ros.prepare.lotus import convert_lotus
+from lotus2_ros.prepare.convert import convert
 
 IMAGE = torch.randint(0, 256, (50, 70, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -48,8 +48,8 @@ def two_tasks(pipeline, tmp_path):
     weights = load_file(file)
     weights["conv_out.bias"] += 0.1
     save_file(weights, file)
-    places = {"depth": Origin(pipeline, "depth"), "normals": Origin(normals, "normals")}
-    convert_lotus(places, "disparity", tmp_path / "bundle", "float32")
+    folders = {"depth": pipeline, "normals": normals}
+    convert(LotusConversion(folders, {}, predicts="disparity", precision="float32"), tmp_path / "bundle")
     return tmp_path / "bundle"
 
 
@@ -101,7 +101,7 @@ def test_small_images_are_enlarged_and_sides_fit_the_vae(pipeline):
 
 def test_there_is_no_sharpener(pipeline):
     model = load(pipeline)
-    assert not model.has_sharpener("depth") and not model.sharpens
+    assert not model.has_sharpener("depth")
     with pytest.raises(ValueError, match=r"lotus-[dg] has no detail sharpener for depth"):
         model.sharpen(torch.zeros(1, 4, 6, 8), "depth")
     with pytest.raises(ValueError, match="has no task 'normals'; it has depth"):
@@ -183,8 +183,8 @@ def test_families_do_not_mix(shared):
     ("change", "message"),
     [
         ({"format": 9}, "got format 9 of family lotus-"),
-        ({"predicts": "inverse"}, "expected a model that predicts disparity or depth, got inverse"),
-        ({"prompt_shape": None}, r"bundle\.json: "),
+        ({"predicts": "inverse"}, r"bundle\.json: predicts: expected 'disparity' or 'depth', got 'inverse'"),
+        ({"prompt_shape": None}, r"bundle\.json: prompt_shape: expected a valid array, got 'None'"),
     ],
 )
 def test_a_manifest_must_fit(two_tasks, change, message):

@@ -6,11 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from lotus2_ros.model.layers.lora import LoraDelta, LoraLinear
 from lotus2_ros.model.lotus2.base import CORE, SHARPENER
-from lotus2_ros.model.lotus2.fuse import Fusion, fuse
+from lotus2_ros.model.lotus2.fuse import Fusion, Source, fuse
 from lotus2_ros.model.lotus2.fused import FusedLotus2
-from lotus2_ros.model.lotus2.lora import LoraDelta, LoraLinear
-from lotus2_ros.model.lotus2.source import Source
 from lotus2_ros.model.lotus2.trainable import TrainableLotus2
 from lotus2_ros.model.weights import CheckpointError
 
@@ -111,8 +110,9 @@ def test_a_batch_of_images_and_sigmas(small: TrainableLotus2, generator: torch.G
 
 
 @pytest.mark.parametrize("rounding", ["float32", "bfloat16"])
-def test_conditioning_is_fused_as_it_is_rounded(small: TrainableLotus2, latent: Tensor, rounding: str) -> None:
-    small.conditioning = small.conditioner.rounding = rounding
+def test_timesteps_are_rounded_before_they_are_fused(small: TrainableLotus2, latent: Tensor, rounding: str) -> None:
+    small.settings = small.settings.changed(timestep_dtype=rounding)
+    small.conditioner.timestep_dtype = rounding
     assert_same(small, latent)
 
 
@@ -122,9 +122,9 @@ def test_without_guidance(bare: TrainableLotus2, latent: Tensor) -> None:
         bare.vae,
         transformer,
         bare.scheduler,
+        bare.settings,
         prompt_embeds=bare.conditioner.prompt_embeds,
         pooled=bare.conditioner.pooled,
-        **bare.settings,
     )
     assert_same(randomize(model), latent)
 

@@ -12,9 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from lotus2_ros.model.layers.linear import PRECISIONS
 from lotus2_ros.model.load import load_model
-from lotus2_ros.model.lotus2.fuse import Fusion, fuse
-from lotus2_ros.model.lotus2.fused_bundle import describe, part_file, part_of
-from lotus2_ros.model.lotus2.source import Source
+from lotus2_ros.model.lotus2.bundle import describe_fused, part_file, part_of
+from lotus2_ros.model.lotus2.fuse import Fusion, Source, fuse
 from lotus2_ros.model.lotus2.trainable import TrainableLotus2
 from lotus2_ros.model.manifest import MANIFEST
 from lotus2_ros.model.weights import CheckpointError
@@ -25,8 +24,8 @@ METADATA = {"name": "small", "licence": "Apache-2.0", "sources": {"base": "00ff"
 def write(model: TrainableLotus2, folder: Path, precision: str) -> Path:
     fusing = Fusion(Source.of(model), precision)
     for part in fusing.parts():
-        save_file({name: t.contiguous() for name, t in fusing.store(part).items()}, part_file(folder, part.name))
-    manifest = describe(fusing.model, metadata=METADATA, dtype=torch.float32, errors={})
+        save_file({name: t.contiguous() for name, t in fusing.store(part).items()}, folder / part_file(part.name))
+    manifest = describe_fused(fusing.model, metadata=METADATA, dtype=torch.float32, errors={})
     (folder / MANIFEST).write_text(json.dumps(manifest))
     return folder
 
@@ -39,14 +38,14 @@ def bundle(small: TrainableLotus2, tmp_path: Path) -> Path:
 @torch.inference_mode()
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_the_same_model_comes_back(small: TrainableLotus2, tmp_path: Path, precision: str) -> None:
-    small.process_by_area = True
+    small.settings = small.settings.changed(process_by_area=True)
     loaded = load_model(write(small, tmp_path, precision), device="cpu", dtype="float32")
     direct = fuse(Source.of(small), precision, device=torch.device("cpu"), dtype=torch.float32)
     latent = torch.randn(1, 4, 6, 10, generator=torch.Generator().manual_seed(0))
     for task in small.tasks:
         assert torch.allclose(loaded.core(latent, task), direct.core(latent, task), atol=1e-5)
         assert torch.allclose(loaded.velocity(latent, task, 0.3), direct.velocity(latent, task, 0.3), atol=1e-5)
-    assert loaded.settings == direct.settings | {"metadata": METADATA}
+    assert loaded.settings == direct.settings and loaded.metadata == METADATA
     assert loaded.precision == ("float32" if precision == "bfloat16" else precision)
 
 
@@ -71,9 +70,9 @@ def test_it_runs_in_bfloat16_and_keeps_what_is_exact(bundle: Path) -> None:
     assert loaded.transformer.double_blocks[0].modulation.dtype == torch.float32
 
 
-def test_another_conditioning_needs_another_bundle(bundle: Path) -> None:
-    with pytest.raises(CheckpointError, match="prepared for conditioning bfloat16, got float32"):
-        load_model(bundle, device="cpu", conditioning="float32")
+def test_another_timestep_dtype_needs_another_bundle(bundle: Path) -> None:
+    with pytest.raises(CheckpointError, match="prepared for timestep_dtype bfloat16, got float32"):
+        load_model(bundle, device="cpu", timestep_dtype="float32")
 
 
 def test_a_parameter_has_one_part() -> None:
@@ -99,15 +98,15 @@ Change = Callable[[dict], object]
     ],
 )
 def test_weights_must_fit(bundle: Path, part: str, change: Change, message: str) -> None:
-    weights = {name: tensor.clone() for name, tensor in load_file(part_file(bundle, part)).items()}
+    weights = {name: tensor.clone() for name, tensor in load_file(bundle / part_file(part)).items()}
     change(weights)
-    save_file(weights, part_file(bundle, part))
+    save_file(weights, bundle / part_file(part))
     with pytest.raises(CheckpointError, match=message):
         load_model(bundle, device="cpu")
 
 
 def test_every_part_must_be_there(bundle: Path) -> None:
-    part_file(bundle, "single_blocks.0").unlink()
+    (bundle / part_file("single_blocks.0")).unlink()
     with pytest.raises(CheckpointError, match=r"single_blocks\.0\.safetensors: file not found"):
         load_model(bundle, device="cpu")
 
@@ -116,7 +115,7 @@ def test_every_part_must_be_there(bundle: Path) -> None:
     ("change", "message"),
     [
         (lambda m: m.pop("timesteps"), "missing key timesteps"),
-        (lambda m: m.update(precision="int3"), "unknown precision 'int3'"),
+        (lambda m: m.update(precision="int3"), "precision: expected .*, got 'int3'"),
         (lambda m: m["components"]["vae"].update(colour="red"), "colour"),
     ],
 )

@@ -32,8 +32,8 @@ def model(request: pytest.FixtureRequest, dtype: str, shared: Path) -> Lotus2:
     """The released files as they are, and fused as they run."""
     folder = shared / "golden" / "tiny-flux"
     if request.param == "fused":
-        return load_model(folder, device="cpu", dtype=dtype, conditioning=dtype)
-    return load_released(folder, device=torch.device("cpu"), dtype=getattr(torch, dtype), conditioning=dtype)
+        return load_model(folder, device="cpu", dtype=dtype, timestep_dtype=dtype)
+    return load_released(folder, device=torch.device("cpu"), dtype=getattr(torch, dtype), timestep_dtype=dtype)
 
 
 MORE = pytest.mark.larger_set
@@ -78,7 +78,7 @@ class Golden:
     @property
     def vae_in(self) -> Tensor:
         image = self["image_u8"].permute(2, 0, 1)[None].float() / 127.5 - 1
-        size = self.model.process_size(*self.size, self.model.process_resolution)
+        size = self.model.process_size(*self.size, self.model.settings.process_resolution)
         return F.interpolate(image, size, mode="bilinear", align_corners=False)
 
 
@@ -163,13 +163,13 @@ def test_the_whole_way_from_the_same_posterior_sample(golden: Golden) -> None:
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize(("conditioning", "at_most", "at_least"), [("bfloat16", 0.02, 0.0), ("float32", 1.0, 0.3)])
-def test_rounded_conditioning_in_float32_gives_the_published_results(
-    shared: Path, conditioning: str, at_most: float, at_least: float
+@pytest.mark.parametrize(("timestep_dtype", "at_most", "at_least"), [("bfloat16", 0.02, 0.0), ("float32", 1.0, 0.3)])
+def test_rounded_timesteps_in_float32_gives_the_published_results(
+    shared: Path, timestep_dtype: str, at_most: float, at_least: float
 ) -> None:
     """Guidance 3504 and rounded timesteps matter more than the precision of everything else."""
     folder = shared / "golden"
-    model = load_model(folder / "tiny-flux", device="cpu", dtype="float32", conditioning=conditioning)
+    model = load_model(folder / "tiny-flux", device="cpu", dtype="float32", timestep_dtype=timestep_dtype)
     golden = load_file(folder / "reference" / "depth_96x128_bf16.safetensors")
     core = model.core(flux.unpack(golden["core_in"].float(), 12, 16), "depth")
     assert at_least <= error(core, golden["lcm_out"]) <= at_most

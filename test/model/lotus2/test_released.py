@@ -47,7 +47,7 @@ def test_a_task_needs_only_its_own_files(released: Path) -> None:
         file.unlink()
     model = load(released)
     assert sorted(model.adapters) == ["core_predictor_depth", "detail_sharpener_depth"]
-    assert (model.process_resolution, model.conditioning, model.multiple) == (1024, "bfloat16", 16)
+    assert (model.settings.process_resolution, model.settings.timestep_dtype, model.multiple) == (1024, "bfloat16", 16)
     assert model.adapters["core_predictor_depth"].r == model.adapters["core_predictor_depth"].lora_alpha == 128
     assert (model.conditioner.prompt_embeds.shape, model.conditioner.pooled.shape) == ((1, 512, 32), (1, 24))
     with pytest.raises(CheckpointError, match=r"lotus-2_core_predictor_normal\.safetensors: file not found"):

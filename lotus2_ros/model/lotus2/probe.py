@@ -32,7 +32,7 @@ class ProbeStream:
         plan = replace(model.plan, precision=precision)
         self._model = model.planned(plan)
         self._dtype_of, self._device = self._model.dtype_of(dtype), device
-        self.adapters = (plan.base, *plan.changes)
+        self.adapters = (plan.base, *plan.deltas)
         self.tokens = torch.empty(0)
 
     @torch.no_grad()
@@ -76,7 +76,7 @@ class ProbeStream:
         """(adapters, K): a core predictor's own timestep, a sharpener's first."""
         first = float(self._model.scheduler.config.num_train_timesteps)
         timesteps = [CORE_TIMESTEP if name.startswith(CORE) else first for name in self.adapters]
-        seen = rounded_timestep(torch.tensor(timesteps, device=self._device), self._model.conditioning)
+        seen = rounded_timestep(torch.tensor(timesteps, device=self._device), self._model.settings.timestep_dtype)
         return self._model.transformer.timesteps(seen)
 
 

@@ -1,0 +1,29 @@
+"""The keys of a Lotus-D or Lotus-G bundle's `bundle.json`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from pydantic import Field
+
+from lotus2_ros.model.components import config_of
+from lotus2_ros.model.manifest import Manifest, Section
+
+Length = Annotated[int, Field(ge=1, le=65536)]
+
+
+class Components(Section):
+    vae: config_of(AutoencoderKL)  # type: ignore[valid-type]
+    unet: config_of(UNet2DConditionModel)  # type: ignore[valid-type]
+
+
+class LotusManifest(Manifest):
+    """`prompt_shape`: tokens and channels of the empty prompt's embedding."""
+
+    prompt_shape: tuple[Length, Length]
+    components: Components
+
+    @property
+    def configs(self) -> dict[str, dict[str, Any]]:
+        return {"vae": self.components.vae, "unet": self.components.unet}

@@ -1,0 +1,57 @@
+"""The network that a Lotus-D or Lotus-G training run begins with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import torch
+
+from lotus2_ros.model.lotus.lotus import Lotus
+from lotus2_ros.model.manifest import ModelSettings, Task
+from lotus2_ros.model.trainable import Count, SmallNetwork, TrainingStage, no_single_blocks
+
+PROMPT_TOKENS, PROMPT_CHANNELS = 2, 16  # of a constant prompt; any size will do
+
+
+class UnetNetwork(SmallNetwork):
+    """A small Lotus-D, or `generative` Lotus-G, from scratch: a U-Net for each task.
+
+    widths: channels of the U-Net's levels, each of half the size of the one before. All levels but the finest have
+    attention.
+    """
+
+    objectives: ClassVar[tuple[str, ...]] = ("autoencoder", "lotus", "lotus_end_to_end")
+
+    source: Literal["unet"]
+    generative: bool
+    widths: tuple[int, ...]
+    layers: Count
+    heads: Count
+    groups: Count
+
+    def check(self, tasks: Sequence[Task], stages: Sequence[TrainingStage]) -> None:
+        no_single_blocks(stages)
+
+    def build(self, tasks: tuple[Task, ...], stages: Sequence[TrainingStage], device: torch.device) -> Lotus:
+        levels, channels = len(self.widths), self.latent_channels
+        down = ("DownBlock2D",) + ("CrossAttnDownBlock2D",) * (levels - 1)
+        unet = {
+            "in_channels": 2 * channels if self.generative else channels,
+            "out_channels": channels,
+            "block_out_channels": self.widths,
+            "down_block_types": down,
+            "up_block_types": tuple(kind.replace("Down", "Up") for kind in reversed(down)),
+            "layers_per_block": self.layers,
+            "attention_head_dim": self.heads,  # diffusers' name for their number
+            "cross_attention_dim": PROMPT_CHANNELS,
+            "norm_num_groups": self.groups,
+            "use_linear_projection": True,
+            "class_embed_type": "projection",
+            "projection_class_embeddings_input_dim": 4,
+        }
+        return Lotus(
+            {"vae": self.vae_config(), "unet": unet},
+            ModelSettings(tasks=tasks, process_resolution=self.process_resolution, antialias=True),
+            prompt_shape=(PROMPT_TOKENS, PROMPT_CHANNELS),
+        ).to(device)

@@ -1,0 +1,61 @@
+"""Lotus-2 as a model family."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+
+from lotus2_ros.model.family import Family, LoadOptions
+
+if TYPE_CHECKING:
+    from lotus2_ros.model.interface import InferenceModel
+    from lotus2_ros.model.manifest import Header
+    from lotus2_ros.model.trainable import NetworkConfig
+
+NAME = "lotus-2"
+TRAINABLE_FORMAT, FUSED_FORMAT = 1, 2
+
+
+class Lotus2Family(Family):
+    formats: ClassVar = {NAME: (TRAINABLE_FORMAT, FUSED_FORMAT)}
+    layout = "transformer/, vae/, ..., lotus-2_*.safetensors"
+
+    def load_bundle(self, folder: Path, header: Header, options: LoadOptions) -> InferenceModel:
+        """A model in format 1 is fused on the way."""
+        from lotus2_ros.model.lotus2.bundle import load_bundle, load_fused_bundle
+
+        if header.format == FUSED_FORMAT:
+            return load_fused_bundle(
+                folder,
+                device=options.device,
+                dtype=options.dtype,
+                tasks=options.tasks,
+                timestep_dtype=options.timestep_dtype,
+            )
+        from lotus2_ros.model.lotus2.fuse import Source, fuse
+
+        trainable = load_bundle(
+            folder,
+            device=torch.device("cpu"),
+            dtype=torch.float32,
+            tasks=options.tasks,
+            timestep_dtype=options.timestep_dtype,
+        )
+        return fuse(Source.of(trainable), "float32", device=options.device, dtype=options.dtype)
+
+    def is_released(self, folder: Path) -> bool:
+        return (folder / "transformer").is_dir() and (folder / "vae").is_dir()
+
+    def load_released(self, folder: Path, options: LoadOptions) -> InferenceModel:
+        from lotus2_ros.model.lotus2.fuse import fuse
+        from lotus2_ros.model.lotus2.released import open_released
+
+        source = open_released(folder, folder, tasks=options.tasks, timestep_dtype=options.timestep_dtype)
+        return fuse(source, "float32", device=options.device, dtype=options.dtype)
+
+    def networks(self) -> tuple[type[NetworkConfig], ...]:
+        from lotus2_ros.model.lotus2.networks import FluxNetwork, ScratchNetwork
+
+        return ScratchNetwork, FluxNetwork
