@@ -4,13 +4,15 @@ import pytest
 import torch
 
 from lotus2_ros.inference.annotations import Annotations, annotate, deviation
+from lotus2_ros.model.manifest import ModelSettings
 
 
 class Model:
     """Decodes a latent to itself, as the first three of its channels."""
 
     def __init__(self, upsampling="bilinear", predicts="disparity"):
-        self.upsampling, self.predicts = upsampling, predicts
+        self.upsampling = upsampling
+        self.settings = ModelSettings(tasks=("depth",), process_resolution=64, predicts=predicts)
         self.asked = []
 
     def decode(self, latents):
