@@ -1,5 +1,4 @@
-"""A rendered room's cloud from above and from the side: with a guessed shift, with the one from normals, and as it
-is, which is grey in all of them.
+"""A rendered room's cloud from above: with a guessed shift, with the one from normals, and as it is, in grey in all.
 
 python -m benchmarks.pictures_shift [OUTPUT]
 """
@@ -23,6 +22,7 @@ OUTPUT = "docs/images/shift.jpg"
 ROOM = 12
 # Of disparity's range; degrees of each normal.
 NOISE = 0.01, 10.0
+ACROSS, AHEAD = (-3.0, 1.5), (0.0, 5.5)  # meters shown
 
 
 def main() -> int:
@@ -36,13 +36,14 @@ def main() -> int:
         f"from normals: {float(shift):.2f}": _cloud(seen, float(shift)),
         f"as rendered: {exact.shift:.2f}": truth,
     }
-    figure = Figure(figsize=(10, 7.2), dpi=100)
+    figure = Figure(figsize=(12, 5), dpi=100)
     FigureCanvasAgg(figure)
-    for axes, (title, points) in zip(figure.subplots(2, 3, sharex="row", sharey="row").T, clouds.items(), strict=True):
-        axes[0].set_title(title)
-        for axis, from_above in zip(axes, (True, False), strict=True):
-            _draw(axis, truth, exact, from_above, plain=True)
-            _draw(axis, points, exact, from_above)
+    for axis, (title, points) in zip(figure.subplots(1, 3, sharex=True, sharey=True), clouds.items(), strict=True):
+        axis.set_title(title)
+        _draw(axis, truth, exact, plain=True)
+        _draw(axis, points, exact)
+        axis.set_xlim(*ACROSS)
+        axis.set_ylim(*AHEAD)
     figure.tight_layout()
     figure.savefig(sys.argv[1] if len(sys.argv) > 1 else OUTPUT, pil_kwargs={"quality": 80})
     return 0
@@ -54,19 +55,18 @@ def _cloud(seen: Seen, shift: float) -> Tensor:
     return seen.camera.unproject(depth * (seen.depth / depth).median())
 
 
-def _draw(axis: Axes, points: Tensor, exact: Seen, from_above: bool, plain: bool = False) -> None:
-    """What stands upright from above, and what does not face sideways from the right side."""
+def _draw(axis: Axes, points: Tensor, exact: Seen, plain: bool = False) -> None:
+    """Upright surfaces from above."""
     assert exact.up is not None  # rendered views have it
     up = exact.up.float()
     ahead = F.normalize(torch.tensor([0.0, 0, 1]) - up[2] * up, dim=0)
     right = torch.linalg.cross(ahead, up)
-    drawn = (exact.normals @ (up if from_above else right)).abs() < 0.5
-    across, along = (right, ahead) if from_above else (ahead, up)
+    drawn = (exact.normals @ up).abs() < 0.5
     colors = "lightgrey" if plain else (exact.image[drawn] / 255).numpy()
-    axis.scatter((points @ across)[drawn], (points @ along)[drawn], s=4 if plain else 0.3, c=colors, linewidths=0)
+    axis.scatter((points @ right)[drawn], (points @ ahead)[drawn], s=9 if plain else 0.8, c=colors, linewidths=0)
     axis.set_aspect("equal")
-    axis.set_xlabel("right, m" if from_above else "ahead, m")
-    axis.set_ylabel("ahead, m" if from_above else "up, m")
+    axis.set_xlabel("right, m")
+    axis.set_ylabel("ahead, m")
 
 
 if __name__ == "__main__":

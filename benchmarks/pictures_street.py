@@ -2,8 +2,7 @@
 
     python -m benchmarks.pictures_street [--output docs/images/street.jpg]
 
-Depth is the rendered one as a network gives it: disparity, 0 in the sky, with edges over a few pixels. What the bundled
-model makes of the same view stands below.
+Depth is the rendered one as a network gives it: disparity, 0 in the sky, with edges over a few pixels.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ from torch import Tensor
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.cloud import organized_cloud
 from lotus2_ros.geometry.sky import sky_mask
-from lotus2_ros.inference.estimator import load
 from lotus2_ros.scenes import View, view
 from lotus2_ros.view.preview import show, splat, view_rotation
 
@@ -39,29 +37,23 @@ def main() -> None:
 
 
 def save(path: Path, seen: View) -> None:
-    geometry = load().predict(seen.image, seen.camera)
-    assert geometry.disparity is not None and geometry.normals is not None
     toward = torch.tensor([0.0, 0.0, -1.0])
     normals = torch.where(torch.isfinite(seen.normals), seen.normals, toward)
-    rows = {"rendered, edges blurred": (blurred(seen.depth), normals)}
-    rows["bundled model"] = (geometry.disparity, geometry.normals)
-    figure = Figure(figsize=(12, 6.8), dpi=100)
+    disparity = blurred(seen.depth)
+    sky = sky_mask(disparity, normals, 1 / FARTHEST)
+    depth = 1 / (disparity + 1 / FARTHEST)
+    pictures = {
+        "image, its sky in red": torch.where(sky[..., None], torch.tensor([200, 40, 40]).byte(), seen.image),
+        "cloud of all pixels": oblique(depth, seen, edge_threshold=0.0),
+        "without sky and flying pixels": oblique(depth.masked_fill(sky, torch.inf), seen, edge_threshold=0.05),
+    }
+    figure = Figure(figsize=(15, 4.1), dpi=100)
     FigureCanvasAgg(figure)
-    axes = figure.subplots(2, 3)
-    for line, (name, (disparity, facing)) in zip(axes, rows.items(), strict=True):
-        sky = sky_mask(disparity, facing, 1 / FARTHEST)
-        depth = 1 / (disparity + 1 / FARTHEST)
-        cleaned = depth.masked_fill(sky, torch.inf)
-        pictures = {
-            f"{name}: its sky in red": torch.where(sky[..., None], torch.tensor([200, 40, 40]).byte(), seen.image),
-            "cloud of all pixels": oblique(depth, seen, edge_threshold=0.0),
-            "without sky and flying pixels": oblique(cleaned, seen, edge_threshold=0.05),
-        }
-        for axis, (title, picture) in zip(line, pictures.items(), strict=True):
-            show(axis, picture)
-            axis.set_title(title, fontsize=10)
+    for axis, (title, picture) in zip(figure.subplots(1, 3), pictures.items(), strict=True):
+        show(axis, picture)
+        axis.set_title(title, fontsize=12)
     figure.tight_layout(pad=0.4)
-    figure.savefig(path, pil_kwargs={"quality": 80})
+    figure.savefig(path, pil_kwargs={"quality": 85})
 
 
 def blurred(depth: Tensor) -> Tensor:
