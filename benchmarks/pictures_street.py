@@ -47,12 +47,12 @@ def save(path: Path, seen: View) -> None:
         "cloud of all pixels": oblique(depth, seen, edge_threshold=0.0),
         "without sky and flying pixels": oblique(depth.masked_fill(sky, torch.inf), seen, edge_threshold=0.05),
     }
-    figure = Figure(figsize=(15, 4.1), dpi=100)
+    figure = Figure(figsize=(15, 4.4), dpi=100)
     FigureCanvasAgg(figure)
     for axis, (title, picture) in zip(figure.subplots(1, 3), pictures.items(), strict=True):
         show(axis, picture)
         axis.set_title(title, fontsize=12)
-    figure.tight_layout(pad=0.4)
+    figure.tight_layout(pad=0.8)
     figure.savefig(path, pil_kwargs={"quality": 85})
 
 
