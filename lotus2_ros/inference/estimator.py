@@ -17,7 +17,7 @@ from lotus2_ros.config import Config
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.inference.annotations import annotate, deviation
 from lotus2_ros.inference.geometry import Geometry, sky_of
-from lotus2_ros.inference.inputs import ImageInput, ReferenceInput, as_image, as_reference
+from lotus2_ros.inference.inputs import ImageInput, ReferenceInput, as_image, as_reference, check_camera
 from lotus2_ros.inference.sharpening import Sharpening
 from lotus2_ros.model.engine.device import Stopwatch, finish, upload, use_threads
 from lotus2_ros.model.engine.runtime import choose_resolution, optimize
@@ -25,6 +25,7 @@ from lotus2_ros.model.interface import GeometryModel
 from lotus2_ros.model.layers.precision import resolve_matmul_dtype
 from lotus2_ros.model.load import load_model
 from lotus2_ros.scale.filter import ScaleFilter
+from lotus2_ros.scale.reference import Reference
 from lotus2_ros.scale.scale import RelativeGeometry, relative_scale
 
 
@@ -76,12 +77,9 @@ class Estimator:
         """
         image = as_image(image)
         reference = as_reference(reference, camera)
-        if camera is not None and (camera.height, camera.width) != tuple(image.shape[:2]):
-            raise ValueError(
-                f"expected a camera of the image's size {image.shape[1]} x {image.shape[0]}, "
-                f"got {camera.width} x {camera.height}"
-            )
+        check_camera(camera, image)
         tasks = self.model.tasks if tasks is None else tuple(tasks)
+        size = image.shape[:2]
         stopwatch = Stopwatch(self.device)
         with stopwatch("resize"):
             image = upload(image, self.device)
@@ -91,24 +89,18 @@ class Estimator:
         with stopwatch("core"):
             latents = self.model.predict(latent, tasks)
         with stopwatch("decode"):
-            found = annotate(self.model, latents, image.shape[:2])
+            found = annotate(self.model, latents, size)
         if self.config.model.mirror and found.affine is not None and found.uncertainty is None:
             with stopwatch("mirror"):
                 answer = found.affine[0]
-                answers = torch.stack((answer, self._mirrored(pixels, image.shape[:2])))
+                answers = torch.stack((answer, self._mirrored(pixels, size)))
                 found = replace(found, uncertainty=deviation(answers, answer))
-        scale, sky, scale_filter = relative_scale(), None, scale_filter or ScaleFilter()
-        if found.affine_depth is not None:
+        geometry = Geometry(image, camera, "core", relative_scale(), found, stopwatch, latents)
+        if found.affine is not None:
             with stopwatch("align"):
-                seen = found.affine_depth, found.normals, camera, reference
-                found = found.inverted(scale_filter.depth_shift.update(*seen, self.config.scale, stamp))
-        if found.disparity is not None:
-            with stopwatch("align"):
-                prediction = RelativeGeometry(found.disparity, image, found.normals, camera, stamp)
-                scale = scale_filter.align(prediction, reference, self.config.scale)
-                sky = sky_of(found, scale) if self.config.depth.sky else None
-        self._seen.add(self._process_size(*image.shape[:2]))
-        return Geometry(image, camera, "core", scale, found, stopwatch, latents, sky)
+                geometry = self._aligned(geometry, reference, scale_filter or ScaleFilter(), stamp)
+        self._seen.add(self._process_size(*size))
+        return geometry
 
     def sharpen(self, geometry: Geometry, steps: int | None = None, tasks: Sequence[str] | None = None) -> Sharpening:
         """The detail sharpener on a geometry of :meth:`predict`, none of its steps run yet.
@@ -126,6 +118,20 @@ class Estimator:
             steps,
             sky=self.config.depth.sky,
         )
+
+    def _aligned(
+        self, geometry: Geometry, reference: Reference | None, scale_filter: ScaleFilter, stamp: float
+    ) -> Geometry:
+        """The geometry with disparity, scale and sky."""
+        image, camera, found = geometry.image, geometry.camera, geometry.annotations
+        if found.affine_depth is not None:
+            seen = found.affine_depth, found.normals, camera, reference
+            found = found.inverted(scale_filter.depth_shift.update(*seen, self.config.scale, stamp))
+        assert found.disparity is not None  # the model predicts it or affine_depth
+        prediction = RelativeGeometry(found.disparity, image, found.normals, camera, stamp)
+        scale = scale_filter.align(prediction, reference, self.config.scale)
+        sky = sky_of(found, scale) if self.config.depth.sky else None
+        return replace(geometry, annotations=found, scale=scale, sky=sky)
 
     def is_new(self, height: int, width: int) -> bool:
         """Whether no image was predicted yet at the size that the model sees images of this size at."""

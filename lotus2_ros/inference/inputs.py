@@ -48,6 +48,16 @@ def as_reference(reference: ReferenceInput | None, camera: Camera | None) -> Ref
     return Reference.of(reference if isinstance(reference, Tensor) else _tensor(reference), camera)
 
 
+def check_camera(camera: Camera | None, image: Tensor) -> None:
+    """Raise ValueError if the camera is not of the image's size."""
+    height, width = image.shape[:2]
+    if camera is not None and (camera.height, camera.width) != (height, width):
+        raise ValueError(
+            f"expected a camera of the image's size {width} x {height}, got {camera.width} x {camera.height}; "
+            "use camera.resize(width, height) for a resized image"
+        )
+
+
 def _advice(image: np.ndarray | Tensor) -> str:
     """What to do about an image of the wrong shape or type, as the end of a sentence."""
     shape = tuple(image.shape)
