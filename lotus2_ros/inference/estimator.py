@@ -105,9 +105,9 @@ class Estimator:
     def sharpen(self, geometry: Geometry, steps: int | None = None, tasks: Sequence[str] | None = None) -> Sharpening:
         """The detail sharpener on a geometry of :meth:`predict`, none of its steps run yet.
 
-        ``steps`` is the number of Euler steps per task, by default ``config.sharp.steps`` or the model's own;
-        ``tasks`` of the geometry, by default all that have a sharpener. The others stay as they are. Raises ValueError
-        if none has one.
+        ``steps`` is the number of Euler steps per task, by default (None or 0) that of the parameter ``sharp.steps``,
+        else the model's own. ``tasks`` are some of the geometry's, by default all that have a sharpener; the others
+        stay as they are. Raises ValueError if none has one.
         """
         chosen = geometry.latents if tasks is None else tasks
         steps = steps or self.config.sharp.steps or self.model.settings.sharpener_steps

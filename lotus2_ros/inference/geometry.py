@@ -25,7 +25,7 @@ class Geometry:
     them before changing them in place.
     """
 
-    image: Tensor  # (H, W, 3) uint8 RGB
+    image: Tensor = field(repr=False)  # (H, W, 3) uint8 RGB
     camera: Camera | None
     stage: str  # core | sharpener
     scale: Scale  # from disparity to depth; scale.metric: in meters; scale.note: why not

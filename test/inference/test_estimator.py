@@ -163,7 +163,7 @@ def test_bad_images_are_refused(estimator, image, message):
 
 
 def test_a_camera_of_another_size_is_refused(estimator):
-    with pytest.raises(ValueError, match="53 x 37, got 53 x 36; use camera.resize"):
+    with pytest.raises(ValueError, match=r"53 x 37, got 53 x 36; use camera\.resize"):
         estimator.predict(IMAGE, Camera.from_fov(WIDTH, HEIGHT - 1, 60))
 
 
