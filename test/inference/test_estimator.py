@@ -207,7 +207,7 @@ def test_the_mirrored_answer_is_turned_back_before_it_is_compared(estimator, mon
     """The network says what it sees, whichever way round: two answers that are one."""
     estimator.config = Config().updated({"model.mirror": True})
     monkeypatch.setattr(estimator.model, "encode", lambda pixels, generator: pixels)
-    monkeypatch.setattr(estimator.model, "cores", lambda latent, tasks: dict.fromkeys(tasks, latent))
+    monkeypatch.setattr(estimator.model, "predict", lambda latent, tasks: dict.fromkeys(tasks, latent))
     monkeypatch.setattr(estimator.model, "decode", lambda latents: latents * 0.5 + 0.5)
     geometry = estimator.predict(IMAGE)
     assert float(geometry.disparity.std()) > 0.05 and float(geometry.uncertainty.max()) < 1e-5
