@@ -3,7 +3,7 @@ SHELL := /bin/bash
 VENV := .venv
 JOBS := 2
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format clean distclean
+.PHONY: help setup demo test fuzz lint format clean distclean
 
 help:  ## what there is
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 18
@@ -18,6 +18,9 @@ demo: setup  ## camera bag -> node -> out/demo; INPUT= for your own images
 
 test: setup  ## run the tests
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+
+fuzz: setup  ## mutated messages against the conversions; SECONDS=120
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m benchmarks.fuzz --seconds $(or $(SECONDS),120)
 
 lint: setup  ## ruff, mypy, layers
 	$(VENV)/bin/ruff check .

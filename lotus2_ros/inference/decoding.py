@@ -153,11 +153,9 @@ def _check_size(width: int, height: int, max_megapixels: float) -> None:
 def _decode(data: bytes, header: PictureHeader, flags: int) -> np.ndarray:
     """The pixels as OpenCV reads them, (H, W) or (H, W, C)."""
     if header.format == "jpeg":
-        # OpenCV paints the missing part of a truncated one gray.
-        if data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
-            raise DecodeError("data", f"expected a whole jpeg, got {len(data)} bytes without its end")
-        if data.count(b"\xff\xda") > MAX_SCANS:
-            raise DecodeError("data", f"expected at most {MAX_SCANS} scans in a jpeg, got more")
+        _check_jpeg(data)
+    if header.format == "png":
+        _check_png(data)
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
@@ -165,6 +163,25 @@ def _decode(data: bytes, header: PictureHeader, flags: int) -> np.ndarray:
     if pixels is None or pixels.shape[:2] != (header.height, header.width):
         raise DecodeError("data", f"{len(data)} bytes of {header.format} do not decode")
     return pixels
+
+
+def _check_jpeg(data: bytes) -> None:
+    """Raise DecodeError for a truncated jpeg, whose missing part OpenCV paints gray, and for one of too many scans."""
+    if data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
+        raise DecodeError("data", f"expected a whole jpeg, got {len(data)} bytes without its end")
+    if data.count(b"\xff\xda") > MAX_SCANS:
+        raise DecodeError("data", f"expected at most {MAX_SCANS} scans in a jpeg, got more")
+
+
+def _check_png(data: bytes) -> None:
+    """Raise DecodeError unless every chunk lies within the data: OpenCV allocates whatever length a chunk announces."""
+    at = len(PNG_MAGIC)
+    while at + 12 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, at)
+        at += 12 + length
+        if name == b"IEND" and at <= len(data):
+            return
+    raise DecodeError("data", f"expected a whole png, got {len(data)} bytes without its end")
 
 
 def _demosaic(pixels: np.ndarray, encoding: str) -> np.ndarray:

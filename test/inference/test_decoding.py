@@ -113,7 +113,7 @@ def test_the_limit_is_of_pixels():
 
 
 GIF = b"GIF89a" + struct.pack("<HHBBB", 32000, 32000, 0x80, 0, 0) + bytes(6) + b",\0\0\0\0\0}\0}\0\x02\x02L\x01\0;"
-JPEG = encoded(".jpg", RGB)
+JPEG, PNG = encoded(".jpg", RGB), encoded(".png", RGB)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,11 @@ JPEG = encoded(".jpg", RGB)
         ("bmp", encoded(".bmp", RGB), "format", r"expected jpeg or png, got bmp \('bmp'\)"),
         ("png", b"\x89PNG\r\n\x1a\n", "data", "first 8 bytes only"),
         ("png", announced(0, 5)["png"], "size", "got 0x5"),
-        ("png", announced(50, 5)["png"], "data", "png do not decode"),
+        ("png", announced(50, 5)["png"], "data", "a whole png, got 33 bytes without its end"),
+        ("png", PNG[: len(PNG) // 2], "data", "without its end"),
+        ("png", PNG.replace(b"IDAT", b"tEXt"), "data", "png do not decode"),
+        # OpenCV allocates 2 GB for such a chunk before it looks for it.
+        ("png", PNG[:33] + b"\x7f\xff\xff\x00" + PNG[37:], "data", "without its end"),
         ("jpeg", JPEG[:-2], "data", "without its end"),
         ("jpeg", JPEG[: len(JPEG) // 2], "data", "do not decode"),
         ("jpeg", b"\xff\xd8\xff\xd9", "data", "a size in its header, got none"),

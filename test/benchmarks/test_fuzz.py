@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from benchmarks import fuzz
+
+
+def test_the_fuzz_driver_counts_its_conversions(bench):
+    printed = bench("benchmarks.fuzz", "--seconds", "3", "--seed", "2")
+    assert "seed 2, 3 s" in printed and " 0 failures" in printed
+    for kind in ("Image", "CompressedImage", "CameraInfo", "PointCloud2"):
+        assert f"  {kind}: converted" in printed
+
+
+def test_the_fuzz_driver_fails_on_an_undocumented_exception():
+    """In a process of its own, because it silences stderr."""
+    program = (
+        "from benchmarks import fuzz; fuzz.points_to_tensor = lambda message: 1 / 0; raise SystemExit(fuzz.main())"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program, "--seconds", "20", "--seed", "2"], capture_output=True, text=True,
+        cwd=fuzz.__file__.rpartition("/benchmarks/")[0], check=False,
+    )  # fmt: skip
+    assert result.returncode == 1 and "ZeroDivisionError" in result.stdout and "PointCloud2:" in result.stdout
