@@ -3,12 +3,12 @@ SHELL := /bin/bash
 VENV := .venv
 JOBS := 2
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz lint format clean distclean
+.PHONY: help setup demo test fuzz soak lint format clean distclean
 
 help:  ## what there is
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 18
 	@echo '  Variables: INPUT=images, folder, video or bag and FOV=degrees (demo), ARGS=more options (demo, test), JOBS=workers (test),'
-	@echo '  PYTHON=python3.12, TORCH_INDEX=index with CPU wheels of torch (setup)'
+	@echo '  SECONDS=length (fuzz, soak), PYTHON=python3.12, TORCH_INDEX=index with CPU wheels of torch (setup)'
 
 setup:  ## make or update .venv: Python libraries, ROS 2 as wheels, the messages
 	@scripts/setup
@@ -21,6 +21,9 @@ test: setup  ## run the tests
 
 fuzz: setup  ## mutated messages against the conversions; SECONDS=120
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m benchmarks.fuzz --seconds $(or $(SECONDS),120)
+
+soak: setup  ## the node under load: memory, threads and counts must stay right; SECONDS=1800
+	$(VENV)/bin/python -m benchmarks.soak --seconds $(or $(SECONDS),1800)
 
 lint: setup  ## ruff, mypy, layers
 	$(VENV)/bin/ruff check .
