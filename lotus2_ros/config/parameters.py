@@ -138,55 +138,58 @@ class SharpConfig:
 
 @dataclass(frozen=True)
 class ScaleConfig:
-    """From relative to metric."""
+    """Where the metric scale comes from."""
 
     source: str = parameter(
         "auto",
-        "Where metres come from; auto: the first of these that there is; none: relative topics only",
+        "Source of the metric scale; auto: the first of these that is available; none: publish relative topics only",
         choices=("auto", "reference_depth", "reference_points", "camera_height", "none"),
         live=True,
     )
     max_age: float = parameter(
-        2.0, "Seconds a fit to a reference stays in use after the reference's stamp", low=0.0, high=3600.0, live=True
+        2.0, "How long the last metric measurement stays valid, in seconds from its stamp", low=0.0, high=3600.0,
+        live=True,
     )  # fmt: skip
     reference_slop: float = parameter(
-        0.1, "Most that the stamps of a frame and its reference differ, seconds", low=0.0, high=10.0, live=True
+        0.1, "Largest time difference between a frame and its reference, in seconds", low=0.0, high=10.0, live=True
     )  # fmt: skip
     points_transform: str = parameter(
         "tf",
-        "From reference/points' frame to the camera's optical frame, metres and a quaternion; tf: as /tf says",
+        "Transform from the frame of reference/points to the camera's optical frame, as a translation in meters and a "
+        "quaternion; tf: look it up in /tf",
         choices=("tf", "X Y Z QX QY QZ QW"),
         live=True,
     )
     camera_height: float = parameter(
-        0.0, "Metres from the floor up to the camera; 0: unknown", low=0.0, high=100.0, live=True
+        0.0, "Height of the camera above the floor, in meters; 0: unknown", low=0.0, high=100.0, live=True
     )  # fmt: skip
     camera_pitch: float = parameter(
-        0.0, "Degrees the camera looks down, with camera_height", low=-90.0, high=90.0, live=True
+        0.0, "Angle by which the camera looks down, in degrees; used with camera_height", low=-90.0, high=90.0,
+        live=True,
     )  # fmt: skip
     camera_roll: float = parameter(
-        0.0, "Degrees the camera is turned clockwise about its view, with camera_height", low=-180.0, high=180.0,
-        live=True,
+        0.0, "Clockwise rotation of the camera about its optical axis, in degrees; used with camera_height",
+        low=-180.0, high=180.0, live=True,
     )  # fmt: skip
     relative_shift: float = parameter(
         0.0,
-        "Without a reference s in depth = 1 / (disparity + s): the farthest point is (1 + s) / s times the nearest; 0: "
-        "from the predicted normals",
+        "Shift s in depth = 1 / (disparity + s) without a metric scale: the farthest point is (1 + s) / s times as far "
+        "as the nearest; 0: estimate it from the predicted normals",
         low=0.0,
         high=100.0,
         live=True,
     )
     tracking: bool = parameter(
-        True, "Keep the scale steady from frame to frame by what stays still in the image", live=True
+        True, "Keep the depth of static surfaces steady from frame to frame", live=True
     )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class DepthConfig:
-    """Depth images, and what is made of them."""
+    """Depth images, and everything computed from them."""
 
     sky: bool = parameter(
-        True, "Depth +Inf where the sky is, as far as normals are predicted too; false: as the model says", live=True
+        True, "Set the depth of the sky to +Inf; needs predicted normals. false: keep the model's depth", live=True
     )
 
 
@@ -195,32 +198,37 @@ class CloudConfig:
     """Point clouds."""
 
     normals: bool = parameter(False, "Add normal_x, normal_y, normal_z to the clouds", live=True)
-    stride: int = parameter(1, "Every n-th pixel of every n-th row", low=1, high=64, live=True)
+    stride: int = parameter(1, "Take every n-th pixel of every n-th row", low=1, high=64, live=True)
     min_depth: float = parameter(
-        0.0, "Points nearer than this many metres become NaN in the cloud", low=0.0, high=1e6, live=True
+        0.0, "Remove points nearer than this, in meters (NaN in the cloud)", low=0.0, high=1e6, live=True
     )  # fmt: skip
     max_depth: float = parameter(
-        0.0, "Points farther than this many metres become NaN in the cloud; 0: no limit", low=0.0, high=1e6, live=True
+        0.0, "Remove points farther than this, in meters (NaN in the cloud); 0: no limit", low=0.0, high=1e6, live=True
     )  # fmt: skip
     edge_threshold: float = parameter(
         0.05,
-        "Points that hang between a near and a far surface become NaN in the cloud, where both are farther from them "
-        "than this share of their depth; 0: none do",
+        "Remove flying pixels between a near and a far surface (NaN in the cloud) if both surfaces are farther away "
+        "than this fraction of the pixel's depth; 0: keep them",
         low=0.0,
         high=10.0,
         live=True,
     )
     filter_period: float = parameter(
-        1.0, "Seconds between two clouds on ~/filtered/points", low=0.0, high=3600.0, live=True
+        1.0, "Period of ~/filtered/points, in seconds", low=0.0, high=3600.0, live=True
     )  # fmt: skip
     voxel_size: float = parameter(
-        0.05, "Metres; ~/filtered/points has one point per voxel; 0: all", low=0.0, high=100.0, live=True
+        0.05, "Voxel size of ~/filtered/points, in meters: it has one point per voxel; 0: keep all points", low=0.0,
+        high=100.0, live=True,
     )  # fmt: skip
     outlier_neighbors: int = parameter(
-        20, "~/filtered/points has no point far from its so many nearest; 0: all points", low=0, high=1000, live=True
+        20, "Number of nearest neighbors by which outliers are removed from ~/filtered/points; 0: keep them", low=0,
+        high=1000, live=True,
     )  # fmt: skip
     outlier_deviation: float = parameter(
-        2.0, "What far is: standard deviations above the mean distance to them", low=0.0, high=100.0, live=True
+        2.0,
+        "Outliers are points whose mean distance to their neighbors exceeds the average by this many standard "
+        "deviations",
+        low=0.0, high=100.0, live=True,
     )  # fmt: skip
 
 

@@ -18,10 +18,13 @@ REASONS = (
     f"expected at least {MINIMUM_POINTS} points that agree",
     "expected disparity that varies where points agree, by more than its errors",
     "expected near points to have more disparity than far ones",
+    "expected measurements that vary where points agree, not one value repeated",
 )
 SAMPLE = 256  # points of the least-median search
 HYPOTHESES = 128  # lines it tries
 STEPS = 5  # of reweighted least squares
+# If this fraction of the measurements share one value, they may be invalid: many sensors mark invalid pixels so.
+REPEATED = 0.1
 # Residuals up to this many standard deviations have full weight; it falls to zero at twice as many.
 FULL = 1.5
 # Factors to the standard deviation of a normal distribution, from the median absolute error and from the standard
@@ -74,8 +77,8 @@ def fit_scale_shift(disparity: Tensor, inverse_depth: Tensor, weight: Tensor) ->
     Returns:
         Scale and shift (...) float64 in the unit of ``inverse_depth``, NaN where refused, and :class:`FitStats`. Its
         residual is the standard deviation of the inliers divided by their mean inverse depth. A fit is refused if it
-        has fewer than 20 points or inliers, if the disparity of the inliers does not vary by more than its errors, or
-        if near and far are exchanged (scale < 0).
+        has fewer than 20 points or inliers, if the disparity of the inliers does not vary by more than its errors, if
+        their inverse depth is one value, or if near and far are exchanged (scale < 0).
 
     Raises ValueError if the shapes differ.
     """
@@ -92,7 +95,8 @@ def fit_scale_shift(disparity: Tensor, inverse_depth: Tensor, weight: Tensor) ->
     sample = _sample(points, w)
     least = (ROUNDING * sample.abs().median(dim=-1).values).square().clamp_min(torch.finfo(torch.double).tiny)
     # A line is (-shift, -scale, 1): its dot product with a point (1, x, y) is the point's error.
-    line, variance = _least_median(sample)
+    line, largest = _least_median(_draw(sample, _distinct(sample), sample.shape[-1]))
+    variance = largest
     weighted = points * w[..., None, :]
     for _ in range(STEPS):
         full = torch.maximum((FULL * TAPERED_TO_SIGMA) ** 2 * variance, least[..., 2])
@@ -103,14 +107,18 @@ def fit_scale_shift(disparity: Tensor, inverse_depth: Tensor, weight: Tensor) ->
         # Least squares: the errors have no mean and no correlation with x, so the line is orthogonal to these two rows.
         normal = torch.linalg.cross(moments[..., 0, :], moments[..., 1, :])
         line = normal / normal[..., 2:]
-        variance = (line * moments[..., 2, :]).sum(-1) / count
+        # It may not grow beyond where it started: each step would let more outliers in.
+        variance = torch.minimum((line * moments[..., 2, :]).sum(-1) / count, largest)
     variance = TAPERED_TO_SIGMA**2 * variance.clamp_min(0)
     shift, scale, _ = (-line).unbind(-1)
     influence = w * robust[..., 0, :]
     used, agree = use.sum(-1), (influence > 0).sum(-1)
     spread = normal[..., 2] / count.square()
     certainty = scale.square() * spread * count.square() / influence.square().sum(-1)
-    refusal = torch.where(scale > 0, 0, 4).where(certainty > MINIMUM_SCALE**2 * variance, 3)
+    rise = moments[..., 2, 2] / count - (total / count).square()
+    refusal = (
+        torch.where(scale > 0, 0, 4).where(rise > least[..., 2], 5).where(certainty > MINIMUM_SCALE**2 * variance, 3)
+    )
     refusal = refusal.where(agree >= MINIMUM_POINTS, 2).where(spread > least[..., 1], 3)
     refusal = refusal.where(used >= MINIMUM_POINTS, 1)
     scale, shift = (value.where(refusal == 0, torch.nan) for value in (scale, shift))
@@ -120,12 +128,31 @@ def fit_scale_shift(disparity: Tensor, inverse_depth: Tensor, weight: Tensor) ->
 
 def _sample(points: Tensor, weight: Tensor) -> Tensor:
     """At most 256 of the points (1, x, y) (..., 3, N), drawn in proportion to their weights, sorted by x."""
-    size = min(SAMPLE, weight.shape[-1])
+    sample = _draw(points, weight, min(SAMPLE, weight.shape[-1]))
+    order = sample[..., 1, :].argsort(dim=-1)
+    return sample.gather(-1, order[..., None, :].expand_as(sample))
+
+
+def _draw(points: Tensor, weight: Tensor, size: int) -> Tensor:
+    """``size`` of the points (..., 3, N), spread evenly in proportion to their weights, in the given order."""
     total = weight.cumsum(-1)
     places = (torch.arange(size, device=weight.device) + 0.5) / size * total[..., -1:]
     chosen = torch.searchsorted(total, places).clamp_max(weight.shape[-1] - 1)
-    order = points[..., 1, :].gather(-1, chosen).argsort(dim=-1)
-    return points.gather(-1, chosen.gather(-1, order)[..., None, :].expand(*points.shape[:-1], size))
+    return points.gather(-1, chosen[..., None, :].expand(*points.shape[:-1], size))
+
+
+def _distinct(sample: Tensor) -> Tensor:
+    """Weight 1 for points (1, x, y) (..., 3, M) with a value y of their own, 0 if too many share it; (..., M).
+
+    Points with one value may be a wall that faces the camera, or invalid pixels. They do not choose the line, but count
+    if they agree with it.
+    """
+    y = sample[..., 2, :].contiguous()
+    ordered = y.sort(dim=-1).values
+    count = torch.searchsorted(ordered, y, right=True) - torch.searchsorted(ordered, y)
+    shared = count > REPEATED * y.shape[-1]
+    enough = (~shared).sum(-1, keepdim=True) >= MINIMUM_POINTS
+    return torch.where(enough & shared, 0.0, 1.0).double()
 
 
 def _least_median(points: Tensor) -> tuple[Tensor, Tensor]:

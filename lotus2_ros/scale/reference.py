@@ -11,13 +11,18 @@ from lotus2_ros.config import ScaleConfig
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.depth import Space, valid_depth
 from lotus2_ros.geometry.projection import sparse_depth
-from lotus2_ros.scale.fit import FitStats, fit_scale_shift
+from lotus2_ros.scale.fit import AlignmentError, FitStats, fit_scale_shift
 from lotus2_ros.scale.scale import RelativeGeometry, Scale, metric_scale
 
 # Most points of a fit. More make it slower, not better.
 FIT_POINTS = 8192
 # The fractional parts of its multiples are spread evenly over [0, 1), without a pattern that rows of an image share.
 GOLDEN_RATIO = (5**0.5 - 1) / 2
+# A fit is refused if it puts most of the image farther than this many times the farthest measurement. Pixels with the
+# lowest disparity, as a fraction of its range, do not count: they may be sky.
+MAX_RANGE_RATIO = 10.0
+SKY_DISPARITY = 0.05
+RANGE_SAMPLES = 80  # pixels along the longer side of the image that are checked
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,7 @@ def measure_by_reference(frame: RelativeGeometry, reference: Reference | None, c
     """The scale source "reference_depth" and "reference_points"."""
     assert reference is not None  # the source needs it
     scale, shift, stats = fit_to_reference(frame.disparity, reference)
+    _check_range(frame.disparity, scale, shift, reference)
     return metric_scale(scale, shift, reference.source, stats)
 
 
@@ -90,3 +96,19 @@ def fit_to_reference(
     )
     stats.check()
     return float(scale), float(shift), stats
+
+
+def _check_range(disparity: Tensor, scale: float, shift: float, reference: Reference) -> None:
+    """Raise AlignmentError if most of the image would lie far beyond the measurements."""
+    step = max(1, max(disparity.shape) // RANGE_SAMPLES)
+    sample = disparity[::step, ::step]
+    low, high = sample.amin(), sample.amax()
+    counted = sample > low + SKY_DISPARITY * (high - low)
+    farthest = reference.depth[valid_depth(reference.depth)].amax().to(disparity.device)
+    beyond = (counted & (scale * sample + shift < 1 / (MAX_RANGE_RATIO * farthest))).sum() / counted.sum()
+    share, limit = torch.stack((beyond, MAX_RANGE_RATIO * farthest)).tolist()
+    if share > 0.5:
+        raise AlignmentError(
+            f"expected most of the image within {limit:.3g} m, {MAX_RANGE_RATIO:g} times the range of "
+            f"{reference.source}, got {100 * share:.0f} % of it beyond"
+        )

@@ -203,9 +203,21 @@ def test_a_reference_that_is_right_near_only_is_not_believed_at_once():
     scale_filter = ScaleFilter()
     for number in range(4):
         scale_filter.align(frame(0.1 * number), Reference(DEPTH, stamp=0.1 * number), CONFIG)
-    bent = 1 / (4 * INVERSE_DEPTH - 3 * INVERSE_DEPTH.quantile(0.95))
+    bent = 1 / (2.2 * INVERSE_DEPTH - 1.2 * INVERSE_DEPTH.quantile(0.95))
     got = scale_filter.align(frame(0.4), Reference(bent, stamp=0.4), CONFIG)
     assert "differs" in got.note and error(frame(0.4), got) < 1e-3
+
+
+def test_a_fit_that_puts_most_of_the_image_beyond_its_reference_is_refused():
+    """It is measured near only, and bent: the far half of the image would lie behind infinity."""
+    bent = 1 / (4 * INVERSE_DEPTH - 3 * INVERSE_DEPTH.quantile(0.95))
+    got = ScaleFilter().align(frame(0.0), Reference(bent), CONFIG)
+    assert not got.metric and "times the range of reference_depth" in got.note and "% of it beyond" in got.note
+
+
+def test_a_reference_of_one_repeated_value_is_refused():
+    got = ScaleFilter().align(frame(0.0), Reference(torch.full_like(DEPTH, 65.535)), CONFIG)
+    assert not got.metric and "not one value repeated" in got.note
 
 
 def test_a_right_reference_after_a_wrong_one_starts_the_count_anew():

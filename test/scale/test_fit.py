@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lotus2_ros.scale.fit import AlignmentError, fit_scale_shift
@@ -54,6 +54,50 @@ def test_with_gross_outliers_nearly_as_good_as_told_the_inliers(where):
         told.append(inliers - torch.tensor([0.7, 0.05]))
     errors = [torch.stack(found).abs().median(dim=0).values for found in (ours, told)]
     assert (errors[0] <= 1.5 * errors[1]).all()
+
+
+OUTLIERS = {
+    "one value": lambda line, draw: torch.full_like(line, 1 / 65.535),
+    "one value in the range": lambda line, draw: torch.full_like(line, 0.3),
+    "one value, nearer": lambda line, draw: torch.full_like(line, 2.0),
+    "farther": lambda line, draw: line - 0.7 * draw,
+    "nearer": lambda line, draw: line + 0.7 * draw,
+    "much nearer": lambda line, draw: line + 0.5 + 5 * draw,
+    "on both sides": lambda line, draw: line + 1.4 * (draw - 0.5),
+}
+
+
+@settings(deadline=None, max_examples=40)
+@given(kind=st.sampled_from(sorted(OUTLIERS)), share=st.floats(0, 0.4), noise=st.floats(0, 0.02), seed=SEEDS)
+def test_up_to_40_percent_outliers_on_one_or_both_sides_do_not_move_the_fit(kind, share, noise, seed):
+    count = 400
+    disparity, draw = rand(2, count, seed=seed).double()
+    line = 0.7 * disparity + 0.05
+    noisy = line * (1 + noise * torch.randn(count, generator=torch.Generator().manual_seed(seed + 1)))
+    inverse_depth = torch.where(torch.arange(count) < share * count, OUTLIERS[kind](line, draw), noisy)
+    scale, shift, _ = fit_scale_shift(disparity, inverse_depth, torch.ones(count))
+    assert scale == pytest.approx(0.7, rel=0.05) and shift == pytest.approx(0.05, abs=0.02)
+
+
+@pytest.mark.parametrize("share", [0.37, 0.4, 0.47])
+@pytest.mark.parametrize("value", [1 / 65.535, 1 / 0.3])
+def test_invalid_pixels_with_one_value_do_not_win_against_a_noisy_model(share, value):
+    """As a 16UC1 depth image with 65535 where there is no depth, and a small network."""
+    generator = torch.Generator().manual_seed(0)
+    disparity = torch.rand(4000, generator=generator).double()
+    inverse_depth = 0.08 * disparity + 0.39 + 0.045 * torch.randn(4000, generator=generator)
+    clean = fit_scale_shift(disparity, inverse_depth, torch.ones(4000))
+    invalid = torch.rand(4000, generator=generator) < share
+    scale, shift, stats = fit_scale_shift(disparity, torch.where(invalid, value, inverse_depth), torch.ones(4000))
+    assert scale == pytest.approx(float(clean[0]), rel=0.1) and shift == pytest.approx(float(clean[1]), rel=0.03)
+    assert stats.inlier_fraction < 1.05 * (1 - share)
+
+
+def test_a_wall_of_one_depth_counts_where_it_agrees():
+    disparity = rand(200).double()
+    disparity[:120] = 0.5
+    scale, shift, stats = fit_scale_shift(disparity, 0.7 * disparity + 0.05, torch.ones(200))
+    assert (scale, shift) == (pytest.approx(0.7), pytest.approx(0.05)) and stats.inlier_fraction == 1
 
 
 @given(seed=SEEDS)
@@ -208,6 +252,7 @@ def test_the_residual_is_the_error_of_what_agrees_as_a_share():
         (0.5 + 1e-8 * rand(50).double(), rand(50), "disparity that varies"),
         (rand(50), 1 + 0.1 * rand(50, seed=1), "disparity that varies where points agree, by more than its errors"),
         (rand(50), 1 - rand(50), "near points to have more disparity"),
+        (rand(50), torch.full((50,), 1 / 65.535), "not one value repeated"),
     ],
 )
 def test_data_that_determine_nothing_are_refused(disparity, inverse_depth, message):
