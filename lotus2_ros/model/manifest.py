@@ -120,7 +120,7 @@ def first_problem(error: ValidationError) -> str:
         return f"missing key {key}"
     if kind == "extra_forbidden":
         return f"unknown key {key}"
-    message = first["msg"].removeprefix("Value error, ").replace("Input should", "expected to").replace("to be ", "", 1)
+    message = re.sub(r"^Input should (be )?", "expected ", first["msg"].removeprefix("Value error, "))
     got = "" if kind == "value_error" else f", got {str(first['input'])[:SHOWN]!r}"
     return " ".join(f"{key + ': ' if key else ''}{message}{got}".split())
 

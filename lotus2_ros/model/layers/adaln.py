@@ -75,7 +75,7 @@ def fit_curve(curve: Callable[[Tensor], Tensor], highest: float) -> tuple[Tensor
         nodes = (torch.cos(angles) + 1) / 2 * highest
         values = curve(nodes).double()
         if not bool(values.isfinite().all()):
-            raise ValueError("the embedding of the timestep is not finite")
+            raise ValueError("expected a finite embedding of the timestep, got NaN or Inf")
         # Discrete cosine transform: polynomials are orthogonal over these nodes.
         coefficients = 2 / degrees * chebyshev(nodes, highest, degrees).T @ values
         coefficients[0] /= 2
@@ -85,7 +85,7 @@ def fit_curve(curve: Callable[[Tensor], Tensor], highest: float) -> tuple[Tensor
         if float((fitted - truth).abs().max()) <= TOLERANCE * float(truth.abs().max()):
             break
         if degrees >= MOST:
-            raise ValueError(f"the embedding of the timestep is no smooth curve: {degrees} polynomials do not fit it")
+            raise ValueError(f"expected a smooth timestep embedding, got one that {degrees} polynomials do not fit")
         degrees *= 2
     left, sizes, right = torch.linalg.svd(coefficients, full_matrices=False)
     rank = int((sizes > TRUNCATION * sizes[0]).sum())

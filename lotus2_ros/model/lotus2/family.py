@@ -35,6 +35,8 @@ class Lotus2Family(Family):
                 timestep_dtype=options.timestep_dtype,
             )
         from lotus2_ros.model.lotus2.fuse import Source, fuse
+        from lotus2_ros.model.manifest import MANIFEST
+        from lotus2_ros.model.weights import CheckpointError
 
         trainable = load_bundle(
             folder,
@@ -43,7 +45,10 @@ class Lotus2Family(Family):
             tasks=options.tasks,
             timestep_dtype=options.timestep_dtype,
         )
-        return fuse(Source.of(trainable), "float32", device=options.device, dtype=options.dtype)
+        try:
+            return fuse(Source.of(trainable), "float32", device=options.device, dtype=options.dtype)
+        except ValueError as error:  # config and weights fit together, but no fused model comes of them
+            raise CheckpointError(f"{folder / MANIFEST}: {error}") from None
 
     def is_released(self, folder: Path) -> bool:
         return (folder / "transformer").is_dir() and (folder / "vae").is_dir()

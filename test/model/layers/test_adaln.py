@@ -49,8 +49,8 @@ def test_a_block_gets_weight_times_curve_plus_bias_and_one_for_its_scales() -> N
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (lambda t: torch.where(t > 5, 1.0, 0.0)[:, None], "no smooth curve"),
-        (lambda t: torch.where(t > 5, math.nan, 0.0)[:, None], "not finite"),
+        (lambda t: torch.where(t > 5, 1.0, 0.0)[:, None], "expected a smooth timestep embedding"),
+        (lambda t: torch.where(t > 5, math.nan, 0.0)[:, None], "expected a finite embedding of the timestep"),
     ],
 )
 def test_what_no_polynomial_fits_is_refused(wrong, message: str) -> None:
