@@ -95,8 +95,9 @@ def main() -> int:
     requests = sys.stdin.buffer
     while len(header := requests.read(REQUEST.size)) == REQUEST.size:
         count, *options = REQUEST.unpack(header)
-        cloud = np.frombuffer(requests.read(count * POINT * 4), np.float32).reshape(count, POINT)
-        filtered = filter_cloud(cloud, *options)
+        if len(points := requests.read(count * POINT * 4)) < count * POINT * 4:
+            break  # the node ended while it was writing
+        filtered = filter_cloud(np.frombuffer(points, np.float32).reshape(count, POINT), *options)
         answers.write(ANSWER.pack(len(filtered)))
         answers.write(filtered.tobytes())
         answers.flush()
