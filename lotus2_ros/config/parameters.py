@@ -23,50 +23,55 @@ COMPRESSED_FORMATS = ("jpeg", "png", "webp", "bmp")  # of compressed images
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Which model, and how it computes."""
+    """The model and how it computes."""
 
-    path: str = parameter("", "Bundle or folder in the released layout; empty: the small bundled model")
-    device: str = parameter("auto", "Where the model runs; auto: cuda if there is one", choices=("auto", "cpu", "cuda"))
+    path: str = parameter("", "Folder of a bundle or of released files; empty: the small bundled model")
+    device: str = parameter("auto", "Device of the model; auto: cuda if there is one", choices=("auto", "cpu", "cuda"))
     dtype: str = parameter(
         "auto",
-        "Compute precision; auto: bfloat16 on cuda, on cpu float32, its products in bfloat16 where the CPU has those",
+        "Compute dtype; auto: bfloat16 on cuda; float32 on cpu, with bfloat16 matrix products if the CPU has them",
         choices=("auto", "float32", "bfloat16", "float16"),
     )
-    tasks: tuple[str, ...] = parameter(("auto",), "What to predict; auto: all that the model can", choices=TASKS)
+    tasks: tuple[str, ...] = parameter(("auto",), "Tasks to predict; auto: all tasks of the model", choices=TASKS)
     process_resolution: int = parameter(
         0,
-        "Longer side of the image the model sees, pixels, of a 4:3 image for a model that goes by area; 0: the model's "
-        "own; in the node, what the GPU keeps up with",
+        "Longer side in pixels to which images are resized for the model. A model that sizes images by area uses as "
+        "many pixels as a 4:3 image of that longer side. 0: the model's own; in the node, at most what the GPU keeps "
+        "up with",
         low=0,
         high=4096,
         live=True,
     )
     posterior: str = parameter(
         "mode",
-        "VAE posterior: mode is deterministic, sample draws from it with the seed",
+        "How the latent is taken from the VAE's posterior; mode is deterministic, sample draws with model.seed",
         choices=("mode", "sample"),
         live=True,
     )
-    seed: int = parameter(0, "Seed of posterior:=sample and of a generative model's noise", low=0, high=2**31 - 1)
-    samples: int = parameter(4, "Samples of a generative model; their median is the answer", low=1, high=64)
+    seed: int = parameter(
+        0, "Random seed of posterior:=sample and of a generative model's noise", low=0, high=2**31 - 1
+    )
+    samples: int = parameter(4, "Samples of a generative model; the result is their median", low=1, high=64)
     timestep_dtype: str = parameter(
         "bfloat16",
         "Dtype to which timesteps and guidance are rounded; the published results were made with bfloat16",
         choices=("bfloat16", "float32"),
         alias="model.conditioning",
     )
-    threads: int = parameter(0, "CPU threads of the model; 0: torch's own choice", low=0, high=256)
-    mirror: bool = parameter(False, "See each image mirrored too, for ~/uncertainty: twice the work", live=True)
-    compile: bool = parameter(True, "On cuda compile the model, record its work as CUDA graphs; no effect on the CPU")
+    threads: int = parameter(0, "CPU threads of the model; 0: chosen by torch", low=0, high=256)
+    mirror: bool = parameter(
+        False, "Test-time flip: also process each image mirrored, for ~/uncertainty; doubles the time", live=True
+    )
+    compile: bool = parameter(True, "On cuda, compile the model and record CUDA graphs; no effect on cpu")
     warm_up: tuple[str, ...] = parameter(
         ("640x480",),
-        "Sizes of images that the model is run on once before the node is configured, so that no frame waits for it",
+        "Image sizes on which the model runs once while the node is configured, so that the first frames are fast",
         choices=(NONE, "WIDTHxHEIGHT"),
     )
 
     @property
     def wanted_tasks(self) -> tuple[str, ...] | None:
-        """None: all that the model can."""
+        """The tasks to load; None for all tasks of the model."""
         return None if "auto" in self.tasks else self.tasks
 
 

@@ -1,1 +1,1 @@
-"""Lotus-2 as torch modules: no ROS, no cameras, no files other than checkpoints."""
+"""The models as torch modules, and their checkpoints. Nothing here knows ROS or cameras."""

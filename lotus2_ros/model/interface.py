@@ -1,6 +1,6 @@
-"""What a model is to all that runs it: images to latents, latents to annotation latents, those to annotations.
+"""The interface of all models: image -> latent -> annotation latent -> annotation.
 
-Nothing outside this package asks which family a model is of.
+Code outside this package uses this interface only and does not depend on the family of a model.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lotus2_ros.model.manifest import ModelSettings, Task
 
 
 def run_eagerly(key: tuple, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-    """The plain way to run one of the network's functions; `GeometryModel.executor` may be another."""
+    """The default `GeometryModel.executor`: call the function."""
     return function(*tensors)
 
 
@@ -63,7 +63,7 @@ class GeometryModel(CachingModule, ABC):
     @property
     @abstractmethod
     def dtype(self) -> torch.dtype:
-        """What the network computes in."""
+        """The dtype in which the network computes."""
 
     @property
     def device(self) -> torch.device:
@@ -71,20 +71,19 @@ class GeometryModel(CachingModule, ABC):
 
     @property
     def precision(self) -> str:
-        """What the network's weights are held in."""
+        """Name of the number format of the network's weights."""
         return str(self.dtype).removeprefix("torch.")
 
     def dtype_of(self, dtype: torch.dtype) -> Callable[[str], torch.dtype | None]:
-        """The dtype of each parameter, by name, when the model computes in `dtype`; None: as it is stored.
+        """A function from a parameter's name to its dtype when the model computes in `dtype`; None: as stored.
 
-        Some VAEs overflow float16, which their config says with `force_upcast`.
+        VAEs with `force_upcast` in their config overflow float16 and stay in float32.
         """
         vae = torch.float32 if dtype == torch.float16 and self.vae.config.force_upcast else dtype
         return lambda parameter: vae if parameter.startswith("vae.") else dtype
 
     def process_size(self, height: int, width: int, resolution: int) -> tuple[int, int]:
-        """The size (height, width) at which an image is processed, for a longer side of `resolution` or, by area, the
-        pixels of a 4:3 image of that longer side."""
+        """The size (height, width) at which an image is processed, see the function `process_size`."""
         settings = self.settings
         return process_size(
             height, width, resolution, self.multiple, upscale=settings.upscale, by_area=settings.process_by_area
@@ -95,7 +94,7 @@ class GeometryModel(CachingModule, ABC):
     def encode(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """image (B, 3, H, W) in [-1, 1], sides multiples of `multiple` -> latent (B, C, H/f, W/f).
 
-        The posterior's mode; with a generator a sample of it, as the reference implementations take.
+        The latent is the mode of the posterior, or with a generator a sample, as in the reference implementations.
         """
         if image.ndim != 4 or image.shape[1] != 3:
             raise ValueError(f"expected an image of shape (B, 3, H, W), got {tuple(image.shape)}")
@@ -118,7 +117,7 @@ class GeometryModel(CachingModule, ABC):
         return self.decode_unclamped(latent).clamp(0.0, 1.0)
 
     def decode_unclamped(self, latent: Tensor) -> Tensor:
-        """As :func:`decode`, but with what the decoder gives below 0 and above 1, of which training must know."""
+        """As :func:`decode`, without the clamp to [0, 1]; training needs the values outside."""
         latent = latent / self.vae.config.scaling_factor + (self.vae.config.shift_factor or 0.0)
         decoded = self.vae.decode(latent.to(self.vae.dtype)).sample
         # float32 before the clamp: bfloat16 has about 384 values in [0, 1].
@@ -128,8 +127,10 @@ class GeometryModel(CachingModule, ABC):
 
     @abstractmethod
     def predict(self, latent: Tensor, tasks: Sequence[str]) -> dict[str, Tensor]:
-        """The core predictor of some tasks on one image: latent (1, C, h, w) -> annotation latents (N, C, h, w) by
-        task; more than one are samples, of which the median is the answer."""
+        """The core predictor: image latent (1, C, h, w) -> annotation latents (N, C, h, w) for each task.
+
+        N is 1, or the number of samples of a generative model, whose result is their median.
+        """
 
     def has_sharpener(self, task: str) -> bool:
         return False
@@ -170,7 +171,7 @@ class InferenceModel(GeometryModel):
 
 
 class ImageSizeError(ValueError):
-    """An image that is too small for the model."""
+    """The image is too small for the model."""
 
 
 def process_size(
@@ -178,10 +179,10 @@ def process_size(
 ) -> tuple[int, int]:
     """The size (height, width) at which an image is processed.
 
-    The longer side is brought to `resolution` when it is above it, and with `upscale` also when it is below. Then the
-    shorter side goes down to a multiple of `multiple`, and the longer side follows in proportion and goes down to a
-    multiple too. With `by_area` the longer side is `resolution` of a 4:3 image, and one of another shape has as many
-    pixels: what a wide camera sees is not made smaller than the time for a frame asks.
+    The longer side is reduced to `resolution` if it is larger; with `upscale` it is also enlarged if it is smaller.
+    Then the shorter side is rounded down to a multiple of `multiple`; the longer side is scaled with it and rounded
+    down too. With `by_area` a 4:3 image gets `resolution` as its longer side, and an image of another shape the same
+    number of pixels, so that wide images lose no more detail than others.
     """
     longer = max(height, width)
     if by_area:

@@ -1,4 +1,4 @@
-"""The empty prompt, embedded once by a model's text encoders."""
+"""The embedding of the empty prompt by a model's text encoders."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from transformers.utils import logging
 
 from lotus2_ros.model.weights import CheckpointError, open_weights, read_json, weight_file
 
-# No attention mask is used: all of them are live, though all but the first are padding.
+# No attention mask is used, so all tokens take part, although all but the first are padding.
 T5_TOKENS = 512
 
 
@@ -22,7 +22,7 @@ T5_TOKENS = 512
 def embed_empty_prompt(folder: Path, *, device: torch.device) -> tuple[Tensor, Tensor]:
     """(prompt_embeds (1, 512, D) from T5, pooled (1, P) from CLIP at its first end-of-text token), on the CPU.
 
-    In the dtype of the encoders' files, which stay memory-mapped; one encoder after the other.
+    In the dtype of the encoders' files. The files are memory-mapped, and one encoder is loaded after the other.
     """
     clip_ids = _tokenize(CLIPTokenizer, folder / "tokenizer").to(device)
     t5_ids = _tokenize(T5TokenizerFast, folder / "tokenizer_2", T5_TOKENS).to(device)
@@ -36,7 +36,7 @@ def embed_empty_prompt(folder: Path, *, device: torch.device) -> tuple[Tensor, T
 
 @torch.inference_mode()
 def embed_unpadded_prompt(folder: Path) -> Tensor:
-    """(1, 2, C) from CLIP, of the empty prompt's beginning and end alone, as Lotus takes it; float32."""
+    """(1, 2, C) float32 from CLIP: the start and end token of the empty prompt without padding, as Lotus takes it."""
     ids = _tokenize(CLIPTokenizer, folder / "tokenizer", padded=False)
     embedding = _encoder(CLIPTextModel, folder / "text_encoder").float()(ids).last_hidden_state
     if not bool(embedding.isfinite().all()):
@@ -69,7 +69,7 @@ def _tokenize(kind: Any, folder: Path, length: int | None = None, *, padded: boo
 
 def _check_vocabulary(kind: Any, folder: Path) -> None:
     _expect_folder(folder)
-    # Without any of them the library makes up an empty vocabulary.
+    # Without these files the library silently creates an empty vocabulary.
     files = sorted(set(kind.vocab_files_names.values()))
     if not any((folder / file).is_file() for file in files):
         raise CheckpointError(f"{folder}: expected one of {', '.join(files)}, found none")
@@ -85,7 +85,7 @@ def _encoder(kind: Any, folder: Path) -> Any:
                 use_safetensors=True,
                 dtype="auto",
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # they are in the report
+                ignore_mismatched_sizes=True,  # listed in the report
             )
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{folder}: {_first_line(error)}") from None
@@ -98,7 +98,7 @@ def _encoder(kind: Any, folder: Path) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The library neither shows a bar, mapping files takes no time, nor prints a table of what we report ourselves."""
+    """Without the library's progress bar and its table of wrong keys, which we report ourselves."""
     level = logging.get_verbosity()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -110,7 +110,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _expect_folder(folder: Path) -> None:
-    # Without this the library would take the path for a name on a model hub.
+    # Without this check the library takes the path for a name on the model hub.
     if not folder.is_dir():
         raise CheckpointError(
             f"{folder}: folder not found; the released layout needs FLUX's text encoders and tokenizers"

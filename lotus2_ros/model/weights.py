@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be used; the message names the file and, where there is one, the key."""
+    """A checkpoint cannot be used. The message names the file and, if there is one, the key."""
 
 
 class WeightFile:
-    """A safetensors file or a torch zip file, told apart by content, not by name, whose tensors are read one by one.
+    """A safetensors file or a torch zip file (told apart by content) whose tensors are read one by one.
 
     `header` has their shapes and dtypes, on the meta device. Raises CheckpointError unless the file is complete.
     """
@@ -31,7 +31,7 @@ class WeightFile:
         self.header = {key: tensor.to("meta") for key, tensor in read_weights(path).items()}
 
     def read(self, key: str) -> Tensor:
-        """One tensor, memory-mapped on its own: the pages that were touched are given back when it is dropped."""
+        """One tensor, in a mapping of its own, so that its memory is released together with it."""
         tensor = read_weights(self.path, key)[key]
         if tensor.numel() and not all(math.isfinite(extreme) for extreme in tensor.aminmax()):
             raise CheckpointError(f"{self.path}: {key} has NaN or infinite values")
@@ -39,7 +39,7 @@ class WeightFile:
 
 
 def read_weights(path: Path, *keys: str) -> dict[str, Tensor]:
-    """The tensors of a weight file, or some of them; those of a safetensors file are memory-mapped."""
+    """The tensors of a weight file, or some of them. A safetensors file is memory-mapped."""
     if not path.is_file():
         raise CheckpointError(f"{path}: file not found")
     with path.open("rb") as file:
@@ -49,7 +49,7 @@ def read_weights(path: Path, *keys: str) -> dict[str, Tensor]:
                 with safe_open(path, framework="pt") as weights:
                     return {key: weights.get_tensor(key) for key in keys or weights.keys()}
             file.seek(0)
-            # The open file, because torch.load goes by the name and takes *.safetensors for what it says.
+            # Pass the open file: given a path, torch.load decides the format by the file name.
             tensors = torch.load(file, map_location="cpu", weights_only=True)
             return {key: tensors[key] for key in keys} if keys else tensors
         except (SafetensorError, RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
@@ -57,7 +57,7 @@ def read_weights(path: Path, *keys: str) -> dict[str, Tensor]:
 
 
 def stored_name(parameter: str) -> str:
-    """A parameter's name as it would be without PEFT's wrapping of adapted layers."""
+    """A parameter's name without PEFT's wrapping of adapted layers."""
     return parameter.replace(".base_layer.", ".")
 
 
@@ -150,13 +150,13 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def weight_file(component: Path, stem: str = "diffusion_pytorch_model") -> Path:
-    """The one file, or the index of the shards."""
+    """The weight file of a component, or the index of its shards."""
     index = component / f"{stem}.safetensors.index.json"
     return index if index.is_file() else component / f"{stem}.safetensors"
 
 
 def open_weights(file: Path) -> Mapping[str, WeightFile]:
-    """In which file each tensor is. Raises CheckpointError unless all are complete and just what an index says."""
+    """The file of each tensor, by key. Raises CheckpointError unless all files are complete and match the index."""
     if file.suffix != ".json":
         whole = WeightFile(file)
         return dict.fromkeys(whole.header, whole)

@@ -1,1 +1,1 @@
-"""From the released files to a bundle that runs."""
+"""Making bundles from released or trained models."""

@@ -1,4 +1,4 @@
-"""Where the released files are: in a folder, or on the Hugging Face hub, of which only what is needed is fetched."""
+"""Locating released files: in a folder, or on the Hugging Face hub, from which only the needed files are fetched."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ NAME = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(@(?P<revision>[\w.-][\w.
 
 
 class HubError(ValueError):
-    """Files that cannot be fetched; the message says what to do."""
+    """Files cannot be fetched. The message says what to do."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """A folder, and what its files are called in the record of sources."""
+    """A folder, and the name under which its files are recorded as sources."""
 
     folder: Path
     name: str
 
 
 def locate(place: str, name: str, patterns: Sequence[str]) -> Origin:
-    """A folder as it is, called `name`; or the files of a model `owner/name[@revision]` on the hub, fetched if need be.
+    """A local folder, recorded as `name`; or a model `owner/name[@revision]` on the hub, whose files are fetched.
 
-    Files that were fetched before stay in the hub's cache, so a fetch that was interrupted goes on. Raises HubError.
+    Fetched files stay in the hub's cache, so an interrupted fetch continues. Raises HubError.
     """
     folder = Path(place).expanduser()
     if folder.is_dir():
@@ -41,7 +41,7 @@ def locate(place: str, name: str, patterns: Sequence[str]) -> Origin:
         raise HubError(f"{place}: no such folder, nor a name on the hub (owner/name or owner/name@revision)")
     repo, revision = match["repo"], match["revision"]
     try:
-        # Named by its commit from here on: what a branch points to may change.
+        # Use the commit from here on, because a branch may move.
         commit = HfApi().model_info(repo, revision=revision).sha
         files = snapshot_download(repo, revision=commit, allow_patterns=list(patterns), dry_run=True)
     except Exception as error:
@@ -56,7 +56,7 @@ def locate(place: str, name: str, patterns: Sequence[str]) -> Origin:
 
 
 def _explained(place: str, repo: str, error: Exception) -> HubError:
-    """One line that says what to do. The library's HTTP client, and so what it raises, differs between versions."""
+    """The error as one line that says what to do. The library's exceptions differ between versions."""
     if isinstance(error, GatedRepoError):
         page = f"{constants.ENDPOINT}/{repo}"
         return HubError(f"{place}: accept its licence at {page}, then log in with `hf auth login`")

@@ -1,4 +1,4 @@
-"""Progress of a long task: a bar on a terminal, a line for each step elsewhere."""
+"""Progress of a long task: a bar on a terminal, otherwise a line for each step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class PrepareProgress:
-    """A number of steps, each with a name."""
+    """Progress over named steps."""
 
     def __init__(self, what: str, steps: int) -> None:
         self._what, self._steps, self._done = what, steps, 0
@@ -23,7 +23,7 @@ class PrepareProgress:
         return self
 
     def step(self, name: str) -> None:
-        """One more is done."""
+        """Report one more finished step."""
         self._done += 1
         self._bar.set_postfix_str(name, refresh=False)
         self._bar.update()

@@ -1,4 +1,4 @@
-"""Batches by number: batch N of a run is always the same, whoever makes it and whatever was made before it."""
+"""Batches by number: batch N of a run is always the same, independent of the process and of earlier batches."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ FILTER_SIZES = (1, 3, 5)  # pixels
 
 @dataclass(frozen=True)
 class Batch:
-    """image (B, 3, H, W) and annotation of `task` (B, 3, H, W) in [-1, 1], valid (B, 1, H, W) bool; sides are
-    multiples of what the model needs; shift (B,) of a depth's annotation, see `disparity_annotation`; `seed` is for
-    whatever else the step draws."""
+    """Images and their annotations for one task.
+
+    image (B, 3, H, W) and annotation (B, 3, H, W) in [-1, 1]; valid (B, 1, H, W) bool; the sides are multiples of
+    `model.multiple`. shift (B,) of a depth annotation, see `disparity_annotation`. seed: for the step's random numbers.
+    """
 
     task: str
     image: Tensor
@@ -35,12 +37,12 @@ class Batch:
         return replace(self, **moved)
 
     def generator(self) -> torch.Generator:
-        """On the CPU, so that a run on another device draws the same numbers."""
+        """A generator on the CPU, so that a run on another device draws the same numbers."""
         return torch.Generator().manual_seed(self.seed)
 
 
 class Group(Protocol):
-    """Views of one size; `weight`: how often a batch comes from here, beside the other groups."""
+    """Views of one size. weight: how often a batch comes from this group, relative to the others."""
 
     @property
     def weight(self) -> float: ...
@@ -53,9 +55,12 @@ class Group(Protocol):
 
 
 class Batches(Dataset[Batch]):
-    """All batches of one stage. `size`: of the images, a part of their own; `crop`: the smallest part of their sides
-    that is looked at, brought to that size; `filtered`: the share of images that are mixed with what a random filter
-    makes of them; `tasks` in turn; `rank` of the process."""
+    """All batches of one stage, for each of `tasks` in turn.
+
+    size: scale of the images, relative to the views. crop: smallest side of the random crops that are resized to that
+    size, relative to the views; 1: no crops. random_convolution: share of the images that are mixed with the output of
+    a random convolution. rank: of the process.
+    """
 
     def __init__(
         self,
@@ -80,7 +85,7 @@ class Batches(Dataset[Batch]):
         self.weights = torch.tensor([float(group.weight) for group in groups])
 
     def __getitem__(self, number: int) -> Batch:
-        # Hashed, so that neighbouring numbers and seeds share nothing.
+        # Hashed, so that neighboring numbers and seeds are independent.
         seed = hash((self.seed, self.rank, number)) % 2**63
         generator = torch.Generator().manual_seed(seed)
         task = self.tasks[number % len(self.tasks)]
@@ -106,7 +111,7 @@ class Batches(Dataset[Batch]):
 
 
 def window(sides: Sequence[int], smallest: float, generator: torch.Generator) -> tuple[slice, slice]:
-    """Rows and columns of a part of an image of `sides` (H, W), of its shape and of `smallest` to all of its sides."""
+    """Rows and columns of a random crop with the aspect ratio of an image (H, W), at least `smallest` of its sides."""
     part = smallest + (1 - smallest) * float(torch.rand((), generator=generator))
     lengths = [round(side * part) for side in sides]
     starts = [int(torch.randint(side - n + 1, (), generator=generator)) for side, n in zip(sides, lengths, strict=True)]
@@ -115,14 +120,14 @@ def window(sides: Sequence[int], smallest: float, generator: torch.Generator) ->
 
 
 def resize(values: Tensor, sides: Sequence[int]) -> Tensor:
-    """(B, C, H, W) to (B, C, *sides): means where it shrinks, linear where it grows."""
+    """Resize (B, C, H, W) to (B, C, *sides): by area means to smaller sizes, bilinear to larger ones."""
     if sides[0] > values.shape[2]:
         return F.interpolate(values, tuple(sides), mode="bilinear", align_corners=False)
     return F.interpolate(values, tuple(sides), mode="area")
 
 
 def jitter(images: Tensor, generator: torch.Generator) -> Tensor:
-    """(B, 3, H, W) in [-1, 1] with other brightness, contrast, white balance, saturation and noise."""
+    """Random brightness, contrast, white balance, saturation and noise for images (B, 3, H, W) in [-1, 1]."""
 
     def draw(low: float, high: float, channels: int = 1) -> Tensor:
         return low + (high - low) * torch.rand(len(images), channels, 1, 1, generator=generator)
@@ -134,10 +139,9 @@ def jitter(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def mix_convolved(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """(B, 3, H, W) in [-1, 1], a `share` of them mixed with themselves under a random filter of three colours.
+    """Mix a `share` of the images (B, 3, H, W) in [-1, 1] with the output of a random convolution.
 
-    Shapes stay and colours and fine texture change, which in rendered images are not those of a camera (random
-    convolutions, arXiv 2007.13003).
+    Shapes stay; colors and fine texture, which are unrealistic in rendered images, change (arXiv 2007.13003).
     """
     count, channels = images.shape[:2]
     size = FILTER_SIZES[int(torch.randint(len(FILTER_SIZES), (), generator=generator))]

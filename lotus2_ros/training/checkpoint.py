@@ -1,5 +1,5 @@
-"""Where a stage has come to: one safetensors file with its parameters, the optimizers' moments, the number of steps
-and, of a stage that averages them, the mean of its parameters so far."""
+"""The state of a stage in one safetensors file: parameters, optimizer moments, number of steps and, if the stage
+averages its weights, their mean so far."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def save(
     optimizers: Sequence[torch.optim.Optimizer],
     mean: Mapping[str, Tensor] = NOTHING,
 ) -> None:
-    """Replaces the file as a whole, so that there is a good one at any time."""
+    """Write the file, replacing it as a whole, so that a valid one exists at any time."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in _named(parameters, mean).items()}
     for number, optimizer in enumerate(optimizers):
         for index, moments in optimizer.state_dict()["state"].items():
@@ -40,7 +40,7 @@ def resume(
     optimizers: Sequence[torch.optim.Optimizer] = (),
     mean: Mapping[str, Tensor] = NOTHING,
 ) -> int:
-    """Fill `parameters`, `mean` and the optimizers from the file; how many steps it has seen.
+    """Read `parameters`, `mean` and optimizer states from the file; returns its number of steps.
 
     Raises ValueError when the file belongs to other parameters.
     """
@@ -50,7 +50,7 @@ def resume(
         if names != tensors.keys() or any(
             file.get_slice(name).get_shape() != list(tensor.shape) for name, tensor in tensors.items()
         ):
-            raise ValueError(f"{path}: is of another configuration; remove it or choose another folder")
+            raise ValueError(f"{path}: belongs to another configuration; remove it or choose another folder")
         with torch.no_grad():
             for name, tensor in tensors.items():
                 tensor.copy_(file.get_tensor(name))

@@ -1,4 +1,4 @@
-"""How far a predicted latent is off once it is decoded: in its values, and in the surface that they show."""
+"""Errors of predicted latents after decoding: of the values, and of the surface normals that follow from them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from lotus2_ros.model.trainable import TrainedPart
 from lotus2_ros.training.batches import Batch
 from lotus2_ros.training.latents import mean_square
 
-# Slopes are compared on depths shrunk so often: the finest sees edges, the coarsest the tilt of walls.
+# Downsampling factors at which slopes are compared: the finest for edges, the coarsest for the tilt of walls.
 SCALES = (1, 2, 4)
-# Of the range of a view's disparities: those below it count as if they were it, or the sky would count alone.
+# Lower limit of disparity in relative errors, as a share of a view's range; otherwise the sky would dominate.
 FARTHEST = 0.03
-# A disparity that is a smaller share of the range is the sky's, whose place a fit does not look at.
+# Disparities below this share of the range are sky, which the fit ignores.
 SKY = 1e-3
-# Keeps the slope of a square root finite: a chord of a third of a degree.
+# Keeps the gradient of a square root finite; the chord of a third of a degree.
 ROUNDING = 3e-5
-# Keeps the fit to an answer that says the same everywhere finite: the variance of a hundredth of the range.
+# Keeps the fit to a constant prediction finite; the variance of a hundredth of the range.
 FLAT = 1e-4
 
 
@@ -39,10 +39,11 @@ class DecodedError:
 
 
 class EndToEndLoss(BaseModel):
-    """The part of an objective that sees what comes of a predicted latent: to its squared error those of the decoded
-    annotation are added, see :class:`DecodedError`, as in the end-to-end fine-tuning of arXiv 2409.11355. With
-    `decoder` the VAE's decoder learns too: what it is given are predictions, smoother than the latents it was trained
-    on.
+    """Adds the errors of the decoded annotation to the squared error of the latent, see :class:`DecodedError`, as in
+    the end-to-end fine-tuning of arXiv 2409.11355.
+
+    decoder: also train the VAE's decoder; its inputs are predictions, which are smoother than the latents it was
+    trained on.
     """
 
     decoded: float = Field(gt=0)
@@ -55,14 +56,14 @@ class EndToEndLoss(BaseModel):
         return "core_and_decoder" if self.decoder else "core"
 
     def of_prediction(self, model: GeometryModel, predicted: Tensor, truth: Tensor, batch: Batch) -> Tensor:
-        """A scalar, of latents (B, C, h, w)."""
+        """The loss, a scalar, for latents (B, C, h, w)."""
         error = decoded_error(model, predicted, batch, self.power)
         decoded = self.decoded * error.values + self.angles * error.angles + self.relative * error.relative
         return mean_square(predicted - truth, model, batch) + decoded
 
 
 def decoded_error(model: GeometryModel, latent: Tensor, batch: Batch, power: int) -> DecodedError:
-    """Of `latent` (B, C, h, w) against the batch's annotation, over its valid pixels.
+    """The errors of `latent` (B, C, h, w) against the batch's annotation, over its valid pixels.
 
     What is decoded is not clamped, so that an answer beyond the range can be put right. The angles of a depth are those
     of its slopes, at the true disparity and under a camera as wide as the image, which need not be the true one: where

@@ -1,4 +1,4 @@
-"""The one training loop. What is trained, and to what end, comes in as a model and an objective."""
+"""The training loop, for any model and objective."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from lotus2_ros.training.config import StageConfig, TrainingConfig
 from lotus2_ros.training.optimizer import optimizers_for
 from lotus2_ros.training.progress import TrainingLog
 
-FLOOR = 0.01  # of the learning rate, where the cosine ends
+FLOOR = 0.01  # final learning rate of the cosine schedule, as a share of the initial one
 GRADIENT_NORM = 1.0
 
 
 class ObjectiveModule(nn.Module):
-    """A model with an objective for such: batch -> loss. A module: around one several GPUs are synchronised."""
+    """batch -> loss, as a module, which is what distributed training wraps."""
 
     def __init__(self, model: GeometryModel, objective: Any) -> None:
         super().__init__()
@@ -45,10 +45,10 @@ def train(
     folder: Path,
     panels: Callable[[], Mapping[str, Tensor]],
 ) -> None:
-    """One stage: steps with warm-up and clipped gradients on `parameters`.
+    """Train `parameters` for one stage, with warm-up and gradient clipping.
 
-    Goes on from `folder/<stage>.safetensors` where there is one, with the losses of a run that was not interrupted, and
-    leaves the finished parameters there. `panels()` gives images (3, H, W) in [0, 1] to look at, by name.
+    Continues from `folder/<stage>.safetensors` if it exists, with the same losses as an uninterrupted run, and leaves
+    the trained parameters there. `panels()` returns images (3, H, W) in [0, 1] for tensorboard, by name.
     """
     checkpoint = folder / f"{stage.name}.safetensors"
     model.requires_grad_(False)
@@ -64,7 +64,7 @@ def train(
         return
     accelerator.step, accelerator.gradient_accumulation_steps = 0, stage.accumulate
     module, *optimizers = accelerator.prepare(ObjectiveModule(model, stage.objective), *optimizers)
-    # A base in bfloat16 and its adapters in float32 need autocast on any device.
+    # A bfloat16 base with float32 LoRAs needs autocast on any device.
     worth_it = multiplies_bfloat16(accelerator.device) or model.dtype == torch.bfloat16
     mixed = stage.mixed_precision == "bf16" and worth_it
     losses: list[Tensor] = []
@@ -113,7 +113,7 @@ def _step(
     batch: Batch,
     mixed: bool,
 ) -> Tensor:
-    """The loss of a batch, its gradient added, and with the last of the accumulated ones a step."""
+    """Accumulate the gradient of a batch, and step the optimizers after the last one; returns the loss."""
     device = accelerator.device
     with accelerator.accumulate(module):
         with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
@@ -121,14 +121,14 @@ def _step(
         accelerator.backward(loss)
         if accelerator.sync_gradients:
             accelerator.clip_grad_norm_(list(parameters.values()), GRADIENT_NORM)
-        for optimizer in optimizers:  # accelerate's, which wait for the last
+        for optimizer in optimizers:  # accelerate's wrappers, which skip all but the last batch
             optimizer.step()
             optimizer.zero_grad()
     return loss.detach()
 
 
 def _numbered(batches: Batches, start: int, stop: int, config: TrainingConfig) -> Iterator[tuple[int, Batch]]:
-    """Numbers and batches, made beside the training by `config.loaders` processes."""
+    """Numbers and batches, prepared by `config.loaders` processes."""
     numbers = range(start, stop)
     return zip(numbers, DataLoader(batches, None, sampler=numbers, num_workers=config.loaders), strict=True)
 

@@ -1,4 +1,4 @@
-"""Lotus-D and Lotus-G as they are trained, and small ones from nothing."""
+"""The training objectives of Lotus-D and Lotus-G."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class LotusObjective(BaseModel):
         return loss
 
     def of_prediction(self, model: Lotus, predicted: Tensor, truth: Tensor, batch: Batch) -> Tensor:
-        """What the annotation's latent costs."""
+        """The loss of the annotation's latent."""
         return mean_square(predicted - truth, model, batch)
 
     def predict(self, model: Lotus, image: Tensor, task: str, generator: torch.Generator) -> Tensor:
@@ -47,13 +47,13 @@ class LotusObjective(BaseModel):
 
 
 class LotusStep(LotusObjective):
-    """On latents alone."""
+    """The loss on latents alone."""
 
     kind: Literal["lotus"]
 
 
 class LotusEndToEnd(EndToEndLoss, LotusObjective):
-    """The same, which sees what comes of the annotation's latent: see :class:`EndToEndLoss`."""
+    """With the loss on the decoded annotation, see :class:`EndToEndLoss`."""
 
     kind: Literal["lotus_end_to_end"]
 

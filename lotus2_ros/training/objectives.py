@@ -1,6 +1,6 @@
-"""What a stage of training minimises. x is the image, y its annotation, z their latents, t in [0, 1].
+"""The training objectives of Lotus-2. x is the image, y its annotation, z their latents, t in [0, 1].
 
-All predict an annotation latent, so that they can be compared: the rows of the ablation in arXiv 2512.01030, table III.
+All of them predict an annotation latent. They are the rows of the ablation in arXiv 2512.01030, table III.
 Each loss is a mean over the latent pixels whose image pixels are all valid.
 """
 
@@ -29,14 +29,14 @@ class _Objective(BaseModel):
         return "core"
 
     def loss(self, model: TrainableLotus2, batch: Batch) -> Tensor:
-        """A scalar to minimise."""
+        """The loss, a scalar."""
         image, truth = encode(model, batch)
         return mean_square(self.error(model, batch.task, image, truth, batch.generator()), model, batch)
 
     def error(
         self, model: TrainableLotus2, task: str, image: Tensor, truth: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """What is squared: (B, C, h, w) of latents of the same shape."""
+        """The error that is squared, (B, C, h, w), from latents of the same shape."""
         raise NotImplementedError
 
     def predict(self, model: TrainableLotus2, image: Tensor, task: str, generator: torch.Generator) -> Tensor:
@@ -47,8 +47,8 @@ class _Objective(BaseModel):
 class StochasticFlow(_Objective):
     """Direct adaptation of the generator: a flow from noise to the annotation, given the image.
 
-    z_t = t e + (1 - t) z_y with e ~ N(0, 1), minimise |v(z_t, z_x, t) - (e - z_y)|^2 (eq. 9-10). The image latent comes
-    in beside z_t as further channels, so the network takes twice as many.
+    z_t = t e + (1 - t) z_y with e ~ N(0, 1), minimise |v(z_t, z_x, t) - (e - z_y)|^2 (eq. 9-10). The image latent
+    is concatenated to z_t, so the network has twice as many input channels.
     """
 
     kind: Literal["stochastic_flow"]
@@ -114,7 +114,7 @@ class SingleStep(_OnePass):
 
 
 class EndToEnd(EndToEndLoss, _OnePass):
-    """The core predictor, which sees what comes of its latents: see :class:`EndToEndLoss`."""
+    """The core predictor with the loss on the decoded annotation, see :class:`EndToEndLoss`."""
 
     kind: Literal["end_to_end"]
 
@@ -150,8 +150,8 @@ class Sharpener(_Objective):
 class Autoencoder(_Objective):
     """The VAE, on square crops of images and annotations alike: L1 + .5 gradient + .5 MSE.
 
-    `noise` on the latent, in place of a sample of the posterior, so that near latents decode to near images; the
-    posterior's deviation is kept near it, so that a sample is what the decoder was trained on.
+    noise: standard deviation of the noise on the latent, instead of a sample of the posterior, so that similar latents
+    decode to similar images. The posterior's deviation is kept close to it.
     """
 
     kind: Literal["autoencoder"]

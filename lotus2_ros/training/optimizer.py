@@ -1,4 +1,4 @@
-"""What moves the weights."""
+"""Optimizers: AdamW and Muon."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from torch import Tensor
 from lotus2_ros.model.layers.precision import multiplies_bfloat16
 from lotus2_ros.training.config import StageConfig
 
-# Of a transformer and of a U-Net. What only adds to every place the same for a time or a prompt is left to AdamW, and
-# so is the VAE.
+# Weights of transformer and U-Net blocks, which Muon may train. Norms, time embeddings and the VAE are left to AdamW.
 _IN_BLOCKS = re.compile(r"(?!vae\.)(?!.*(\.norm|time_emb)).*(transformer_blocks|(down|up)_blocks|mid_block)\.")
 _MOMENTUM = 0.95
 _NEWTON_SCHULZ = (3.4445, -4.775, 2.0315)  # steepest at zero
@@ -40,7 +39,7 @@ def optimizers_for(parameters: Mapping[str, Tensor], stage: StageConfig) -> list
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, made orthogonal, for matrices and for kernels of convolutions: (out, in, h, w) as (out, in h w).
+    """Orthogonalized momentum for matrices and for convolution kernels, (out, in, h, w) as (out, in h w).
 
     As torch.optim.Muon (Jordan et al., 2024), scaled to the size of AdamW's steps (arXiv 2502.16982) so that one
     learning rate serves both. torch's takes matrices only and multiplies in bfloat16 always, which takes most of a

@@ -1,4 +1,4 @@
-"""What can be seen of a run while it goes on: a bar, tensorboard, and lines on disk that curves are drawn from."""
+"""Progress of a run: a bar, tensorboard, and a JSON lines file for curves."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tqdm import tqdm
 
 
 class TrainingLog:
-    """`<folder>/<stage>.jsonl` and `<folder>/tensorboard/<stage>`; what is later than step `start` is dropped.
+    """`<folder>/<stage>.jsonl` and `<folder>/tensorboard/<stage>`; lines after step `start` are dropped.
 
-    Only one process shows anything.
+    Only the process with `shown` writes anything.
     """
 
     def __init__(self, folder: Path, stage: str, start: int, steps: int, *, shown: bool) -> None:
@@ -58,5 +58,5 @@ class TrainingLog:
 
 
 def read_progress(path: Path) -> list[dict[str, float]]:
-    """The lines that a stage has left, none if there is no file."""
+    """The lines of a stage's file; none if there is no file."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

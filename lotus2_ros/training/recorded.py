@@ -1,4 +1,4 @@
-"""Hypersim and Virtual KITTI 2 as training data, read when they are asked for."""
+"""Hypersim and Virtual KITTI 2 as training data, read on demand."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ READERS = {"hypersim": Hypersim, "virtual_kitti": VirtualKITTI2}
 
 @dataclass(frozen=True)
 class RecordedGroup:
-    """A data set, brought to one `size` (height, width)."""
+    """A data set, resized to one `size` (height, width)."""
 
     weight: float
     reader: Reader
@@ -48,7 +48,7 @@ class RecordedGroup:
         return image / 127.5 - 1, annotation, valid, shift
 
     def _nearest(self, sample: Sample, kind: str) -> Tensor:
-        """(C, H, W); no value is mixed from both sides of an edge."""
+        """(C, H, W), resized to nearest, so that no value is a mixture across an edge."""
         truth: Tensor | None = getattr(sample, kind)
         if truth is None or not truth.isfinite().any():
             raise ValueError(f"{sample.name}: expected {kind} in some pixels, got none")
@@ -57,5 +57,5 @@ class RecordedGroup:
 
 
 def load(config: RecordedConfig) -> list[Group]:
-    """A group for each set; raises FileNotFoundError or ValueError for folders that are not what they should be."""
+    """A group for each set. Raises FileNotFoundError or ValueError for folders that do not hold the data set."""
     return [RecordedGroup(entry.weight, READERS[entry.name](entry.folder), entry.size) for entry in config.sets]

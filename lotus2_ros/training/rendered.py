@@ -1,4 +1,4 @@
-"""Our own scenes as training data: rendered once to disk, then held in memory."""
+"""Rendered scenes as training data: rendered to disk once, then held in memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lotus2_ros.data.annotation import disparity_annotation, normals_annotation
 from lotus2_ros.training.batches import Group
 from lotus2_ros.training.config import Bucket, ScenesConfig
 
-# What is stored: 8 bits for colours and normals, whose steps are then half a degree, 16 for disparity.
+# Stored types: 8 bits for colors and normals (steps of half a degree), 16 bits for disparity.
 _DTYPES = {"image": np.uint8, "depth": np.int16, "normals": np.int8}
 _SCALES = {"image": 127.5, "depth": 32767.0, "normals": 127.0}
 
@@ -42,7 +42,7 @@ class RenderedGroup:
 
 
 def render(folder: Path, config: ScenesConfig, workers: int) -> None:
-    """Write the shards that are not there yet."""
+    """Render the missing shards."""
     folder.mkdir(parents=True, exist_ok=True)
     missing = [shard for shard in range(config.shards) if not _shard_path(folder, shard).exists()]
     if not missing:
@@ -53,14 +53,14 @@ def render(folder: Path, config: ScenesConfig, workers: int) -> None:
 
 
 def load(folder: Path, config: ScenesConfig) -> list[Group]:
-    """Everything in memory, a group for each bucket, which comes up as often as it has views."""
+    """All views in memory: a group for each image size, weighted by its number of views."""
     parts: dict[str, list[np.ndarray]] = {}
     for shard in range(config.shards):
         with np.load(_shard_path(folder, shard), allow_pickle=False) as arrays:
             for name, values in arrays.items():
                 parts.setdefault(name, []).append(values)
     groups: list[Group] = []
-    for bucket in config.buckets:  # the first of a size has all the views of it
+    for bucket in config.buckets:  # buckets of one size share the first one's arrays
         names = {field: _array_name(field, bucket) for field in _DTYPES}
         if names["image"] in parts:
             fields = {field: torch.from_numpy(np.concatenate(parts.pop(name))) for field, name in names.items()}
@@ -70,7 +70,7 @@ def load(folder: Path, config: ScenesConfig) -> list[Group]:
 
 
 def quantize(values: Tensor, field: str) -> np.ndarray:
-    """float32 in [-1, 1] to the integers that are stored."""
+    """float32 in [-1, 1] to the stored integers."""
     shifted = values + 1 if field == "image" else values
     return (shifted * _SCALES[field]).round().numpy().astype(_DTYPES[field])
 

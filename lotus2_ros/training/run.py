@@ -1,4 +1,4 @@
-"""A whole run: data, network, one stage after the other, a model on disk."""
+"""A whole run: data, network, the stages in turn, and the trained model on disk."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from lotus2_ros.training.latents import measure_latents
 
 PATIENCE = timedelta(hours=12)
 PANEL_ROWS = 4
-MEASURED_BATCHES = 24  # for the latents' mean and deviation
-LOOKED_AT = -1  # in place of a stage's number: batches that no stage learns from in this order
+MEASURED_BATCHES = 24  # for mean and deviation of the latents
+LOOKED_AT = -1  # stands for a stage's number in the seed of the batches for panels
 
 
 def train(config: TrainingConfig, work: Path, output: Path, workers: int) -> None:
-    """The whole way; goes on where an earlier run in `work` was interrupted."""
-    # A step uses the adapters of one task; and the others wait while one process renders or looks through a data set.
+    """Run all stages and save the model; continues an interrupted run in `work`."""
+    # A step uses the LoRAs of one task only, and processes wait while the first one renders or scans a data set.
     parallel = DistributedDataParallelKwargs(find_unused_parameters=True), InitProcessGroupKwargs(timeout=PATIENCE)
     accelerator = Accelerator(kwargs_handlers=list(parallel))
     with accelerator.main_process_first():
@@ -53,7 +53,7 @@ def run_stages(
     config: TrainingConfig,
     folder: Path,
 ) -> None:
-    """Every stage on the model, which is then trained; checkpoints, curves and pictures go to `folder`."""
+    """Train the model in all stages. Checkpoints, curves and panels go to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     model.vae.to(memory_format=torch.channels_last)
     if config.gradient_checkpointing:
@@ -76,9 +76,9 @@ def run_stages(
 
 @torch.no_grad()
 def _panels(model: TrainableModel, objective: Any, batches: Sequence[Batch]) -> dict[str, Tensor]:
-    """For each batch's task a few rows of image, answer and truth, (3, H, W) in [0, 1]."""
+    """For each batch's task a panel with rows of image, prediction and truth, (3, H, W) in [0, 1]."""
     panels = {}
-    # Adapters are float32 whatever the base is.
+    # LoRAs are float32 even on a bfloat16 base.
     mixed = torch.autocast(model.device.type, torch.bfloat16, enabled=model.dtype == torch.bfloat16)
     for batch in batches:
         moved = batch.to(model.device)

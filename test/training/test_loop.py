@@ -82,9 +82,9 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     save(tmp_path / "core.safetensors", 5, {"x": parameter}, [optimizer])
     assert resume(tmp_path / "core.safetensors", {"x": parameter}, [optimizer]) == 5
     for other in ({"y": parameter}, {"x": torch.nn.Parameter(torch.ones(4))}):
-        with pytest.raises(ValueError, match=r"core\.safetensors: is of another configuration"):
+        with pytest.raises(ValueError, match=r"core\.safetensors: belongs to another configuration"):
             resume(tmp_path / "core.safetensors", other)
-    with pytest.raises(ValueError, match=r"core\.safetensors: is of another configuration"):
+    with pytest.raises(ValueError, match=r"core\.safetensors: belongs to another configuration"):
         resume(tmp_path / "core.safetensors", {"x": parameter}, mean={"x": torch.ones(3)})
 
 

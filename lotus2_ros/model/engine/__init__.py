@@ -1,1 +1,1 @@
-"""How a model runs on the device at hand."""
+"""Running a model fast on the device at hand."""

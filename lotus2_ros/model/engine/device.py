@@ -1,6 +1,6 @@
-"""Copies and times between the host and the device of a model, neither of which waits for the other without need.
+"""Copies between host and device, and times on the device, with as few synchronizations as possible.
 
-On the CPU there is nothing to copy and nothing to wait for.
+On the CPU nothing is copied and nothing waits.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# glibc's malloc.h: when freed memory at the end of the heap goes back, and how large a block has pages of its own.
+# glibc's malloc.h: thresholds for returning freed memory to the system, and for mapping a block on its own.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 KEPT_BYTES = 128 << 20
 OWN_PAGES_BYTES = 32 << 20  # the largest that glibc takes
 
-ALL_THREADS = torch.get_num_threads()  # torch's own choice, before anyone made another
+ALL_THREADS = torch.get_num_threads()  # torch's default, read before anything changes it
 
 
 def use_threads(count: int) -> None:
-    """Have the calling thread's torch work done by so many CPU threads; 0: by as many as torch takes by itself.
+    """Set the number of CPU threads for torch operations of the calling thread; 0: torch's default.
 
-    A thread that never asks for more than one has no team of workers. Where two threads have teams that together are
-    more than the cores, OpenMP lets both go to sleep after each operation, and the model takes twice as long.
+    Two threads whose OpenMP teams together exceed the cores make each other sleep after every operation, which doubles
+    the model's time. A thread that uses one CPU thread has no team.
     """
     torch.set_num_threads(count or ALL_THREADS)
 
 
 def keep_freed_memory() -> None:
-    """Have the process keep up to ``KEPT_BYTES`` that it freed, for what it asks for next.
+    """Let the process keep up to ``KEPT_BYTES`` of freed memory for later allocations.
 
-    By itself glibc soon gives a frame's memory back to the system, which clears and maps every page anew for the next
-    frame: 5000 page faults for each of the bundled model's, an eighth of its time. Other C libraries stay as they are.
+    By default glibc returns a frame's memory to the system, which then clears and maps every page again for the next
+    frame: 5000 page faults per frame of the bundled model, an eighth of its time. No effect with other C libraries.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -44,7 +44,7 @@ def keep_freed_memory() -> None:
 
 
 def upload(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on the device, where its copy is queued behind whatever is still to be done there."""
+    """The tensor on the device; the copy is queued behind the work that is pending there."""
     if device.type != "cuda" or tensor.is_cuda:
         return tensor.to(device)
     # PyTorch keeps the pinned memory until the copy is done.
@@ -52,19 +52,19 @@ def upload(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def finish(device: torch.device) -> None:
-    """Wait until the device has done all that this thread asked of it."""
+    """Wait until the device has finished the work of this thread."""
     if device.type == "cuda":
-        # An event that blocks: the usual synchronisation spins, on a core that others on a robot have a use for.
+        # A blocking event: the usual synchronization spins, which takes a core from other processes on the robot.
         done = torch.cuda.Event(blocking=True)
         done.record(torch.cuda.current_stream(device))
         done.synchronize()
 
 
 class Download:
-    """Tensors, by name, on their way from the device to the host; whatever else is among them stays as it is.
+    """Tensors that are being copied from the device to the host, by name; other values are passed through.
 
-    Made in the thread that made the tensors, waited for in any. On a GPU the copies run on ``stream``, beside what the
-    model is asked for next.
+    Create it in the thread that made the tensors; any thread may wait for it. On a GPU the copies run on ``stream``,
+    in parallel with the model's next work.
     """
 
     def __init__(self, contents: Mapping[str, Any], stream: torch.cuda.Stream | None) -> None:
@@ -79,7 +79,7 @@ class Download:
                 if isinstance(tensor, Tensor):
                     pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
                     self._contents[name] = pinned.copy_(tensor, non_blocking=True)
-                    # Freed before the copy is done, its memory would go to the model's next tensor.
+                    # Keep it until the copy is done; otherwise the model's next tensor could reuse its memory.
                     self._source.append(tensor)
             self._done = torch.cuda.Event(blocking=True)
             self._done.record(stream)
@@ -93,15 +93,15 @@ class Download:
 
 
 def copy_stream(device: torch.device) -> torch.cuda.Stream | None:
-    """A stream for downloads; None where there is nothing to copy."""
+    """A stream for downloads; None on the CPU."""
     return torch.cuda.Stream(device) if device.type == "cuda" else None
 
 
 class Stopwatch:
     """Seconds per stage of the work on a device; ``with stopwatch("decode"): ...`` adds to a stage.
 
-    On a GPU it is the GPU's time, between events that are read only in :meth:`read`: to look at the host's clock after
-    each stage would take a wait for the GPU, and leave it idle while the next is prepared.
+    On a GPU this is GPU time between events, which are read in :meth:`read`. Reading the host's clock after each stage
+    would need a synchronization and leave the GPU idle.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -115,7 +115,7 @@ class Stopwatch:
         self._spans.setdefault(stage, []).append((start, self._mark()))
 
     def read(self) -> dict[str, float]:
-        """Seconds by stage, in the order of their first use. Waits until the last of them is over."""
+        """Seconds by stage, in the order of first use. Waits until the last stage has finished."""
         return {stage: sum(_seconds(*span) for span in spans) for stage, spans in self._spans.items()}
 
     def _mark(self) -> float | torch.cuda.Event:

@@ -1,4 +1,4 @@
-"""CUDA graphs: the work for each image size is recorded once and replayed, without Python or launches in between."""
+"""CUDA graphs: the work for each image size is recorded once and then replayed without Python and launch overhead."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 log = logging.getLogger(__name__)
 
-# Eager runs before a recording, in which libraries choose kernels and allocate what they keep.
+# Eager runs before a recording, in which libraries choose kernels and allocate their workspaces.
 WARM_UP = 2
 # Recordings kept; each image size has a handful: encoder, cores, sharpeners, decoder.
 GRAPHS = 32
@@ -20,14 +20,14 @@ GRAPHS = 32
 
 @dataclass(frozen=True)
 class RecordedGraph:
-    """Recorded work: `replay` computes `output` anew from whatever the tensors it was recorded with hold by then."""
+    """Recorded work: `replay` computes `output` from the current content of the recorded input tensors."""
 
     output: Tensor
     replay: Callable[[], None]
 
 
 class CudaRecorder:
-    """Records work as CUDA graphs, which share their memory for intermediate results: only one may run at a time."""
+    """Records CUDA graphs that share memory for intermediate results, so only one may run at a time."""
 
     def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
@@ -40,7 +40,7 @@ class CudaRecorder:
                 run()
         torch.cuda.current_stream().wait_stream(self._stream)
         graph = torch.cuda.CUDAGraph()
-        # thread_local: other threads, which publish, may allocate and copy meanwhile.
+        # thread_local: other threads may allocate and copy during the recording.
         with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
             output = run()
         return RecordedGraph(output, graph.replay)
@@ -49,8 +49,8 @@ class CudaRecorder:
 class Graphs:
     """A `Lotus2.executor` that records each function for each key and each shape of its tensors, and replays it.
 
-    The functions must not change their tensors. `record(run)` records run(); the last `limit` recordings used are
-    kept. What cannot be recorded is run as it is from then on, with a warning.
+    The functions must not change their tensors. `record(run)` records run(). The `limit` most recently used recordings
+    are kept. A function that cannot be recorded runs eagerly from then on, with a warning.
     """
 
     def __init__(self, record: Callable[[Callable[[], Tensor]], RecordedGraph], limit: int = GRAPHS) -> None:
@@ -65,7 +65,7 @@ class Graphs:
 
     @torch.inference_mode()
     def __call__(self, key: tuple, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-        # Not waiting: two threads that use one model are a mistake of their owner.
+        # Fail instead of waiting: using one model from two threads is a programming error.
         if not self._lock.acquire(blocking=False):
             raise RuntimeError("the model is already running in another thread; one thread at a time may use it")
         try:
@@ -88,14 +88,14 @@ class Graphs:
                 del self._recordings[next(iter(self._recordings))]
         else:
             inputs, recording = self._recordings.pop(key)
-        self._recordings[key] = inputs, recording  # the last used is the last
+        self._recordings[key] = inputs, recording  # most recently used last
         for static, tensor in zip(inputs, tensors, strict=True):
             static.copy_(tensor)
         recording.replay()
-        return recording.output.clone()  # the next replay writes over it
+        return recording.output.clone()  # the next replay overwrites it
 
 
 def first_line(error: Exception) -> str:
-    """What went wrong, without the advice and the innards that compilers and CUDA add."""
+    """The first line of an error, without the details that compilers and CUDA add."""
     message = str(error).strip() or type(error).__name__
     return message.splitlines()[0][:200]

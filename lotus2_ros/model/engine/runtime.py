@@ -1,4 +1,4 @@
-"""Making a loaded model fast on the device it is on: memory formats, kernels, compilation, CUDA graphs."""
+"""Making a loaded model fast on its device: memory formats, kernels, compilation, CUDA graphs."""
 
 from __future__ import annotations
 
@@ -23,39 +23,38 @@ log = logging.getLogger(__name__)
 
 Launch = Callable[..., Tensor]
 
-# Fastest first on current cards; each is passed over where the card, the dtype or the shapes do not suit it.
+# Fastest first on current GPUs. torch skips those that do not support the GPU, the dtype or the shapes.
 ATTENTION = [
     SDPBackend.CUDNN_ATTENTION,
     SDPBackend.FLASH_ATTENTION,
     SDPBackend.EFFICIENT_ATTENTION,
     SDPBackend.MATH,
 ]
-# Variants of one block's compiled code: resolutions, sets of adapters, batch sizes. By default torch gives up at 8.
+# Variants of one block's compiled code: resolutions, sets of adapters, batch sizes. torch's default limit is 8.
 VARIANTS = 256
-# Packed weights are held beside the others: for small models, not for one that just fits into the memory.
+# Packed weights need memory of their own, so only small models use them.
 PACKED_BYTES = 1 << 30
 
 RESOLUTIONS = (384, 512, 640, 768, 1024)
 ASPECT = 4 / 3
-FRAME_TIME = 1 / 15  # seconds that a frame of the chosen resolution may take
-EFFICIENCY = 0.7  # of the measured rate of products, that a whole frame reaches
+FRAME_TIME = 1 / 15  # seconds, at most, for a frame of the chosen resolution
+EFFICIENCY = 0.7  # share of the measured matmul rate that a whole frame reaches
 
 
 def optimize(model: InferenceModel, *, compile: bool, graphs: bool, matmul_dtype: torch.dtype = torch.float32) -> None:
-    """Make the model fast where it is; after this it must neither be moved nor converted.
+    """Make the model fast on its device. Afterwards it must not be moved or converted.
 
-    compile: on a GPU the network's parts and the VAE, each when it first runs with new shapes (seconds to a
-    minute); what was compiled is kept on disk, under $TORCHINDUCTOR_CACHE_DIR or $XDG_CACHE_HOME/lotus2_ros. Where
-    nothing can be compiled, a warning says why, and the model runs all the same: slower, with the same results.
-    graphs: on a GPU, record the work for each image size once and replay it. On a CPU both are without effect: there
-    the products, which a compiler leaves to torch's slower library, matter more than what it fuses.
-    matmul_dtype: the dtype in which a CPU multiplies what the linear layers of a float32 model are given.
+    compile: on a GPU, compile the network's parts and the VAE, each when it first runs with new shapes (seconds to a
+    minute). Compiled code is cached on disk, under $TORCHINDUCTOR_CACHE_DIR or $XDG_CACHE_HOME/lotus2_ros. If
+    compilation does not work here, a warning says why, and the model runs eagerly with the same results.
+    graphs: on a GPU, record the work for each image size as CUDA graphs. Both have no effect on a CPU.
+    matmul_dtype: on a CPU, the dtype of the matrix products in the linear layers of a float32 model.
     """
-    keep_freed_memory()  # on a GPU too, where messages and clouds are still made by the CPU
+    keep_freed_memory()  # also with a GPU: messages and clouds are made on the CPU
     model.vae.to(memory_format=torch.channels_last)
     for module in model.vae.modules():
         if isinstance(module, nn.SiLU):
-            module.inplace = True  # on a norm's output, which nothing else needs
+            module.inplace = True  # its input is a norm's output, which is not used elsewhere
     if model.device.type == "cuda":
         if compile:
             compile_model(model)
@@ -63,7 +62,7 @@ def optimize(model: InferenceModel, *, compile: bool, graphs: bool, matmul_dtype
         model.batched = True
         model.executor = _with_attention(Graphs(CudaRecorder()) if graphs else model.executor)
     else:
-        model.batched = False  # measured: one task after the other takes four fifths of the time
+        model.batched = False  # measured: one task after the other takes 0.8 of the time of a batch
         linears = [module for module in model.modules() if isinstance(module, FloatLinear)]
         if sum(linear.weight.nbytes for linear in linears) <= PACKED_BYTES:
             for linear in linears:
@@ -79,11 +78,11 @@ def _with_attention(launch: Launch) -> Launch:
 
 
 def compile_model(model: InferenceModel) -> None:
-    """Compile the model's network and its VAE when they first run, or warn that it cannot be done."""
+    """Compile network and VAE when they first run, or log a warning that compilation does not work."""
     _keep_compiled()
     problem = compile_problem(model.device)
     if problem is not None:
-        log.warning("nothing is compiled, so the model runs slower than it could: %s", problem)
+        log.warning("torch.compile does not work here, so the model runs slower: %s", problem)
         return
     limits = torch._dynamo.config
     limits.recompile_limit = max(limits.recompile_limit, VARIANTS)
@@ -93,7 +92,7 @@ def compile_model(model: InferenceModel) -> None:
 
 
 def _keep_compiled() -> None:
-    """Have torch keep what it compiles; in a temporary folder, its own choice, it would not outlive the machine."""
+    """Set a lasting folder for compiled code; torch's default is a temporary one."""
     if "TORCHINDUCTOR_CACHE_DIR" in os.environ:
         return
     try:
@@ -106,14 +105,14 @@ def _keep_compiled() -> None:
 
 
 def compile_problem(device: torch.device) -> str | None:
-    """Why torch.compile does not work for this device here, or None if it does: found by trying.
+    """Try torch.compile on this device: the reason why it does not work, or None.
 
-    It needs a C++ compiler, on a GPU Triton, Python's headers and a C compiler, and a folder it may write to.
+    It needs a C++ compiler and a writable folder; on a GPU also Triton, Python's headers and a C compiler.
     """
     probe = torch.ones(16, device=device)
     try:
         result = torch.compile(lambda x: x.sin() * 2 + 1)(probe)
-    except Exception as error:  # by nature whatever the compilers and linkers of a machine come up with
+    except Exception as error:  # compilers and linkers raise errors of any type
         return first_line(error)
     expected = probe.sin() * 2 + 1
     return None if torch.allclose(result, expected) else "a compiled test function gave a wrong result"
@@ -122,8 +121,8 @@ def compile_problem(device: torch.device) -> str | None:
 def choose_resolution(model: InferenceModel) -> int:
     """The processing resolution for the device at hand, at most the model's own.
 
-    On a GPU, by the rate at which it multiplies in the model's precision, the largest of `RESOLUTIONS` at which a 4:3
-    image is expected to take `FRAME_TIME` at most for one task; on a CPU the model's own.
+    On a CPU the model's own. On a GPU the largest of `RESOLUTIONS` at which one task of a 4:3 image is expected to take
+    at most `FRAME_TIME`, by the GPU's measured matmul rate in the model's precision.
     """
     if model.device.type != "cuda":
         return model.settings.process_resolution
@@ -132,7 +131,7 @@ def choose_resolution(model: InferenceModel) -> int:
 
 
 def affordable_resolution(model: InferenceModel, rate: float, vae_rate: float) -> int:
-    """`choose_resolution` by the FLOP/s of the transformer's and of the VAE's products."""
+    """`choose_resolution` from the matmul rates (FLOP/s) of the transformer and of the VAE."""
     candidates = [resolution for resolution in RESOLUTIONS if resolution <= model.settings.process_resolution]
     for resolution in reversed(candidates[1:]):
         size = model.process_size(round(resolution / ASPECT), resolution, resolution)
@@ -145,7 +144,7 @@ def affordable_resolution(model: InferenceModel, rate: float, vae_rate: float) -
 
 @torch.inference_mode()
 def matmul_rate(device: torch.device, precision: str, dtype: torch.dtype, size: int = 4096, runs: int = 8) -> float:
-    """FLOP/s of a large linear layer of that precision on activations of `dtype`; takes some milliseconds on a GPU."""
+    """FLOP/s of a large linear layer in a precision, with activations of `dtype`. Takes milliseconds on a GPU."""
     with torch.device(device):
         layer = make_linear(precision, size, size, bias=False)
         layer.load_state_dict(store_linear(precision, torch.randn(size, size), None))

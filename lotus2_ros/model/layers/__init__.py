@@ -1,1 +1,1 @@
-"""Layers that model families share."""
+"""Layers that the model families share."""

@@ -1,9 +1,9 @@
-"""The adaptive norms' shift, scale and gate as a function of the timestep alone.
+"""adaLN modulation (shift, scale, gate) as a function of the timestep alone.
 
-Guidance and pooled prompt are constant, so modulation(t) = W s(t) + b where s is a smooth curve in t. On [0, highest]
-it is a sum of a few dozen fixed vectors with Chebyshev polynomials of t before them, to the precision of float32: what
-remains of FLUX's 3.2 G modulation parameters is W times these vectors. Any timestep of any sharpener schedule, at any
-resolution, is then one small product.
+Guidance and pooled prompt are constant, so modulation(t) = W s(t) + b with a smooth curve s. On [0, highest] that curve
+is a combination of a few dozen fixed vectors, whose coefficients are polynomials of t, to float32 precision. Only W
+times these vectors is stored, instead of FLUX's 3.2 G modulation parameters. The modulation at any timestep is then one
+small matrix product.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-# Of the largest: what is left out of the curve, and what is left of it between the points it was fitted at.
+# Relative to the largest value: singular values that are dropped, and the error allowed between the fitted points.
 TRUNCATION, TOLERANCE = 1e-7, 1e-6
 FEWEST, MOST = 32, 2048
 
 
 class AdaLN(nn.Module):
-    """A block with adaptive norms: its part of the basis, (K, n), n = rows x width for each of its sources.
+    """A block with adaLN. `modulation` (K, n) is its part of the basis, n = rows x width for each source.
 
-    `sources`: the layers that gave it; `scales`: which of a source's rows are scales and hold 1 + scale.
+    sources: the adaLN layers that it replaces. scales: the rows of a source that are scales; they hold 1 + scale.
     """
 
     modulation: Tensor
@@ -33,7 +33,7 @@ class AdaLN(nn.Module):
         self.register_buffer("modulation", torch.empty(rank, len(sources) * rows * width))
 
     def fuse_modulation(self, curve: Tensor, weights: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-        """The basis of this block from the curve's (K - 1, D) and weight and bias of each source."""
+        """The basis of this block, from that of the curve (K - 1, D) and from weight and bias of each source."""
         parts = []
         for weight, bias in weights:
             constant = bias.clone().unflatten(0, (self.rows, -1))
@@ -43,7 +43,7 @@ class AdaLN(nn.Module):
 
 
 class Timesteps(nn.Module):
-    """How much of each vector of the basis goes into the modulation of a timestep."""
+    """The coefficients of the basis vectors at a timestep."""
 
     polynomials: Tensor
 
@@ -58,7 +58,7 @@ class Timesteps(nn.Module):
 
 
 def chebyshev(timesteps: Tensor, highest: float, degrees: int) -> Tensor:
-    """The first Chebyshev polynomials at timesteps (B,) of [0, highest]: (B, degrees) float64."""
+    """The first Chebyshev polynomials at timesteps (B,) in [0, highest]: (B, degrees) float64."""
     angle = torch.acos((2 * timesteps.double() / highest - 1).clamp(-1, 1))
     return torch.cos(angle[:, None] * torch.arange(degrees, device=timesteps.device))
 
@@ -76,7 +76,7 @@ def fit_curve(curve: Callable[[Tensor], Tensor], highest: float) -> tuple[Tensor
         values = curve(nodes).double()
         if not bool(values.isfinite().all()):
             raise ValueError("expected a finite embedding of the timestep, got NaN or Inf")
-        # Discrete cosine transform: polynomials are orthogonal over these nodes.
+        # A discrete cosine transform: the polynomials are orthogonal over these nodes.
         coefficients = 2 / degrees * chebyshev(nodes, highest, degrees).T @ values
         coefficients[0] /= 2
         between = torch.linspace(0, highest, 2 * degrees + 1, dtype=torch.float64)

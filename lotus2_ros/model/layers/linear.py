@@ -1,12 +1,12 @@
-"""Linear layers of one interface and several number formats, and what each stores.
+"""Linear layers in several number formats.
 
     float32, bfloat16   the weights as they are
-    float8, int8        eight-bit weights, scaled per output channel, and activations, rounded per token as they come
+    float8, int8        eight-bit weights, scaled per output channel; activations are quantized per token at run time
     nf4                 four-bit weights, scaled per 64 inputs
 
-A layer is built by `make_linear`, usually on the meta device, and takes what `store_linear` made of a weight by
-`load_state_dict(..., assign=True)`. Quantised weights, their scales and tables keep their dtype whatever the model is
-converted to; `kept_dtypes` names them. Biases, and the weights of float layers, have the model's dtype.
+Build a layer with `make_linear`, usually on the meta device, and load the result of `store_linear` into it with
+`load_state_dict(..., assign=True)`. Quantized weights, their scales and tables keep their dtype when the model is
+converted (`kept_dtypes` lists them). Biases, and the weights of float layers, have the model's dtype.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ EIGHT_BITS = {"float8": torch.float8_e4m3fn, "int8": torch.int8}
 
 
 def make_linear(precision: str, in_features: int, out_features: int, bias: bool) -> nn.Module:
-    """A layer `y = x W^T + b`, uninitialised, without gradients: x (..., in) float -> (..., out) of the same dtype."""
+    """An uninitialized layer `y = x W^T + b` without gradients: x (..., in) float -> (..., out) of the same dtype."""
     _check_precision(precision)
     if precision in FLOATS:
         return FloatLinear(in_features, out_features, bias, FLOATS[precision])
@@ -66,7 +66,7 @@ def store_linear(precision: str, weight: Tensor, bias: Tensor | None) -> dict[st
 
 
 def kept_dtypes(model: nn.Module) -> dict[str, torch.dtype]:
-    """The entries of a model's state whose dtype is part of their format: to be loaded as stored, never converted."""
+    """The entries of a model's state that are loaded as stored and never converted, with their dtypes."""
     return {
         f"{path}.{name}" if path else name: tensor.dtype
         for path, module in model.named_modules()
@@ -85,7 +85,7 @@ class FloatLinear(nn.Module):
         self._packed: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        # A compiler sees the plain product and packs by itself; packed ones have no gradient.
+        # Compiled code packs by itself, and packed products have no gradient.
         plain = torch.compiler.is_compiling() or x.requires_grad or x.dtype is not torch.float32
         if not plain and self._packed is not None:
             factor = x.to(self._packed.dtype)
@@ -93,7 +93,7 @@ class FloatLinear(nn.Module):
         return F.linear(x, self.weight, self.bias)
 
     def prepack(self, matmul_dtype: torch.dtype = torch.float32) -> None:
-        """Multiply by oneDNN's own copy of the weight from now on, where torch can: on the CPU in float32.
+        """From now on multiply by a copy of the weight in oneDNN's layout, if this is a float32 layer on the CPU.
 
         On AMD this is twice as fast as the kernel that torch picks. It needs the weight's memory a second time, so it
         is for small models. With bfloat16 as `matmul_dtype` both factors are rounded to it, which is twice as fast
@@ -119,12 +119,12 @@ class FloatLinear(nn.Module):
         super()._load_from_state_dict(*args, **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
-        # oneDNN's tensors can be neither copied nor pickled.
+        # oneDNN's tensors cannot be copied or pickled.
         return {**self.__dict__, "_packed": None}
 
 
 class QuantizedLinear(nn.Module):
-    """A layer whose buffers keep their dtype; the bias alone follows the model's."""
+    """A layer whose buffers keep their dtype; only the bias follows the model's dtype."""
 
     bias: nn.Parameter | None
 
@@ -136,7 +136,7 @@ class QuantizedLinear(nn.Module):
         kept = {id(tensor) for tensor in self.buffers(recurse=False)}
 
         def apply(tensor: Tensor) -> Tensor:
-            # A module converts what is floating point: bytes are moved only.
+            # nn.Module converts floating point tensors only, so a view as bytes is moved but not converted.
             return fn(tensor.view(torch.uint8)).view(tensor.dtype) if id(tensor) in kept else fn(tensor)
 
         return super()._apply(apply, recurse)
@@ -162,7 +162,7 @@ class EightBitLinear(QuantizedLinear):
 class NF4Linear(QuantizedLinear):
     """weight (out, ceil(in / 2)) uint8, scale (out, in / block) bfloat16, table (256, 2): the two values of a byte.
 
-    The table is stored with each layer (2 KB): one built on the meta device has no other place to get it from.
+    The table (2 KB) is stored with each layer, because a layer that is built on the meta device cannot compute it.
     """
 
     weight: Tensor

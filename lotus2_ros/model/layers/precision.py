@@ -16,7 +16,7 @@ def dtype_named(name: str) -> torch.dtype:
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """'auto' is the GPU when there is one. Asking for a GPU that is not there is an error."""
+    """The device for a name; 'auto' is the GPU if there is one. Raises ValueError for a GPU that is not there."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -29,21 +29,21 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether it has instructions for that; a CPU without them is slower in bfloat16 than in float32."""
+    """Whether the device has bfloat16 instructions. A CPU without them is slower in bfloat16 than in float32."""
     if device.type != "cpu":
         return True
-    # By torch 2.13; an older one that does not say is taken to have none.
+    # Since torch 2.13; for older versions assume that there are none.
     capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(bool(capabilities.get(name)) for name in ("avx512_bf16", "amx_bf16"))
 
 
 def resolve_matmul_dtype(dtype: str | torch.dtype) -> torch.dtype:
-    """What a CPU's linear layers multiply in: with 'auto' bfloat16 where it has instructions for that, else float32."""
+    """The dtype of matrix products on a CPU: with 'auto' bfloat16 if it has instructions for that, else float32."""
     return torch.bfloat16 if dtype == "auto" and multiplies_bfloat16(torch.device("cpu")) else torch.float32
 
 
 def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """'auto' is bfloat16, in which Lotus-2 was published, on a GPU and float32 on a CPU, where most of it is slow."""
+    """The dtype for a name; 'auto' is bfloat16, as Lotus-2 was published, on a GPU and float32 on a CPU."""
     if isinstance(dtype, torch.dtype):
         return dtype
     if dtype == "auto":

@@ -1,7 +1,7 @@
-"""Weights and activations in eight or four bits: how they are rounded, and how rounded ones are multiplied.
+"""Quantization of weights and activations to eight or four bits, and products of quantized matrices.
 
-float8 (e4m3) and int8 scale each row, a weight's output channel or a token, by its largest value. nf4 rounds weights to
-the 16 quantiles of a normal distribution (QLoRA, arXiv 2305.14314), in blocks along the input.
+float8 (e4m3) and int8 scale each row (an output channel of a weight, or a token) by its largest value. nf4 rounds
+weights to 16 quantiles of a normal distribution (QLoRA, arXiv 2305.14314), in blocks along the input.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LARGEST = {torch.float8_e4m3fn: 448.0, torch.int8: 127.0}
-# A row of zeros has no scale of its own; any positive one gives zeros.
+# For a row of zeros, for which any positive scale will do.
 SMALLEST_SCALE = torch.finfo(torch.float32).tiny
 
 NF4_BLOCK = 64
@@ -51,37 +51,34 @@ def multiply_quantized(
 ) -> Tensor:
     """`(codes * scale) @ (weight * weight_scale)^T + bias`: (M, K), (M, 1), (N, K), (N,), (N,) -> (M, N) in `dtype`.
 
-    On the card's or processor's own eight-bit units where they can, else on the same rounded values in floating point.
+    Uses the device's eight-bit matrix units if there are any, else floating point on the same quantized values.
     """
     rows, columns = weight.shape
     multiple = 16 if weight.dtype is torch.float8_e4m3fn else 8
     # The CPU takes any size.
     fits = weight.device.type == "cpu" or (rows % multiple == 0 and columns % multiple == 0)
     if not (fits and has_quantized_matmul(weight.dtype, weight.device)):
-        # Both formats are exact in bfloat16, while sums of their products overflow float16.
+        # Both formats are exact in bfloat16; sums of their products overflow float16.
         exact = torch.float32 if dtype is torch.float32 else torch.bfloat16
         product = F.linear(codes.to(exact), weight.to(exact))
     elif weight.dtype is torch.float8_e4m3fn:
         return _float8_product(codes, scale, weight, weight_scale, bias).to(dtype)
     else:
         product = _int8_product(codes, weight)
-    # In place: fresh memory costs more than the arithmetic.
+    # In place, because allocating memory costs more than the arithmetic.
     result = (product * scale).mul_(weight_scale)
     return (result if bias is None else result.add_(bias)).to(dtype)
 
 
 @torch.compiler.assume_constant_result
 def has_quantized_matmul(dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether this torch multiplies codes of this dtype on this device; a constant to a compiler."""
+    """Whether torch multiplies codes of this dtype on this device; a constant for torch.compile."""
     return _try_product(dtype, device)
 
 
 @functools.cache
 def _try_product(dtype: torch.dtype, device: torch.device) -> bool:
-    """Found by trying, once: which cards can differs between versions of torch, and processors may be inexact.
-
-    Those before VNNI may saturate the sum of two products.
-    """
+    """Try it once: support differs between GPUs and torch versions, and CPUs without VNNI may saturate sums."""
     if device.type == "meta" or (dtype is torch.float8_e4m3fn and device.type == "cpu"):
         return False
     size, largest = 32, LARGEST[dtype]
@@ -99,7 +96,7 @@ def _try_product(dtype: torch.dtype, device: torch.device) -> bool:
 
 
 def _float8_product(codes: Tensor, scale: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None) -> Tensor:
-    """-> (M, N) bfloat16, the only dtype that all cards' kernels for row-wise scales give."""
+    """-> (M, N) bfloat16, the only output dtype that all kernels with row-wise scales support."""
     return torch._scaled_mm(
         codes,
         weight.t(),
@@ -114,18 +111,18 @@ def _float8_product(codes: Tensor, scale: Tensor, weight: Tensor, weight_scale: 
 def _int8_product(codes: Tensor, weight: Tensor) -> Tensor:
     """-> (M, N) int32."""
     rows = codes.shape[0]
-    if codes.is_cuda and rows <= 16:  # cuBLAS wants more
+    if codes.is_cuda and rows <= 16:  # cuBLAS needs more than 16 rows
         codes = F.pad(codes, (0, 0, 0, 17 - rows))
     return torch._int_mm(codes, weight.t()).narrow(0, 0, rows)
 
 
 def nf4_block(columns: int) -> int:
-    """How many inputs share a scale."""
+    """The number of inputs that share a scale."""
     return math.gcd(NF4_BLOCK, columns)
 
 
 def nf4_table() -> Tensor:
-    """(256, 2) float32: the two values of each byte, the first one in its upper half."""
+    """(256, 2) float32: the two values of each byte, first that of its upper half."""
     levels = torch.tensor(NF4_LEVELS, device="cpu")
     return torch.cartesian_prod(levels, levels)
 
@@ -135,7 +132,7 @@ def quantize_nf4(weight: Tensor) -> tuple[Tensor, Tensor]:
     rows, columns = weight.shape
     blocks = weight.float().reshape(rows, -1, nf4_block(columns))
     scale = blocks.abs().amax(-1).to(torch.bfloat16)
-    # The nearest level under the scale as it is stored.
+    # The nearest level for the scale as it is stored, in bfloat16.
     levels = torch.tensor(NF4_LEVELS, device=weight.device)
     middles = (levels[1:] + levels[:-1]) / 2
     scaled = blocks / scale.float().clamp_min(SMALLEST_SCALE)[..., None]

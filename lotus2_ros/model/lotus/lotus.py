@@ -1,5 +1,5 @@
-"""Lotus-D and Lotus-G (arXiv 2409.18124): a Stable Diffusion U-Net for each task, which predicts the annotation in one
-pass; D from the image alone, G from the image and noise, so that other noise gives another sample.
+"""Lotus-D and Lotus-G (arXiv 2409.18124): a Stable Diffusion U-Net for each task that predicts the annotation in one
+pass. Lotus-D takes the image alone; Lotus-G takes image and noise, and other noise gives another sample.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lotus2_ros.model.manifest import ModelSettings
 from lotus2_ros.model.trainable import STORED, TrainableModel, TrainedPart
 
 TIMESTEP = 999
-# The task switcher, sin and cos of (1, 0) for the annotation and of (0, 1) for the image again, which is only trained.
+# The task switcher: sin and cos of (1, 0) for the annotation, of (0, 1) for the image, which only training uses.
 ANNOTATION = (math.sin(1), math.sin(0), math.cos(1), math.cos(0))
 RECONSTRUCTION = (math.sin(0), math.sin(1), math.cos(0), math.cos(1))
 
@@ -76,7 +76,7 @@ class Lotus(InferenceModel, TrainableModel):
         return {task: self.transform(latent, task) for task in tasks}
 
     def transform(self, latent: Tensor, task: str, switch: tuple[float, ...] = ANNOTATION) -> Tensor:
-        """What the U-Net of a task makes of image latents (B, C, h, w), of G with noise behind them (B, 2C, h, w)."""
+        """A pass of a task's U-Net: image latents (B, C, h, w), for G with noise (B, 2C, h, w) -> (B, C, h, w)."""
         self.require_task(task)
         count, unet = len(latent), self.unets[task]
 
@@ -93,7 +93,7 @@ class Lotus(InferenceModel, TrainableModel):
         )
 
     def noise(self, latent: Tensor) -> Tensor:
-        """(samples, C, h, w) for an image latent (1, C, h, w); sample N is the same however many there are."""
+        """(samples, C, h, w) for an image latent (1, C, h, w). Sample N does not depend on the number of samples."""
         shape = tuple(latent.shape)
 
         def draw() -> Tensor:

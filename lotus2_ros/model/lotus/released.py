@@ -1,4 +1,4 @@
-"""Lotus-D and Lotus-G as they are released: for each task a folder of a diffusers pipeline, with a U-Net of its own."""
+"""The released layout of Lotus-D and Lotus-G: a diffusers pipeline folder for each task."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from lotus2_ros.model.weights import CheckpointError, check_keys, check_weights,
 INDEX = "model_index.json"
 PIPELINES = {"LotusDPipeline": "lotus-d", "LotusGPipeline": "lotus-g"}
 PARTS = ("vae", "unet")
-# What the released models were trained with; their files do not tell.
+# How the released models were trained; their files do not say.
 PROCESS_RESOLUTION = 768
 LICENCE = "see the model's card; of the newer releases Apache-2.0"
-# What can be said of a released model, and then its task and the space of its depths.
+# Kind of a released model -> its task and the space of its depth.
 SAID: dict[str, tuple[str, Space]] = {
     "normals": ("normals", "disparity"),
     "disparity": ("depth", "disparity"),
     "depth": ("depth", "depth"),
 }
-# How their names say it. In this order: the newer ones for depth are named lotus-depth-...-disparity.
+# Words in folder names -> kind. The order matters: newer depth models are named lotus-depth-...-disparity.
 WORDS = {"normal": "normals", "disparity": "disparity", "depth": "depth"}
 
 WEIGHTS = "diffusion_pytorch_model"
@@ -61,10 +61,9 @@ def predicted_by(folder: Path) -> tuple[str, Space]:
 
 
 def open_pipelines(folders: Mapping[str, Path], *, predicts: Space, **settings: Any) -> tuple[Lotus, dict[str, Tensor]]:
-    """The model without memory for its weights, and these, memory-mapped; `folders` by task.
+    """The model on the meta device, and its memory-mapped weights. folders: by task.
 
-    All folders have to be of one family and one VAE. `predicts`: disparity or depth. Raises CheckpointError that names
-    file and key.
+    All folders must have the same family and VAE. Raises CheckpointError that names file and key.
     """
     families = {folder: _family(folder) for folder in folders.values()}
     first = next(iter(folders.values()))

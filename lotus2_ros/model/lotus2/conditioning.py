@@ -1,9 +1,8 @@
-"""What a pass of the transformer needs besides the image's tokens: timestep, guidance, prompt and positions.
+"""The conditioning of the transformer: timestep, guidance, prompt and positions.
 
-All of it is constant for one timestep and one latent size, so it is computed once. diffusers' own forward rounds
-timestep and guidance to the dtype of the weights before it multiplies them by 1000: in bfloat16 the guidance 3500 is
-3504. The released Lotus-2 results were made that way, so here the rounding is a choice of its own, whatever the compute
-dtype.
+It is constant for one timestep and one latent size, so it is computed once. diffusers' own forward rounds timestep and
+guidance to the dtype of the weights before it multiplies them by 1000; in bfloat16 the guidance 3500 becomes 3504. The
+released Lotus-2 results were made that way. Here the rounding is a setting, independent of the compute dtype.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ GUIDANCE = 3.5
 
 
 def rounded_timestep(timestep: Tensor, rounding: str) -> Tensor:
-    """A timestep on the model's own scale as its embedding gets to see it, float32."""
+    """A timestep on the model's own scale, rounded as it enters its embedding; float32."""
     steps = timestep.to(torch.float32).to(dtype_named(rounding))
     return ((steps / 1000) * 1000).float()
 
 
 def rounded_guidance(rounding: str, device: torch.device | str = "cpu") -> Tensor:
-    """The guidance (1,) as its embedding gets to see it, float32."""
+    """The guidance (1,), rounded as it enters its embedding; float32."""
     return (torch.tensor([GUIDANCE], dtype=dtype_named(rounding), device=device) * 1000).float()
 
 
@@ -44,9 +43,9 @@ def position_ids(prompt: Tensor, rows: int, columns: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What a pass needs besides its tokens; constant for one timestep and one latent size.
+    """The inputs of a pass besides the image's tokens.
 
-    modulation: (1 or B, D) embedding of timestep, guidance and pooled prompt, which sets every adaptive norm.
+    modulation: (1 or B, D) embedding of timestep, guidance and pooled prompt, the input of every adaLN layer.
     prompt: (1, T, D) projected prompt tokens.
     rotary: cosine and sine, (T + L, head_dim) each, for the prompt's tokens and then the latent's.
     """

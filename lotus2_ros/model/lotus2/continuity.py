@@ -1,4 +1,4 @@
-"""The local continuity module: a residual pair of convolutions that removes the 2x2 packing's blocks from a latent."""
+"""The local continuity module: two convolutions with a residual that remove the 2x2 block pattern of packed latents."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class LocalContinuity(nn.Module):
         super().__init__()
         widen = nn.Conv2d(channels, 2 * channels, 3, padding=1)
         narrow = nn.Conv2d(2 * channels, channels, 3, padding=1)
-        # An untrained module leaves its input as it is.
+        # An untrained module is the identity.
         for parameter in narrow.parameters():
             nn.init.zeros_(parameter)
         self.layers = nn.Sequential(widen, nn.GELU(), narrow)

@@ -1,7 +1,4 @@
-"""One pass of the FLUX transformer, over diffusers' blocks, embedders and weights (`FluxTransformer2DModel`).
-
-Everything that does not depend on the image comes in from outside, as a `Conditioning`.
-"""
+"""The forward pass of FLUX over diffusers' blocks and weights (`FluxTransformer2DModel`), with cached conditioning."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Fusion: from the released or trained form of the weights to the one that runs, part by part.
+"""Fusion: from the released or trained weights to those of the fused model, part by part.
 
-A merged LoRA, a fused layer, a modulation as a function of the timestep are the same function as before: in float32 the
-result differs by rounding only. Each part is read, fused and given away before the next, so that a model larger than
-the memory can pass through.
+Merging LoRAs, fusing layers and tabulating the modulation do not change the function; in float32 the results differ by
+rounding only. Each part is read, fused and handed on before the next one, so the model may be larger than the memory.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from lotus2_ros.model.manifest import plain_config
 from lotus2_ros.model.weights import CheckpointError, assign_weights, stored_state
 
 ROTATED = r".*\.(to_[qk]|add_[qk]_proj|norm_(added_)?[qk])"
-# Layers that are fused away; an adapter cannot change them.
+# Layers that are fused into constants. A LoRA must not adapt them.
 CONSTANT = r"time_text_embed\..*|context_embedder|norm_out\.linear|.*\.norm1?(_context)?\.linear"
 
 
@@ -53,14 +52,14 @@ class Source:
 
 @dataclass(frozen=True)
 class FusedPart:
-    """One piece of a fused model: float32, by name in the state of a `FusedLotus2` of precision float32."""
+    """A part of a fused model: float32 tensors, by their names in the state of a `FusedLotus2` in float32."""
 
     name: str
     tensors: dict[str, Tensor]
 
 
 class Fusion:
-    """`source` on its way to a `FusedLotus2`; `model` is that one on the meta device."""
+    """The fusion of a `Source`. `model` is the resulting `FusedLotus2` on the meta device."""
 
     @torch.no_grad()
     def __init__(self, source: Source, precision: str) -> None:
@@ -88,7 +87,7 @@ class Fusion:
 
     @property
     def names(self) -> list[str]:
-        """The parts in the order of the network, its two ends first."""
+        """The names of the parts: first VAE and ends, then the blocks in the order of the network."""
         flux = self.model.transformer
         blocks = (("double_blocks", flux.double_blocks), ("single_blocks", flux.single_blocks))
         return ["vae", "ends", *(f"{kind}.{i}" for kind, modules in blocks for i in range(len(modules)))]
@@ -98,14 +97,14 @@ class Fusion:
 
     @torch.no_grad()
     def part(self, name: str) -> FusedPart:
-        """One part, read and fused now."""
+        """Read and fuse one part."""
         if name == "vae":
             keys = [key for key in self.model.state_dict() if key.startswith("vae.")]
             return FusedPart(name, {key: self._read(key) for key in keys})
         return FusedPart(name, self._ends() if name == "ends" else self._fuse(f"transformer.{name}"))
 
     def store(self, part: FusedPart) -> dict[str, Tensor]:
-        """A part's tensors as the model's precision holds them. Raises CheckpointError on NaN or Inf."""
+        """A part's tensors in the model's precision. Raises CheckpointError on NaN or Inf."""
         stored = dict(part.tensors)
         for name, tensor in part.tensors.items():
             if not bool(tensor.isfinite().all()):
@@ -135,7 +134,7 @@ class Fusion:
         }
 
     def _fuse(self, prefix: str) -> dict[str, Tensor]:
-        """All that is below a module of the fused model."""
+        """The tensors of a module of the fused model and of its submodules."""
         tensors: dict[str, Tensor] = {}
         for name, module in self.model.get_submodule(prefix).named_modules(prefix=prefix):
             if isinstance(module, LoraLinear):
@@ -171,12 +170,12 @@ class Fusion:
         return tensors
 
     def _lora(self, layer: str, adapter: str) -> Tensor | int:
-        """What an adapter adds to a layer's weight."""
+        """The product B A that a LoRA adds to a layer's weight; 0 without one."""
         factors = self._factors(layer, adapter)
         return 0 if factors is None else factors[1] @ factors[0]
 
     def _factors(self, layer: str, adapter: str) -> tuple[Tensor, Tensor] | None:
-        """A (rank, in) and scale * B (out, rank) of an adapter at a layer."""
+        """A (rank, in) and scale * B (out, rank) of a LoRA at a layer."""
         config = self.model.plan.adapters.get(adapter)
         if config is None or not config.rank_of(layer):
             return None
@@ -187,7 +186,7 @@ class Fusion:
         return self._rotated(layer, self._read(f"transformer.{layer}.{kind}"))
 
     def _rotated(self, layer: str, tensor: Tensor) -> Tensor:
-        """Of queries and keys: each head's even outputs, then its odd ones (`blocks.rotate`)."""
+        """Reorder the outputs of each head of queries and keys: even ones first (`blocks.rotate`)."""
         if not re.fullmatch(ROTATED, layer):
             return tensor
         heads = tensor.unflatten(0, (-1, self.model.configs["transformer"]["attention_head_dim"]))
@@ -197,7 +196,7 @@ class Fusion:
         return self._source.read(name).float()
 
     def _embed_timestep(self, pooled: Tensor) -> Callable[[Tensor], Tensor]:
-        """The curve that all adaptive norms are linear in: timesteps (B,) -> (B, D)."""
+        """The input of all adaLN layers as a function of the timestep: (B,) -> (B, D)."""
         adapted = self._source.model
         kind, name = type(adapted.transformer.time_text_embed), "transformer.time_text_embed."
         config = adapted.transformer.config

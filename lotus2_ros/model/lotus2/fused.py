@@ -1,4 +1,4 @@
-"""Lotus-2 as it runs: everything constant fused away, all stages and tasks on one base."""
+"""Fused Lotus-2, the form for inference: constants precomputed, all stages and tasks on one base."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ class FusedLotus2(Lotus2, InferenceModel):
         return self.plan.precision
 
     def compiled_parts(self) -> Mapping[nn.Module, bool]:
-        # The code of one block serves all blocks of its kind. The first image size is compiled for itself, a second one
-        # for all others. Not so the VAE: its norms' reductions over the whole image are slow where sizes are unknown.
+        # One compiled block serves all blocks of its kind; after a second image size it is compiled for any size. The
+        # VAE is compiled for each size, because reductions over the whole image are slow with dynamic shapes.
         return {**dict.fromkeys(self.transformer.blocks, True), self.vae.encoder: False, self.vae.decoder: False}
 
     def on_meta(self, tasks: Sequence[str], precision: str = "float32", sharpeners: bool = True) -> FusedLotus2:

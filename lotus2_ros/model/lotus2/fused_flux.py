@@ -1,4 +1,4 @@
-"""FLUX's transformer as it runs, from patches of the packed latent to patches."""
+"""The fused FLUX transformer, from patches of the packed latent to patches."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROTARY_BASE = 10000
 
 
 class FusedFlux(nn.Module):
-    """The transformer; `config` as of diffusers' `FluxTransformer2DModel`."""
+    """The transformer. config: that of diffusers' `FluxTransformer2DModel`."""
 
     prompt: Tensor
 
@@ -50,19 +50,19 @@ class FusedFlux(nn.Module):
         return torch.cat([weights @ block.modulation for block in (*self.blocks, self.head)], dim=1)
 
     def rotary(self, rows: int, columns: int) -> Rotary:
-        """Cosine, signed sine (T + L, 1, head_size) for the prompt's tokens and a packed latent of rows x columns."""
+        """Cosine and signed sine, (T + L, 1, head_size) each, for the prompt and a packed latent of rows x columns."""
         ids = position_ids(self.prompt, rows, columns)
-        # diffusers gives each angle twice, for a pair of neighbours.
+        # diffusers repeats each angle for two adjacent channels.
         cosine, sine = (part[:, None, ::2] for part in FluxPosEmbed(ROTARY_BASE, self.rotary_axes)(ids))
         return torch.cat((cosine, cosine), dim=-1), torch.cat((-sine, sine), dim=-1)
 
     def enter(self, patches: Tensor, adapters: tuple[str, ...]) -> Tensor:
-        """Patches (B, L, C) -> tokens (B, T + L, D), the prompt's first."""
+        """Patches (B, L, C) -> tokens (B, T + L, D), first those of the prompt."""
         image = self.embedder(patches, adapters)
         return torch.cat((self.prompt.expand(len(image), -1, -1), image), dim=1)
 
     def forward(self, patches: Tensor, modulation: Tensor, rotary: Rotary, adapters: tuple[str, ...]) -> Tensor:
-        """patches (B, L, C) of the packed latent -> (B, L, C); the batch is split evenly among the adapters."""
+        """patches (B, L, C) of the packed latent -> (B, L, C). The batch is split evenly among the adapters."""
         sections = modulation.split([block.modulation.shape[1] for block in (*self.blocks, self.head)], dim=1)
         tokens = self.enter(patches, adapters)
         for block, section in zip(self.blocks, sections[:-1], strict=True):

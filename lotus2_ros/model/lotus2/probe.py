@@ -1,6 +1,6 @@
-"""What a precision costs: a small picture goes through the network twice, in float32 and as the weights are stored.
+"""The error of a precision: a small image passes through the network in float32 and with the stored weights.
 
-Both passes go block by block beside the fusing, so that no more of the float32 model is in memory than one block.
+Both passes run block by block during the fusion, so only one float32 block is in memory at a time.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from lotus2_ros.model.lotus2.fused import FusedLotus2
 from lotus2_ros.model.weights import CheckpointError
 
 HEIGHT, WIDTH = 96, 128
-# What stays in memory: the two ends of the network.
+# The parts that stay in memory.
 ENDS = ("vae", "ends")
 
 
 class ProbeStream:
-    """One pass of all stages of all tasks at once, as a batch, through a model whose blocks come and go."""
+    """One pass of all stages of all tasks, as a batch, through a model that is given block by block."""
 
     def __init__(self, model: FusedLotus2, precision: str, dtype: torch.dtype, device: torch.device) -> None:
         plan = replace(model.plan, precision=precision)
@@ -37,7 +37,7 @@ class ProbeStream:
 
     @torch.no_grad()
     def take(self, part: str, tensors: Mapping[str, Tensor]) -> None:
-        """Hold one of the ends, or go through a block. Raises CheckpointError if what comes out is not finite."""
+        """Keep one of the ends, or run a block. Raises CheckpointError if its output is not finite."""
         model = self._model
         state = {name: tensor.to(self._device, self._dtype_of(name)) for name, tensor in tensors.items()}
         model.load_state_dict(state, strict=False, assign=True)
@@ -55,7 +55,7 @@ class ProbeStream:
 
     @torch.no_grad()
     def leave(self) -> dict[str, Tensor]:
-        """Once through: each adapter's latent, a change of it for the sharpeners, and `disparity` and `normals`."""
+        """The results: each adapter's latent (a velocity for the sharpeners), and decoded `disparity` and `normals`."""
         model = self._model
         head = model.transformer.head
         patches = head(self.tokens, (self._timesteps() @ head.modulation).to(self.tokens.dtype), self.adapters)
@@ -73,7 +73,7 @@ class ProbeStream:
         self.tokens = self._model.transformer.enter(patches.expand(len(self.adapters), -1, -1), self.adapters)
 
     def _timesteps(self) -> Tensor:
-        """(adapters, K): a core predictor's own timestep, a sharpener's first."""
+        """(adapters, K): for a core predictor its timestep, for a sharpener the first one."""
         first = float(self._model.scheduler.config.num_train_timesteps)
         timesteps = [CORE_TIMESTEP if name.startswith(CORE) else first for name in self.adapters]
         seen = rounded_timestep(torch.tensor(timesteps, device=self._device), self._model.settings.timestep_dtype)
@@ -81,7 +81,7 @@ class ProbeStream:
 
 
 class Probe:
-    """A stream in float32 and one as stored, in the dtype that models compute in on this device."""
+    """A float32 stream, and one with the stored weights in this device's compute dtype."""
 
     def __init__(self, model: FusedLotus2, device: torch.device) -> None:
         precision = model.plan.precision
@@ -97,7 +97,7 @@ class Probe:
 
     @property
     def state(self) -> dict[str, Tensor]:
-        """Where both are, on the CPU."""
+        """The activations of both streams, on the CPU."""
         return {"exact": self._exact.tokens.cpu(), "stored": self._stored.tokens.cpu()}
 
     @state.setter
@@ -105,7 +105,7 @@ class Probe:
         self._exact.tokens, self._stored.tokens = (state[name].to(self._device) for name in ("exact", "stored"))
 
     def errors(self) -> dict[str, str | float]:
-        """The dtype it was computed in, and the root mean square error of each result relative to its own."""
+        """The compute dtype, and the relative root mean square error of each result."""
         exact, stored = self._exact.leave(), self._stored.leave()
         relative = {name: float((stored[name] - exact[name]).norm() / exact[name].norm()) for name in exact}
         for name, error in relative.items():
@@ -115,7 +115,7 @@ class Probe:
 
 
 def picture() -> Tensor:
-    """(1, 3, H, W) in [-1, 1]: a chequered floor that runs to a horizon, a shaded sky, a round thing before them."""
+    """The test image, (1, 3, H, W) in [-1, 1]: a checkered floor, a sky and a disk."""
     y, x = torch.meshgrid(torch.linspace(-1, 1, HEIGHT), torch.linspace(-1, 1, WIDTH), indexing="ij")
     floor = torch.sign(torch.sin(6 * x / (y + 0.3).clamp_min(0.05)) * torch.sin(4 / (y + 0.3).clamp_min(0.05)))
     distance = ((x - 0.3) ** 2 + (y - 0.1) ** 2).sqrt()

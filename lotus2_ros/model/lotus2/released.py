@@ -1,4 +1,4 @@
-"""The released layout: FLUX.1-dev as a diffusers folder, and the six `lotus-2_*` files, beside it or elsewhere."""
+"""The released layout: FLUX.1-dev as a diffusers folder, and the six `lotus-2_*` files in the same or another one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from lotus2_ros.model.weights import (
     weight_file,
 )
 
-# What is needed of FLUX.1-dev.
+# The files of FLUX.1-dev that are read.
 FLUX_FILES = (
     "scheduler/*.json",
     *(f"{name}/*" for name in ("tokenizer", "tokenizer_2")),
@@ -38,14 +38,14 @@ FLUX_FILES = (
     *(f"{name}/*.{kind}" for name in ("transformer", "vae") for kind in ("json", "safetensors")),
 )
 
-# Our names of tasks and modules -> those in the file names.
+# Names of tasks and modules -> their names in file names.
 FILE_NAMES = {"depth": "depth", "normals": "normal", "continuity": "lcm", CORE: CORE, SHARPENER: SHARPENER}
 TASKS: tuple[Task, ...] = ("depth", "normals")
-# What the released model was trained for and with; its files do not tell.
+# How the released model was trained; its files do not say.
 PROCESS_RESOLUTION = 1024
 TIMESTEP_DTYPE: FloatName = "bfloat16"
 NAME = "lotus-2"
-# Of FLUX.1-dev, and so of all that is built on it; Lotus-2's own, which is free, does not lift it.
+# FLUX.1-dev's license applies to everything built on it; Lotus-2's own license is permissive.
 LICENCE = "FLUX.1 [dev] Non-Commercial License"
 SHARPENER_TRAIN_TIMESTEPS = 10
 EMBEDDINGS = ("conditioner.prompt_embeds", "conditioner.pooled")
@@ -59,10 +59,10 @@ def open_released(
     timestep_dtype: FloatName | None = None,
     device: torch.device | None = None,
 ) -> Source:
-    """The released model, to be read tensor by tensor: FLUX's diffusers folder, and the one with the Lotus-2 files.
+    """The released model as a `Source`. flux: FLUX's diffusers folder; lotus2: the folder of the `lotus-2_*` files.
 
-    Every file's header is checked here, before any tensor is read. `device`: where the text encoders run, by default
-    the CPU. Raises CheckpointError that names file and key.
+    The headers of all files are checked before any tensor is read. device: of the text encoders, by default the CPU.
+    Raises CheckpointError that names file and key.
     """
     model = _empty(flux, choose_tasks(TASKS, tasks, lotus2), timestep_dtype)
     with torch.device("meta"):
@@ -73,7 +73,7 @@ def open_released(
 
 
 def open_flux(flux: Path, *, tasks: Sequence[str], device: torch.device | None = None) -> Source:
-    """FLUX.1-dev alone, to be adapted: the released model without adapters; continuity modules cannot be read."""
+    """FLUX.1-dev alone as a `Source`, to be trained: without LoRAs, and without weights for the continuity modules."""
     model = _empty(flux, choose_tasks(TASKS, tasks, flux), None)
     base = {name: tensor for name, tensor in stored_state(model).items() if is_base(name)}
     return _source(model, _locate_all(base, flux, flux), flux, device)
@@ -87,7 +87,7 @@ def load_released(
     tasks: Sequence[str] | None = None,
     timestep_dtype: FloatName | None = None,
 ) -> TrainableLotus2:
-    """The released model with all files in one folder, its adapters side by side on one base, in memory."""
+    """The released model in memory, in its trainable form, from one folder with all files."""
     source = open_released(folder, folder, tasks=tasks, timestep_dtype=timestep_dtype, device=device)
     state = dict(zip(EMBEDDINGS, source.embed_prompt(), strict=True))
     state |= {name: source.read(name) for name in stored_state(source.model) if name not in EMBEDDINGS}
@@ -96,7 +96,7 @@ def load_released(
 
 
 def load_adapters(model: TrainableLotus2, lotus2: Path) -> None:
-    """Fill adapters and continuity modules, which keep their dtype; a sharpener stays as it is if it has no file.
+    """Read LoRAs and continuity modules into the model; they keep their dtype. A sharpener without a file is unchanged.
 
     Raises CheckpointError that names file and key.
     """
@@ -110,7 +110,7 @@ def load_adapters(model: TrainableLotus2, lotus2: Path) -> None:
 
 
 def save_adapters(model: TrainableLotus2, lotus2: Path) -> None:
-    """Write adapters and continuity modules as they are released, each file replaced as a whole."""
+    """Write LoRAs and continuity modules in the released layout. Each file is replaced as a whole."""
     contents: dict[Path, dict[str, Tensor]] = defaultdict(dict)
     for name, tensor in stored_state(model).items():
         if not is_base(name):
@@ -119,20 +119,20 @@ def save_adapters(model: TrainableLotus2, lotus2: Path) -> None:
     lotus2.mkdir(parents=True, exist_ok=True)
     for file, weights in contents.items():
         partial = file.with_suffix(".part")
-        # The reference reads the continuity module's file by torch.load, whatever its name says.
+        # The reference reads the continuity module's file with torch.load, in spite of its name.
         write = torch.save if FILE_NAMES["continuity"] in file.name else save_file
         write(weights, partial)
         partial.replace(file)
 
 
 def flux_files(folder: Path) -> list[str]:
-    """What there is of FLUX_FILES, in a fixed order."""
+    """The existing files among FLUX_FILES, in a fixed order."""
     found = (file for pattern in FLUX_FILES for file in sorted(folder.glob(pattern)))
     return [str(file.relative_to(folder)) for file in found if file.is_file()]
 
 
 def lotus2_files(tasks: Sequence[str]) -> list[str]:
-    """What is needed of Lotus-2 for some tasks."""
+    """The names of the Lotus-2 files for some tasks."""
     return [lotus2_file(Path(), part, task).name for task in tasks for part in (CORE, SHARPENER, "continuity")]
 
 
@@ -141,7 +141,7 @@ def lotus2_file(folder: Path, part: str, task: str) -> Path:
 
 
 def locate(flux: Path, lotus2: Path, name: str) -> tuple[Path, str]:
-    """In which file, or by which index of shards, and under which key there, a parameter is released."""
+    """The released file (or index of shards) of a parameter, and its key there."""
     if match := re.fullmatch(r"continuity\.(\w+)\.layers\.(.+)", name):
         return lotus2_file(lotus2, "continuity", match[1]), f"lcm.{match[2]}"
     if match := re.fullmatch(rf"(.+\.lora_[AB])\.({CORE}|{SHARPENER})_(\w+)(\.weight)", name):
@@ -151,7 +151,7 @@ def locate(flux: Path, lotus2: Path, name: str) -> tuple[Path, str]:
 
 
 def adapter_rank(file: WeightFile) -> int:
-    """The rank of a LoRA file; its alpha is the same number and is not stored."""
+    """The rank of a LoRA file. Its alpha equals the rank and is not stored."""
     ranks = {tensor.shape[0] for key, tensor in file.header.items() if key.endswith(".lora_A.weight")}
     if len(ranks) != 1:
         raise CheckpointError(f"{file.path}: expected LoRA weights of one rank, got ranks {sorted(ranks)}")
@@ -159,7 +159,7 @@ def adapter_rank(file: WeightFile) -> int:
 
 
 def _empty(flux: Path, tasks: tuple[Task, ...], timestep_dtype: FloatName | None) -> TrainableLotus2:
-    """The model on FLUX without adapters and without memory for its weights."""
+    """The model on the meta device, without LoRAs."""
     scheduler_file = flux / "scheduler" / "scheduler_config.json"
     scheduler_config = plain_config(read_json(scheduler_file)) | {"num_train_timesteps": SHARPENER_TRAIN_TIMESTEPS}
     with torch.device("meta"):
@@ -196,7 +196,7 @@ def _source(
 
 
 def _locate_all(shapes: Mapping[str, Tensor], flux: Path, lotus2: Path) -> Mapping[str, tuple[WeightFile, str]]:
-    """File and key of each weight, all of them checked against what the model has."""
+    """File and key of each weight; keys and shapes are checked against the model."""
     expected: dict[Path, dict[str, str]] = defaultdict(dict)
     for name in (name for name in shapes if name not in EMBEDDINGS):
         file, key = locate(flux, lotus2, name)

@@ -23,7 +23,7 @@ from lotus2_ros.model.lotus2.conditioning import Conditioner
 from lotus2_ros.model.manifest import ModelSettings
 from lotus2_ros.model.trainable import STORED, TrainableModel, TrainedPart
 
-# The released adapters' layers: attention and feed-forward of the double blocks, queries, keys, values of the single.
+# Layers of the released LoRAs: attention and feed-forward of double blocks; queries, keys, values of single blocks.
 LORA_TARGETS = (
     r"transformer_blocks\.\d+\.(attn\.(to_[qkv]|to_out\.0|add_[qkv]_proj|to_add_out)|ff(_context)?\.net\.(0\.proj|2))"
     r"|single_transformer_blocks\.\d+\.attn\.to_[qkv]"
@@ -62,8 +62,8 @@ class TrainableLotus2(Lotus2, TrainableModel):
     ) -> TrainableLotus2:
         """A model with random weights. configs: those of diffusers' vae, transformer and scheduler.
 
-        Its prompt is constant: one-hot tokens, so that each is a learnable column of the context embedder, and a zero
-        pooled vector, which leaves that embedder's bias.
+        The prompt is constant: one-hot tokens, which each select a column of the context embedder, and a pooled vector
+        of zeros.
         """
         transformer = FluxTransformer2DModel(**configs["transformer"])
         return cls(
@@ -87,12 +87,12 @@ class TrainableLotus2(Lotus2, TrainableModel):
     def add_adapter(
         self, stage: str, task: str, rank: int, alpha: float | None = None, targets: str | Sequence[str] = LORA_TARGETS
     ) -> None:
-        """A new LoRA, which changes nothing until it is trained or loaded. PEFT freezes the base when it is added."""
+        """Add a LoRA, which has no effect until it is trained or loaded. PEFT freezes the base."""
         name = adapter_name(stage, task)
         targets = targets if isinstance(targets, str) else sorted(targets)
         config = LoraConfig(r=rank, lora_alpha=rank if alpha is None else alpha, target_modules=targets)
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are what is wanted
+            warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are intended
             self.transformer.add_adapter(config, name)
         self.transformer.enable_adapters()
         self.adapters[name], self._active = config, name
@@ -101,7 +101,7 @@ class TrainableLotus2(Lotus2, TrainableModel):
         return adapter_name(SHARPENER, task) in self.adapters
 
     def select(self, stage: str, task: str) -> None:
-        """Make the transformer the one of this stage and task."""
+        """Activate the adapter of this stage and task."""
         self.require(stage, task)
         adapter = adapter_name(stage, task)
         name = adapter if adapter in self.adapters else None
@@ -161,8 +161,8 @@ def is_base(name: str) -> bool:
 def _patch(channels: int, transformer: FluxTransformer2DModel) -> int:
     """The side of the square of latent pixels that is one token of the transformer.
 
-    The transformer gives latents of `channels` channels and takes the same or, to be given an image beside them, twice
-    as many.
+    The transformer's output has `channels` latent channels. Its input has the same number, or twice as many if the
+    image's latent comes in beside the noisy one.
     """
     taken = transformer.config.in_channels
     given = transformer.config.out_channels or taken
