@@ -155,3 +155,11 @@ def test_rviz_shows_topics_of_the_node() -> None:
     assert {topic: f"rviz_default_plugins/{kinds.get(topic)}" for topic in shown} == shown
     wanted = ("depth/image", "normals/color", "points", "sharp/points", "relative/points", "sharp/relative/points")
     assert {f"/perception/{topic}" for topic in wanted} <= set(shown)
+
+
+def test_every_deadline_of_a_test_grows_with_the_load() -> None:
+    """Seconds of a quiet machine go through allowed(); waits below a second are no deadlines."""
+    fixed = re.compile(r"(?:timeout=|\.wait\(|\.join\(|\.acquire\(timeout=)([1-9][\d.]*)")
+    files = [*(ROOT / "test").rglob("*.py"), *(ROOT / "lotus2_ros" / "demo").glob("*.py")]
+    found = [f"{file.relative_to(ROOT)}: {hit}" for file in files for hit in fixed.findall(file.read_text())]
+    assert found == [], "expected allowed(seconds) of lotus2_ros/demo/deadlines.py"
