@@ -8,7 +8,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from lotus2_ros.bags.calibrations import CameraInfos, calibration_of, find_camera_infos, misfit, rectified_info
+from lotus2_ros.bags.calibrations import (
+    CameraInfos,
+    calibration_of,
+    find_camera_infos,
+    info_topics,
+    misfit,
+    rectified_info,
+)
 from lotus2_ros.bags.depth_images import as_depth_image, is_depth
 from lotus2_ros.bags.files import assumed_camera, camera_statement
 from lotus2_ros.bags.frames import (
@@ -136,7 +143,7 @@ def describe_camera(infos: CameraInfos, first: Any, topic: str, fov: float | Non
         info = infos.infos[0]
         problem = misfit(info, width, height, topic)
         if not problem:
-            where = "" if infos.topic.endswith("/camera_info") else f"on {infos.topic}"
+            where = "" if infos.topic == info_topics(topic)[-1] else f"on {infos.topic}"
             doubt = calibration_of(info).doubt(rectified=is_rectified(topic))
             return ", ".join(filter(None, ["CameraInfo of the bag", where, doubt])), infos
         problem = f"{infos.topic} of {info.width} x {info.height} is not used for {width} x {height} images: {problem}"

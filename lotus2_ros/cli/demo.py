@@ -29,6 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reference-topic", help="depth topic of the bag that sets the metric scale (/reference/depth)"
     )
+    parser.add_argument(
+        "--camera-info-topic", metavar="TOPIC", help="calibration of the images (default: by the image topic's name)"
+    )
     parser.add_argument("--fov", type=float, help="horizontal field of view in degrees, for an uncalibrated input")
     parser.add_argument("--frames", type=int, default=LIMIT, help="use at most this many frames (default: %(default)s)")
     parser.add_argument("--rate", type=float, help=f"playback speed (default: 1, for the room {SCENE_RATE})")
@@ -48,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
             rate=args.rate,
             topic=args.topic,
             reference_topic=args.reference_topic,
+            camera_info_topic=args.camera_info_topic,
             fov=args.fov,
             model=args.model,
             parameters=args.parameter,

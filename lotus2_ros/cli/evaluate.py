@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from lotus2_ros.config.output import check_output, marked_by
 from lotus2_ros.data.benchmarks import BENCHMARKS
 from lotus2_ros.evaluation.evaluate import Evaluation
 
@@ -46,13 +47,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    benchmarks = parse_benchmarks(args.benchmarks)
+    check_output(args.output, "evaluate", [*args.frames, *benchmarks.values()], written_by=report_of)
     evaluation = Evaluation(
         model=args.model,
         views=args.views,
         sequences=args.sequences,
         first_seed=args.first_seed,
         frames=args.frames,
-        benchmarks=parse_benchmarks(args.benchmarks),
+        benchmarks=benchmarks,
         steps=args.steps,
     )
     print(evaluation.run(args.output, resume=args.resume))
@@ -70,3 +73,8 @@ def parse_benchmarks(texts: Sequence[str]) -> dict[str, Path]:
             raise ValueError(f"expected folders and benchmarks of different names, got {name} twice")
         found[name] = Path(path)
     return found
+
+
+def report_of(folder: Path) -> str | None:
+    """The command that made a folder; evaluations of earlier versions are known by their settings."""
+    return "evaluate" if (folder / "settings.json").is_file() else marked_by(folder)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from lotus2_ros.config import add_option, walk
+from lotus2_ros.config.output import check_output, mark
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.inference.estimator import load
 from lotus2_ros.inference.inputs import InputError, read_rgb
@@ -61,6 +62,7 @@ def parse_intrinsics(text: str) -> Intrinsics:
 
 def run(args: argparse.Namespace) -> int:
     check_images(args.images)
+    output = check_output(args.output, "infer", args.images)
     parameters = {name: getattr(args, name) for name in OPTIONS.values()}
     if args.sharpen_steps:
         parameters["sharp.steps"] = args.sharpen_steps
@@ -68,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
     model = estimator.model
     if args.sharpen_steps and not any(map(model.has_sharpener, model.tasks)):
         raise ValueError(f"{model.name} has no detail sharpener; expected --sharpen-steps 0")
+    mark(output, "infer")
     for path in args.images:
         image = read_rgb(path)
         height, width = image.shape[:2]

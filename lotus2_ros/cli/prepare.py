@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lotus2_ros.config import Config, add_option, walk
+from lotus2_ros.config.output import check_apart
 from lotus2_ros.model.layers.linear import PRECISIONS
 from lotus2_ros.model.layers.precision import resolve_device
 from lotus2_ros.model.lotus import conversion as lotus
@@ -54,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     config = Config().updated({name: getattr(args, name) for name in OPTIONS.values()}).model
     device = resolve_device(config.device)
     check_output(args.output)  # before anything is fetched
+    check_apart(args.output, local_inputs(args))
     if [bool(args.flux or args.lotus2), bool(args.bundle), bool(args.lotus1)].count(True) != 1:
         raise ValueError("expected --flux and --lotus2, or --bundle alone, or --lotus1 alone")
     if bool(args.flux) != bool(args.lotus2):
@@ -66,6 +68,12 @@ def run(args: argparse.Namespace) -> int:
         conversion = from_released(args.flux, args.lotus2, config, precision=args.precision, device=device)
     print(summary(args.output, convert(conversion, args.output)))
     return 0
+
+
+def local_inputs(args: argparse.Namespace) -> list[Path]:
+    """The inputs that are folders of this machine, not names on the hub."""
+    places = [args.flux, args.lotus2, args.bundle, *(text.partition("=")[2] or text for text in args.lotus1 or ())]
+    return [Path(place) for place in places if place and Path(place).exists()]
 
 
 def summary(output: Path, manifest: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ import os
 import time
 from pathlib import Path
 
+from lotus2_ros.config.output import check_output, mark, marked_by
 from lotus2_ros.training.config import read_config
 from lotus2_ros.training.run import train
 
@@ -32,7 +33,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     config = read_config(args.config, args.changes)
+    work = args.work or Path("out/train") / args.config.stem
+    output = check_output(args.output, "train", [args.config])
+    check_output(work, "train", [args.config], written_by=work_of)
     started = time.monotonic()
-    train(config, args.work or Path("out/train") / args.config.stem, args.output, args.workers)
+    mark(work, "train")
+    train(config, work, output, args.workers)
+    mark(output, "train")
     print(f"{args.output}: written after {(time.monotonic() - started) / 60:.0f} minutes")
     return 0
+
+
+def work_of(folder: Path) -> str | None:
+    """The command that made a work folder; those of earlier versions are known by their scenes and curves."""
+    is_work = folder.is_dir() and ((folder / "scenes").is_dir() or any(folder.glob("*.jsonl")))
+    return "train" if is_work else marked_by(folder)

@@ -25,20 +25,30 @@ def check_output(
     It may be new, an empty folder, or an earlier output of ``command``. ``written_by`` tells which command wrote an
     existing path; by default that is read from the folder's marker. Raises OutputError.
     """
-    place = output.resolve()
-    for path in inputs:
-        source = path.resolve()
-        relation = "is" if source == place else "is inside" if source in place.parents else None
-        if relation is None and place in source.parents:
-            relation = "contains"
-        if relation is not None:
-            raise OutputError(f"{output}: this output {relation} the input {path}; choose another place for the output")
+    place = check_apart(output, inputs)
     if not place.exists() or _is_empty_folder(place):
         return place
     if (written_by or marked_by)(place) != command:
         raise OutputError(
             f"{output}: already exists and was not written by `lotus2 {command}`; move it or choose another output"
         )
+    return place
+
+
+def check_apart(output: Path, inputs: Iterable[Path]) -> Path:
+    """The path to write to, with links resolved. Raises OutputError if it is, contains or lies inside an input."""
+    place = output.resolve()
+    for path in inputs:
+        source = path.resolve()
+        if source == place:
+            relation = "is"
+        elif source in place.parents:
+            relation = "is inside"
+        elif place in source.parents:
+            relation = "contains"
+        else:
+            continue
+        raise OutputError(f"{output}: this output {relation} the input {path}; choose another place for the output")
     return place
 
 
@@ -51,9 +61,14 @@ def marked_by(folder: Path) -> str | None:
 def make_folder(output: Path, command: str, inputs: Iterable[Path] = ()) -> Path:
     """Check and create the output folder of a command, marked as its own. Raises OutputError."""
     folder = check_output(output, command, inputs)
+    mark(folder, command)
+    return folder
+
+
+def mark(folder: Path, command: str) -> None:
+    """Create a folder, if need be, and mark it as an output of a command."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARKER).write_text(command + "\n")
-    return folder
 
 
 def sync(path: Path) -> None:

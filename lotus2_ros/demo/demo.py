@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lotus2_ros import __version__
-from lotus2_ros.bags import open_recording, read_messages, write_frames
+from lotus2_ros.bags import InputError, Recording, open_recording, read_messages, write_frames
 from lotus2_ros.bags.writer import COMPRESSED_TOPIC
-from lotus2_ros.demo.results import read_results, save_cloud, save_picture
+from lotus2_ros.config.output import check_output, mark, marked_by
+from lotus2_ros.demo.results import read_results, save_shown_frame
 from lotus2_ros.demo.scene import SCENE_FRAMES, SCENE_RATE, write_scene_bag
 from lotus2_ros.demo.session import record_node
 from lotus2_ros.demo.table import table
@@ -25,6 +26,7 @@ def run_demo(
     rate: float | None = None,
     topic: str | None = None,
     reference_topic: str | None = None,
+    camera_info_topic: str | None = None,
     fov: float | None = None,
     model: str | None = None,
     parameters: Sequence[str] = (),
@@ -39,11 +41,19 @@ def run_demo(
     if rate <= 0 or frames <= 0:
         raise ValueError(f"expected a positive rate and number of frames, got {rate:g} and {frames}")
     start = time.monotonic()
-    output.mkdir(parents=True, exist_ok=True)
+    check_output(output, "demo", inputs, written_by=demo_of)
     if inputs:
-        source, count = record_input(
-            inputs, output, frames, topic=topic, reference_topic=reference_topic, fov=fov
-        )  # fmt: skip
+        recording = open_recording(
+            inputs,
+            topic=topic,
+            reference_topic=reference_topic,
+            camera_info_topic=camera_info_topic,
+            fov=fov,
+            limit=frames,
+        )
+    mark(output, "demo")
+    if inputs:
+        source, count = record_input(recording, output, frames)
     else:
         source, count = render_room(output, frames)
     target = output / "output.mcap"
@@ -52,9 +62,10 @@ def run_demo(
         source, target, frames=count, rate=rate, parameters=node_parameters(source, model, parameters), logs=output
     )
     results = read_results(source, target)
-    save_picture(output / "preview.png", target, results)
-    save_cloud(output / "points.ply", target, results)
+    save_shown_frame(output, target, results)
     print(table(results, count))
+    if inputs and recording.reference and not any(report.metric for report in results.reports):
+        print(f"{recording.reference}: the reference gave no metric scale")
     print(f"\n{output}: preview.png, points.ply, output.mcap (Foxglove, ros2 bag play), {source.name}, logs")
     print(f"done in {time.monotonic() - start:.0f} s")
 
@@ -82,19 +93,20 @@ def render_room(output: Path, frames: int) -> tuple[Path, int]:
     return path, frames
 
 
-def record_input(
-    inputs: Sequence[Path],
-    output: Path,
-    limit: int,
-    *,
-    topic: str | None,
-    reference_topic: str | None,
-    fov: float | None,
-) -> tuple[Path, int]:
-    """The inputs as one bag, at most ``limit`` frames of them, and the number of its images."""
+def record_input(recording: Recording, output: Path, limit: int) -> tuple[Path, int]:
+    """A recording as the one bag that is played, and the number of its images, at most ``limit``.
+
+    Raises InputError if not one image can be decoded.
+    """
     path = output / "input.mcap"
-    recording = open_recording(inputs, topic=topic, reference_topic=reference_topic, fov=fov, limit=limit)
     frames = write_frames(path, recording.frames())
+    if not frames:
+        raise InputError(f"{recording.name}: no image that can be decoded")
     limited = f" (the first {frames}; use --frames for more)" if frames == limit else ""
     print(f"input: {recording.name}: {frames} frames{limited}\ncamera: {recording.camera}", flush=True)
     return path, frames
+
+
+def demo_of(folder: Path) -> str | None:
+    """The command that made a folder; demos of earlier versions are known by their logs."""
+    return "demo" if (folder / "player.log").is_file() and (folder / "recorder.log").is_file() else marked_by(folder)

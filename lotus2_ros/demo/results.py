@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from lotus2_ros.demo.scene import TRUTH_TOPIC
 from lotus2_ros.demo.session import SessionError
 from lotus2_ros.evaluation.metrics import DepthError, depth_error
 from lotus2_ros.geometry.depth import valid_depth
-from lotus2_ros.ros.messages import camera_from_info, depth_to_tensor, image_to_tensor
+from lotus2_ros.ros.messages import MessageError, camera_from_info, depth_to_tensor, image_to_tensor
 from lotus2_ros.ros.serialization import deserialize
 from lotus2_ros.view.ply import save_ply
 from lotus2_ros.view.preview import Row, save_preview
@@ -26,6 +27,7 @@ from lotus2_ros.view.preview import Row, save_preview
 STAGES = {"core": "/perception/", "sharpener": "/perception/sharp/"}
 TITLES = {"core": "core predictor", "sharpener": "detail sharpener"}
 FLOAT_TOPICS = ("disparity/image", "depth/image", "relative/depth/image", "normals/image")
+TRIED = 10  # frames, until one can be shown
 
 
 @dataclass
@@ -53,7 +55,8 @@ def read_results(source: Path, target: Path) -> Results:
         for stage, prefix in STAGES.items():
             if name in (f"{prefix}depth/image", f"{prefix}relative/depth/image") and stamp in truth:
                 error = error_where_known(float_image(item), truth[stamp], is_metric="relative" not in name)
-                results.errors[stage].append(error)
+                if error is not None:
+                    results.errors[stage].append(error)
     if not results.reports:
         raise SessionError(f"the node answered none of the frames; {target.parent / 'node.log'} says why")
     return results
@@ -62,15 +65,26 @@ def read_results(source: Path, target: Path) -> Results:
 def read_truth(source: Path) -> tuple[str, dict[int, Tensor]]:
     """Exact depth (m) by stamp where the bag has it, else the reference depth that the node got as well."""
     for topic in (TRUTH_TOPIC, REFERENCE_TOPIC):
-        messages = [deserialize(raw, kind) for _, kind, _, raw in read_messages(source, [topic])]
-        if messages:
-            return topic, {stamp_ns(item): depth_to_tensor(item) for item in messages}
+        found = {}
+        for _, kind, _, raw in read_messages(source, [topic]):
+            item = deserialize(raw, kind)
+            with suppress(MessageError):  # without one valid pixel: nothing to compare with
+                found[stamp_ns(item)] = depth_to_tensor(item)
+        if found:
+            return topic, found
     return "", {}
 
 
-def error_where_known(depth: Tensor, truth: Tensor, is_metric: bool) -> DepthError:
-    """Error of a depth image where both are known; relative depth is scaled by the median."""
+def error_where_known(depth: Tensor, truth: Tensor, is_metric: bool) -> DepthError | None:
+    """Error of a depth image where both are known; relative depth is scaled by the median.
+
+    None if they are of different sizes or nowhere known both.
+    """
+    if depth.shape != truth.shape:
+        return None
     both = valid_depth(depth) & valid_depth(truth)
+    if not bool(both.any()):
+        return None
     depth, truth = depth[both], truth[both]
     if not is_metric:
         depth = depth * (truth / depth).median()
@@ -84,11 +98,31 @@ def float_image(item: Any) -> Tensor:
     return torch.from_numpy(values.reshape(shape).copy())
 
 
-def shown_stamp(results: Results) -> int:
-    """The frame in the middle of those that have been sharpened, else in the middle of all that were answered."""
-    stages = [sorted({stamp_ns(r) for r in results.reports if r.stage == stage}) for stage in ("sharpener", "core")]
-    stamps = stages[0] or stages[1]
-    return stamps[len(stamps) // 2]
+def candidate_stamps(results: Results) -> list[int]:
+    """The frames to show, the best first: from the middle of the sharpened ones outward, then of all others."""
+    candidates: dict[int, None] = {}
+    for stage in ("sharpener", "core"):
+        stamps = sorted({stamp_ns(report) for report in results.reports if report.stage == stage})
+        middle = len(stamps) // 2
+        candidates |= dict.fromkeys(sorted(stamps, key=lambda s: abs(stamps.index(s) - middle)))
+    return list(candidates)
+
+
+def save_shown_frame(folder: Path, target: Path, results: Results) -> None:
+    """preview.png and points.ply of the best frame that has all its messages; a damaged frame is passed over.
+
+    Raises SessionError when there is none.
+    """
+    reason = ""
+    for stamp in candidate_stamps(results)[:TRIED]:
+        found = messages_of(target, stamp)
+        try:
+            save_picture(folder / "preview.png", found)
+            save_cloud(folder / "points.ply", found)
+            return
+        except (KeyError, ValueError, RuntimeError) as error:
+            reason = f"{type(error).__name__}: {error}"
+    raise SessionError(f"none of the recorded frames can be shown ({reason}); see {target}")
 
 
 def messages_of(target: Path, stamp: int) -> dict[str, Any]:
@@ -101,9 +135,8 @@ def messages_of(target: Path, stamp: int) -> dict[str, Any]:
     return found
 
 
-def save_picture(path: Path, target: Path, results: Results) -> None:
-    """The preview of one frame: a row for each stage that answered it."""
-    found = messages_of(target, shown_stamp(results))
+def save_picture(path: Path, found: dict[str, Any]) -> None:
+    """The preview of a frame's messages: a row for each stage that answered it. Raises KeyError, ValueError."""
     image = image_to_tensor(found.get(IMAGE_TOPIC) or found[COMPRESSED_TOPIC])
     camera = camera_from_info(found[INFO_TOPIC], image.shape[0], image.shape[1], "cpu", rectified=False)
     rows = []
@@ -115,12 +148,13 @@ def save_picture(path: Path, target: Path, results: Results) -> None:
         depth = known.get("depth/image", known.get("relative/depth/image"))
         disparity, normals = known.get("disparity/image"), known.get("normals/image")
         rows.append(Row(TITLES[stage], image, disparity, depth, normals, camera, is_metric))
+    if not rows:
+        raise ValueError("expected results of the frame in the recording, got none")
     save_preview(path, rows)
 
 
-def save_cloud(path: Path, target: Path, results: Results) -> None:
-    """The sharpest cloud of the frame that the preview shows, in the camera's optical frame."""
-    found = messages_of(target, shown_stamp(results))
+def save_cloud(path: Path, found: dict[str, Any]) -> None:
+    """The sharpest cloud of a frame's messages, in the camera's optical frame."""
     for prefix in reversed(STAGES.values()):
         for name in ("points", "relative/points"):
             if prefix + name in found:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from lotus2_ros.config.output import mark
 from lotus2_ros.evaluation.measure import Record
 from lotus2_ros.evaluation.sets import EvaluationSet
 from lotus2_ros.inference.estimator import Estimator
@@ -22,7 +23,7 @@ def start(folder: Path, settings: dict[str, Any], resume: bool) -> None:
 
     Raises ValueError if it is to be resumed and its records are those of another evaluation.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    mark(folder, "evaluate")
     written = folder / "settings.json"
     if resume and written.exists():
         previous = json.loads(written.read_text())

@@ -13,14 +13,11 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lotus2_ros.config.output import OutputError
 from lotus2_ros.model.weights import read_weights
 
 PLAN, BUNDLE = "plan.json", "bundle"
 GIGABYTE = 1e9
-
-
-class OutputError(ValueError):
-    """An output path at which no bundle can be written."""
 
 
 class DiskSpaceError(ValueError):

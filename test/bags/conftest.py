@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
-from lotus2_ros.bags import open_recording
+from lotus2_ros.bags import RecordedFrame, open_recording
 from lotus2_ros.bags.frames import camera_info_message, header, image_message, stamp_ns, typestore
 from lotus2_ros.geometry.camera import Camera
 
@@ -48,6 +50,12 @@ class Recorder:
                 ("/cam/image_raw", image_message(self.picture(index), "rgb8", header(stamp, "eye"))),
             ]
         return messages
+
+    def frames(self, folder: Path, count: int) -> Iterator[RecordedFrame]:
+        """The same as frames, by way of a bag in the folder."""
+        if not (folder / "bag").exists():
+            self.write(folder / "bag", StoragePlugin.MCAP, self.messages(8))
+        return islice(open_recording([folder / "bag"]).frames(), count)
 
     def check(self, path: Path) -> None:
         recording = open_recording([path])

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
+
 import pytest
 from rosbags.rosbag2 import StoragePlugin
 
-from lotus2_ros.bags import BagWriter, open_recording, read_messages, write_frames
+from lotus2_ros.bags import BagWriter, ResumableBag, open_recording, read_messages, write_frames
+from lotus2_ros.bags.writer import MAX_GAP_NS, write_frame
+from lotus2_ros.config.output import OutputError
 
 
 def test_written_frames_are_read_again(recorder, tmp_path):
@@ -30,3 +35,86 @@ def test_an_interrupted_writer_keeps_the_old_bag_and_leaves_nothing(recorder, tm
         raise RuntimeError
     assert out.read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bag", "out.mcap"]
+
+
+def plan(**changes):
+    return {"input": "a", "fov": None, **changes}
+
+
+def resumable(path, **options):
+    return ResumableBag(path, "bag", plan(), [], **{"say": lambda line: None, **options})
+
+
+@pytest.mark.parametrize("name", ["out", "out.mcap"])
+def test_an_interrupted_bag_is_readable_and_goes_on(recorder, tmp_path, name):
+    frames = list(recorder.frames(tmp_path, 4))
+    out, said = tmp_path / name, []
+    with pytest.raises(KeyboardInterrupt), resumable(out, say=said.append) as bag:
+        for frame in frames[:3]:
+            write_frame(bag, frame)
+        raise KeyboardInterrupt
+    assert not out.exists() and "--resume" in said[0] and str(bag.partial) in said[0]
+    (left,) = bag.partial.glob("*/*.mcap")
+    assert len(list(read_messages(left, ["/image"]))) == 3
+    with pytest.raises(OutputError, match="--resume goes on with it"):
+        resumable(out)
+    with pytest.raises(OutputError, match="expected to resume a run with fov None, got 70"):
+        ResumableBag(out, "bag", plan(fov=70), [], resume=True)
+    with resumable(out, resume=True) as bag:
+        assert bag.frames == 2  # the last one may be incomplete
+        for frame in frames[bag.frames :]:
+            write_frame(bag, frame)
+    assert [stamp for *_, stamp, _ in read_messages(out, ["/image"])] == [frame.time_ns for frame in frames]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bag", name]
+
+
+def test_a_killed_process_leaves_a_bag_that_can_be_read(recorder, tmp_path):
+    with pytest.raises(RuntimeError), resumable(tmp_path / "out.mcap") as bag:
+        for frame in recorder.frames(tmp_path, 3):
+            write_frame(bag, frame)
+            bag.flush()
+        (killed,) = bag.partial.glob("*/*.mcap")
+        (tmp_path / "killed.mcap").write_bytes(killed.read_bytes())  # no index, no footer
+        raise RuntimeError
+    said = []
+    assert len(list(read_messages(tmp_path / "killed.mcap", ["/image"], said.append))) == 3
+    assert "truncated" in said[0] and "mcap recover" in said[0]
+
+
+def test_only_an_own_bag_is_overwritten_and_only_when_asked(recorder, tmp_path):
+    for name in ("out", "out.mcap"):
+        out = tmp_path / name
+        with resumable(out) as bag:
+            write_frame(bag, next(recorder.frames(tmp_path, 1)))
+        with pytest.raises(OutputError, match="already exists; --overwrite replaces it"):
+            resumable(out)
+        with resumable(out, overwrite=True) as bag:
+            for frame in recorder.frames(tmp_path, 2):
+                write_frame(bag, frame)
+        assert len(list(read_messages(out, ["/image"]))) == 2
+        assert not bag.partial.exists()
+    foreign = recorder.write(tmp_path / "drive", StoragePlugin.MCAP, recorder.messages())
+    before = {file: file.read_bytes() for file in foreign.iterdir()}
+    for place in (foreign, next(foreign.glob("*.mcap"))):
+        with pytest.raises(OutputError, match="was not written by `lotus2 bag`"):
+            resumable(place, overwrite=True)
+    assert {file: file.read_bytes() for file in foreign.iterdir()} == before
+
+
+def test_a_folder_of_somebody_else_beside_the_output_is_not_removed(recorder, tmp_path):
+    (tmp_path / "out.mcap.partial").mkdir()
+    (tmp_path / "out.mcap.partial" / "notes").write_text("mine")
+    with pytest.raises(OutputError, match=r"out.mcap.partial"):
+        resumable(tmp_path / "out.mcap", overwrite=True)
+    with pytest.raises(OutputError, match=r"out.mcap.partial"), BagWriter(tmp_path / "out.mcap"):
+        pass
+    assert (tmp_path / "out.mcap.partial" / "notes").read_text() == "mine"
+
+
+def test_played_times_have_no_long_gaps_and_do_not_go_back(recorder, tmp_path):
+    """A clock that is set while recording: the stamps stay, the times to play at do not jump."""
+    (frame,) = recorder.frames(tmp_path, 1)
+    jumps = [10**9, 2 * 10**9, 1_700_000_000 * 10**9, 1_700_000_000 * 10**9 - 1, 1_700_000_001 * 10**9]
+    write_frames(tmp_path / "out.mcap", [replace(frame, recorded_ns=time) for time in jumps])
+    times = [time for _, _, time, _ in read_messages(tmp_path / "out.mcap", ["/image"])]
+    assert [after - before for before, after in itertools.pairwise(times)] == [10**9, MAX_GAP_NS, 0, 10**9 + 1]

@@ -1,0 +1,108 @@
+"""Damaged bags: what is there is read, anything else is one line that says what to do."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+import pytest
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+
+from lotus2_ros.bags import InputError, open_recording
+from lotus2_ros.bags.frames import typestore
+from lotus2_ros.bags.reader import ZSTD_MAGIC
+
+
+def write_big(recorder, path, frames=40):
+    """A bag of several chunks: the pictures do not compress."""
+    rng = np.random.default_rng(0)
+    messages = recorder.messages(frames)
+    for topic, item in messages:
+        if topic == "/cam/image_raw":
+            item.data[:] = rng.integers(0, 255, item.data.shape, dtype=np.uint8)
+    writer = Writer(path, version=9, storage_plugin=StoragePlugin.MCAP)
+    writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
+    connections: dict = {}
+    with writer:
+        for index, (topic, item) in enumerate(messages):
+            if topic not in connections:
+                connections[topic] = writer.add_connection(topic, item.__msgtype__, typestore=typestore())
+            raw = typestore().serialize_cdr(item, item.__msgtype__)
+            writer.write(connections[topic], index * 10**8, raw)
+            if index % 12 == 11:
+                writer.storage.close_chunk()
+    return next(path.glob("*.mcap"))
+
+
+def read(path):
+    said: list[str] = []
+    frames = list(open_recording([path], say=said.append).frames())
+    return frames, said
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+def test_a_truncated_mcap_is_read_up_to_its_end(recorder, tmp_path, share):
+    whole = write_big(recorder, tmp_path / "bag").read_bytes()
+    path = tmp_path / "cut.mcap"
+    path.write_bytes(whole[: int(share * len(whole))])
+    frames, said = read(path)
+    assert abs(len(frames) - 40 * share) <= 5
+    assert [frame.stamp_ns for frame in frames] == [(index + 1) * 10**9 for index in range(len(frames))]
+    (line,) = said
+    assert "truncated" in line and "mcap recover" in line and "\n" not in line
+
+
+def test_a_damaged_chunk_ends_the_reading(recorder, tmp_path):
+    path = write_big(recorder, tmp_path / "bag")
+    data = bytearray(path.read_bytes())
+    magic = data.index(ZSTD_MAGIC, len(data) // 2)
+    data[magic : magic + 4] = b"junk"
+    path.write_bytes(data)
+    frames, said = read(path)
+    assert 10 <= len(frames) <= 25
+    assert "damaged after" in said[0] and "mcap recover" in said[0]
+
+
+def test_metadata_of_a_reindexed_bag_names_no_storage(recorder, tmp_path):
+    for plugin in (StoragePlugin.MCAP, StoragePlugin.SQLITE3):
+        folder = recorder.write(tmp_path / plugin.name, plugin, recorder.messages())
+        metadata = folder / "metadata.yaml"
+        text = metadata.read_text()
+        assert f"storage_identifier: {plugin.name.lower()}" in text
+        metadata.write_text(text.replace(f"storage_identifier: {plugin.name.lower()}", "storage_identifier: ''"))
+        recorder.check(folder)
+
+
+def test_an_mcap_of_ros1_is_refused_by_name(recorder, tmp_path):
+    path = write_big(recorder, tmp_path / "bag", 2)
+    path.write_bytes(path.read_bytes().replace(struct.pack("<I", 4) + b"ros2", struct.pack("<I", 4) + b"ros1", 1))
+    with pytest.raises(InputError, match=r"of profile 'ros1', not of ROS 2 messages.*give the .bag"):
+        open_recording([path])
+
+
+@pytest.mark.parametrize("mode", [CompressionMode.FILE, CompressionMode.MESSAGE])
+def test_a_truncated_sqlite_bag_is_one_line(recorder, tmp_path, mode):
+    folder = tmp_path / "bag"
+    writer = Writer(folder, version=9, storage_plugin=StoragePlugin.SQLITE3)
+    writer.set_compression(mode, CompressionFormat.ZSTD)
+    with writer:
+        for index, (topic, item) in enumerate(recorder.messages()[1:3]):
+            connection = writer.add_connection(topic, item.__msgtype__, typestore=typestore())
+            writer.write(connection, index, typestore().serialize_cdr(item, item.__msgtype__))
+    file = next(f for f in folder.iterdir() if f.name != "metadata.yaml")
+    file.write_bytes(file.read_bytes()[:300])
+    with pytest.raises(InputError, match=r"not a bag that can be read .*ros2 bag reindex") as caught:
+        open_recording([folder])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OverflowError("too large"), StopIteration(), RecursionError("deep")])
+def test_errors_of_any_class_inside_the_reader_are_one_line(recorder, tmp_path, monkeypatch, error):
+    path = recorder.write(tmp_path / "bag", StoragePlugin.MCAP, recorder.messages())
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("rosbags.highlevel.AnyReader.open", fail)
+    with pytest.raises(InputError, match=r"bag: not a bag that can be read"):
+        open_recording([path])

@@ -1,0 +1,57 @@
+"""Where a command may write."""
+
+from __future__ import annotations
+
+import pytest
+
+from lotus2_ros.config.output import OutputError, check_output, make_folder, marked_by
+
+
+def test_new_places_and_empty_folders_are_taken(tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert check_output(tmp_path / "new", "demo") == tmp_path / "new"
+    assert check_output(tmp_path / "empty", "demo") == tmp_path / "empty"
+
+
+def test_only_the_same_command_writes_there_again(tmp_path):
+    folder = make_folder(tmp_path / "out", "demo")
+    (folder / "result").write_text("kept")
+    assert marked_by(folder) == "demo"
+    assert check_output(folder, "demo") == folder
+    with pytest.raises(OutputError, match="was not written by `lotus2 infer`"):
+        check_output(folder, "infer")
+
+
+@pytest.mark.parametrize("name", ["file", "folder"])
+def test_what_somebody_else_wrote_is_refused(tmp_path, name):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "thesis.tex").write_text("mine")
+    with pytest.raises(OutputError, match="already exists"):
+        check_output(tmp_path / name, "demo")
+
+
+def test_an_output_that_is_holds_or_lies_inside_an_input_is_refused(tmp_path):
+    images = tmp_path / "data" / "images"
+    images.mkdir(parents=True)
+    (images / "a.png").write_bytes(b"")
+    for output, relation in (
+        (images, "is the input"),
+        (images / "out", "is inside the input"),
+        (tmp_path / "data", "contains the input"),
+    ):
+        with pytest.raises(OutputError, match=relation):
+            check_output(output, "demo", [images])
+    assert check_output(tmp_path / "data" / "images2", "demo", [images])
+
+
+def test_a_link_counts_as_what_it_points_to(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(b"")
+    (tmp_path / "link").symlink_to(tmp_path / "images")
+    with pytest.raises(OutputError, match="is the input"):
+        check_output(tmp_path / "link", "demo", [tmp_path / "images"])
+    with pytest.raises(OutputError, match="is the input"):
+        check_output(tmp_path / "images", "demo", [tmp_path / "link"])
+    with pytest.raises(OutputError, match="already exists"):
+        check_output(tmp_path / "link", "demo")
