@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mimetypes
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,16 +28,13 @@ def open_video(path: Path, camera: str, camera_info: Callable[[int, int, Any], A
 
     ``camera`` says where the calibration comes from; ``camera_info`` makes it of a width, a height and a header.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: expected images, a folder, a video or a bag")
     capture = _capture(path)
-    if not capture.isOpened():
+    if not path.is_file() or not (capture.isOpened() or _is_video(path)):
         raise InputError(f"{path}: expected images, a folder, a video or a bag")
     if not capture.read()[0]:
-        codec = round(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little", signed=True).decode("ascii", "replace")
         raise InputError(
-            f"{path}: a video ({codec}) that OpenCV's FFmpeg does not decode here; convert it: "
-            f"ffmpeg -i {path.name} -c:v libx264 {path.stem}_h264.mp4"
+            f"{path}: a video whose codec ({_codec(capture)}) OpenCV's FFmpeg does not decode here, or a damaged one; "
+            f"convert it: ffmpeg -i {path.name} -c:v libx264 {path.stem}_h264.mp4"
         )
 
     def frames() -> Iterator[RecordedFrame]:
@@ -63,3 +61,12 @@ def open_video(path: Path, camera: str, camera_info: Callable[[int, int, Any], A
 def _capture(path: Path) -> cv2.VideoCapture:
     # FFmpeg only: other back ends take any file name with digits for an image sequence, or open a GUI pipeline.
     return cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+
+
+def _is_video(path: Path) -> bool:
+    return (mimetypes.guess_type(path.name)[0] or "").startswith("video/")
+
+
+def _codec(capture: cv2.VideoCapture) -> str:
+    code = round(capture.get(cv2.CAP_PROP_FOURCC))
+    return code.to_bytes(4, "little", signed=True).decode("ascii", "replace").strip("\0") or "unknown"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from rosbags.rosbag2 import StoragePlugin
@@ -46,3 +47,26 @@ def test_all_recorded_camera_data(shared):
         if has_depth:
             depth = frames[0].reference.data.view(np.float32)
             assert 0.1 < np.nanmedian(depth) < 50, path
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_number_of_frames_is_positive(recorder, tmp_path, limit):
+    path = recorder.write(tmp_path / "bag", StoragePlugin.MCAP, recorder.messages())
+    with pytest.raises(InputError, match=f"expected a positive number of frames, got {limit}"):
+        open_recording([path], limit=limit)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("data", [b"", b"junk" * 9])
+def test_an_undecodable_image_of_a_bag_is_skipped_wherever_it_is(recorder, tmp_path, place, data):
+    jpeg = cv2.imencode(".jpg", recorder.picture())[1].tobytes()
+    messages = []
+    for index in range(3):
+        pixels = np.frombuffer(data if index == place else jpeg, np.uint8)
+        item = message(COMPRESSED_IMAGE, header=header((index + 1) * 10**9, "eye"), format="jpeg", data=pixels)
+        messages.append(("/image/compressed", item))
+    said: list[str] = []
+    path = recorder.write(tmp_path / "bag", StoragePlugin.MCAP, messages)
+    frames = list(open_recording([path], say=said.append).frames())
+    assert [frame.stamp_ns // 10**9 for frame in frames] == [n + 1 for n in range(3) if n != place]
+    assert len(said) == 1 and said[0].startswith("skipped: message on /image/compressed")

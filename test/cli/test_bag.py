@@ -11,11 +11,13 @@ import torch
 pytest.importorskip("rclpy")
 
 from lotus2_ros import cli
-from lotus2_ros.bags import RecordedFrame, read_messages, write_frames
+from lotus2_ros.bags import BagWriter, RecordedFrame, read_messages, write_frames
 from lotus2_ros.bags.frames import camera_info_message, header, image_message
+from lotus2_ros.bags.writer import write_frame
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.model.lotus2.base import Lotus2
 from lotus2_ros.model.lotus2.bundle import save_bundle
+from lotus2_ros.ros import offline
 from lotus2_ros.ros.serialization import deserialize
 
 HEIGHT, WIDTH, FRAMES = 48, 64, 3
@@ -65,3 +67,80 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) ->
     assert cli.main(["bag", str(tmp_path / "none"), str(tmp_path / "out")]) == 2
     assert capsys.readouterr().err == f"lotus2 bag: no such file or folder: {tmp_path / 'none'}\n"
     assert not (tmp_path / "out").exists()
+
+
+def stamps_of(bag: Path, topic: str) -> list[int]:
+    return [time_ns for _, _, time_ns, _ in read_messages(bag, [topic])]
+
+
+def test_a_run_without_geometry_exits_with_1_and_says_why(
+    tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture
+) -> None:
+    head = header(5, "eye")
+    image = image_message(np.zeros((HEIGHT, WIDTH, 3), np.uint8), "unheard_of", head)
+    info = camera_info_message(Camera.from_fov(WIDTH, HEIGHT, 60), head)
+    write_frames(tmp_path / "in.mcap", [RecordedFrame(5, image, info, None)])
+    assert cli.main(["bag", str(tmp_path / "in.mcap"), str(tmp_path / "out.mcap"), "--model", str(bundle)]) == 1
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("lotus2 bag: ") and "no frame gave geometry: expected an encoding of" in last
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "in.mcap"]
+
+
+def test_an_interrupted_run_goes_on_with_resume(
+    recording: Path, tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    out = tmp_path / "out.mcap"
+    arguments = ["bag", str(recording), str(out), "--model", str(bundle)]
+
+    def interrupted(bag: BagWriter, frame: RecordedFrame) -> None:
+        if frame.stamp_ns == 2 * 10**9 + 5:
+            raise KeyboardInterrupt
+        write_frame(bag, frame)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(offline, "write_frame", interrupted)
+        assert cli.main(arguments) == 130
+    assert "--resume" in capsys.readouterr().err and not out.exists()
+    assert cli.main(arguments) == 2
+    assert "--resume goes on with it" in capsys.readouterr().err
+    assert cli.main([*arguments, "--resume"]) == 0
+    assert stamps_of(out, "/image") == [5, 10**9 + 5, 2 * 10**9 + 5]
+    assert stamps_of(out, "/perception/report") == [5, 2 * 10**9 + 5]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "in.mcap", "out.mcap"]
+
+
+@pytest.mark.parametrize("output", [".", "in.mcap", "results", "link"])
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+def test_nothing_of_somebody_else_is_replaced(
+    recording: Path,
+    tmp_path: Path,
+    output: str,
+    overwrite: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "thesis.tex").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "results")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["bag", "in.mcap", output, *overwrite]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"lotus2 bag: {output}: ")
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_reference_that_gives_no_meters_is_said(tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture) -> None:
+    frames = []
+    for index in range(2):
+        head = header(index * 10**9 + 5, "eye")
+        pixels = np.random.default_rng(index).integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+        depth = image_message(np.full((HEIGHT, WIDTH), np.nan, np.float32), "32FC1", head)
+        info = camera_info_message(Camera.from_fov(WIDTH, HEIGHT, 60), head)
+        frames.append(RecordedFrame(index * 10**9 + 5, image_message(pixels, "rgb8", head), info, depth))
+    write_frames(tmp_path / "in.mcap", frames)
+    assert cli.main(["bag", str(tmp_path / "in.mcap"), str(tmp_path / "out.mcap"), "--model", str(bundle)]) == 0
+    error = capsys.readouterr().err
+    assert "/reference/depth: the reference gave no metric scale in 2 results" in error
+    assert "is not used: expected a reference with some valid depth" in error
+    assert len(stamps_of(tmp_path / "out.mcap", "/perception/report")) == 2
