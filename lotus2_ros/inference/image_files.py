@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lotus2_ros.inference.decoding import DecodeError, read_header
+from lotus2_ros.inference.decoding import PNG_MAGIC, DecodeError, check_png_chunks, read_header
 
 # The first bytes of a HEIC file: a box "ftyp" with one of these brands. FFmpeg takes it for a video of tiles.
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
@@ -58,17 +58,23 @@ def _check_size(path: Path) -> None:
     """By the header alone: a file of a few bytes may announce gigabytes of pixels. Raises InputError."""
     with path.open("rb") as file:
         start = file.read(HEADER_BYTES)
+        rest = file.read() if start.startswith(PNG_MAGIC) else b""
     try:
         if start.startswith(b"GIF8"):
-            width, height = struct.unpack_from("<HH", start, 6)
+            kind, (width, height) = "gif", struct.unpack_from("<HH", start, 6)
         else:
-            _, width, height = read_header(start)
+            kind, width, height = read_header(start)
     except (DecodeError, struct.error):
         return  # a format whose size OpenCV checks, or damage: the decoder says it
     if width * height > MAX_MEGAPIXELS * 1e6:
         raise InputError(
             f"{path}: expected at most {MAX_MEGAPIXELS} megapixels, got {width} x {height}; resize it first"
         )
+    if kind == "png":
+        try:
+            check_png_chunks(start + rest)
+        except DecodeError as error:
+            raise InputError(f"{path}: not an image that OpenCV reads (truncated?): {error}") from None
 
 
 def _read_heic(path: Path) -> np.ndarray:

@@ -11,6 +11,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -47,7 +49,10 @@ def main() -> None:
     try:
         with BagWriter(args.bag) as bag:
             recorder = Node("recorder")
-            subscribe(recorder, bag, node_topics(recorder, args.node, args.timeout))
+            wait_until_active(recorder, args.node, args.timeout)
+            # The node subscribes to its inputs only while somebody subscribes to its outputs.
+            subscribe(recorder, bag, outputs_of(recorder, args.node, args.timeout))
+            subscribe(recorder, bag, inputs_of(recorder, args.node, args.timeout))
             while not interrupted.is_set():
                 rclpy.spin_once(recorder, timeout_sec=0.1)
             drain(recorder, bag)
@@ -73,27 +78,45 @@ def subscribe(recorder: Node, bag: BagWriter, topics: dict[str, str]) -> None:
         recorder.create_subscription(message_class(kind), topic, callback, qos, raw=True)
 
 
-def node_topics(recorder: Node, name: str, timeout: float) -> dict[str, str]:
-    """Topic and type of all that an active node publishes, then of all that it subscribes to.
-
-    In this order because the player starts when the recorder is there on its topics. Raises TimeoutError, RuntimeError.
-    """
-    deadline = time.monotonic() + timeout
+def wait_until_active(recorder: Node, name: str, timeout: float) -> None:
+    """Raises TimeoutError, or RuntimeError when the node ends up in another state."""
     state = node_state(recorder, name, timeout)
     if state != "active":
         raise RuntimeError(f"expected the node {name} to be active, it is {state}")
+
+
+def outputs_of(recorder: Node, name: str, timeout: float) -> dict[str, str]:
+    """Topic and type of all that the node publishes. Raises TimeoutError."""
+    ask = partial(recorder.get_publisher_names_and_types_by_node, name, "/")
+    return node_topics(recorder, ask, lambda topic, kind: kind == FRAME_REPORT, "a report", timeout)
+
+
+def inputs_of(recorder: Node, name: str, timeout: float) -> dict[str, str]:
+    """Topic and type of all that the node subscribes to, after somebody wants its outputs. Raises TimeoutError.
+
+    The player starts when the recorder is there on these topics: by then it is there on the outputs as well.
+    """
+    ask = partial(recorder.get_subscriber_names_and_types_by_node, name, "/")
+    return node_topics(recorder, ask, lambda topic, kind: topic.startswith("/image"), "images", timeout)
+
+
+def node_topics(
+    recorder: Node,
+    ask: Callable[[], list[tuple[str, list[str]]]],
+    is_last: Callable[[str, str], bool],
+    what: str,
+    timeout: float,
+) -> dict[str, str]:
+    """The topics that ``ask`` knows of, without those of every node, as soon as ``is_last`` is true for one of them."""
+    deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
-        try:
-            inputs = recorder.get_subscriber_names_and_types_by_node(name, "/")
-            outputs = recorder.get_publisher_names_and_types_by_node(name, "/")
-        except NodeNameNonExistentError:  # its services may be known before its name is
-            inputs, outputs = [], []
-        if any(topic.startswith("/image") for topic, _ in inputs) and any(FRAME_REPORT in k for _, k in outputs):
-            found = {topic: kinds[0] for topic, kinds in (*outputs, *inputs)}
-            skipped = (*INFRASTRUCTURE, "transition_event", FILTERED)
-            return {topic: kind for topic, kind in found.items() if not topic.endswith(skipped)}
-        time.sleep(0.05)
-    raise TimeoutError(f"expected image and report topics of the node {name} within {timeout:g} s")
+        with suppress(NodeNameNonExistentError):  # its services may be known before its name is
+            found = {topic: kinds[0] for topic, kinds in ask()}
+            if any(is_last(topic, kind) for topic, kind in found.items()):
+                skipped = (*INFRASTRUCTURE, "transition_event", FILTERED)
+                return {topic: kind for topic, kind in found.items() if not topic.endswith(skipped)}
+        rclpy.spin_once(recorder, timeout_sec=0.05)
+    raise TimeoutError(f"expected {what} among the topics of the node within {timeout:g} s")
 
 
 def node_state(recorder: Node, name: str, timeout: float) -> str:
