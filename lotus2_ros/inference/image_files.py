@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lotus2_ros.inference.decoding import PNG_MAGIC, DecodeError, check_png_chunks, read_header
+from lotus2_ros.inference.decoding import PNG_MAGIC, DecodeError, check_png, read_header
 
 # The first bytes of a HEIC file: a box "ftyp" with one of these brands. FFmpeg takes it for a video of tiles.
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
@@ -72,7 +72,7 @@ def _check_size(path: Path) -> None:
         )
     if kind == "png":
         try:
-            check_png_chunks(start + rest)
+            check_png(start + rest)
         except DecodeError as error:
             raise InputError(f"{path}: not an image that OpenCV reads (truncated?): {error}") from None
 
