@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import Field, field
@@ -10,10 +11,11 @@ from typing import Any
 
 NONE = "none"  # in place of an empty list, which ROS does not take
 NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
+TRANSFORM = "X Y Z QX QY QZ QW"
 # Choices that stand for any string of a form.
 FORMS = {
     "WIDTHxHEIGHT": re.compile(r"[1-9]\d{1,3}x[1-9]\d{1,3}"),
-    "X Y Z QX QY QZ QW": re.compile(rf"{NUMBER}( +{NUMBER}){{6}}"),
+    TRANSFORM: re.compile(rf"{NUMBER}( +{NUMBER}){{6}}"),
 }
 
 
@@ -46,7 +48,10 @@ def check(name: str, item: Field, value: Any) -> Any:
         if isinstance(value, str) or not all(isinstance(v, str) for v in value):
             raise ConfigError(f"{name}: expected a list of strings, got {value!r}")
         wrong = [v for v in value if not _is_any(v, meta["choices"])]
-        if wrong or not value or len(set(value)) != len(value):
+        if not value:
+            advice = f"; use [{NONE}] for none" if NONE in meta["choices"] else ""
+            raise ConfigError(f"{name}: expected at least one of {', '.join(meta['choices'])}, got []{advice}")
+        if wrong or len(set(value)) != len(value):
             raise ConfigError(f"{name}: expected different ones of {', '.join(meta['choices'])}, got {list(value)!r}")
         return tuple(value)
     if kind is float and type(value) is int:
@@ -55,6 +60,10 @@ def check(name: str, item: Field, value: Any) -> Any:
         raise ConfigError(f"{name}: expected {kind.__name__}, got {value!r}")
     if meta["choices"] and not _is_any(value, meta["choices"]):
         raise ConfigError(f"{name}: expected one of {', '.join(meta['choices'])}, got {value!r}")
+    if TRANSFORM in meta["choices"] and FORMS[TRANSFORM].fullmatch(str(value)):
+        numbers = [float(number) for number in str(value).split()]
+        if not math.isfinite(math.hypot(*numbers)) or math.hypot(*numbers[3:]) < 1e-6:
+            raise ConfigError(f"{name}: expected finite numbers and a quaternion that is not zero, got {value!r}")
     low, high = meta["low"], meta["high"]
     # "not (low <= value)" rather than "value < low": NaN must fail too.
     if (low is not None and not low <= value) or (high is not None and not value <= high):

@@ -77,7 +77,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class InputConfig:
-    """What is subscribed to."""
+    """The input topics."""
 
     image_transport: str = parameter(
         "raw",
@@ -86,8 +86,8 @@ class InputConfig:
     )
     rectified: str = parameter(
         "auto",
-        "Whether images are free of lens distortion, so that camera_info's P holds instead of K and D; auto: if their "
-        "topic's name says image_rect",
+        "Whether images are rectified, so that camera_info's P applies instead of K and D; auto: yes if the topic's "
+        "name contains image_rect",
         choices=("auto", "yes", "no"),
     )
     fov: float = parameter(
@@ -124,17 +124,23 @@ class InputConfig:
 
 @dataclass(frozen=True)
 class SharpConfig:
-    """The detail sharpener on its slower timer."""
+    """The detail sharpener, which runs on a slower timer."""
 
     enabled: bool = parameter(True, "Run the detail sharpener while someone subscribes to ~/sharp topics", live=True)
     period: float = parameter(
         1.0, "Seconds between the starts of two sharpened frames", low=0.0, high=3600.0, live=True
     )
-    steps: int = parameter(0, "Euler steps of the sharpener; 0: the model's own, if any", low=0, high=50, live=True)
+    steps: int = parameter(
+        0,
+        "Number of Euler steps of the sharpener; 0: the model's default",
+        low=0,
+        high=50,
+        live=True,
+    )
     share: float = parameter(
         0.25,
-        "Share of the model's time that a sharpened frame under way gets at least, however fast images come; a step "
-        "after every frame is the most",
+        "Minimum share of the model's time for a sharpened frame in progress, however fast images arrive; at most one "
+        "step runs after each frame",
         low=0.0,
         high=1.0,
         live=True,
@@ -295,6 +301,9 @@ class Config:
         for name, item in walk():
             group, _, key = name.partition(".")
             check(name, item, getattr(getattr(self, group), key))
+        low, high = self.cloud.min_depth, self.cloud.max_depth
+        if 0 < high < low:
+            raise ConfigError(f"cloud.min_depth: expected at most cloud.max_depth ({high:g}), got {low:g}")
 
     def updated(self, values: Mapping[str, Any]) -> Config:
         """A copy with ``{"group.field": value}`` changed; a parameter's former name works too.

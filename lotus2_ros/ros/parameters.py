@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import Field
+from difflib import get_close_matches
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
@@ -30,10 +31,21 @@ def declare(node: Node) -> Config:
             if given is not None:
                 default = current_names({former: given})[name]
         try:
-            values[name] = _plain(node.declare_parameter(name, default, describe(item)))
+            values[name] = _plain(node.declare_parameter(name, default, describe(item)), item)
         except (InvalidParameterTypeException, InvalidParameterValueException) as error:
             raise ConfigError(str(error)) from None
+    _refuse_unknown(node)
     return Config().updated(values)
+
+
+def _refuse_unknown(node: Node) -> None:
+    """Raise ConfigError for an override of a parameter that does not exist, and name the nearest that does."""
+    names = [name for name, _ in walk()]
+    for name in node._parameter_overrides:  # rclpy has no public way to read them
+        if node.has_parameter(name) or name.startswith(("qos_overrides.", "use_sim_time")):
+            continue
+        near = get_close_matches(name, names, n=1, cutoff=0.0)[0]
+        raise ConfigError(f"unknown parameter {name}; did you mean {near}?")
 
 
 def follow_aliases(parameters: list[Parameter]) -> list[Parameter]:
@@ -54,6 +66,8 @@ def describe(item: Field) -> ParameterDescriptor:
     constraints = [f"one of: {', '.join(meta['choices'])}"] if meta["choices"] else []
     constraints += [] if meta["live"] else [f"changes {FIXED}"]
     descriptor = ParameterDescriptor(description=meta["help"], additional_constraints="; ".join(constraints))
+    # YAML reads yes and no as booleans, 2 as an integer and [] as nothing. `_plain` and the check take care of types.
+    descriptor.dynamic_typing = isinstance(item.default, (float, tuple)) or _is_yes_or_no(item)
     if meta["low"] is not None:
         if isinstance(item.default, float):
             descriptor.floating_point_range = [FloatingPointRange(from_value=meta["low"], to_value=meta["high"])]
@@ -69,19 +83,28 @@ def on_change(
     items = dict(walk())
 
     def callback(parameters: Sequence[Parameter]) -> SetParametersResult:
-        values = {p.name: _plain(p) for p in parameters if p.name in items}
+        values = {p.name: _plain(p, items[p.name]) for p in parameters if p.name in items}
         fixed = [name for name in values if configured() and not items[name].metadata["live"]]
         if fixed:
             return SetParametersResult(successful=False, reason=f"{fixed[0]} changes {FIXED}")
         try:
             accept(live.current.updated(values))
-        except ConfigError as error:
+        except Exception as error:  # whatever it is, the caller gets an answer
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
     return callback
 
 
-def _plain(parameter: Parameter) -> object:
+def _is_yes_or_no(item: Field) -> bool:
+    return {"yes", "no"} <= set(item.metadata["choices"])
+
+
+def _plain(parameter: Parameter, item: Field) -> object:
+    """The value as `config` takes it."""
     value = parameter.value
-    return tuple(value) if parameter.type_ == Parameter.Type.STRING_ARRAY else value
+    if isinstance(item.default, tuple):
+        return () if value is None else tuple(value) if isinstance(value, list) else value
+    if isinstance(value, bool) and _is_yes_or_no(item):
+        return "yes" if value else "no"
+    return value

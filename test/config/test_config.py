@@ -31,10 +31,13 @@ def test_values_and_updated_are_inverse():
         ("sharp.period", math.nan, "expected 0.0 to 3600.0, got nan"),
         ("sharp.enabled", 1, "expected bool"),
         ("model.device", "tpu", "expected one of auto, cpu, cuda, got 'tpu'"),
-        ("model.tasks", [], "expected different ones of auto, depth, normals"),
+        ("model.tasks", [], r"expected at least one of auto, depth, normals, got \[\]$"),
         ("model.tasks", ["depth", "depth"], "expected different ones"),
         ("model.tasks", "depth", "expected a list of strings"),
-        ("model.warm_up", [], r"warm_up: expected different ones of none, WIDTHxHEIGHT, got \[\]"),
+        ("model.warm_up", [], r"expected at least one of none, WIDTHxHEIGHT, got \[\]; use \[none\] for none"),
+        ("scale.points_transform", "0 0 1e999 0 0 0 1", "expected finite numbers and a quaternion that is not zero"),
+        ("scale.points_transform", "0 0 1 0 0 0 0", "expected finite numbers and a quaternion that is not zero"),
+        ("scale.points_transform", "0 0 nan 0 0 0 1", "expected one of tf, X Y Z"),
         ("model.warm_up", ["640x480", "0x480"], "got .*'0x480'"),
         ("model.warm_up", ["WIDTHxHEIGHT"], "none, WIDTHxHEIGHT, got"),
         ("model.warm_up", ["640x480x3"], "none, WIDTHxHEIGHT, got"),
@@ -45,6 +48,12 @@ def test_values_and_updated_are_inverse():
 def test_wrong_values_say_what_was_expected_and_what_came(name, value, message):
     with pytest.raises(ConfigError, match=message):
         Config().updated({name: value})
+
+
+def test_the_nearest_point_is_nearer_than_the_farthest():
+    with pytest.raises(ConfigError, match=r"cloud.min_depth: expected at most cloud.max_depth \(2\), got 3"):
+        Config().updated({"cloud.min_depth": 3.0, "cloud.max_depth": 2.0})
+    assert Config().updated({"cloud.min_depth": 3.0, "cloud.max_depth": 0.0}).cloud.min_depth == 3.0  # 0: no limit
 
 
 def test_a_former_name_sets_the_parameter_and_is_announced_once(monkeypatch, caplog):
