@@ -1,7 +1,7 @@
-"""The perception node, and RViz and a playing bag when asked for.
+"""Starts the perception node, and on demand RViz and a playing bag.
 
-No argument has a default of its own: one that is not given is not passed on, and the node's own default holds
-(lotus2_ros/config/parameters.py).
+No argument has a default of its own. An argument that is not given is not passed on, and the node's default applies
+(lotus2_ros/config/parameters.py). To include this file more than once, see two_cameras.launch.py.
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ from lotus2_ros.config.installed import FASTDDS_PROFILE, fastdds_profile
 
 ARGUMENTS = {
     "model": "folder of the model: a bundle, or the released layout",
-    "namespace": "namespace of the node, the name of the camera for instance",
-    "image": "topic of the images",
+    "namespace": "namespace of the node, for instance the name of the camera",
+    "image": "topic of the images, without the transport: /camera/image_raw",
+    "image_transport": "raw or compressed; compressed listens to <image>/compressed",
     "camera_info": "topic of the camera's intrinsics",
-    "reference_depth": "topic of a metric depth image that the scale is fitted to",
-    "reference_points": "topic of a lidar's or SLAM's points that the scale is fitted to",
+    "reference_depth": "topic of a metric depth image to fit the scale to",
+    "reference_points": "topic of a point cloud in meters, from a lidar or SLAM, to fit the scale to",
     "params_file": "YAML file of parameters, like config/perception.yaml",
-    "use_sim_time": "true: time comes from /clock, of a playing bag or a simulator",
+    "use_sim_time": "true: take the time from /clock, of a playing bag or a simulator",
+    "respawn": "true: start the node again when it has ended, also after a failure without retries left",
     "rviz": "true: start RViz with config/perception.rviz",
-    "bag": "folder or file of a recorded bag to play, with its clock; goes with use_sim_time:=true",
+    "bag": "folder or file of a recorded bag to play, with its clock; use it with use_sim_time:=true",
 }
 TOPICS = {
     "image": "image",
@@ -34,6 +36,8 @@ TOPICS = {
     "reference_depth": "reference/depth",
     "reference_points": "reference/points",
 }
+PARAMETERS = {"model": "model.path", "image_transport": "input.image_transport"}
+RESPAWN_DELAY = 2.0  # seconds
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -49,7 +53,12 @@ def start(context: LaunchContext) -> list[Action]:
     clock = {"use_sim_time": boolean("use_sim_time", given)} if "use_sim_time" in given else {}
     namespace = {"namespace": given["namespace"]} if "namespace" in given else {}
 
-    values = {**clock, **({"model.path": given["model"]} if "model" in given else {})}
+    respawn = boolean("respawn", given)
+    values = {
+        **clock,
+        **{name: given[argument] for argument, name in PARAMETERS.items() if argument in given},
+        **({"node.exit_on_failure": True} if respawn else {}),
+    }
     parameters = [given["params_file"]] if "params_file" in given else []
     actions: list[Action] = [
         Node(
@@ -59,6 +68,8 @@ def start(context: LaunchContext) -> list[Action]:
             parameters=[*parameters, *([values] if values else [])],
             remappings=[(topic, given[argument]) for argument, topic in TOPICS.items() if argument in given],
             additional_env=environment,
+            respawn=respawn,
+            respawn_delay=RESPAWN_DELAY,
             **namespace,
         )
     ]

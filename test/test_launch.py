@@ -21,8 +21,8 @@ from lotus2_ros.demo.deadlines import allowed
 ROOT = Path(__file__).parents[1]
 LAUNCH_FILE = ROOT / "launch" / "perception.launch.py"
 ARGUMENTS = {
-    "model", "namespace", "image", "camera_info", "reference_depth", "reference_points", "params_file", "use_sim_time",
-    "rviz", "bag",
+    "model", "namespace", "image", "image_transport", "camera_info", "reference_depth", "reference_points",
+    "params_file", "use_sim_time", "respawn", "rviz", "bag",
 }  # fmt: skip
 
 
@@ -41,12 +41,18 @@ def test_arguments_and_no_default_of_its_own() -> None:
 
 # Stands in for a program that the launch file starts: writes down how it was started.
 STAND_IN = """#!{python}
-import json, os, sys
+import json, os, signal, sys
 from pathlib import Path
 files = [word for before, word in zip(sys.argv, sys.argv[1:]) if before == "--params-file"]
 started = dict(arguments=sys.argv[1:], files=[Path(file).read_text() for file in files])
 started["profile"] = os.environ.get("FASTDDS_DEFAULT_PROFILES_FILE")
-Path("{record}").write_text(json.dumps(started))
+record = Path("{record}")
+if "RECORD_BY_NAMESPACE" in os.environ:
+    record = record.with_name(next(word for word in sys.argv if word.startswith("__ns:=")).removeprefix("__ns:=/"))
+if record.exists():  # started for the second time
+    started["again"] = True
+    os.kill(os.getppid(), signal.SIGINT)
+record.write_text(json.dumps(started))
 """
 LAUNCH = """
 import sys
@@ -82,11 +88,11 @@ def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Launch:
     monkeypatch.setenv("ROS_LOG_DIR", str(tmp_path / "log"))
     monkeypatch.delenv("FASTDDS_DEFAULT_PROFILES_FILE", raising=False)
 
-    def run(**given: str) -> dict[str, Any]:
+    def run(file: Path = LAUNCH_FILE, **given: str) -> dict[str, Any]:
         words = [f"{name}:={value}" for name, value in given.items()]
-        command = [sys.executable, "-c", LAUNCH, str(LAUNCH_FILE), *words]
+        command = [sys.executable, "-c", LAUNCH, str(file), *words]
         done = subprocess.run(command, capture_output=True, text=True, timeout=allowed(60))
-        if done.returncode:
+        if done.returncode and "KeyboardInterrupt" not in done.stderr + done.stdout and "SIGINT" not in done.stderr:
             raise RuntimeError(done.stdout + done.stderr)
         return {path.name: json.loads(path.read_text()) for path in records.iterdir()}
 
@@ -105,6 +111,7 @@ def test_all_given(launch: Launch, tmp_path: Path) -> None:
         model="/models/lotus2",
         namespace="front",
         image="/cam/image_raw",
+        image_transport="compressed",
         camera_info="/cam/info",
         reference_depth="/tof/depth",
         reference_points="/lidar/points",
@@ -125,7 +132,11 @@ def test_all_given(launch: Launch, tmp_path: Path) -> None:
     assert str(tmp_path / "mine.yaml") in words
     mine, given = node["files"]  # in this order: the launch arguments override the file
     assert yaml.safe_load(mine)["/**"]["ros__parameters"] == {"sharp": {"period": 2.0}}
-    assert yaml.safe_load(given)["/**"]["ros__parameters"] == {"model.path": "/models/lotus2", "use_sim_time": True}
+    assert yaml.safe_load(given)["/**"]["ros__parameters"] == {
+        "model.path": "/models/lotus2",
+        "input.image_transport": "compressed",
+        "use_sim_time": True,
+    }
 
 
 def test_users_fastdds_profile_comes_first(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,3 +156,18 @@ def test_rviz_and_bag(launch: Launch) -> None:
 def test_rviz_is_true_or_false(launch: Launch) -> None:
     with pytest.raises(RuntimeError, match="rviz: expected true or false, got 'yes'"):
         launch(rviz="yes")
+
+
+def test_respawn_starts_the_node_again_and_has_it_exit_on_a_failure(launch: Launch) -> None:
+    started = launch(respawn="true")
+    assert started["perception"]["again"]
+    (given,) = started["perception"]["files"]
+    assert yaml.safe_load(given)["/**"]["ros__parameters"] == {"node.exit_on_failure": True}
+
+
+def test_the_first_camera_leaks_nothing_into_the_second(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECORD_BY_NAMESPACE", "1")
+    started = launch(file=ROOT / "launch" / "two_cameras.launch.py")
+    front, rear = started["front"], started["rear"]
+    assert "image:=/rear/image_raw" in rear["arguments"] and "image:=/front/image_raw" in front["arguments"]
+    assert front["files"] and not rear["files"]  # only the first has a transport

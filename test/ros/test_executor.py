@@ -6,6 +6,7 @@ import pytest
 import rclpy
 from lifecycle_msgs.srv import GetState
 from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 
@@ -58,13 +59,32 @@ def test_a_service_that_fails(spun):
         until(executor, lambda count=count: len(errors) == count)
 
 
-def test_bytes_that_are_no_message_do_not_stop_the_callbacks_after_them(spun):
+def test_a_message_that_cannot_be_taken_does_not_stop_the_callbacks_after_it(spun, monkeypatch):
     """rclpy would leave its default callback group locked for ever."""
     node, executor, errors = spun
     widths = []
     node.create_subscription(Image, "image", lambda message: widths.append(message.width), 10)
     publisher = node.create_publisher(Image, "image", 10)
+    take = SingleThreadedExecutor._take_subscription
+
+    def failing(self, subscription):
+        message = take(self, subscription)
+        if not errors:
+            raise RuntimeError("cannot be deserialized")
+        return message
+
+    monkeypatch.setattr(SingleThreadedExecutor, "_take_subscription", failing)
+    until(executor, lambda: 7 in widths, lambda: publisher.publish(Image(width=7)))
+    assert [str(error) for error in errors] == ["cannot be deserialized"]
+
+
+def test_bytes_that_are_no_message_do_not_stop_the_callbacks_after_them(spun):
+    node, executor, _ = spun
+    widths = []
+    node.create_subscription(Image, "image", lambda message: widths.append(message.width), 10)
+    publisher = node.create_publisher(Image, "image", 10)
     until(executor, lambda: widths, lambda: publisher.publish(Image(width=3)))
-    garbage = b"\x00\x01\x00\x00" + b"\xff" * 60  # a string of 4 GB
-    until(executor, lambda: errors, lambda: publisher.publish(garbage))
+    for _ in range(10):
+        publisher.publish(b"\x00\x01\x00\x00" + b"\xff" * 60)  # a string of 4 GB
+        executor.spin_once(0.02)
     until(executor, lambda: 7 in widths, lambda: publisher.publish(Image(width=7)))
