@@ -14,7 +14,7 @@ MINIMUM_SPAN = 1e-6  # of a disparity that is everywhere the same
 
 
 def disparity_annotation(depth: Tensor, *, sky_in_range: bool = True) -> tuple[Tensor, Tensor, Tensor]:
-    """depth (H, W) in metres, +Inf in the sky, NaN where unknown -> annotation (3, H, W), valid (H, W) bool, shift.
+    """depth (H, W) in meters, +Inf in the sky, NaN where unknown -> annotation (3, H, W), valid (H, W) bool, shift.
 
     1/depth with its 2 % and 98 % quantiles brought to -1 and 1 and clamped there, three times the same; the sky has
     disparity 0 and counts (training protocol of arXiv 2409.18124 and 2512.01030). `sky_in_range`: for the quantiles

@@ -16,7 +16,7 @@ from lotus2_ros.data.sample import Sample
 class Benchmark:
     """How a data set is evaluated. Crops and masks are the reader's: pixels that do not count are NaN in its truth.
 
-    open: folder (or tar) to samples; depth_range: metres that predicted depth is clipped to; resolution: longer side of
+    open: folder (or tar) to samples; depth_range: meters that predicted depth is clipped to; resolution: longer side of
     the image that the model is given, None as the model likes it; fit_side: longer side of the nearest pixels that
     scale and shift are fitted to, None all; images: how many the published figures are of.
     """

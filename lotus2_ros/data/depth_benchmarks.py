@@ -15,10 +15,10 @@ from lotus2_ros.data.sample import Sample
 
 
 class NYUv2(Reader):
-    """NYU Depth v2 (Silberman et al., ECCV 2012), the 654 labelled test frames: ``nyu_labeled_extracted.tar`` ::
+    """NYU Depth v2 (Silberman et al., ECCV 2012), the 654 labeled test frames: ``nyu_labeled_extracted.tar`` ::
 
         test/SCENE/rgb_0001.png     640 x 480
-        test/SCENE/depth_0001.png   uint16 millimetres, 0 where not measured
+        test/SCENE/depth_0001.png   uint16 millimeters, 0 where not measured
 
     Counted are rows 45 to 470 and columns 41 to 600 (Eigen et al., NeurIPS 2014), more than 1 mm and less than 10 m.
     """
@@ -38,7 +38,7 @@ class KITTI(Reader):
     ``kitti_eigen_split_test.tar`` ::
 
         2011_09_26/2011_09_26_drive_0002_sync/image_02/data/0000000069.png                     about 1242 x 375
-        2011_09_26_drive_0002_sync/proj_depth/groundtruth/image_02/0000000069.png   uint16 metres * 256, 0: none
+        2011_09_26_drive_0002_sync/proj_depth/groundtruth/image_02/0000000069.png   uint16 meters * 256, 0: none
 
     Image and depth are cropped to the last 352 rows, middle 1216 columns. Counted is Eigen's part of these, up to 80 m.
     """
@@ -65,7 +65,7 @@ class ETH3D(Reader):
     """ETH3D's high-resolution training images (Schöps et al., CVPR 2017), 454: ``eth3d.tar`` ::
 
     rgb/office/images/dslr_images/DSC_0219.JPG                                  6048 x 4032
-    depth/office_dslr_depth/office/ground_truth_depth/dslr_images/DSC_0219.JPG  float32 metres by rows, Inf: none
+    depth/office_dslr_depth/office/ground_truth_depth/dslr_images/DSC_0219.JPG  float32 meters by rows, Inf: none
     """
 
     pattern = "depth/*_dslr_depth/*/ground_truth_depth/dslr_images/*.JPG"
@@ -87,7 +87,7 @@ class ScanNet(Reader):
     """ScanNet (Dai et al., CVPR 2017), 800 frames of its validation scenes: ``scannet_val_sampled_800_1.tar`` ::
 
     scene0406_02/color/000300.jpg   640 x 480
-    scene0406_02/depth/000300.png   uint16 millimetres, 0 where not measured
+    scene0406_02/depth/000300.png   uint16 millimeters, 0 where not measured
     """
 
     pattern = "scene*/color/*.jpg"
@@ -102,7 +102,7 @@ class DIODE(Reader):
     """DIODE's validation set, indoors and outdoors (Vasiljevic et al., 2019), 771: ``diode_val.tar`` ::
 
         indoors/scene_00021/scan_00189/00021_00189_indoors_200_010.png             1024 x 768
-        indoors/scene_00021/scan_00189/00021_00189_indoors_200_010_depth.npy       float32 metres (768, 1024, 1)
+        indoors/scene_00021/scan_00189/00021_00189_indoors_200_010_depth.npy       float32 meters (768, 1024, 1)
         indoors/scene_00021/scan_00189/00021_00189_indoors_200_010_depth_mask.npy  (768, 1024), 1 where depth is valid
 
     The mask alone says what counts; predictions are clipped to the range.

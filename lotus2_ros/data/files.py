@@ -59,7 +59,7 @@ class Files:
         return torch.from_numpy(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
 
     def read_depth_png(self, name: str, units_per_metre: float) -> Tensor:
-        """(H, W) float32 metres of a 16-bit PNG."""
+        """(H, W) float32 meters of a 16-bit PNG."""
         units = self._decode(name, cv2.IMREAD_UNCHANGED)
         if units.dtype != np.uint16 or units.ndim != 2:
             raise ValueError(f"{self.root / name}: expected one channel of uint16, got {units.dtype} {units.shape}")

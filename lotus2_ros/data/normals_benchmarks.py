@@ -1,7 +1,7 @@
 """Data sets to evaluate normals on, as DSINE prepared them (Bae and Davison, CVPR 2024): its ``dsine_eval.zip``,
 unpacked.
 
-``NAME_img.png``, ``NAME_intrins.npy`` (3, 3) in pixels with integer centres, and ``NAME_normal.png`` (uint8, 127.5
+``NAME_img.png``, ``NAME_intrins.npy`` (3, 3) in pixels with integer centers, and ``NAME_normal.png`` (uint8, 127.5
 (n + 1), 0 0 0 where unknown) or ``NAME_normal.exr`` (float, 0 0 0 where unknown). Their axes are the model's, x left,
 y up, z toward the camera; the samples' are those of the optical frame.
 """

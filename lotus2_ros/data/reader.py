@@ -59,7 +59,7 @@ def require_one_size(where: Path, image: Tensor, truth: Tensor) -> None:
 
 
 def benchmark_crop(where: Path, image: Tensor) -> tuple[slice, slice]:
-    """Rows and columns of the bottom centre that has the size of the KITTI benchmark's images. Raises ValueError."""
+    """Rows and columns of the bottom center that has the size of the KITTI benchmark's images. Raises ValueError."""
     height, width = image.shape[:2]
     crop_height, crop_width = 352, 1216
     if height < crop_height or width < crop_width:

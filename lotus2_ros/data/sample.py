@@ -11,9 +11,9 @@ from torch import Tensor
 class Sample:
     """An image and its truth.
 
-    image (H, W, 3) uint8 RGB; depth (H, W) float32, metres along z, +Inf in the sky, NaN where it is not known or does
+    image (H, W, 3) uint8 RGB; depth (H, W) float32, meters along z, +Inf in the sky, NaN where it is not known or does
     not count; normals (H, W, 3) float32, unit, in the optical frame, toward the camera, NaN where they are not known;
-    K (3, 3) pixels, integer pixel centres. None: the data set does not have it.
+    K (3, 3) pixels, integer pixel centers. None: the data set does not have it.
     """
 
     name: str

@@ -11,7 +11,7 @@ from lotus2_ros.data.sample import Sample
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.normals import normals_from_depth
 
-# Pixels with integer centres, of an image of 1242 x 375.
+# Pixels with integer centers, of an image of 1242 x 375.
 FOCAL_LENGTH, CX, CY = 725.0087, 620.5, 187.0
 # Metres from where on there is only sky; its own pixels are 655.35.
 SKY = 80.0
@@ -23,7 +23,7 @@ class VirtualKITTI2(Reader):
     From Naver Labs Europe, vkitti_2.0.3_rgb.tar and vkitti_2.0.3_depth.tar unpacked in one folder ::
 
         Scene02/clone/frames/rgb/Camera_0/rgb_00000.jpg     1242 x 375
-        Scene02/clone/frames/depth/Camera_0/depth_00000.png  uint16 centimetres
+        Scene02/clone/frames/depth/Camera_0/depth_00000.png  uint16 centimeters
 
     All cropped to the last 352 rows, middle 1216 columns. Normals are those of planes fitted to the depth.
     """

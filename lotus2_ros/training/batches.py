@@ -133,8 +133,8 @@ def jitter(images: Tensor, generator: torch.Generator) -> Tensor:
         return low + (high - low) * torch.rand(len(images), channels, 1, 1, generator=generator)
 
     values = (images * 0.5 + 0.5).clamp_min(1e-3) ** draw(0.6, 1.6) * draw(0.6, 1.2) * draw(0.85, 1.15, 3)
-    grey = values.mean(1, keepdim=True)
-    values = torch.lerp(grey, values, draw(0.1, 1.3)) + draw(0, 0.02) * torch.randn(values.shape, generator=generator)
+    gray = values.mean(1, keepdim=True)
+    values = torch.lerp(gray, values, draw(0.1, 1.3)) + draw(0, 0.02) * torch.randn(values.shape, generator=generator)
     return values.clamp(0, 1) * 2 - 1
 
 

@@ -27,7 +27,7 @@ FORMER_KEYS = {
     "kept": "interpolate_start",
     "mean_from": "average_after",
     "filtered": "random_convolution",
-    "close_up": "close_up",
+    "of_things": "close_up",
     "sharpens": "sharpen_by_default",
 }
 FORMER_KINDS = {"lotus1": "lotus", "lotus1_end_to_end": "lotus_end_to_end"}

@@ -102,7 +102,7 @@ def relative_error(answer: Tensor, disparity: Tensor, inverse_depth: Tensor, val
 
 
 def surface_normals(disparity: Tensor, inverse_depth: Tensor) -> Tensor:
-    """Unit vectors (B, 3, H - 1, W - 1) of the plane through a pixel, its right and its lower neighbour: their slopes
+    """Unit vectors (B, 3, H - 1, W - 1) of the plane through a pixel, its right and its lower neighbor: their slopes
     by `disparity`, the pixel's own place by `inverse_depth`, both (B, 1, H, W) and in one unit of 1 / depth.
 
     A plane is 1 / z = m . r on rays r = (u / f, v / f, 1), so m = (f d_u, f d_v, d - u d_u - v d_v).

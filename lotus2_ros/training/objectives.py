@@ -47,7 +47,7 @@ class _Objective(BaseModel):
 class StochasticFlow(_Objective):
     """Direct adaptation of the generator: a flow from noise to the annotation, given the image.
 
-    z_t = t e + (1 - t) z_y with e ~ N(0, 1), minimise |v(z_t, z_x, t) - (e - z_y)|^2 (eq. 9-10). The image latent
+    z_t = t e + (1 - t) z_y with e ~ N(0, 1), minimize |v(z_t, z_x, t) - (e - z_y)|^2 (eq. 9-10). The image latent
     is concatenated to z_t, so the network has twice as many input channels.
     """
 
@@ -70,7 +70,7 @@ class StochasticFlow(_Objective):
 class DeterministicFlow(_Objective):
     """A flow from the image itself to its annotation.
 
-    z_t = t z_x + (1 - t) z_y, minimise |v(z_t, t) - (z_x - z_y)|^2 (eq. 11-12).
+    z_t = t z_x + (1 - t) z_y, minimize |v(z_t, t) - (z_x - z_y)|^2 (eq. 11-12).
     """
 
     kind: Literal["deterministic_flow"]
@@ -103,7 +103,7 @@ class _OnePass(_Objective):
 
 
 class SingleStep(_OnePass):
-    """The core predictor: minimise the squared error of z_y."""
+    """The core predictor: minimize the squared error of z_y."""
 
     kind: Literal["single_step"]
 
@@ -126,7 +126,7 @@ class EndToEnd(EndToEndLoss, _OnePass):
 class Sharpener(_Objective):
     """The detail sharpener: a flow from what the trained core predicts, z_c, to the annotation.
 
-    z_t = t z_c + (1 - t) z_y, minimise |v(z_t, t) - (z_c - z_y)|^2 (eq. 16-17).
+    z_t = t z_c + (1 - t) z_y, minimize |v(z_t, t) - (z_c - z_y)|^2 (eq. 16-17).
     """
 
     kind: Literal["sharpener"]

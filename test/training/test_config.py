@@ -68,3 +68,26 @@ def test_a_missing_key_and_a_file_that_is_no_run_are_named(tmp_path):
 def test_only_a_network_from_nothing_grows():
     with pytest.raises(ValueError, match="single_blocks of stages only where network"):
         read_config(BUNDLED.with_stem("lotus_d"), ["stages.core.single_blocks=2"])
+
+
+def test_former_keys_and_objectives_still_work_and_are_announced_once(caplog, tmp_path):
+    text = BUNDLED.read_text().replace("interpolate_start:", "kept:").replace("average_after:", "mean_from:")
+    text = text.replace("random_convolution:", "filtered:").replace("close_up:", "of_things:")
+    former = tmp_path / "former.yaml"
+    former.write_text(text.replace("sharpen_by_default:", "sharpens:"))
+    assert read_config(former, []) == read_config(BUNDLED, [])
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 5 and f"{former}: kept is now called interpolate_start; the old name still works" in said
+    lotus = BUNDLED.with_stem("lotus_d")
+    former.write_text(lotus.read_text().replace("kind: lotus", "kind: lotus1"))
+    assert read_config(former, []) == read_config(lotus, [])
+    assert "lotus1_end_to_end is now called lotus_end_to_end" in caplog.text
+
+
+def test_a_former_key_of_a_change_works_and_both_names_at_once_are_refused():
+    changed = read_config(BUNDLED, ["stages.core.kept=0.25"])
+    assert next(stage for stage in changed.stages if stage.name == "core").interpolate_start == 0.25
+    with pytest.raises(
+        ValueError, match=r"bundled\.yaml: expected interpolate_start alone, .* former name; remove kept"
+    ):
+        read_config(BUNDLED, ["stages.core.kept=0.25", "stages.core.interpolate_start=0.5"])
