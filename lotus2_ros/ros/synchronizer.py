@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
@@ -42,6 +44,8 @@ class Synchronizer:
         self, config: Callable[[], Config], deliver: Callable[[CameraFrame], None], diagnostics: Diagnostics
     ) -> None:
         self.dropped = 0  # frames whose camera_info came after that of a newer image
+        # The camera_info that have arrived already and wait for the executor.
+        self.take_infos: Callable[[], Iterable[CameraInfo]] = tuple
         self._config = config
         self._deliver = deliver
         self._diagnostics = diagnostics
@@ -50,6 +54,8 @@ class Synchronizer:
         self._received = self._delivered = 0  # numbers of the newest image
 
     def image(self, message: Image | CompressedImage) -> None:
+        for info in self.take_infos():
+            self.info(info)
         self._diagnostics.image_received()
         self._received += 1
         frame = CameraFrame(message, self._find_info(message), time.perf_counter())
@@ -146,4 +152,17 @@ def subscribe(node: Node, config: Config, synchronizer: Synchronizer, references
         # A new profile for each topic: rclpy writes a topic's overrides into the one that it is given.
         qos = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT)
         subscriptions.append(node.create_subscription(kind, topic, callback, qos, qos_overriding_options=options))
+        if kind is CameraInfo:
+            synchronizer.take_infos = partial(take_all, subscriptions[-1])
     return subscriptions
+
+
+def take_all(subscription: Any) -> Iterator[Any]:
+    """The messages of a subscription that have arrived.
+
+    The executor takes one per turn. On a busy machine camera_info would pile up behind images of which only the newest
+    is kept, until it is overwritten itself.
+    """
+    with subscription.handle:
+        while (taken := subscription.handle.take_message(subscription.msg_type, subscription.raw)) is not None:
+            yield taken[0]

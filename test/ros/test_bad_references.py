@@ -63,6 +63,7 @@ def test_a_node_rejects_bad_references_and_is_metric_by_points(start, client, ra
         "reference_frame": lambda stamp: send_depth(depth, stamp, "another_camera"),
         "reference_future": lambda stamp: send_depth(depth, stamp + 60),
         "reference_transform": send_points,
+        "reference_data": lambda stamp: client.publish("reference/points", outside_of_memory(points)),
     }
     for number, (reason, send) in enumerate(bad.items(), start=10):
         send(number)
@@ -106,6 +107,13 @@ def test_compressed_depth_gives_meters(start, client, random_bundle, generator, 
     report = next(report for report in reversed(client.received["report"]) if report.metric)
     assert report.scale_source == "reference_depth"
     assert (report.scale, report.shift) == (pytest.approx(0.5, rel=0.01), pytest.approx(0.2, rel=0.01))
+
+
+def outside_of_memory(points: torch.Tensor) -> PointCloud2:
+    """A cloud whose last field lies 2 GB behind its data: as a signed offset it would be before them."""
+    cloud = cloud_of(points, header_of(14, "lidar"))
+    cloud.fields[2].offset = 2**31 - 4
+    return cloud
 
 
 def counts_of(report: FrameReport) -> Counter[str]:

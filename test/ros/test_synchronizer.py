@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,13 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lotus2_ros.msg import FrameReport
 from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from lotus2_ros.config import Config, InputConfig
+from lotus2_ros.demo.deadlines import allowed
 from lotus2_ros.ros.messages import tensor_to_image
-from lotus2_ros.ros.synchronizer import IMAGE_QUEUE, Synchronizer, image_is_rectified, topic_of
+from lotus2_ros.ros.synchronizer import IMAGE_QUEUE, Synchronizer, image_is_rectified, subscribe, topic_of
 
 PERIOD = 0.033
 
@@ -224,6 +228,36 @@ def test_topics_of_transports_follow_the_remapping_of_their_base(node_with, rema
 
 
 @pytest.mark.ros
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_an_executor_that_is_too_slow_rejects_no_image(node_with, turns):
+    """Some turns of the executor per frame, each of which serves one message: images are overwritten, and camera_info
+    would pile up."""
+    camera, node, setup = node_with(), node_with(), Setup()
+    references = SimpleNamespace(depth=lambda message: None, points=lambda message: None)
+    subscriptions = subscribe(node, Config(), setup.synchronizer, references)
+    infos, images = camera.create_publisher(CameraInfo, "camera_info", 50), camera.create_publisher(Image, "image", 5)
+    executor = SingleThreadedExecutor(context=node.context)
+    executor.add_node(node)
+    deadline = time.monotonic() + allowed(30)
+    while not (infos.get_subscription_count() and images.get_subscription_count()):
+        assert time.monotonic() < deadline, "no discovery"
+        executor.spin_once(timeout_sec=0.02)
+    for frame in range(150):
+        header = header_of(frame)
+        infos.publish(CameraInfo(header=header, k=[40.0, *[0.0] * 8]))
+        images.publish(Image(header=header))
+        for _ in range(turns):
+            executor.spin_once(timeout_sec=0.01)
+    while len(setup.delivered) < setup.counters.received and time.monotonic() < deadline:
+        executor.spin_once(timeout_sec=0.02)
+    executor.shutdown()
+    del subscriptions
+    assert setup.counters.received > 20 and not setup.counters.rejected
+    assert len(setup.delivered) + setup.synchronizer.dropped == setup.counters.received
+    assert all(image == info for image, info in setup.delivered)
+
+
+@pytest.mark.ros
 @pytest.mark.parametrize(
     ("choice", "topic", "rectified"),
     [
@@ -263,3 +297,18 @@ def test_under_load_no_image_is_rejected_whose_camera_info_was_published(lasting
     report = client.received["report"][-1]
     reasons = dict(zip(report.rejection_reasons, report.rejection_counts, strict=True))
     assert "camera_info_missing" not in reasons and report.frames_rejected == before.frames_rejected
+
+
+@pytest.mark.ros
+def test_frames_of_equal_and_of_earlier_stamps_are_processed(lasting):
+    client, _ = lasting
+    image = torch.zeros(48, 64, 3, dtype=torch.uint8)
+    client.subscribe(Image, "disparity/image")
+    client.subscribe(FrameReport, "report")
+    before = client.warm_up(image, "disparity/image")
+    for stamp in (100, 100, 99, 50, 50, 101):
+        count = len(client.received["report"])
+        client.send_frame(image, stamp)
+        client.until(lambda count=count: len(client.received["report"]) > count, f"report of {stamp} s")
+        assert client.received["report"][-1].header.stamp.sec == stamp
+    assert client.received["report"][-1].frames_rejected == before.frames_rejected
