@@ -19,6 +19,7 @@ from lotus2_ros.ros import parameters
 from lotus2_ros.ros.diagnostics import Diagnostics
 from lotus2_ros.ros.pipeline import STOP_TIMEOUT, Pipeline
 from lotus2_ros.ros.publishers import Publishers
+from lotus2_ros.ros.synchronizer import TRANSPORTS, topic_of
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -54,6 +55,13 @@ class PerceptionNode(LifecycleNode):
             return
         if self.trigger_configure() != SUCCESS or self.trigger_activate() != SUCCESS:
             self._recover()
+
+    def resolve_topic_name(self, topic: str, *, only_expand: bool = False) -> str:
+        """The full name of a topic; that of a compressed one follows the remapping of its base (image_transport)."""
+        base, _, transport = topic.rpartition("/")
+        if transport in TRANSPORTS and not only_expand:
+            topic = topic_of(self, base, transport)
+        return super().resolve_topic_name(topic, only_expand=only_expand)
 
     @property
     def state(self) -> str:

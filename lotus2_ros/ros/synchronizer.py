@@ -21,6 +21,7 @@ from lotus2_ros.ros.messages import stamp_nanoseconds
 from lotus2_ros.ros.references import References
 
 IMAGE_QUEUE = 10  # as image_transport's CameraSubscriber has it
+TRANSPORTS = ("compressed", "compressedDepth")  # besides raw
 INFO_QUEUE = 30  # they are small, and a callback may find many of them at once
 
 
@@ -129,9 +130,9 @@ def topic_of(node: Node, base: str, transport: str) -> str:
     if transport == "raw":
         return base
     own = f"{base}/{transport}"
-    if node.resolve_topic_name(own) != node.resolve_topic_name(own, only_expand=True):
+    if Node.resolve_topic_name(node, own) != node.resolve_topic_name(own, only_expand=True):
         return own
-    return f"{node.resolve_topic_name(base).removesuffix(f'/{transport}')}/{transport}"
+    return f"{Node.resolve_topic_name(node, base).removesuffix(f'/{transport}')}/{transport}"
 
 
 def subscribe(node: Node, config: Config, synchronizer: Synchronizer, references: References) -> list:
