@@ -55,7 +55,7 @@ class SalvagingReader(McapReader):
         self.meta_scan()
         counts = self.statistics.channel_message_counts if self.statistics else {}
         if not counts or self.statistics is None:
-            raise error
+            raise ReaderError(f"truncated or damaged ({error}), and no message before that can be read")
         for chunk in self.chunks:
             chunk.channel_count.update(counts)  # not known chunk by chunk: each is looked through
         self.connections = [c._replace(msgcount=counts.get(c.id, 0)) for c in self.connections]

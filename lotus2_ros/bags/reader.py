@@ -152,7 +152,8 @@ def _one_line(path: Path) -> Iterator[None]:
 
 
 def _line(path: Path, error: Exception) -> str:
-    return f"{path}: not a bag that can be read ({_text(error)}); {advice(path)}"
+    todo = "decompress what is whole with `zstd -dc`" if isinstance(error, EOFError | zstd.ZstdError) else advice(path)
+    return f"{path}: not a bag that can be read ({_text(error)}); {todo}"
 
 
 def _text(error: Exception) -> str:

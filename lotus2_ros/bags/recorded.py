@@ -36,6 +36,7 @@ from lotus2_ros.inference.decoding import DecodeError, read_header
 from lotus2_ros.inference.image_files import InputError
 
 REFERENCE_TOPIC = "/reference/depth"
+LAST_STAMP_NS = 2**31 * 10**9 - 1  # builtin_interfaces/Time holds no later one
 LOOKED_AT = 50  # messages of a topic, until one of them has a stamp
 
 
@@ -69,7 +70,7 @@ def open_bag(path: Path, wanted: BagTopics, fov: float | None, say: Say) -> Reco
             for item in reader.messages(list(offsets)):
                 try:
                     image = reader.decode(item)
-                    stamp = stamp_ns(image) or max(1, item.time_ns + offsets[item.topic])
+                    stamp = stamp_ns(image) or min(max(1, item.time_ns + offsets[item.topic]), LAST_STAMP_NS)
                     if item.topic == reference_topic:
                         reference = restamped(as_depth_image(image), stamp)
                         continue

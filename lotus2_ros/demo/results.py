@@ -164,7 +164,7 @@ def save_cloud(path: Path, found: dict[str, Any]) -> None:
 
 
 def cloud_tensors(cloud: Any) -> tuple[Tensor, Tensor]:
-    """Points (H, W, 3) float32 and colours (H, W, 3) uint8 of a cloud of the node: x, y, z, rgb, maybe more."""
+    """Points (H, W, 3) float32 and colors (H, W, 3) uint8 of a cloud of the node: x, y, z, rgb, maybe more."""
     values = np.frombuffer(cloud.data, np.float32).reshape(cloud.height, cloud.width, cloud.point_step // 4)
     rgb = values[..., 3].view(np.uint32)
     colors = np.stack([rgb >> 16 & 255, rgb >> 8 & 255, rgb & 255], axis=-1).astype(np.uint8)

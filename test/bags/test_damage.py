@@ -91,7 +91,7 @@ def test_a_truncated_sqlite_bag_is_one_line(recorder, tmp_path, mode):
             writer.write(connection, index, typestore().serialize_cdr(item, item.__msgtype__))
     file = next(f for f in folder.iterdir() if f.name != "metadata.yaml")
     file.write_bytes(file.read_bytes()[:300])
-    with pytest.raises(InputError, match=r"not a bag that can be read .*ros2 bag reindex") as caught:
+    with pytest.raises(InputError, match=r"not a bag that can be read .*(ros2 bag reindex|zstd -dc)") as caught:
         open_recording([folder])
     assert "\n" not in str(caught.value)
 

@@ -22,7 +22,7 @@ def test_images_keep_their_order_and_size(recorder, tmp_path):
     first, second = recording.frames()
     assert (first.image.width, second.image.width) == (2 * recorder.width, recorder.width)
     np.testing.assert_array_equal(second.image.data.reshape(recorder.height, recorder.width, 3), recorder.picture())
-    # 90 degrees: the focal length is half the width; integer pixel centres: the middle is at (w - 1) / 2.
+    # 90 degrees: the focal length is half the width; integer pixel centers: the middle is at (w - 1) / 2.
     np.testing.assert_allclose(
         second.camera_info.k[[0, 2, 4, 5]], [recorder.width / 2, (recorder.width - 1) / 2, recorder.width / 2, 11.5]
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 from rosbags.rosbag2 import StoragePlugin
 
-from lotus2_ros.bags import InputError, open_recording
+from lotus2_ros.bags import InputError, open_recording, write_frames
 from lotus2_ros.bags.frames import COMPRESSED_IMAGE, header, message
 
 ROUNDS = int(os.environ.get("LOTUS2_FUZZ_ROUNDS", "40"))  # of each kind of file
@@ -54,10 +53,10 @@ def originals(recorder, tmp_path_factory) -> dict[str, bytes]:
     return found
 
 
-def read_everything(path: Path) -> Iterator[object]:
-    """As much as the commands read of it."""
-    for frame in open_recording([path], limit=20, say=lambda line: None).frames():
-        yield frame.image.data, frame.camera_info.k, frame.reference
+def read_and_write(path: Path) -> None:
+    """What every command does with an input."""
+    recording = open_recording([path], limit=20, say=lambda line: None)
+    write_frames(path.parent / "out.mcap", recording.frames())
 
 
 @pytest.mark.parametrize("suffix", [".mcap", ".db3", ".png", ".jpg", ".bmp", ".webp", ".tiff", ".gif"])
@@ -68,7 +67,7 @@ def test_mutated_files_raise_input_errors_only(originals, tmp_path, suffix):
         path.write_bytes(mutated(originals[suffix], rng))
         start = time.monotonic()
         try:
-            list(read_everything(path))
+            read_and_write(path)
         except InputError as error:
             assert "\n" not in str(error), (number, error)
         assert time.monotonic() - start < SLOWEST, number
@@ -81,6 +80,6 @@ def test_mutated_intrinsics_raise_input_errors_only(recorder, tmp_path):
     for number in range(ROUNDS):
         (tmp_path / "intrinsics.json").write_bytes(mutated(original.encode(), rng))
         try:
-            list(read_everything(tmp_path / "a.png"))
+            read_and_write(tmp_path / "a.png")
         except InputError as error:
             assert "\n" not in str(error), (number, error)
