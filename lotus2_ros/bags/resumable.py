@@ -24,10 +24,10 @@ Message = tuple[str, str, bytes, int]  # as write_raw takes it
 class ResumableBag(BagWriter):
     """The output of a command that writes one bag.
 
-    ``plan`` is all that the frames depend on, as JSON. An interrupted run leaves the folder ``<name>.partial``; with
-    ``resume`` the complete ``frames`` in it are taken over. ``overwrite`` replaces an earlier bag of the command and
-    what an interrupted run left. Raises OutputError in the constructor, before any work, if anything else is there, or
-    the output is, contains or lies inside an input.
+    ``plan`` has everything that the frames depend on, as JSON. An interrupted run leaves the folder ``<name>.partial``.
+    ``resume`` takes over the complete ``frames`` in it. ``overwrite`` replaces an earlier bag of the command, and drops
+    an interrupted run. The constructor raises OutputError, before any work, if anything else is there, or if the output
+    is, contains or lies inside an input.
     """
 
     def __init__(

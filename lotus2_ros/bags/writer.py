@@ -85,13 +85,17 @@ class BagWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None and not (self.keep_partial and self.count):
-            self._writer.__exit__(kind, error, trace)
-            shutil.rmtree(self.partial)
-            return
-        self._writer.close()
         if kind is None:
+            self._writer.close()
             self._move_into_place()
+        elif self.keep_partial and self.count:
+            try:
+                self._writer.close()
+            except OSError:  # a full disk: the chunks are there, without an index
+                self._writer.abort()
+        else:
+            self._writer.abort()
+            shutil.rmtree(self.partial)
 
     def _move_into_place(self) -> None:
         file = self._folder / f"{self._folder.name}.mcap"

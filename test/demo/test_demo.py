@@ -21,8 +21,15 @@ pytest.importorskip("rclpy")
 
 from lotus2_ros import cli
 from lotus2_ros.bags import open_recording, read_messages
-from lotus2_ros.bags.frames import header, image_message
-from lotus2_ros.demo.results import cloud_tensors, error_where_known, float_image
+from lotus2_ros.bags.frames import header, image_message, typestore
+from lotus2_ros.demo.results import (
+    Results,
+    candidate_stamps,
+    cloud_tensors,
+    error_where_known,
+    float_image,
+    save_shown_frame,
+)
 from lotus2_ros.demo.scene import REFERENCE_PERIOD, REFERENCE_STRIDE, TRUTH_TOPIC, write_scene_bag
 from lotus2_ros.demo.session import Session, SessionError
 from lotus2_ros.demo.table import latency_lines
@@ -30,6 +37,7 @@ from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.cloud import organized_cloud
 from lotus2_ros.model.lotus2.base import Lotus2
 from lotus2_ros.model.lotus2.bundle import save_bundle
+from lotus2_ros.ros.player import header_stamp_ns
 
 HEIGHT, WIDTH = 48, 64
 
@@ -205,3 +213,48 @@ def test_latency_lines_have_median_and_95th_percentile() -> None:
     reports = [SimpleNamespace(stage="core", latency_names=["encode"], latency_ms=[float(ms)]) for ms in range(1, 102)]
     lines = latency_lines(SimpleNamespace(reports=reports))  # type: ignore[arg-type]
     assert lines[1].split() == ["core", "encode", "51.0", "96.0"]
+
+
+def report(stamp: int, stage: str) -> object:
+    return SimpleNamespace(header=header(stamp, "eye"), stage=stage)
+
+
+def test_the_picture_is_of_the_next_frame_where_one_cannot_be_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The frame in the middle of the sharpened ones lost its image on the way."""
+    stamps = [1, 2, 3, 4]
+    found = Results(
+        "", reports=[report(stamp, "core") for stamp in stamps] + [report(stamp, "sharpener") for stamp in stamps[:3]]
+    )
+    assert candidate_stamps(found)[0] == 2 and sorted(candidate_stamps(found)) == stamps
+    shown = []
+
+    def show(path: Path, messages: dict) -> None:
+        shown.append(messages["stamp"])
+        if messages["stamp"] == 2:
+            raise KeyError("/image")
+
+    monkeypatch.setattr("lotus2_ros.demo.results.messages_of", lambda target, stamp: {"stamp": stamp})
+    monkeypatch.setattr("lotus2_ros.demo.results.save_picture", show)
+    monkeypatch.setattr("lotus2_ros.demo.results.save_cloud", lambda path, messages: None)
+    save_shown_frame(tmp_path, tmp_path / "output.mcap", found)
+    assert shown[0] == 2 and len(shown) == 2 and shown[1] in (1, 3)
+    with pytest.raises(SessionError, match="none of the recorded frames can be shown"):
+        save_shown_frame(tmp_path, tmp_path / "output.mcap", Results("", reports=[report(2, "core")]))
+
+
+def test_the_stamp_of_a_serialized_message() -> None:
+    stamp = 1_780_000_000 * 10**9 + 7
+    item = image_message(np.zeros((2, 3), np.uint8), "mono8", header(stamp, "eye"))
+    assert header_stamp_ns(bytes(typestore().serialize_cdr(item, item.__msgtype__))) == stamp
+
+
+def test_a_folder_of_somebody_else_is_no_output(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "input.mcap").write_text("mine")
+    assert demo(tmp_path, "--input", str(frames_folder(tmp_path, 1))) == 2
+    assert "was not written by `lotus2 demo`" in capsys.readouterr().err
+    assert (tmp_path / "out" / "input.mcap").read_text() == "mine"
+    assert cli.main(["demo", "--input", str(tmp_path / "frames"), "--output", str(tmp_path)]) == 2
+    assert "contains the input" in capsys.readouterr().err
