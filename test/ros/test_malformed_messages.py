@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.fuzz import cloud_case, compressed_case, image_case, info_case, is_usable
+from benchmarks.mutated_messages import cloud_case, compressed_case, image_case, info_case, is_usable
 from lotus2_ros.ros.messages import MessageError
 
 
