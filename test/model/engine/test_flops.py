@@ -9,6 +9,7 @@ from lotus2_ros.model.engine.flops import count_frame, count_step, weight_bytes
 from lotus2_ros.model.lotus2.flux import pack
 from lotus2_ros.model.lotus2.fused import FusedLotus2
 from lotus2_ros.model.lotus2.trainable import TrainableLotus2
+from lotus2_ros.model.manifest import ModelSettings
 
 # The reference implementation's, 1e12 operations: (height, width) -> transformer, encoder, decoder.
 REFERENCE = {
@@ -39,10 +40,9 @@ def test_reference_s_transformer_by_diffusers():
 
     with torch.device("meta"):
         transformer = TrainableLotus2.from_config(
-            *(FLUX.configs[part] for part in ("vae", "transformer", "scheduler")),
+            FLUX.configs,
+            ModelSettings(tasks=("depth",), process_resolution=1024),
             prompt_tokens=FLUX.prompt_tokens,
-            tasks=("depth",),
-            process_resolution=1024,
         ).transformer
         latent = torch.empty(1, 16, 60, 80)
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
