@@ -1,0 +1,93 @@
+"""SIGINT and SIGTERM, once or again and again, at any moment: exit code 0 or 130, no abort, little CPU."""
+
+import os
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import torch
+from sensor_msgs.msg import Image
+
+from lotus2_ros.demo.deadlines import allowed
+
+pytestmark = pytest.mark.ros
+IMAGE = torch.full((36, 52, 3), 128, dtype=torch.uint8)
+CPU_SECONDS = 1.0  # for the exit
+
+# Replaces one step of the node by one that does not end before the test does.
+BUSY = """
+import sys, time
+from lotus2_ros.inference.estimator import Estimator
+from lotus2_ros.inference.sharpening import Sharpening
+from lotus2_ros.ros.node import main
+def busy(*args, **kwargs):
+    print("busy now", flush=True)
+    time.sleep(600)
+{step} = busy
+main()
+"""
+MOMENTS = {
+    "configuring": ("Estimator.warm_up", {}),
+    "a frame": ("Estimator.predict", {"model.warm_up": "[none]"}),
+    "sharpening": ("Sharpening.step", {"model.warm_up": "[none]", "sharp.period": 0.0}),
+}
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def interrupt(node, *signals: int) -> tuple[int, float]:
+    """Exit status and CPU seconds from the first signal on."""
+    before = cpu_seconds(node.process.pid)
+    for number in signals:
+        if node.process.poll() is None:
+            node.process.send_signal(number)
+        time.sleep(0.05)
+    end, spent = time.monotonic() + allowed(20), before
+    while node.process.poll() is None:
+        assert time.monotonic() < end, "expected the process to end"
+        with suppress(FileNotFoundError, ProcessLookupError):
+            spent = cpu_seconds(node.process.pid)
+        time.sleep(0.01)
+    return node.process.returncode, spent - before
+
+
+def assert_clean(node, *signals: int) -> None:
+    status, spent = interrupt(node, *signals)
+    assert status in (0, 130), node.output()
+    assert spent < CPU_SECONDS
+    assert "Traceback" not in node.output() and "terminate" not in node.output()
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("signals", [(signal.SIGINT,) * 3, (signal.SIGTERM,) * 2], ids=["3 SIGINT", "2 SIGTERM"])
+def test_while_a_step_does_not_end(start, client, moment, signals):
+    step, parameters = MOMENTS[moment]
+    node = start(parameters, command=("-c", BUSY.format(step=step)))
+    client.subscribe(Image, "disparity/image", "sharp/disparity/image")
+    client.repeat(lambda: client.send_frame(IMAGE, 1), lambda: "busy now" in node.output(), moment)
+    assert_clean(node, *signals)
+
+
+def test_while_it_imports(start):
+    node = start(command=("-c", "print('started', flush=True); from lotus2_ros.ros.node import main; main()"))
+    end = time.monotonic() + allowed(30)
+    while "started" not in node.output():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    time.sleep(0.5)  # somewhere in its imports, which take seconds
+    assert_clean(node, signal.SIGINT)
+
+
+def test_while_frames_stream(start, client):
+    node = start()
+    client.subscribe(Image, "disparity/image", "sharp/disparity/image")
+    image = torch.randint(0, 256, (480, 640, 3), dtype=torch.uint8)
+    client.repeat(lambda: client.send_frame(image, 0), lambda: client.received["disparity/image"], "disparity")
+    for stamp in range(10, 40):
+        client.send_frame(image, stamp)
+    assert_clean(node, signal.SIGINT, signal.SIGINT)
