@@ -41,7 +41,7 @@ from lotus2_ros.ros.threads import LatestQueue, ModelThread, SenderThread
 from lotus2_ros.scale.filter import ScaleFilter
 
 CAMERA = "camera"
-DEMAND_PERIOD = 0.1  # seconds between two looks at who subscribes
+DEMAND_PERIOD = 0.25  # seconds between two looks at who subscribes
 STOP_TIMEOUT = 30.0  # seconds; longer than any step of the model
 
 
