@@ -1,6 +1,6 @@
-"""Clouds thinned and freed of outliers by open3d, in a process of its own.
+"""Downsamples clouds to voxels and removes outliers with open3d, in a process of its own.
 
-Not in a thread: open3d keeps Python's lock while it works, and would stop every other thread for a second at a time.
+It is no thread, because open3d holds the GIL while it works and would stop all other threads for a second at a time.
 """
 
 from __future__ import annotations
@@ -16,25 +16,26 @@ REQUEST = struct.Struct("<qdqd")  # points, voxel size, neighbors, deviation
 ANSWER = struct.Struct("<q")  # points
 POINT = 4  # float32 each: x, y, z, rgb
 NO_OPEN3D = 3  # exit status
-NICENESS = 10  # frames first
+NICENESS = 10  # frames have priority
 
 
 class Open3dMissingError(ImportError):
-    """open3d does not load."""
+    """open3d cannot be imported."""
 
 
 class CloudFilterProcess:
-    """The process, started with the first cloud."""
+    """The filter process. It starts with the first cloud."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __call__(self, cloud: np.ndarray, voxel_size: float, neighbors: int, deviation: float) -> np.ndarray:
-        """Points (N, 4) float32, all finite: x, y, z and rgb packed as in PointCloud2; fewer of them come back.
+        """Filter points (N, 4) float32, all finite: x, y, z, and rgb packed as in PointCloud2.
 
-        One point, the mean, per voxel of ``voxel_size`` (0: all stay). Then without those whose mean distance to their
-        ``neighbors`` nearest (0: all stay) is more than ``deviation`` standard deviations above the mean of all points.
-        Raises Open3dMissingError without open3d, RuntimeError if the process ends.
+        First the points of each voxel of ``voxel_size`` meters are replaced by their mean (0: no downsampling). Then
+        points are removed whose mean distance to their ``neighbors`` nearest neighbors is more than ``deviation``
+        standard deviations above the average (neighbors 0: none). Raises Open3dMissingError without open3d,
+        RuntimeError if the process ends.
         """
         if self._process is None:
             self._process = _start()
@@ -63,7 +64,7 @@ class CloudFilterProcess:
 
 
 def filter_cloud(cloud: np.ndarray, voxel_size: float, neighbors: int, deviation: float) -> np.ndarray:
-    """What :class:`CloudFilterProcess` does, in this process."""
+    """The same as :class:`CloudFilterProcess`, in this process."""
     import open3d as o3d
 
     if not len(cloud):
@@ -82,8 +83,8 @@ def filter_cloud(cloud: np.ndarray, voxel_size: float, neighbors: int, deviation
 
 
 def main() -> int:
-    """Answer requests from standard input until it is closed."""
-    # What open3d prints is no answer.
+    """Answer requests on standard input until it is closed."""
+    # open3d prints to standard output, so answers get a descriptor of their own.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     os.nice(NICENESS)
@@ -98,14 +99,16 @@ def main() -> int:
         if len(points := requests.read(count * POINT * 4)) < count * POINT * 4:
             break  # the node ended while it was writing
         filtered = filter_cloud(np.frombuffer(points, np.float32).reshape(count, POINT), *options)
-        answers.write(ANSWER.pack(len(filtered)))
-        answers.write(filtered.tobytes())
-        answers.flush()
+        try:
+            answers.write(ANSWER.pack(len(filtered)) + filtered.tobytes())
+            answers.flush()
+        except BrokenPipeError:  # the node has ended
+            return 0
     return 0
 
 
 def _start() -> subprocess.Popen[bytes]:
-    # A session of its own, so that Ctrl-C reaches the node alone: with the node its requests end.
+    # A session of its own, so that Ctrl-C reaches the node only. The process ends when the node closes its input.
     return subprocess.Popen(
         [sys.executable, "-m", "lotus2_ros.ros.cloud_filter"],
         stdin=subprocess.PIPE,
