@@ -55,7 +55,7 @@ class SalvagingReader(McapReader):
         self.meta_scan()
         counts = self.statistics.channel_message_counts if self.statistics else {}
         if not counts or self.statistics is None:
-            raise ReaderError(f"truncated or damaged ({error}), and no message before that can be read")
+            raise ReaderError(f"truncated or damaged, no message of it can be read: {str(error).rstrip('.')}")
         for chunk in self.chunks:
             chunk.channel_count.update(counts)  # not known chunk by chunk: each is looked through
         self.connections = [c._replace(msgcount=counts.get(c.id, 0)) for c in self.connections]
@@ -64,7 +64,8 @@ class SalvagingReader(McapReader):
             duration=end_time - start_time + 1, start_time=start_time, end_time=end_time + 1,
             message_count=self.statistics.message_count,
         )  # fmt: skip
-        self.damage = f"it is truncated or damaged ({error}); read up to there, {sum(counts.values())} messages"
+        reason = str(error).rstrip(".")
+        self.damage = f"truncated or damaged ({reason}); only its first {sum(counts.values())} messages are read"
 
 
 def read_profile(bio: BinaryIO) -> str | None:

@@ -1,4 +1,4 @@
-"""What the node answered, read from the recorded bag."""
+"""The results of the node, read from the recorded bag."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Results:
 
 
 def read_results(source: Path, target: Path) -> Results:
-    """Everything the table says. Raises SessionError when the node answered no frame."""
+    """Everything that the table shows. Raises SessionError when the node answered no frame."""
     topic, truth = read_truth(source)
     results = Results(topic)
     for name, kind, _, raw in read_messages(target):

@@ -12,10 +12,10 @@ from lotus2_ros.bags.writer import write_frame
 from lotus2_ros.scenes import View, sequence
 
 SCENE_FRAMES = 60
-# Of real time: two CPU cores that also play and record keep up with most frames of a camera of 5 Hz, not of 10.
+# Playback speed: two CPU cores that also play and record keep up with a camera of 5 Hz, not of 10 Hz.
 SCENE_RATE = 0.5
 FRAME_ID = "camera_optical_frame"
-# A reference as a cheap depth sensor gives it: on every fifth frame, one pixel of 8 x 8.
+# A reference as from a low-cost depth sensor: every fifth frame, one pixel in 8 x 8.
 REFERENCE_PERIOD = 5
 REFERENCE_STRIDE = 8
 START_NS = 10**9

@@ -1,4 +1,4 @@
-"""The node, a player and a recorder, each in a process of its own, talking over DDS."""
+"""The node, a player and a recorder, each in its own process, connected by DDS."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STOP_TIMEOUT = 10.0
 
 
 class SessionError(RuntimeError):
-    """One of the processes did not do its part; says which, and the last lines of its log."""
+    """A process of the session failed. The message names it and has the last lines of its log."""
 
 
 def record_node(source: Path, target: Path, *, frames: int, rate: float, parameters: Sequence[str], logs: Path) -> None:
@@ -55,9 +55,9 @@ def record_node(source: Path, target: Path, *, frames: int, rate: float, paramet
 
 
 def follow(session: Session, progress: DemoProgress, play_time: float) -> None:
-    """Until the last image is answered by the core predictor and the sharpener, or nothing more comes.
+    """Wait until the core predictor and the sharpener have answered the last image, or no more reports come.
 
-    The last image is never replaced by a newer one, so it is answered unless it was lost on the way or rejected.
+    No newer image replaces the last one, so the node answers it unless it was lost on the way or rejected.
     ``play_time`` in seconds.
     """
     played = False
@@ -82,7 +82,7 @@ def follow(session: Session, progress: DemoProgress, play_time: float) -> None:
 
 
 class Session:
-    """Child processes in a DDS domain of their own, whose lines on stdout are events. They end with the block."""
+    """Child processes in their own DDS domain. Their lines on stdout are events. They end with the block."""
 
     def __init__(self, logs: Path) -> None:
         self._logs = logs
@@ -100,7 +100,7 @@ class Session:
         }
 
     def __enter__(self) -> Self:
-        # A terminated parent would leave its children behind: let it unwind as it does on Ctrl-C.
+        # SIGTERM would end the parent without its children: unwind as on Ctrl-C.
         self._handler = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
         return self
 
@@ -131,7 +131,7 @@ class Session:
             return None
 
     def stuck(self, name: str, what: str) -> SessionError:
-        """The error of a child that got nowhere, with where each of them is: an abort makes Python say it."""
+        """The error of a child that does not go on, with the stack of every child: Python prints it on SIGABRT."""
         running = [child for child in self._children.values() if child.poll() is None]
         for child in running:
             child.send_signal(signal.SIGABRT)
@@ -141,7 +141,7 @@ class Session:
         return SessionError(f"the {name} {what}{self.tail(name, lines=60)}")
 
     def tail(self, name: str, lines: int = 12) -> str:
-        """The last lines of a child's log, then of the others': one mostly waits for another, which has the reason."""
+        """The last lines of this child's log, then of the others: a child that waits for another does not know why."""
         names = dict.fromkeys((name, *self._children))
         logs = {n: (self._logs / f"{n}.log").read_text(errors="replace").splitlines()[-lines:] for n in names}
         return "".join(f"\n--- last lines of {self._logs / n}.log:\n" + "\n".join(text) for n, text in logs.items())

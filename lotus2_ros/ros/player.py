@@ -1,7 +1,7 @@
 """Plays a camera bag into a running node: ``python -m lotus2_ros.ros.player BAG``.
 
 Prints one JSON object per line: ``{"event": "frame", "count": n, "stamp_ns": t}`` for every image sent, ``{"event":
-"played"}`` after the last. Then it stays until it is interrupted, because what was sent last may still be on its way.
+"played"}`` after the last. Then it stays until it is interrupted, because the last messages may still be on their way.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Records all that the node reads and publishes, but filtered clouds: ``python -m lotus2_ros.ros.recorder OUT.mcap``.
+"""Records the inputs and outputs of the node, except filtered clouds: ``python -m lotus2_ros.ros.recorder OUT.mcap``.
 
 Prints one JSON object per line, ``{"event": "report", ...}``, for each FrameReport of the node.
-Ends when it is interrupted, and only then is the bag complete.
+It ends when it is interrupted; only then is the bag complete.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from lotus2_ros.bags.frames import FRAME_REPORT
 from lotus2_ros.ros.player import tell
 from lotus2_ros.ros.serialization import deserialize, message_class
 
-# What every ROS node has, and no part of a recording.
+# Topics of every ROS node, not recorded.
 INFRASTRUCTURE = ("/rosout", "/parameter_events", "/clock")
-# Made of ~/points, by a process that takes a core as long as somebody subscribes.
+# A process computes it from ~/points and uses a whole core while somebody subscribes.
 FILTERED = "filtered/points"
 DRAIN_QUIET, DRAIN_TIMEOUT = 0.5, 5.0  # seconds
 ASK_AGAIN = 5.0  # seconds
