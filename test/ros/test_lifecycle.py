@@ -104,7 +104,7 @@ sys.exit(main())
 
 
 def test_a_failure_of_the_model_drives_the_node_to_its_error_state(start, client):
-    node = start({"model.warm_up": "[none]"}, command=("-c", FAILING))
+    node = start({"model.warm_up": "[none]", "node.retry": 0}, command=("-c", FAILING))
     client.subscribe(Image, "disparity/image")
     text = "in error state: RuntimeError: CUDA out of memory"
     client.repeat(lambda: client.send_frame(IMAGE, 1), lambda: text in node.output(), "error")
@@ -113,7 +113,7 @@ def test_a_failure_of_the_model_drives_the_node_to_its_error_state(start, client
 
 
 def test_a_failure_to_warm_up_is_one_clear_line(start, client):
-    node = start(command=("-c", FAILING.replace("out of memory", "out of memory\\nand advice")))
+    node = start({"node.retry": 0}, command=("-c", FAILING.replace("out of memory", "out of memory\\nand advice")))
     client.until(lambda: "cannot configure" in node.output(), "error")
     assert client.state() == "unconfigured"
     (line,) = (line for line in node.output().splitlines() if "cannot configure" in line)
@@ -132,7 +132,7 @@ sys.exit(main())
 
 
 def test_a_failure_to_publish_drives_the_node_to_its_error_state(start, client):
-    node = start(command=("-c", BROKEN))
+    node = start({"node.retry": 0}, command=("-c", BROKEN))
     client.subscribe(Image, "disparity/image")
     text = "in error state: RuntimeError: no message"
     client.repeat(lambda: client.send_frame(IMAGE, 1), lambda: text in node.output(), "error")
