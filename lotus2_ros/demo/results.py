@@ -20,7 +20,7 @@ from lotus2_ros.demo.session import SessionError
 from lotus2_ros.evaluation.metrics import DepthError, depth_error
 from lotus2_ros.geometry.depth import valid_depth
 from lotus2_ros.ros.messages import MessageError, camera_from_info, depth_to_tensor, image_to_tensor
-from lotus2_ros.ros.serialization import deserialize
+from lotus2_ros.ros.serialized import deserialize
 from lotus2_ros.view.ply import save_ply
 from lotus2_ros.view.preview import Row, save_preview
 

@@ -18,7 +18,7 @@ from lotus2_ros.inference.geometry import Geometry
 from lotus2_ros.ros.messages import MessageError, camera_from_info, depth_to_tensor, image_to_tensor, stamp_seconds
 from lotus2_ros.ros.publishers import messages_of
 from lotus2_ros.ros.report import frame_report
-from lotus2_ros.ros.serialization import deserialize, serialize
+from lotus2_ros.ros.serialized import deserialize, serialize
 from lotus2_ros.scale.filter import ScaleFilter
 from lotus2_ros.scale.reference import Reference
 

@@ -22,7 +22,7 @@ from rclpy.utilities import remove_ros_args
 
 from lotus2_ros.bags import read_messages
 from lotus2_ros.bags.writer import COMPRESSED_TOPIC, IMAGE_TOPIC, INPUT_TOPICS
-from lotus2_ros.ros.serialization import message_class
+from lotus2_ros.ros.serialized import message_class
 
 STAY = 600.0  # seconds after the last message, should nobody interrupt
 TELL_AFTER = 20.0  # seconds of waiting

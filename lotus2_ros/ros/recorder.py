@@ -26,7 +26,7 @@ from rclpy.utilities import remove_ros_args
 from lotus2_ros.bags import BagWriter
 from lotus2_ros.bags.frames import FRAME_REPORT
 from lotus2_ros.ros.player import tell
-from lotus2_ros.ros.serialization import deserialize, message_class
+from lotus2_ros.ros.serialized import deserialize, message_class
 
 # Topics of every ROS node, not recorded.
 INFRASTRUCTURE = ("/rosout", "/parameter_events", "/clock")

@@ -18,7 +18,7 @@ from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.model.lotus2.base import Lotus2
 from lotus2_ros.model.lotus2.bundle import save_bundle
 from lotus2_ros.ros import offline
-from lotus2_ros.ros.serialization import deserialize
+from lotus2_ros.ros.serialized import deserialize
 
 HEIGHT, WIDTH, FRAMES = 48, 64, 3
 
