@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -86,11 +87,28 @@ class Geometry:
         points.ply with a camera; preview.png always. Arrays are float32 as the attributes of the same names. Raises
         OSError if a file cannot be written.
         """
-        from lotus2_ros.inference.saving import (
-            save_geometry,  # brings matplotlib and Open3D, which a node does not need
-        )
+        # matplotlib and Open3D come with these, and a node needs neither.
+        from lotus2_ros.view.ply import save_ply
+        from lotus2_ros.view.preview import Row, save_preview
 
-        save_geometry(self, Path(folder))
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        arrays = {name: getattr(self, name) for name in ("disparity", "normals", "uncertainty")}
+        arrays["depth"] = self.depth if self.is_shift_known else None
+        for name, values in arrays.items():
+            if values is not None:
+                np.save(folder / f"{name}.npy", values.cpu().numpy())
+        if self.camera is not None and self.depth is not None:
+            save_ply(folder / "points.ply", self.points(), self.image, self.normals)
+        stages = [self] if self.coarse is None else [self.coarse, self]
+        rows = [
+            Row(
+                stage.stage, stage.image, stage.disparity, stage.depth if stage.is_shift_known else None,
+                stage.normals, stage.camera, stage.scale.metric,
+            )
+            for stage in stages
+        ]  # fmt: skip
+        save_preview(folder / "preview.png", rows)
 
 
 def sky_of(found: Annotations, scale: Scale) -> Tensor | None:

@@ -35,10 +35,6 @@ class TrainableModel(GeometryModel):
         """A context in which the network has only its first `count` single blocks; None: all."""
         return nullcontext()
 
-    @abstractmethod
-    def save(self, folder: Path, metadata: Mapping[str, Any]) -> None:
-        """Write a bundle that `load_model` reads."""
-
 
 class StageObjective(Protocol):
     @property
@@ -79,9 +75,9 @@ class NetworkConfig(BaseModel, ABC):
     def build(self, tasks: tuple[Task, ...], stages: Sequence[TrainingStage], device: torch.device) -> TrainableModel:
         """The model before its first step."""
 
+    @abstractmethod
     def save(self, model: Any, folder: Path, metadata: Mapping[str, Any]) -> None:
-        """Write the trained model."""
-        model.save(folder, metadata)
+        """Write the trained model as files that `load_model` or `lotus2 prepare` reads."""
 
 
 class SmallNetwork(NetworkConfig):

@@ -37,7 +37,7 @@ def bundle(request, random_bundle, tmp_path_factory) -> Path:
             source="unet", generative=True, vae_widths=(8, 8), vae_groups=2, latent_channels=4, widths=(8, 16),
             layers=1, heads=2, groups=4, process_resolution=40,
         )  # fmt: skip
-        network.build(("depth", "normals"), (), torch.device("cpu")).save(folder, METADATA)
+        network.save(network.build(("depth", "normals"), (), torch.device("cpu")), folder, METADATA)
         return folder
     from lotus2_ros.model.lotus2.bundle import describe_fused, load_bundle, part_file
     from lotus2_ros.model.lotus2.fuse import Fusion, Source

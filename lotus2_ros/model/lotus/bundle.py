@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lotus2_ros.model.lotus.family import FORMAT
+from lotus2_ros.model.lotus import FORMAT
 from lotus2_ros.model.lotus.lotus import Lotus
 from lotus2_ros.model.lotus.manifest import LotusManifest
 from lotus2_ros.model.manifest import MANIFEST, ModelSettings, choose_tasks, naming, stored_metadata, write_manifest

@@ -8,8 +8,8 @@ from typing import Any
 
 from lotus2_ros.model.conversion import Conversion, Store
 from lotus2_ros.model.layers.precision import DTYPES, dtype_named
+from lotus2_ros.model.lotus import FORMAT
 from lotus2_ros.model.lotus.bundle import describe, parts
-from lotus2_ros.model.lotus.family import FORMAT
 from lotus2_ros.model.lotus.released import open_pipelines
 from lotus2_ros.model.manifest import Space
 from lotus2_ros.model.weights import dtype_name

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from lotus2_ros.model.family import Family, LoadOptions
+from lotus2_ros.model.lotus import FORMAT
 
 if TYPE_CHECKING:
     from lotus2_ros.model.interface import InferenceModel
     from lotus2_ros.model.manifest import Header
     from lotus2_ros.model.trainable import NetworkConfig
-
-FORMAT = 1
 
 
 class LotusFamily(Family):

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from lotus2_ros.model.interface import InferenceModel
 from lotus2_ros.model.manifest import ModelSettings
-from lotus2_ros.model.trainable import STORED, TrainableModel, TrainedPart
+from lotus2_ros.model.trainable import TrainableModel, TrainedPart
 
 TIMESTEP = 999
 # The task switcher: sin and cos of (1, 0) for the annotation, of (0, 1) for the image, which only training uses.
@@ -122,8 +121,3 @@ class Lotus(InferenceModel, TrainableModel):
     def enable_gradient_checkpointing(self) -> None:
         for unet in self.unets.values():
             cast(UNet2DConditionModel, unet).enable_gradient_checkpointing()
-
-    def save(self, folder: Path, metadata: Mapping[str, Any]) -> None:
-        from lotus2_ros.model.lotus.bundle import save_bundle
-
-        save_bundle(self, folder, metadata=metadata, dtype=STORED)

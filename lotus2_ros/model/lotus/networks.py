@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import torch
 
+from lotus2_ros.model.lotus.bundle import save_bundle
 from lotus2_ros.model.lotus.lotus import Lotus
 from lotus2_ros.model.manifest import ModelSettings, Task
-from lotus2_ros.model.trainable import Count, SmallNetwork, TrainingStage, no_single_blocks
+from lotus2_ros.model.trainable import STORED, Count, SmallNetwork, TrainingStage, no_single_blocks
 
 PROMPT_TOKENS, PROMPT_CHANNELS = 2, 16  # of a constant prompt; any size will do
 
@@ -55,3 +57,6 @@ class UnetNetwork(SmallNetwork):
             ModelSettings(tasks=tasks, process_resolution=self.process_resolution, antialias=True),
             prompt_shape=(PROMPT_TOKENS, PROMPT_CHANNELS),
         ).to(device)
+
+    def save(self, model: Lotus, folder: Path, metadata: Mapping[str, Any]) -> None:
+        save_bundle(model, folder, metadata=metadata, dtype=STORED)

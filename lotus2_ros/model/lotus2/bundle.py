@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from lotus2_ros.model.layers.lora import LoraSpec, as_targets
+from lotus2_ros.model.lotus2 import FUSED_FORMAT, NAME, TRAINABLE_FORMAT
 from lotus2_ros.model.lotus2.base import CORE, SHARPENER, FusedPlan, Lotus2, adapter_name
-from lotus2_ros.model.lotus2.family import FUSED_FORMAT, NAME, TRAINABLE_FORMAT
 from lotus2_ros.model.lotus2.fused import FusedLotus2
 from lotus2_ros.model.lotus2.manifest import FusedManifest, TrainableManifest
 from lotus2_ros.model.lotus2.trainable import TrainableLotus2

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from lotus2_ros.model.conversion import Conversion, Store
 from lotus2_ros.model.layers.linear import PRECISIONS, PrecisionName
+from lotus2_ros.model.lotus2 import FUSED_FORMAT
 from lotus2_ros.model.lotus2.bundle import describe_fused, part_file
-from lotus2_ros.model.lotus2.family import FUSED_FORMAT
 from lotus2_ros.model.lotus2.fuse import FusedPart, Fusion, Source
 from lotus2_ros.model.lotus2.probe import ENDS, Probe
 

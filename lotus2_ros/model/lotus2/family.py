@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from lotus2_ros.model.family import Family, LoadOptions
+from lotus2_ros.model.lotus2 import FUSED_FORMAT, NAME, TRAINABLE_FORMAT
 
 if TYPE_CHECKING:
     from lotus2_ros.model.interface import InferenceModel
     from lotus2_ros.model.manifest import Header
     from lotus2_ros.model.trainable import NetworkConfig
-
-NAME = "lotus-2"
-TRAINABLE_FORMAT, FUSED_FORMAT = 1, 2
 
 
 class Lotus2Family(Family):

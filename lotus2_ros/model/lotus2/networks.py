@@ -10,10 +10,11 @@ import torch
 
 from lotus2_ros.model.layers.precision import dtype_named
 from lotus2_ros.model.lotus2.base import CORE, SHARPENER
+from lotus2_ros.model.lotus2.bundle import save_bundle
 from lotus2_ros.model.lotus2.continuity import LocalContinuity
 from lotus2_ros.model.lotus2.trainable import LORA_TARGETS, TrainableLotus2, is_base
 from lotus2_ros.model.manifest import ModelSettings, Task
-from lotus2_ros.model.trainable import Count, NetworkConfig, SmallNetwork, TrainingStage, no_single_blocks
+from lotus2_ros.model.trainable import STORED, Count, NetworkConfig, SmallNetwork, TrainingStage, no_single_blocks
 from lotus2_ros.model.weights import assign_weights, stored_state
 
 # A small base learns its second task best when the LoRA adapts every linear layer of the blocks and the output.
@@ -81,6 +82,9 @@ class ScratchNetwork(SmallNetwork):
             for task in tasks:
                 model.add_adapter(SHARPENER, task, self.sharpener_rank)
         return model.to(device)
+
+    def save(self, model: TrainableLotus2, folder: Path, metadata: Mapping[str, Any]) -> None:
+        save_bundle(model, folder, metadata=metadata, dtype=STORED)
 
 
 class FluxNetwork(NetworkConfig):

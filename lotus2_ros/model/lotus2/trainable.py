@@ -9,7 +9,6 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from lotus2_ros.model.lotus2 import flux
 from lotus2_ros.model.lotus2.base import CORE, SHARPENER, Lotus2, adapter_name
 from lotus2_ros.model.lotus2.conditioning import Conditioner
 from lotus2_ros.model.manifest import ModelSettings
-from lotus2_ros.model.trainable import STORED, TrainableModel, TrainedPart
+from lotus2_ros.model.trainable import TrainableModel, TrainedPart
 
 # Layers of the released LoRAs: attention and feed-forward of double blocks; queries, keys, values of single blocks.
 LORA_TARGETS = (
@@ -146,11 +145,6 @@ class TrainableLotus2(Lotus2, TrainableModel):
             yield
         finally:
             transformer.single_transformer_blocks = blocks
-
-    def save(self, folder: Path, metadata: Mapping[str, Any]) -> None:
-        from lotus2_ros.model.lotus2.bundle import save_bundle
-
-        save_bundle(self, folder, metadata=metadata, dtype=STORED)
 
 
 def is_base(name: str) -> bool:
