@@ -1,18 +1,15 @@
 """Every parameter, declared once, and what ROS, YAML, the command line and the docs make of it."""
 
+from lotus2_ros.config.config import Config, aliases, current_names, walk
 from lotus2_ros.config.declaration import NONE, ConfigError, add_option, check
 from lotus2_ros.config.parameters import (
     CloudConfig,
-    Config,
     DepthConfig,
     InputConfig,
     ModelConfig,
     NodeConfig,
     ScaleConfig,
     SharpConfig,
-    aliases,
-    current_names,
-    walk,
 )
 
 __all__ = [

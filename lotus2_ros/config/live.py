@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lotus2_ros.config.parameters import Config
+from lotus2_ros.config.config import Config
 
 
 @dataclass

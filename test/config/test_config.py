@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lotus2_ros.config import Config, ConfigError, ModelConfig, aliases, check, parameters, walk
+from lotus2_ros.config import Config, ConfigError, ModelConfig, aliases, check, walk
 
 ITEMS = dict(walk())
 
@@ -57,7 +57,7 @@ def test_the_nearest_point_is_nearer_than_the_farthest():
 
 
 def test_a_former_name_sets_the_parameter_and_is_announced_once(monkeypatch, caplog):
-    monkeypatch.setattr(parameters, "_announced", set())
+    monkeypatch.setattr(config_module, "_announced", set())
     for _ in range(2):
         assert Config().updated({"model.conditioning": "float32"}).model.timestep_dtype == "float32"
     (record,) = caplog.records
