@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lotus2_ros.config import Config, ConfigError, ModelConfig, aliases, check, walk
+from lotus2_ros.config import config as config_module
 
 ITEMS = dict(walk())
 
