@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from rclpy.lifecycle import LifecycleNode
@@ -14,7 +15,7 @@ from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.ros.diagnostics import Diagnostics
 from lotus2_ros.ros.messages import MessageError, calibration_from_info, camera_from_info, image_to_tensor
 from lotus2_ros.ros.references import References
-from lotus2_ros.ros.synchronizer import CameraFrame, Synchronizer, image_is_rectified, subscribe
+from lotus2_ros.ros.synchronizer import CameraFrame, Synchronizer, image_is_rectified, subscribe, take_all
 from lotus2_ros.scale.reference import Reference
 
 
@@ -50,7 +51,15 @@ class Inputs:
     def subscribe(self) -> None:
         """Open the subscriptions unless they are open."""
         if not self._subscriptions:
-            self._subscriptions = subscribe(self._node, self._config.current, self._synchronizer, self._references)
+            callbacks = {
+                "image": self._synchronizer.image,
+                "camera_info": self._synchronizer.info,
+                "reference/depth": self._references.depth,
+                "reference/points": self._references.points,
+            }
+            subscriptions = subscribe(self._node, self._config.current, callbacks)
+            self._synchronizer.take_infos = partial(take_all, subscriptions["camera_info"])
+            self._subscriptions = list(subscriptions.values())
 
     def unsubscribe(self) -> None:
         for subscription in self._subscriptions:

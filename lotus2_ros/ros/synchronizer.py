@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
 from lotus2_ros.config import Config, InputConfig
 from lotus2_ros.geometry.calibration import is_rectified
 from lotus2_ros.ros.diagnostics import Diagnostics
 from lotus2_ros.ros.messages import stamp_nanoseconds
-from lotus2_ros.ros.references import References
 
 IMAGE_QUEUE = 10  # as image_transport's CameraSubscriber has it
 TRANSPORTS = ("compressed", "compressedDepth")  # besides raw
@@ -135,26 +134,30 @@ def topic_of(node: Node, base: str, transport: str) -> str:
     return f"{Node.resolve_topic_name(node, base).removesuffix(f'/{transport}')}/{transport}"
 
 
-def subscribe(node: Node, config: Config, synchronizer: Synchronizer, references: References) -> list:
-    """All subscriptions of an active node. Sensor-data QoS, so that any publisher matches; overridable."""
+def subscribe(node: Node, config: Config, callbacks: Mapping[str, Callable[[Any], None]]) -> dict[str, Subscription]:
+    """All subscriptions of an active node, by the input that each serves; ``callbacks`` by input too.
+
+    Sensor-data QoS, so that any publisher matches; overridable.
+    """
     image_transport, reference_transport = config.input.image_transport, config.input.reference_transport
     # The executor serves the ready ones in this order: whatever belongs to an image should be there before it.
     wanted = [
-        (reference_transport, "reference/depth", references.depth, 1),
-        (PointCloud2, "reference/points", references.points, 1),
-        (CameraInfo, "camera_info", synchronizer.info, INFO_QUEUE),
-        (image_transport, "image", synchronizer.image, 1),
+        (reference_transport, "reference/depth", 1),
+        (PointCloud2, "reference/points", 1),
+        (CameraInfo, "camera_info", INFO_QUEUE),
+        (image_transport, "image", 1),
     ]
     options = QoSOverridingOptions.with_default_policies()
-    subscriptions = []
-    for kind, topic, callback, depth in wanted:
+    subscriptions = {}
+    for kind, name, depth in wanted:
+        topic = name
         if isinstance(kind, str):
-            topic, kind = topic_of(node, topic, kind), Image if kind == "raw" else CompressedImage
+            topic, kind = topic_of(node, name, kind), Image if kind == "raw" else CompressedImage
         # A new profile for each topic: rclpy writes a topic's overrides into the one that it is given.
         qos = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT)
-        subscriptions.append(node.create_subscription(kind, topic, callback, qos, qos_overriding_options=options))
-        if kind is CameraInfo:
-            synchronizer.take_infos = partial(take_all, subscriptions[-1])
+        subscriptions[name] = node.create_subscription(
+            kind, topic, callbacks[name], qos, qos_overriding_options=options
+        )
     return subscriptions
 
 

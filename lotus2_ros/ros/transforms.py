@@ -21,9 +21,9 @@ class TransformPendingError(MessageError):
 
 
 class Transforms:
-    """Looks up transforms on /tf, from :meth:`listen` on."""
+    """Looks up transforms on /tf, from :meth:`listen` on. Transforms by parameter need no node."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node | None = None) -> None:
         self._node = node
         self._buffer: Any = None
         self._listener: Any = None

@@ -1,0 +1,225 @@
+"""Checks of the machine. They run without ROS and without the packages they look for."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from xml.etree import ElementTree
+
+from lotus2_ros.config import Config
+from lotus2_ros.config.installed import AMPLE, FASTDDS_PROFILE, SHARED_MEMORY, fastdds_profile, share
+from lotus2_ros.ros.doctor.findings import Checks, Finding, hint, ok, wrong
+
+PYTHON = (3, 10), (3, 13)
+# Modules of packages whose names differ from them.
+MODULES = {
+    "huggingface-hub": "huggingface_hub",
+    "open3d-cpu": "open3d",
+    "opencv-python-headless": "cv2",
+    "pillow-heif": "pillow_heif",
+    "pyyaml": "yaml",
+}
+# Modules that load libraries of the system, which may be missing.
+NATIVE = ("torch", "cv2", "open3d")
+ROS_MODULES = ("rclpy", "sensor_msgs.msg", "std_msgs.msg", "diagnostic_msgs.msg", "lifecycle_msgs.msg")
+FAST_DDS = "rmw_fastrtps_cpp"
+DEFAULT_SEGMENT = 512 * 1024  # bytes of shared memory that Fast DDS has without a profile
+LARGE_MODEL = 1e9  # bytes of weights, above which a CPU takes minutes for a frame
+
+
+def check_python(config: Config) -> Iterator[Finding]:
+    low, high = PYTHON
+    text = f"Python {platform.python_version()} in {sys.prefix}"
+    if low <= sys.version_info[:2] <= high:
+        yield ok(text)
+    else:
+        expected = f"{low[0]}.{low[1]} to {high[0]}.{high[1]}"
+        yield wrong(text, expected, "create the virtual environment with another Python")
+
+
+def check_packages(config: Config) -> Iterator[Finding]:
+    """The packages of requirements/runtime.txt, and whether those with native libraries load."""
+    from packaging.requirements import Requirement
+
+    file = share("requirements/runtime.txt")
+    mend = f"{sys.executable} -m pip install -r {file}"
+    lines = [line.partition("#")[0].strip() for line in file.read_text().splitlines()]
+    required = [Requirement(line) for line in lines if line]
+    required = [item for item in required if item.marker is None or item.marker.evaluate()]
+    count = 0
+    for item in required:
+        name = item.name.lower().replace("_", "-")
+        try:
+            version = metadata.version(item.name)
+        except metadata.PackageNotFoundError:
+            if _exists(MODULES.get(name, item.name)):
+                yield hint(f"{item.name} is there, but pip does not know its version", str(item), mend)
+            else:
+                yield wrong(f"{item.name} is not installed", str(item), mend)
+            continue
+        if not item.specifier.contains(version, prereleases=True):
+            yield wrong(f"{item.name} {version}", str(item), mend)
+        count += 1
+    yield ok(f"{count} of {len(required)} required packages are installed, torch {_version('torch')}")
+    for module in NATIVE:
+        if _exists(module) and (problem := _load(module)):
+            yield wrong(f"{module} does not load: {problem}", mend=f"{mend}, or install the library that it names")
+
+
+def check_ros(config: Config) -> Iterator[Finding]:
+    distribution = os.environ.get("ROS_DISTRO")
+    for module in ROS_MODULES:
+        if problem := _load(module):
+            advice = f"source /opt/ros/{distribution or 'jazzy'}/setup.bash, or pip install the wheels of "
+            yield wrong(f"{module} does not load: {problem}", mend=f"{advice}requirements/ros.txt")
+            return
+    if problem := _load("lotus2_ros.msg"):
+        advice = "colcon build --packages-select lotus2_ros && source install/setup.bash, or pip install ."
+        yield wrong(f"the messages of lotus2_ros do not load: {problem}", mend=advice)
+        return
+    source = f"ROS 2 {distribution}" if distribution else f"wheels, rclpy {_version('ros-rclpy')}"
+    yield ok(f"{source}, ROS_DOMAIN_ID {os.environ.get('ROS_DOMAIN_ID', '0')}")
+
+
+def check_middleware(config: Config) -> Iterator[Finding]:
+    name = os.environ.get("RMW_IMPLEMENTATION", "")
+    if name in ("", FAST_DDS):
+        yield ok(name or f"RMW_IMPLEMENTATION is not set: {FAST_DDS} by default")
+    else:
+        advice = f"export RMW_IMPLEMENTATION={FAST_DDS} for all programs, or set the middleware up for large messages"
+        yield hint(f"RMW_IMPLEMENTATION is {name}", f"{FAST_DDS}, which was tested", advice)
+
+
+def check_shared_memory(config: Config) -> Iterator[Finding]:
+    mend = "start the container with --ipc=host or --shm-size=1g, or mount -o remount,size=1g /dev/shm"
+    if not SHARED_MEMORY.is_dir():
+        yield wrong(f"no {SHARED_MEMORY}", "shared memory for images between processes", mend)
+        return
+    usage = shutil.disk_usage(SHARED_MEMORY)
+    text = f"{SHARED_MEMORY} of {usage.total / 2**20:.0f} MB, {usage.free / 2**20:.0f} MB free"
+    needed = segment_size(fastdds_profile())
+    if usage.free < needed:
+        expected = f"{needed / 2**20:.0f} MB free for each process"
+        yield wrong(text, expected, f"{mend}; fastdds shm clean removes what crashed processes left")
+    elif usage.total < AMPLE:
+        yield hint(text, f"{AMPLE / 2**20:.0f} MB for several processes with large images", mend)
+    else:
+        yield ok(text)
+
+
+def check_profile(config: Config) -> Iterator[Finding]:
+    """Of this shell: what is started from it inherits the profile."""
+    if os.environ.get("RMW_IMPLEMENTATION", FAST_DDS) != FAST_DDS:
+        return
+    problem = profile_problem(os.environ)
+    mend = f"export {FASTDDS_PROFILE}={fastdds_profile()} before you start the camera driver"
+    if not problem:
+        yield ok(f"{FASTDDS_PROFILE}={os.environ[FASTDDS_PROFILE]}")
+    elif FASTDDS_PROFILE in os.environ:
+        yield wrong(problem, "segments of shared memory that hold an image", mend)
+    else:
+        yield hint(f"{problem} in this shell; the node sets it for itself", "it in the camera driver's shell too", mend)
+
+
+def profile_problem(environment: Mapping[str, str]) -> str:
+    """Why Fast DDS loses large messages with this environment; empty if it does not."""
+    name = environment.get(FASTDDS_PROFILE)
+    if not name:
+        return f"{FASTDDS_PROFILE} is not set"
+    try:
+        size = segment_size(Path(name))
+    except (OSError, ElementTree.ParseError, ValueError) as error:
+        return f"{FASTDDS_PROFILE}={name} cannot be read ({error})"
+    if size <= DEFAULT_SEGMENT:
+        return f"{FASTDDS_PROFILE}={name} has shared memory segments of {size / 2**20:g} MB"
+    return ""
+
+
+def segment_size(profile: Path) -> int:
+    """Bytes of the largest shared memory segment in a profile of Fast DDS; 0 if it sets none."""
+    tags = ElementTree.parse(profile).iter()
+    return max((int(tag.text or 0) for tag in tags if tag.tag.rpartition("}")[2] == "segment_size"), default=0)
+
+
+def check_model(config: Config) -> Iterator[Finding]:
+    """The bundle, and the memory of the GPU against the size of its weights."""
+    import torch
+
+    from lotus2_ros.model.families import FAMILIES, FORMATS
+    from lotus2_ros.model.load import BUNDLED
+    from lotus2_ros.model.manifest import MANIFEST, read_header
+    from lotus2_ros.model.weights import CheckpointError
+
+    folder = Path(config.model.path) if config.model.path else BUNDLED
+    try:
+        if (folder / MANIFEST).is_file():
+            read_header(folder / MANIFEST, FORMATS)
+        elif not any(family.is_released(folder) for family in FAMILIES):
+            raise CheckpointError(f"{folder}: neither a bundle nor a released layout")
+    except CheckpointError as error:
+        yield wrong(str(error), mend="lotus2 prepare --output FOLDER, then model.path:=FOLDER")
+        return
+    weights = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
+    text = f"{folder.name} has weights of {weights / 1e9:.2f} GB"
+    if torch.cuda.is_available():
+        yield _gpu_memory(text, weights, *torch.cuda.mem_get_info())
+    elif config.model.device == "cuda":
+        yield wrong(f"model.device is cuda, torch {torch.__version__} sees no GPU", mend="nvidia-smi, and a CUDA torch")
+    elif shutil.which("nvidia-smi"):
+        advice = "pip install a torch built for the driver's CUDA (https://pytorch.org/get-started)"
+        yield hint(f"torch {torch.__version__} does not see this machine's GPU", mend=advice)
+    elif weights > LARGE_MODEL:
+        yield hint(f"{text}, and there is no GPU", "a GPU: a CPU takes minutes for a frame", "use the bundled model")
+    else:
+        yield ok(f"{text}; runs on the CPU")
+
+
+def _gpu_memory(text: str, weights: int, free: int, total: int) -> Finding:
+    text += f"; the GPU has {total / 1e9:.1f} GB, {free / 1e9:.1f} GB free"
+    if weights > total:
+        advice = "lotus2 prepare --precision float8, int8 or nf4 (docs/performance.md has their sizes)"
+        return wrong(text, "memory for the weights, and activations on top", advice)
+    if weights > free:
+        return wrong(text, "memory for the weights, and activations on top", "nvidia-smi shows what holds the memory")
+    return ok(text)
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "of unknown version"
+
+
+def _exists(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _load(module: str) -> str:
+    """Why a module cannot be imported; empty if it can."""
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # of any class, of a broken package
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+MACHINE: Checks[Config] = {
+    "python": check_python,
+    "packages": check_packages,
+    "ros": check_ros,
+    "middleware": check_middleware,
+    "shared memory": check_shared_memory,
+    "fast dds profile": check_profile,
+    "model": check_model,
+}
