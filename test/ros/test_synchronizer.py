@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from types import SimpleNamespace
+from functools import partial
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ from lotus2_ros.config import Config, InputConfig
 from lotus2_ros.demo.deadlines import allowed
 from lotus2_ros.ros.messages import tensor_to_image
 from lotus2_ros.ros.perception import PerceptionNode
-from lotus2_ros.ros.synchronizer import IMAGE_QUEUE, Synchronizer, image_is_rectified, subscribe, topic_of
+from lotus2_ros.ros.synchronizer import IMAGE_QUEUE, Synchronizer, image_is_rectified, subscribe, take_all, topic_of
 
 PERIOD = 0.033
 
@@ -245,8 +245,10 @@ def test_an_executor_that_is_too_slow_rejects_no_image(node_with, turns):
     """Some turns of the executor per frame, each of which serves one message: images are overwritten, and camera_info
     would pile up."""
     camera, node, setup = node_with(), node_with(), Setup()
-    references = SimpleNamespace(depth=lambda message: None, points=lambda message: None)
-    subscriptions = subscribe(node, Config(), setup.synchronizer, references)
+    callbacks = dict.fromkeys(("reference/depth", "reference/points"), lambda message: None)
+    callbacks |= {"image": setup.synchronizer.image, "camera_info": setup.synchronizer.info}
+    subscriptions = subscribe(node, Config(), callbacks)
+    setup.synchronizer.take_infos = partial(take_all, subscriptions["camera_info"])
     infos, images = camera.create_publisher(CameraInfo, "camera_info", 50), camera.create_publisher(Image, "image", 5)
     executor = SingleThreadedExecutor(context=node.context)
     executor.add_node(node)
