@@ -82,10 +82,21 @@ def test_an_interrupt_ends_with_130_and_says_nothing(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("chosen", [None, "/etc/mine.xml"])
-def test_the_node_refuses_invalid_parameters_and_takes_large_messages(capsys, monkeypatch, chosen):
-    monkeypatch.setenv(FASTDDS_PROFILE, str(chosen))  # put back after the test in any case
-    if chosen is None:
-        monkeypatch.delenv(FASTDDS_PROFILE)
-    assert cli.main(["node", "--ros-args", "-p", "model.device:=tpu"]) == 2
-    assert "model.device: expected one of auto, cpu, cuda, got 'tpu'" in capsys.readouterr().err
-    assert os.environ[FASTDDS_PROFILE] == (chosen or str(fastdds_profile()))
+def test_the_node_refuses_invalid_parameters_and_takes_large_messages(chosen):
+    # In a process of its own, which the node ends itself.
+    code = (
+        "import os\n"
+        "from lotus2_ros import cli\n"
+        "from lotus2_ros.ros import node\n"
+        f"node.leave = lambda status: (print(os.environ[{FASTDDS_PROFILE!r}], flush=True), os._exit(status))\n"
+        "cli.main(['node', '--ros-args', '-p', 'model.device:=tpu'])"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != FASTDDS_PROFILE}
+    if chosen is not None:
+        environment[FASTDDS_PROFILE] = chosen
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=allowed(60)
+    )
+    assert result.returncode == 2, result.stderr
+    assert "model.device: expected one of auto, cpu, cuda, got 'tpu'" in result.stderr
+    assert result.stdout.strip() == (chosen or str(fastdds_profile()))
