@@ -19,7 +19,7 @@ class DemoProgress:
     """Frames sent to the node, with the node's counters."""
 
     def __init__(self, frames: int) -> None:
-        self._bar = tqdm(total=frames, unit="frame", desc="playing", disable=not sys.stderr.isatty())
+        self._bar = tqdm(total=frames, unit=" frames", desc="playing", disable=not sys.stderr.isatty())
         self._frames = frames
         self._sent = 0
         self._counters: dict[str, int] = {}

@@ -53,7 +53,7 @@ def process_recording(
     index = bag.frames
     try:
         frames = islice(recording.frames(), bag.frames, None)
-        for index, frame in enumerate(tqdm(frames, unit="frame", initial=bag.frames), bag.frames):
+        for index, frame in enumerate(tqdm(frames, unit=" frames", initial=bag.frames), bag.frames):
             write_frame(bag, frame)
             is_sharpened = sharpen_every > 0 and index % sharpen_every == 0
             try:
