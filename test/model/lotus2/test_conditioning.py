@@ -48,7 +48,7 @@ def test_conditioning_is_rounded_on_its_own(
     guidance: float,
 ) -> None:
     small.to(compute)
-    small.conditioner.rounding = rounding
+    small.conditioner.timestep_dtype = rounding
     small.conditioner(small.transformer, timestep, 2, 2)
     assert seen["guidance"] == guidance
     assert seen["timestep"] == pytest.approx(rounded, rel=1e-6)

@@ -27,7 +27,7 @@ def test_tokens_go_row_by_row_and_their_values_channel_by_channel() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("stage", [CORE, SHARPENER])
 def test_a_pass_is_bit_exactly_that_of_diffusers(small: TrainableLotus2, dtype: torch.dtype, stage: str) -> None:
-    small.conditioner.rounding = str(dtype).removeprefix("torch.")
+    small.conditioner.timestep_dtype = str(dtype).removeprefix("torch.")
     small.to(dtype)
     small.select(stage, "normals")
     tokens = torch.randn(1, 15, 16, dtype=dtype)
