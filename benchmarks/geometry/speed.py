@@ -15,13 +15,17 @@ from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.cloud import flying_pixels, organized_cloud
 from lotus2_ros.geometry.depth import disparity_to_depth
 from lotus2_ros.geometry.sky import sky_mask
+from lotus2_ros.scale.field import Field, fit_field
 from lotus2_ros.scale.fit import fit_scale_shift
+from lotus2_ros.scale.reference import Reference
+from lotus2_ros.scale.scale import RelativeGeometry, Scale
 
 WIDTH, HEIGHT = 640, 480
 SCALE, SHIFT = 0.5, 0.05
 EDGE_THRESHOLD = 0.05
 SPARSE, DENSE = 500, 8192  # points of a lidar, and as many as a dense reference is thinned to
 WANTED_MS = {"cpu": 6.0, "cuda": 1.0}
+FIELD_MS = 3.0
 
 
 def figures(frames: Path | None, quick: bool) -> Iterator[Figure]:
@@ -30,6 +34,7 @@ def figures(frames: Path | None, quick: bool) -> Iterator[Figure]:
         for case, run in _steps(device).items():
             taken = median_ms(run, device, seconds=0.01 if quick else 2.0)
             wanted = WANTED_MS[name] if case.startswith("fit of 500 points + ") else None
+            wanted = FIELD_MS if name == "cpu" and case == "local field of 500 points" else wanted
             yield Figure("time, 640x480", f"{name}: {case}", taken, "ms", wanted)
 
 
@@ -53,8 +58,21 @@ def _steps(device: torch.device) -> dict[str, Callable[[], object]]:
     def everything(count: int) -> Tensor:
         return cloud_of(disparity_to_depth(disparity, *fit(count)), EDGE_THRESHOLD)
 
+    def field(count: int) -> Callable[[], Field]:
+        bent = torch.full_like(depth, math.nan).flatten()
+        places = torch.randperm(depth.numel(), generator=torch.Generator().manual_seed(0))[:count].to(device)
+        bent[places] = depth.flatten()[places] * (1 + 0.3 * torch.sin(places / depth.numel() * math.tau))
+        reference, line = Reference(bent.view(depth.shape)), Scale(SCALE, SHIFT, "reference_depth", metric=True)
+        frame = RelativeGeometry(disparity, image)
+        return lambda: fit_field(frame, line, reference)
+
+    local = field(SPARSE)().log_factor
+    with_field = Scale(SCALE, SHIFT, "reference_depth", metric=True, local=local, farthest=100.0)
     return {
         "fit of 500 points": lambda: fit(SPARSE),
+        "local field of 500 points": field(SPARSE),
+        "local field of 8192 points": field(DENSE),
+        "depth with the local field": lambda: with_field.depth_of(disparity),
         "fit of 8192 points": lambda: fit(DENSE),
         "depth": lambda: disparity_to_depth(disparity, SCALE, SHIFT),
         "unprojection alone": lambda: camera.unproject(depth),

@@ -186,6 +186,12 @@ class ScaleConfig:
     tracking: bool = parameter(
         True, "Keep the depth of static surfaces steady from frame to frame", live=True
     )  # fmt: skip
+    local_field: bool = parameter(
+        False,
+        "Correct depth locally toward the points of a reference, beyond one scale and shift for the image: more exact, "
+        "less steady while references are rare",
+        live=True,
+    )
 
 
 @dataclass(frozen=True)

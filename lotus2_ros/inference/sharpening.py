@@ -71,7 +71,7 @@ class Sharpening:
         """The geometry at the current latents.
 
         The sharpened disparity has a scale and a shift of its own. It is fitted to the coarse depth, so that the two
-        agree.
+        agree, and takes the local field of the coarse geometry.
         """
         coarse, stopwatch = self._coarse, self._stopwatch
         latents = {**coarse.latents, **{task: steps.latent for task, steps in self._steps.items()}}
@@ -79,9 +79,11 @@ class Sharpening:
             found = annotate(self._model, latents, coarse.image.shape[:2])
         scale = coarse.scale
         with stopwatch("align"):
-            if found.disparity is not None and coarse.depth is not None:
+            # Without the local field, which the sharp geometry takes over.
+            line = replace(coarse, scale=replace(scale, local=None)).depth
+            if found.disparity is not None and line is not None:
                 with suppress(AlignmentError):
-                    factor, shift, _ = fit_to_reference(found.disparity, Reference(coarse.depth))
+                    factor, shift, _ = fit_to_reference(found.disparity, Reference(line))
                     scale = replace(scale, scale=factor, shift=shift, correction=None)
             sky = sky_of(found, scale) if self._sky else None
         return replace(

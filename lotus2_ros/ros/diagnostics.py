@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter, deque
@@ -224,6 +225,8 @@ def scale_values(scale: Scale) -> dict[str, str]:
     values = {"scale source": scale.source}
     if scale.metric:
         values["scale age (s)"] = f"{scale.age:.2f}"
+    if math.isfinite(scale.reference_error):
+        values["reference error (%)"] = f"{100 * scale.reference_error:.1f}"
     return {**values, "scale note": scale.note} if scale.note else values
 
 

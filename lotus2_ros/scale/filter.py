@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from lotus2_ros.config import ScaleConfig
 from lotus2_ros.scale.depth_shift import DepthShiftEstimator
+from lotus2_ros.scale.field_tracker import FieldTracker
 from lotus2_ros.scale.fit import AlignmentError
-from lotus2_ros.scale.history import History
+from lotus2_ros.scale.history import History, PastFrame
 from lotus2_ros.scale.reference import Reference
 from lotus2_ros.scale.scale import RelativeGeometry, Scale, relative_scale
 from lotus2_ros.scale.sources import ScaleSource, is_better, metric_sources, relative_source
@@ -34,6 +35,7 @@ class ScaleFilter:
     - *measure*: the best of the scale sources, see :mod:`lotus2_ros.scale.sources`.
     - *gate*: an outlier is rejected until several measurements in a row confirm it.
     - *update*: the mean of prediction and measurement, weighted by their variances.
+    - *local field*: what remains at the points of a reference, see :mod:`lotus2_ros.scale.field`.
 
     A metric measurement stays valid for ``config.max_age`` seconds. Until then, frames without one take the prediction.
     After that the scale is relative. ``depth_shift`` is the estimate for models that predict affine-invariant depth.
@@ -45,6 +47,7 @@ class ScaleFilter:
     def _reset(self) -> None:
         self.depth_shift = DepthShiftEstimator()
         self._tracker = Tracker()
+        self._field = FieldTracker()
         self._last: Scale | None = None  # of the last frame
         self._stamp = math.nan  # of the last frame, seconds
         self._measured: Scale | None = None  # last accepted metric measurement
@@ -83,7 +86,9 @@ class ScaleFilter:
             scale = self._update_relative(frame, predicted, registration, config, note)
         if scale.metric:
             scale = replace(scale, age=frame.stamp - self._measured_stamp)
-        return self._remember(frame, scale, predicted, config)
+        scale = self._remember(frame, scale, predicted, config)
+        is_used = measured is not None and reference is not None and measured.source == reference.source
+        return self._localize(frame, scale, reference if is_used else None, config)
 
     def _register(self, frame: RelativeGeometry, config: ScaleConfig) -> Registration:
         """Compare the frame with those before it; a scene cut resets the filter."""
@@ -218,6 +223,19 @@ class ScaleFilter:
             self._history.transform(*correction)
         self._history.add(frame, scale)
         return replace(scale, correction=self._tracker.update(scale.scale, scale.shift))
+
+    def _localize(self, frame: RelativeGeometry, scale: Scale, new: Reference | None, config: ScaleConfig) -> Scale:
+        """The scale with the local field; ``new`` is the reference that was accepted for this frame."""
+        if not (config.local_field and scale.metric and scale.source.startswith("reference")):
+            self._field = FieldTracker()
+            return scale
+        still = self._tracker.still if config.tracking and frame.image is not None else None
+        self._field.carry(still, frame.stamp)
+        if new is not None:
+            late = abs(new.stamp - frame.stamp) > config.reference_slop
+            past = self._history.nearest(new.stamp, config.reference_slop) if late else None
+            self._field.add(past or PastFrame(frame, scale), new, still, frame.stamp)
+        return self._field.apply(scale)
 
     def _is_valid(self, stamp: float, config: ScaleConfig) -> bool:
         """Whether the last metric measurement still holds at ``stamp``."""

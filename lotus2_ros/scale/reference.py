@@ -80,22 +80,29 @@ def fit_to_reference(
     and depth = scale * disparity + shift. All measurements have the same weight: in inverse depth, weights that grow
     with depth make depth worse, on streets most. Raises AlignmentError if the reference does not determine the fit.
     """
+    _, _, measured, predicted = sample_reference(disparity, reference)
+    scale, shift, stats = fit_scale_shift(
+        predicted, 1 / measured if space == "disparity" else measured, torch.ones_like(measured)
+    )
+    stats.check()
+    return float(scale), float(shift), stats
+
+
+def sample_reference(disparity: Tensor, reference: Reference) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """At most 8192 measurements: their places (N,) down and across the image, from 0 to 1, their depth (N,) in meters,
+    and the disparity (N,) there.
+    """
     depth = reference.depth
     rows, columns = torch.nonzero(valid_depth(depth), as_tuple=True)
     if len(rows) > FIT_POINTS:
         places = torch.arange(FIT_POINTS, dtype=torch.float64, device=depth.device) * GOLDEN_RATIO % 1
         chosen = (places * len(rows)).long()
         rows, columns = rows[chosen], columns[chosen]
-    measured = depth[rows, columns]
+    down, across = (rows + 0.5) / depth.shape[0], (columns + 0.5) / depth.shape[1]
     # The pixel of the disparity image that contains the center of each measurement's pixel.
     at_v = ((rows + 0.5) * disparity.shape[0] / depth.shape[0]).long().to(disparity.device)
     at_u = ((columns + 0.5) * disparity.shape[1] / depth.shape[1]).long().to(disparity.device)
-    predicted = disparity[at_v, at_u].to(depth.device)
-    scale, shift, stats = fit_scale_shift(
-        predicted, 1 / measured if space == "disparity" else measured, torch.ones_like(measured)
-    )
-    stats.check()
-    return float(scale), float(shift), stats
+    return down, across, depth[rows, columns], disparity[at_v, at_u].to(depth.device)
 
 
 def _check_range(disparity: Tensor, scale: float, shift: float, reference: Reference) -> None:

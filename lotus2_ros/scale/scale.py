@@ -5,16 +5,20 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.depth import disparity_to_depth
 from lotus2_ros.scale.fit import FitStats
+from lotus2_ros.scale.membrane import resized
 
 # shift / scale of an unknown image: the farthest point is eleven times as far as the nearest.
 DEFAULT_SHIFT = 0.1
 # Smallest relative standard deviation of a metric measurement: no sensor repeats better than this.
 MIN_DEVIATION = 0.01
+# A pixel that the line puts beyond `farthest` is left there if the field's factor is larger.
+UNTOUCHED = 0.95
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,10 @@ class RelativeGeometry:
 
 @dataclass(frozen=True)
 class Scale:
-    """1 / depth = scale * disparity + shift + correction; in meters if ``metric``, else up to one unknown factor."""
+    """depth = exp(local) / (scale * disparity + shift + correction).
+
+    In meters if ``metric``, else up to one unknown factor.
+    """
 
     scale: float
     shift: float
@@ -42,10 +49,20 @@ class Scale:
     note: str = ""  # why no better source was used
     # (h, w), low resolution, in units of inverse depth: removes flicker from static surfaces. None: no correction.
     correction: Tensor | None = field(default=None, repr=False, compare=False)
+    # (h, w), low resolution: logarithm of a factor on depth, from the points of a reference. None: no such points.
+    local: Tensor | None = field(default=None, repr=False, compare=False)
+    farthest: float = math.inf  # depth that the field takes for all that the line puts farther or beyond infinity
+    reference_error: float = math.nan  # median relative error of depth at held-out points of the last reference
 
     def depth_of(self, disparity: Tensor) -> Tensor:
         """Depth (H, W) along z from disparity (H, W); NaN where it would lie at or beyond infinity."""
-        return disparity_to_depth(disparity, self.scale, self.shift, self.correction)
+        depth = disparity_to_depth(disparity, self.scale, self.shift, self.correction)
+        if self.local is None:
+            return depth
+        factor = resized(self.local[None], disparity.shape[0], disparity.shape[1])[0].exp_()
+        beyond = ~(depth < self.farthest)  # NaN too
+        depth = torch.where(beyond & (factor < UNTOUCHED), self.farthest, depth)
+        return depth.mul_(factor.masked_fill_(beyond & (factor >= UNTOUCHED), 1))
 
     def transformed(self, factor: float, offset: float) -> Scale:
         """The scale after each inverse depth is replaced by factor * inverse depth + offset."""

@@ -56,6 +56,8 @@ class Tracker:
         self._image: Tensor | None = None  # (h, w), scaled to mean 1, so that automatic exposure is no motion
         self._inverse_depth = torch.empty(0)
         self._age = torch.empty(0)  # frames since the pixel last moved
+        # Of the last frame (h, w): from 0, the pixel moved, to 1, it is static or in doubt. None: no frame yet.
+        self.still: Tensor | None = None
         # Of the registered frame: thumbnails of image and disparity, and the weight of static pixels.
         self._pending: tuple[Tensor, Tensor, Tensor] | None = None
 
@@ -94,7 +96,9 @@ class Tracker:
             self._image, self._inverse_depth = thumbnail, inverse_depth
         # A larger change than flicker is an object that came or went unnoticed in the image.
         flickers = (inverse_depth - self._inverse_depth).abs() < MAX_FLICKER * self._inverse_depth.abs()
-        self._age = (self._age * weight * flickers + 1).clamp_max(MAX_AGE)
+        still = weight * flickers
+        self.still = (2 * still).clamp_max(1)
+        self._age = (self._age * still + 1).clamp_max(MAX_AGE)
         self._image = torch.lerp(self._image, thumbnail, 1 / self._age)
         self._inverse_depth = torch.lerp(self._inverse_depth, inverse_depth, 1 / self._age)
         return self._inverse_depth - inverse_depth

@@ -1,5 +1,7 @@
 """Levels and texts of the diagnostics."""
 
+from dataclasses import replace
+
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 
@@ -13,6 +15,8 @@ FINE = {"seconds": 5.0, "received": 50, "processed": 50, "dropped": 0, "rejected
 def test_diagnostics_say_where_meters_come_from_and_what_is_amiss():
     fitted = Scale(0.5, 0.1, "reference_points", True, age=0.4321)
     assert scale_values(fitted) == {"scale source": "reference_points", "scale age (s)": "0.43"}
+    told = scale_values(replace(fitted, reference_error=0.034))
+    assert told == {"scale source": "reference_points", "scale age (s)": "0.43", "reference error (%)": "3.4"}
     relative = Scale(0.5, 0.1, "normals", False, note="the last fit is old")
     assert scale_values(relative) == {"scale source": "normals", "scale note": "the last fit is old"}
 

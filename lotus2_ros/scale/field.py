@@ -1,0 +1,125 @@
+"""The local field: what a line leaves at the points of a reference, carried to the pixels between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lotus2_ros.scale.membrane import PULL, Level, levels, resized
+from lotus2_ros.scale.reference import Reference, sample_reference
+from lotus2_ros.scale.scale import RelativeGeometry, Scale
+from lotus2_ros.scale.support import support
+from lotus2_ros.scale.tracker import THUMBNAIL_SIDE, thumbnail_size
+
+# Parts of the points; each is held out once.
+FOLDS = 4
+# Differences that separate two surfaces: of log depth, and of the image's colors, which are in [0, 1].
+EDGE_DEPTH, EDGE_COLOR = 0.2, 0.5
+SAMPLES = 2  # pixels read from each cell and side
+# Candidates of how many points to believe. A point has no weight below this support and full weight RAMP above it; the
+# first candidate believes all. Fewer are believed only if the error at held-out points is smaller by this factor.
+SUPPORT, RAMP, HANDICAP = (-1.0, 0.2, 0.4), 0.3, 1.15
+# Errors of log depth at held-out points count less and less beyond this one.
+BOUND = 0.2
+# The field is off if its gain at held-out points is below the first number of standard errors, and counts in full above
+# the second.
+CERTAINTY = (1.0, 3.0)
+# The line may put pixels beyond infinity. What it puts farther than this many times the farthest points counts as that
+# far. The share of points that may be farther than "the farthest", and how many points tell it.
+BEYOND, FARTHER, FAR_SAMPLE = 2.0, 0.02, 512
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field, and what it is worth."""
+
+    log_factor: Tensor  # (h, w) logarithm of a factor on depth
+    error: float  # median relative error of depth at held-out points
+    farthest: float  # meters; the factor is on this depth where the line puts a pixel farther or beyond infinity
+
+
+def fit_field(frame: RelativeGeometry, scale: Scale, reference: Reference) -> Field:
+    """The field that takes the depth of ``scale`` to the measurements of ``reference``.
+
+    The residuals of log depth pull at a membrane over a grid of at most 80 cells, torn at edges of depth and image.
+    Each quarter of the points is held out once: this tells how many points to believe, and whether the field helps.
+    If it does not, it is weaker or zero.
+    """
+    down, across, measured, predicted = sample_reference(frame.disparity, reference)
+    height, width = thumbnail_size(frame.disparity.shape[0], frame.disparity.shape[1], THUMBNAIL_SIDE)
+    v, u = (down * height).long(), (across * width).long()
+    inverse_depth = scale.scale * predicted + scale.shift
+    if scale.correction is not None:
+        inverse_depth = inverse_depth + scale.correction.to(v.device)[v, u]
+    far = (1 / measured[:: 1 + len(measured) // FAR_SAMPLE]).quantile(FARTHER)
+    residual = (measured * torch.maximum(inverse_depth, far / BEYOND)).log().float()
+    features = _features(frame, scale, far, height, width)
+    weights = _candidates(support(v, u, features[0, v, u], residual, width))
+    field, held_out, weight = _solve(levels(features), v, u, residual, weights)
+    strength = _strength(residual, held_out, weight)
+    error = (residual - strength * held_out).expm1().abs().median()
+    error, far = torch.stack((error, far.float())).tolist()
+    return Field((strength * field).to(frame.disparity.device), error, BEYOND / far)
+
+
+def _features(frame: RelativeGeometry, scale: Scale, far: Tensor, height: int, width: int) -> Tensor:
+    """(C, h, w) on the device of ``far``: log inverse depth and color of each cell; an edge is a difference of 1."""
+    step = max(1, min(frame.disparity.shape[0] // (SAMPLES * height), frame.disparity.shape[1] // (SAMPLES * width)))
+    inverse_depth = scale.scale * frame.disparity[step // 2 :: step, step // 2 :: step] + scale.shift
+    parts = [inverse_depth.clamp_min(far.to(inverse_depth.device)).log()[None] / EDGE_DEPTH]
+    if frame.image is not None:
+        color = frame.image[step // 2 :: step, step // 2 :: step].permute(2, 0, 1)
+        parts.append(color.float() / (255 * EDGE_COLOR))
+    return F.adaptive_avg_pool2d(torch.cat(parts)[None], (height, width))[0].to(far.device)
+
+
+def _candidates(support: Tensor) -> Tensor:
+    """Weights (C, N) from 0 to 1 of points by their support."""
+    return ((support - support.new_tensor(SUPPORT)[:, None]) / RAMP).clamp(0, 1)
+
+
+def _solve(
+    grids: list[Level], v: Tensor, u: Tensor, residual: Tensor, weights: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The field (h, w) of all points; at each point (N,) the field of the points outside its fold; the weights (N,).
+
+    ``weights`` (C, N) are the candidates. The last level of the grid is solved for the best of them only.
+    """
+    # Neighbors in a row of a depth image belong to different folds.
+    fold = torch.arange(len(residual), device=residual.device) % FOLDS
+    kept = fold != torch.arange(FOLDS + 1, device=fold.device)[:, None]  # the last one keeps all
+    pulls = (PULL * kept * weights[:, None]).flatten(0, 1)
+    fields = torch.zeros(len(pulls), 1, 1, device=residual.device)
+    for number, grid in enumerate(grids[:-1]):
+        shrink = 2 ** (len(grids) - 1 - number)
+        fields = _fit(grid, v // shrink, u // shrink, residual, pulls, fields)
+    fields = fields.unflatten(0, (len(weights), FOLDS + 1))
+    held_out = fields[:, fold, v // shrink, u // shrink]
+    error = (residual - held_out).abs()
+    loss = (error / (error + BOUND)).mean(1)
+    loss[1:] *= HANDICAP
+    best = loss.argmin(0, keepdim=True)
+    field = _fit(grids[-1], v, u, residual, PULL * weights[best], fields[best, FOLDS])
+    return field[0], held_out[best][0], weights[best][0]
+
+
+def _fit(grid: Level, v: Tensor, u: Tensor, residual: Tensor, pulls: Tensor, start: Tensor) -> Tensor:
+    """Membranes (B, h, w) at whose cells (v, u) the points pull with ``pulls`` (B, N); ``start``: coarser ones."""
+    height, width = grid.down.shape[0] + 1, grid.across.shape[1] + 1
+    cell = (v * width + u).expand(2 * len(pulls), -1)
+    sums = torch.zeros(2 * len(pulls), height * width, device=residual.device)
+    pull, target = sums.scatter_add_(1, cell, torch.cat((pulls, pulls * residual))).view(2, -1, height, width)
+    return grid.solve(pull, target, resized(start, height, width))
+
+
+def _strength(residual: Tensor, held_out: Tensor, weight: Tensor) -> Tensor:
+    """From 0 to 1: how much of the field to use, by how well it predicts the held-out residuals."""
+    slope = (weight * residual * held_out).sum() / (weight * held_out.square()).sum().clamp_min(1e-12)
+    slope = slope.clamp(0, 1)
+    gain = weight * (residual.abs() - (residual - slope * held_out).abs())
+    certainty = gain.sum() / gain.square().sum().sqrt().clamp_min(1e-12)
+    low, high = CERTAINTY
+    return slope * ((certainty - low) / (high - low)).clamp(0, 1)

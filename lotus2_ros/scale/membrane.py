@@ -1,0 +1,85 @@
+"""A membrane over the cells of a small grid that measurements pull at, solved coarse to fine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# A difference of this much between two cells' features holds as little together as the width of the image.
+FEATURE_SCALE = 1.0
+# Pull of one measurement, in units of the tension between neighbors.
+PULL = 25.0
+# Pull to zero of each of 80 x 60 cells: without measurements the membrane falls to zero within about 60 cells.
+REST = 3e-4
+# Steps of conjugate gradients at each level.
+STEPS = 4
+
+
+@dataclass(frozen=True)
+class Level:
+    """The tension between neighbors of one grid (h, w): cells that look different hold together less."""
+
+    across: Tensor  # (h, w - 1)
+    down: Tensor  # (h - 1, w)
+    rest: float  # pull to zero
+
+    def solve(self, pull: Tensor, target: Tensor, start: Tensor) -> Tensor:
+        """The membrane (B, h, w): least pull * (x - target)^2 + rest * x^2 + tension * (differences of x)^2.
+
+        ``target`` is already multiplied by ``pull``. A fixed number of steps of conjugate gradients with the diagonal
+        as preconditioner, so that a device never waits for a result.
+        """
+        diagonal = pull + self.rest
+        self._add_tension(diagonal)
+        inverse = diagonal.reciprocal()
+        x = start
+        residual = target - self._apply(diagonal, x)
+        step = direction = inverse * residual
+        energy = (residual * step).sum((-2, -1), keepdim=True)
+        for _ in range(STEPS):
+            image = self._apply(diagonal, direction)
+            length = energy / (direction * image).sum((-2, -1), keepdim=True).clamp_min(1e-20)
+            x = torch.addcmul(x, length, direction)
+            residual = torch.addcmul(residual, length, image, value=-1)
+            step = inverse * residual
+            last, energy = energy, (residual * step).sum((-2, -1), keepdim=True)
+            direction = torch.addcmul(step, energy / last.clamp_min(1e-20), direction)
+        return x
+
+    def _add_tension(self, diagonal: Tensor) -> None:
+        diagonal[..., 1:] += self.across
+        diagonal[..., :-1] += self.across
+        diagonal[..., 1:, :] += self.down
+        diagonal[..., :-1, :] += self.down
+
+    def _apply(self, diagonal: Tensor, x: Tensor) -> Tensor:
+        out = diagonal * x
+        out[..., 1:].addcmul_(self.across, x[..., :-1], value=-1)
+        out[..., :-1].addcmul_(self.across, x[..., 1:], value=-1)
+        out[..., 1:, :].addcmul_(self.down, x[..., :-1, :], value=-1)
+        out[..., :-1, :].addcmul_(self.down, x[..., 1:, :], value=-1)
+        return out
+
+
+def levels(features: Tensor, count: int = 4) -> list[Level]:
+    """Grids from coarse to fine for features (C, h, w); each has half the cells per side of the next."""
+    found = []
+    spacing = 1 / max(features.shape[-2:])
+    rest = REST
+    for number in range(count):
+        if number:
+            features = F.avg_pool2d(features[None], 2, ceil_mode=True, count_include_pad=False)[0]
+            spacing, rest = 2 * spacing, 4 * rest
+        across, down = (
+            (1 + features.diff(dim=dim).square().sum(0) / (FEATURE_SCALE * spacing) ** 2).rsqrt() for dim in (2, 1)
+        )
+        found.append(Level(across, down, rest))
+    return found[::-1]
+
+
+def resized(grid: Tensor, height: int, width: int) -> Tensor:
+    """Grids (B, h, w) resized bilinearly to (B, height, width)."""
+    return F.interpolate(grid[None], (height, width), mode="bilinear", align_corners=False)[0]

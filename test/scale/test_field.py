@@ -1,0 +1,172 @@
+import math
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lotus2_ros.config import ScaleConfig
+from lotus2_ros.scale.field import fit_field
+from lotus2_ros.scale.field_tracker import FADE_MOVING, FieldTracker
+from lotus2_ros.scale.filter import ScaleFilter
+from lotus2_ros.scale.history import PastFrame
+from lotus2_ros.scale.reference import Reference
+from lotus2_ros.scale.scale import RelativeGeometry, Scale
+
+HEIGHT, WIDTH = 120, 200
+LINE = Scale(0.5, 0.1, "reference_depth", metric=True, age=0.0)
+ROWS, COLUMNS = torch.meshgrid(torch.linspace(0, 1, HEIGHT), torch.linspace(0, 1, WIDTH), indexing="ij")
+PLANE = 0.1 + 0.6 * ROWS + 0.1 * COLUMNS  # disparity
+BEND = 0.3 * torch.sin(3 * COLUMNS) * ROWS  # log of a factor on depth that no line makes
+TRUTH = LINE.depth_of(PLANE) * BEND.exp()
+IMAGE = (255 * torch.rand(HEIGHT, WIDTH, 3, generator=torch.Generator().manual_seed(0))).to(torch.uint8)
+
+
+def sparse(depth, count, seed=0, wrong=0.0):
+    """A few measurements, some of them at random depths; and where they are."""
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(depth.numel(), generator=generator)[:count]
+    low, high = depth.aminmax()
+    anywhere = low + (high - low) * torch.rand(count, generator=generator)
+    values = torch.where(torch.arange(count) < wrong * count, anywhere, depth.flatten()[chosen])
+    return Reference(torch.full_like(depth, torch.nan).flatten().index_put((chosen,), values).view(depth.shape))
+
+
+def with_field(disparity, reference, line=LINE, image=None):
+    found = fit_field(RelativeGeometry(disparity, image), line, reference)
+    return replace(line, local=found.log_factor, farthest=found.farthest), found
+
+
+def error(depth, truth):
+    return float((depth / truth - 1).abs().mean())
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    scale=st.floats(0.05, 5), shift=st.floats(0.02, 1), tilt=st.floats(-0.5, 0.5), count=st.integers(20, 400),
+    seed=st.integers(0, 99),
+)  # fmt: skip
+def test_where_the_line_is_exact_the_field_is_zero(scale, shift, tilt, count, seed):
+    disparity = 0.5 + 0.4 * (ROWS - 0.5) + tilt * (COLUMNS - 0.5)
+    line = replace(LINE, scale=scale, shift=shift)
+    found = fit_field(RelativeGeometry(disparity), line, sparse(line.depth_of(disparity), count, seed))
+    assert found.log_factor.abs().max() < 1e-4 and found.error < 1e-4
+
+
+@pytest.mark.parametrize(("wrong", "most"), [(0.0, 0.25), (0.2, 0.35)])
+def test_between_the_points_the_field_follows_them(wrong, most):
+    scale, found = with_field(PLANE, sparse(TRUTH, 200, wrong=wrong))
+    assert error(scale.depth_of(PLANE), TRUTH) < most * error(LINE.depth_of(PLANE), TRUTH)
+    assert found.error < error(LINE.depth_of(PLANE), TRUTH)
+
+
+def test_two_surfaces_with_different_residuals_keep_their_edge():
+    disparity = torch.where(COLUMNS < 0.5, 0.2, 0.8) + 0.02 * ROWS
+    truth = LINE.depth_of(disparity) * torch.where(COLUMNS < 0.5, 1.3, 0.8)
+    scale, _ = with_field(disparity, sparse(truth, 200))
+    relative = (scale.depth_of(disparity) / truth - 1).abs()
+    assert relative.mean() < 0.02
+    # Two pixels on either side share a cell's bilinear ramp; no more than a few cells feel the other surface.
+    assert relative[:, : WIDTH // 2 - 5].max() < 0.06 and relative[:, WIDTH // 2 + 5 :].max() < 0.06
+
+
+def test_there_are_no_pits_around_points():
+    """The surface at a point is as smooth as between points: the field may not be pulled to each alone."""
+    generator = torch.Generator().manual_seed(3)
+    noisy = TRUTH * (1 + 0.01 * torch.randn(TRUTH.shape, generator=generator))
+    _, found = with_field(PLANE, sparse(noisy, 200))
+    log_factor = found.log_factor
+    around = F.avg_pool2d(log_factor[None], 3, 1)[0]
+    assert (log_factor[1:-1, 1:-1] - around).abs().max() < 0.02
+
+
+@settings(max_examples=25, deadline=None)
+@given(count=st.integers(5, 30), seed=st.integers(0, 99))
+def test_few_points_that_say_nothing_leave_the_line(count, seed):
+    """Noise that no neighbor shares: the field may not be much worse than the line."""
+    line = LINE.depth_of(PLANE)
+    noise = 0.1 * torch.randn(line.shape, generator=torch.Generator().manual_seed(seed))
+    scale, _ = with_field(PLANE, sparse(line * noise.exp(), count, seed))
+    assert error(scale.depth_of(PLANE), line) < 0.1
+
+
+def test_far_from_all_points_the_field_fades():
+    near = torch.where(COLUMNS < 0.1, TRUTH * 1.3, torch.nan)
+    _, found = with_field(PLANE, Reference(near))
+    assert found.log_factor[:, -1].abs().max() < found.log_factor[:, 0].abs().max() - 0.05
+
+
+def test_what_the_line_puts_beyond_infinity_is_where_points_say():
+    bent = replace(LINE, scale=0.8, shift=-0.2)
+    assert bent.depth_of(PLANE).isnan().any()
+    scale, _ = with_field(PLANE, sparse(TRUTH, 400), line=bent)
+    depth = scale.depth_of(PLANE)
+    far = bent.depth_of(PLANE).isnan() & depth.isfinite()
+    assert far.any() and error(depth[far], TRUTH[far]) < 0.2
+
+
+def test_without_points_near_what_is_beyond_infinity_stays_invalid():
+    scale = replace(LINE, shift=-0.2, local=torch.zeros(6, 10), farthest=5.0)
+    depth = scale.depth_of(PLANE)
+    torch.testing.assert_close(depth, replace(scale, local=None).depth_of(PLANE), equal_nan=True)
+
+
+def test_the_field_helps_and_its_error_is_told():
+    prediction, config = RelativeGeometry(PLANE, IMAGE), ScaleConfig(local_field=True)
+    scale = ScaleFilter().align(prediction, sparse(TRUTH, 200), config)
+    line = replace(scale, local=None)
+    assert error(scale.depth_of(PLANE), TRUTH) < 0.5 * error(line.depth_of(PLANE), TRUTH)
+    assert 0 < scale.reference_error < error(line.depth_of(PLANE), TRUTH)
+    assert math.isnan(ScaleFilter().align(prediction, None, config).reference_error)
+
+
+def test_a_standing_camera_carries_the_field_and_it_fades_with_age():
+    scale_filter, config = ScaleFilter(), ScaleConfig(local_field=True, max_age=5.0)
+    for number in range(5):
+        stamp = 0.1 * number
+        first = scale_filter.align(RelativeGeometry(PLANE, IMAGE, stamp=stamp), sparse(TRUTH, 200), config)
+    carried = scale_filter.align(RelativeGeometry(PLANE, IMAGE, stamp=1.0), None, config)
+    later = scale_filter.align(RelativeGeometry(PLANE, IMAGE, stamp=3.0), None, config)
+    sizes = [float(scale.local.abs().mean()) for scale in (first, carried, later)]
+    assert sizes[0] > sizes[1] > sizes[2] > 0.7 * sizes[0]
+
+
+def test_a_moving_camera_soon_forgets_the_field():
+    tracker = FieldTracker()
+    tracker.add(PastFrame(RelativeGeometry(PLANE), LINE), sparse(TRUTH, 200), None, 0.0)
+    before = tracker.apply(LINE).local
+    tracker.carry(torch.zeros_like(before), FADE_MOVING)
+    torch.testing.assert_close(tracker.apply(LINE).local, before / math.e)
+    tracker.carry(torch.zeros_like(before), 10 * FADE_MOVING)
+    assert tracker.apply(LINE).local is None
+
+
+def test_a_standing_camera_averages_the_fields():
+    tracker, generator = FieldTracker(), torch.Generator().manual_seed(0)
+    fields = []
+    for number in range(20):
+        noisy = TRUTH * (1 + 0.05 * torch.randn(TRUTH.shape, generator=generator))
+        still = tracker.apply(LINE).local
+        still = None if still is None else torch.ones_like(still)
+        tracker.carry(still, 0.1 * number)
+        tracker.add(PastFrame(RelativeGeometry(PLANE), LINE), sparse(noisy, 200, seed=number), still, 0.1 * number)
+        fields.append(tracker.apply(LINE).local)
+    changes = [(after - before).abs().mean() for before, after in pairwise(fields)]
+    assert changes[-1] < 0.2 * changes[0]
+
+
+def test_the_camera_height_has_no_field():
+    """Its scale comes from no points; a field of an old reference would say otherwise."""
+    scale_filter = ScaleFilter()
+    prediction = RelativeGeometry(PLANE, IMAGE)
+    assert scale_filter.align(prediction, sparse(TRUTH, 200), ScaleConfig(local_field=True)).local is not None
+    scale = scale_filter.align(replace(prediction, stamp=0.1), None, ScaleConfig(local_field=True, source="none"))
+    assert scale.local is None and math.isnan(scale.reference_error)
+
+
+def test_by_default_there_is_no_field():
+    scale = ScaleFilter().align(RelativeGeometry(PLANE, IMAGE), sparse(TRUTH, 200), ScaleConfig())
+    assert scale.metric and scale.local is None
