@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from lotus2_ros.geometry.camera import Camera
+from lotus2_ros.scenes.assets import Assets
 from lotus2_ros.scenes.cameras import clear_path, clear_pose, drawn_by_a_lens, pose_before_a_thing
 from lotus2_ros.scenes.render import Renderer, View
 from lotus2_ros.scenes.worlds import KINDS, build
@@ -27,13 +28,21 @@ def view(seed: int, width: int, height: int, kind: str | None = None, *, close_u
     return next(views(seed, width, height, kind, close_up=close_up))
 
 
-def views(seed: int, width: int, height: int, kind: str | None = None, *, close_up: bool = False) -> Iterator[View]:
+def views(
+    seed: int,
+    width: int,
+    height: int,
+    kind: str | None = None,
+    *,
+    close_up: bool = False,
+    assets: Assets | None = None,
+) -> Iterator[View]:
     """Views of scene `seed`, without end, from cameras here and there in it or, `close_up`, that look at one of its
-    things from near, as people take pictures."""
+    things from near, as people take pictures; with `assets` of another scene, which is partly made of them."""
     if kind is not None and kind not in KINDS:
         raise ValueError(f"expected a kind among {', '.join(KINDS)}; got {kind!r}")
-    world = build(seed, kind)
-    renderer, rng = Renderer(world), np.random.default_rng([seed, 3])
+    world = build(seed, kind, assets)
+    renderer, rng = Renderer(world, assets), np.random.default_rng([seed, 3])
     while True:
         camera = Camera.from_fov(width, height, float(rng.uniform(*world.fov)))
         pose = (pose_before_a_thing if close_up else clear_pose)(world, renderer, rng, camera)

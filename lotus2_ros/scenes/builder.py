@@ -9,17 +9,22 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from lotus2_ros.scenes import shapes, textures
+from lotus2_ros.scenes.assets import Assets
 
 Point = Sequence[float] | np.ndarray
 Size = tuple[float, float, float]
+
+# Where there are assets: the share of surfaces that are photographs.
+PHOTOGRAPHED = 0.4
 
 
 @dataclass(frozen=True)
 class Surface:
     """Linear colours (3, 3) along the values of a pattern of the bank, `tile` metres per tile.
 
-    In [0, 1]: `gloss` of a highlight, own light `glow`, `mirror` the share of light that is reflected (Schlick's R0),
-    `clear` the share that comes from behind, of a "sheet".
+    With `photo` a texture of the assets takes the place of both. In [0, 1]: `gloss` of a highlight, own light `glow`,
+    `mirror` the share of light that is reflected (Schlick's R0), `clear` the share that comes from behind, of a
+    "sheet".
     """
 
     pattern: int
@@ -29,34 +34,39 @@ class Surface:
     glow: float = 0.0
     mirror: float = 0.0
     clear: float = 0.0
+    photo: int = -1
 
 
 @dataclass(frozen=True)
 class ScenePart:
-    """A mesh in world coordinates; its pattern lies in its own frame (columns of `rotation`, at `origin`)."""
+    """A mesh in world coordinates; its pattern lies in its own frame (columns of `rotation`, at `origin`) or where `uv`
+    (triangles, 3, 2) says."""
 
     vertices: np.ndarray
     triangles: np.ndarray
     rotation: np.ndarray
     origin: np.ndarray
     surface: Surface
+    uv: np.ndarray | None = None
 
 
 @dataclass
 class Builder:
-    """Collects parts, x and y on the ground and z up, metres; `at` gives a builder in a moved frame of that world."""
+    """Collects parts, x and y on the ground and z up, metres; `at` gives a builder in a moved frame of that world.
+    With `assets` some things are models of them and some surfaces photographs."""
 
     rng: np.random.Generator
     parts: list[ScenePart] = field(default_factory=list)
     rotation: np.ndarray = field(default_factory=lambda: np.eye(3))
     origin: np.ndarray = field(default_factory=lambda: np.zeros(3))
+    assets: Assets | None = None
 
     def at(self, x: float, y: float, z: float = 0.0, yaw: float = 0.0) -> Builder:
         return self.turned(turn_z(yaw), x, y, z)
 
     def turned(self, rotation: np.ndarray, x: float = 0.0, y: float = 0.0, z: float = 0.0) -> Builder:
         origin = self.origin + self.rotation @ np.array([x, y, z])
-        return Builder(self.rng, self.parts, self.rotation @ rotation, origin)
+        return Builder(self.rng, self.parts, self.rotation @ rotation, origin, self.assets)
 
     def add(self, shape: str, size: Size, center: Point, surface: Surface, rotation: np.ndarray | None = None) -> None:
         """A shape of `shapes.unit` that fills `size` around `center`."""
@@ -81,10 +91,27 @@ class Builder:
         circle = np.c_[np.cos(angle), 0 * angle, np.sin(angle)]
         self.tube(radius * circle + np.asarray(center), thickness, surface, sides, closed=True)
 
-    def _place(self, vertices: np.ndarray, triangles: np.ndarray, surface: Surface) -> None:
-        self.parts.append(
-            ScenePart(vertices @ self.rotation.T + self.origin, triangles, self.rotation, self.origin, surface)
-        )
+    def model(self, share: float, sizes: tuple[float, float], size: float | None = None) -> bool:
+        """With probability `share` a model of the assets, of those between two `sizes`, brought to `size`; whether."""
+        if self.assets is None or not self.chance(share):
+            return False
+        number = int(self.rng.choice(self.assets.of_size(*sizes)))
+        scale = self.uniform(0.8, 1.25) * (1.0 if size is None else size / self.assets.size[number])
+        for piece in self.assets.model(number):
+            vertices = scale * piece.vertices.reshape(-1, 3)
+            painted = self.surface("noise", plain=1.0, photographed=0.0)
+            if piece.texture < 0:
+                painted = replace(painted, colors=np.tile(piece.color, (3, 1)))
+            else:
+                painted = replace(painted, photo=piece.texture, tile=scale * _tile(piece.vertices, piece.uv))
+            self._place(vertices, np.arange(len(vertices)).reshape(-1, 3), painted, piece.uv)
+        return True
+
+    def _place(
+        self, vertices: np.ndarray, triangles: np.ndarray, surface: Surface, uv: np.ndarray | None = None
+    ) -> None:
+        placed = vertices @ self.rotation.T + self.origin
+        self.parts.append(ScenePart(placed, triangles, self.rotation, self.origin, surface, uv))
 
     def uniform(self, low: float, high: float) -> float:
         return float(self.rng.uniform(low, high))
@@ -103,18 +130,24 @@ class Builder:
         plain: float = 0.35,
         bright: tuple[float, float] = (0.1, 0.95),
         hue: tuple[float, float] | None = None,
+        photographed: float = PHOTOGRAPHED,
     ) -> Surface:
-        """A random one with a pattern of the families (any if none); with probability `plain` almost of one colour."""
+        """A random one with a pattern of the families (any if none); with probability `plain` almost of one colour, and
+        of the others with `photographed` a photograph, where there are assets."""
         chosen = str(self.rng.choice(families or textures.FAMILIES))
         first = self._color(bright, hue)
-        nearness = self.uniform(0.75, 0.97) if self.chance(plain) else self.uniform(0.0, 0.7)
+        almost = self.chance(plain)
+        nearness = self.uniform(0.75, 0.97) if almost else self.uniform(0.0, 0.7)
         others = [nearness * first + (1 - nearness) * self._color(bright, hue) for _ in range(2)]
-        return Surface(
+        surface = Surface(
             pattern=int(self.rng.choice(textures.family(chosen))),
             tile=tile * float(np.exp(self.rng.normal(0, 0.4))),
             colors=np.stack((first, *others)),
             gloss=self.uniform(0, 0.8) if self.chance(0.3) else 0.0,
         )
+        if self.assets is not None and self.chance(photographed * (0.5 if almost else 1.0)):
+            return replace(surface, photo=int(self.rng.choice(self.assets.rich)))
+        return surface
 
     def leaves(self, tile: float) -> Surface:
         """Green, mostly."""
@@ -146,6 +179,12 @@ class Builder:
         if hue is None:
             hue = (0.04, 0.13) if self.chance(0.4) else (-0.05, 0.7) if self.chance(0.85) else (0.0, 1.0)
         return np.array(colorsys.hsv_to_rgb(self.uniform(*hue) % 1, saturation, self.uniform(*bright))) ** 2.2
+
+
+def _tile(vertices: np.ndarray, uv: np.ndarray) -> float:
+    """Metres per side of a texture, the median over the edges of triangles (M, 3, 3) with uv (M, 3, 2)."""
+    long, on_texture = (np.linalg.norm(np.diff(each, axis=1), axis=-1) for each in (vertices, uv.astype(np.float64)))
+    return float(np.clip(np.median(long / np.maximum(on_texture, 1e-4)), 1e-3, 1e3))
 
 
 def turn_z(angle: float) -> np.ndarray:

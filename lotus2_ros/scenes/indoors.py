@@ -95,7 +95,9 @@ def corridor(b: Builder) -> World:
               thin.ladder, thin.stool, curved.big_vase, curved.bicycle)  # fmt: skip
     for _ in range(b.integer(0, 9)):
         piece = pieces[b.integer(0, len(pieces))]
-        piece(b.at(0, 0, 0, b.integer(0, 2) * np.pi).at(b.uniform(-0.45, 0.45) * length, w / 2 - 0.3))
+        place = b.at(0, 0, 0, b.integer(0, 2) * np.pi).at(b.uniform(-0.45, 0.45) * length, w / 2 - 0.3)
+        if not place.model(things.MODELS, things.MODEL_SIZES):
+            piece(place)
     for _ in range(b.integer(0, 4)):
         across = b.at(length * b.uniform(-0.4, 0.4), 0, 0, np.pi / 2)
         stone = b.surface("noise", "bricks", plain=0.8)

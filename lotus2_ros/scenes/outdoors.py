@@ -8,6 +8,9 @@ from lotus2_ros.scenes import street_things, thin
 from lotus2_ros.scenes.builder import Builder
 from lotus2_ros.scenes.world import Light, Pose, World
 
+# Where there are assets: the share of models among what stands along a road, and their sizes, metres.
+MODELS, MODEL_SIZES = 0.35, (0.5, 8.0)
+
 
 def street(b: Builder) -> World:
     """Ground to the horizon, what lines the road, cars near and far, hills, sky."""
@@ -120,7 +123,9 @@ def _alongside(b: Builder, side: int, road: float, walk: float, count: int) -> N
         thing = street_things.STREET[b.integer(0, len(street_things.STREET))]
         parked = thing is street_things.vehicle
         y = side * (road / 2 + (-b.uniform(0.8, 1.2) if parked else b.uniform(0.3, walk + 2)))
-        thing(b.at(b.uniform(-50, 70), y, 0.0, b.uniform(-0.1, 0.1)))
+        place = b.at(b.uniform(-50, 70), y, 0.0, b.uniform(-0.1, 0.1))
+        if not place.model(MODELS, MODEL_SIZES):
+            thing(place)
 
 
 def _car_park(b: Builder, road: float) -> None:

@@ -25,7 +25,7 @@ def photograph(radiance: Tensor, depth: Tensor, rng: np.random.Generator) -> Ten
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     image = image + torch.randn(image.shape, generator=generator) * torch.sqrt(read**2 + shot**2 * image.clamp(0, 1))
     if rng.random() < 0.15:
-        image = _compressed(image, rng.uniform(0.02, 0.08))
+        image = compressed(image, rng.uniform(0.02, 0.08))
     return (image * 255).round().clamp(0, 255).to(torch.uint8)
 
 
@@ -81,7 +81,7 @@ def _graded(image: Tensor, rng: np.random.Generator) -> Tensor:
     return ((torch.lerp(grey, image, saturation) - pivot) * contrast + pivot).clamp(0, 1)
 
 
-def _compressed(image: Tensor, step: float) -> Tensor:
+def compressed(image: Tensor, step: float) -> Tensor:
     """Cosine coefficients of blocks of 8 x 8, rounded the more coarsely the higher their frequency, as in JPEG."""
     k, n = torch.arange(8.0)[:, None], torch.arange(8.0)[None]
     basis = torch.cos(torch.pi * (2 * n + 1) * k / 16) * torch.where(k > 0, 0.5, 0.125**0.5)

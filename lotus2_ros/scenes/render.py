@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.scenes import textures
-from lotus2_ros.scenes.builder import ScenePart
+from lotus2_ros.scenes.assets import Assets
+from lotus2_ros.scenes.hits import Hit, raycasting, uv_of
 from lotus2_ros.scenes.photo import photograph
 from lotus2_ros.scenes.world import Light, Pose, World
 
@@ -44,15 +45,15 @@ class View:
 
 
 class Renderer:
-    """A world made ready for rays."""
+    """A world made ready for rays; `assets` that it was built with."""
 
-    def __init__(self, world: World) -> None:
-        self.world = world
+    def __init__(self, world: World, assets: Assets | None = None) -> None:
+        self.world, self.assets = world, assets
         # Glass last: without it, for light and for what is seen through it or in a mirror, the triangles' numbers hold.
         parts = sorted(world.parts, key=lambda part: part.surface.clear > 0)
         solid = [part for part in parts if part.surface.clear == 0]
-        self.solid = _raycasting(solid)
-        self.scene = self.solid if len(solid) == len(parts) else _raycasting(parts)
+        self.solid = raycasting(solid)
+        self.scene = self.solid if len(solid) == len(parts) else raycasting(parts)
         counts = torch.tensor([len(part.triangles) for part in parts])
         self.part_of = torch.repeat_interleave(torch.arange(len(parts)), counts)
         sizes = [float(np.linalg.norm(np.ptp(part.vertices, axis=0))) for part in parts]
@@ -61,6 +62,8 @@ class Renderer:
         self.rotation = _stack(part.rotation for part in parts)
         self.origin = _stack(part.origin for part in parts)
         self.pattern = torch.tensor([surface.pattern for surface in surfaces])
+        self.photo = torch.tensor([surface.photo for surface in surfaces])
+        self.uv = uv_of(parts) if assets else None
         self.tile, self.gloss, self.glow, self.mirror, self.clear = (
             torch.tensor([getattr(surface, name) for surface in surfaces], dtype=torch.float32)
             for name in ("tile", "gloss", "glow", "mirror", "clear")
@@ -70,8 +73,8 @@ class Renderer:
     def glance(self, pose: Pose, camera: Camera) -> tuple[Tensor, Tensor]:
         """Depth (H, W) and which part is seen (H, W), -1 for the sky, without light."""
         rays = camera.rays @ torch.from_numpy(pose.rotation()).float().T
-        depth, part, _ = self._cast(self.scene, torch.from_numpy(pose.position).float().expand_as(rays), rays)
-        return depth, part
+        hit = self._cast(self.scene, torch.from_numpy(pose.position).float().expand_as(rays), rays)
+        return hit.distance, hit.part
 
     def view(self, pose: Pose, camera: Camera, seed: int, stamp_s: float = 0.0) -> View:
         """The whole view; `seed` is the camera's: exposure, white balance, blur, noise."""
@@ -79,26 +82,25 @@ class Renderer:
         eye = torch.from_numpy(pose.position).float()
         rays = camera.rays @ to_world.T
         # The rays have z = 1 in the optical frame, so the distance along them is the depth.
-        depth, part, normals = self._cast(self.scene, eye.expand_as(rays), rays)
-        seen = part >= 0
+        hit = self._cast(self.scene, eye.expand_as(rays), rays)
+        depth, seen = hit.distance, hit.part >= 0
         pixel = 1 / float(camera.K[0, 0])
         radiance = self._sky(rays)
         points, directions = eye + depth[seen, None] * rays[seen], F.normalize(rays[seen], dim=-1)
-        openness = self._openness(depth, rays, normals, eye)[seen]
-        light = self._shade(points, normals[seen], directions, part[seen], depth[seen] * pixel, openness)
-        self._look_on(light, points, normals[seen], directions, part[seen], depth[seen], pixel)
+        openness = self._openness(depth, rays, hit.normals, eye)[seen]
+        light = self._shade(points, directions, hit[seen], depth[seen] * pixel, openness)
+        self._look_on(light, points, directions, hit[seen], pixel)
         air = torch.exp(-self.world.haze * depth[seen])[:, None]
         radiance[seen] = light * air + radiance.mean() * (1 - air)
-        normals = torch.where(seen[..., None], normals @ to_world, torch.nan)
+        normals = torch.where(seen[..., None], hit.normals @ to_world, torch.nan)
         image = photograph(radiance, depth, np.random.default_rng([seed, 2]))
         return View(image, depth, normals, camera, pose, stamp_s)
 
-    def _look_on(
-        self, light: Tensor, points: Tensor, normals: Tensor, rays: Tensor, part: Tensor, far: Tensor, pixel: float
-    ) -> None:
+    def _look_on(self, light: Tensor, points: Tensor, rays: Tensor, hit: Hit, pixel: float) -> None:
         """Mixes into `light` (N, 3), in place, what is seen through glass and what mirrors reflect."""
-        facing = -(rays * normals).sum(-1, keepdim=True)
-        reflected = rays + 2 * facing * normals
+        part, far = hit.part, hit.distance
+        facing = -(rays * hit.normals).sum(-1, keepdim=True)
+        reflected = rays + 2 * facing * hit.normals
         mirror = self.mirror[part]
         schlick = mirror + (1 - mirror) * (1 - facing[:, 0]).clamp(0, 1) ** 5
         for share, on, directions in (
@@ -111,16 +113,13 @@ class Renderer:
 
     def _beyond(self, origins: Tensor, rays: Tensor, far: Tensor, pixel: float) -> Tensor:
         """Radiance (N, 3) that comes along `rays`, of unit length, after `far` metres already."""
-        distance, part, normals = self._cast(self.solid, origins, rays)
-        radiance, seen = self._sky(rays), part >= 0
-        points, footprint = origins[seen] + distance[seen, None] * rays[seen], (far + distance)[seen] * pixel
-        radiance[seen] = self._shade(points, normals[seen], rays[seen], part[seen], footprint, torch.ones(len(points)))
+        hit = self._cast(self.solid, origins, rays)
+        radiance, seen = self._sky(rays), hit.part >= 0
+        points, footprint = origins[seen] + hit.distance[seen, None] * rays[seen], (far + hit.distance)[seen] * pixel
+        radiance[seen] = self._shade(points, rays[seen], hit[seen], footprint, torch.ones(len(points)))
         return radiance
 
-    def _cast(
-        self, scene: o3d.t.geometry.RaycastingScene, origins: Tensor, directions: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """How far in lengths of `directions`, which part (-1: none), and its unit normal toward the origin."""
+    def _cast(self, scene: o3d.t.geometry.RaycastingScene, origins: Tensor, directions: Tensor) -> Hit:
         rays = torch.cat((origins, directions), dim=-1).contiguous()
         hit = scene.cast_rays(o3d.core.Tensor(rays.numpy()))
         distance = torch.from_numpy(hit["t_hit"].numpy())
@@ -129,7 +128,12 @@ class Renderer:
         part = torch.where(seen, self.part_of[torch.where(seen, triangle, 0)], -1)
         normals = F.normalize(torch.from_numpy(hit["primitive_normals"].numpy()), dim=-1)
         away = (normals * directions).sum(-1, keepdim=True) > 0
-        return distance, part, torch.where(away, -normals, normals)
+        uv = torch.full((*distance.shape, 2), torch.nan)
+        if self.uv is not None:
+            along = torch.from_numpy(hit["primitive_uvs"].numpy())  # of the second and the third corner
+            shares = torch.cat((1 - along.sum(-1, keepdim=True), along), dim=-1)[..., None]
+            uv[seen] = (shares[seen] * self.uv[triangle[seen]]).sum(-2)
+        return Hit(distance, part, torch.where(away, -normals, normals), uv)
 
     def _blocked(self, origins: Tensor, directions: Tensor) -> Tensor:
         """Whether anything lies between `origins` and `origins + directions`."""
@@ -156,11 +160,10 @@ class Renderer:
         smooth = F.avg_pool2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
         return F.interpolate(smooth, depth.shape, mode="bilinear", align_corners=False)[0, 0]
 
-    def _shade(
-        self, points: Tensor, normals: Tensor, rays: Tensor, part: Tensor, footprint: Tensor, openness: Tensor
-    ) -> Tensor:
+    def _shade(self, points: Tensor, rays: Tensor, hit: Hit, footprint: Tensor, openness: Tensor) -> Tensor:
         """Linear radiance (N, 3): ambient light, then Lambert and Blinn-Phong for every light that is not in shadow."""
-        albedo = self._albedo(points, normals, part, footprint / (-(rays * normals).sum(-1)).clamp_min(0.15))
+        normals, part = hit.normals, hit.part
+        albedo = self._albedo(points, hit, footprint / (-(rays * normals).sum(-1)).clamp_min(0.15))
         overhead = 0.75 + 0.25 * normals[:, 2:]
         ambient = torch.from_numpy(self.world.ambient).float()
         radiance = albedo * ambient * overhead * openness[:, None] + albedo * self.glow[part, None]
@@ -184,8 +187,10 @@ class Renderer:
         strength = torch.where(lit, 2.0, 0.0)[:, None] / (1 + (distance / light.reach) ** 2)
         return strength * torch.from_numpy(light.color).float() * reflected
 
-    def _albedo(self, points: Tensor, normals: Tensor, part: Tensor, footprint: Tensor) -> Tensor:
-        """The surface's pattern, projected along the axis of the part's frame that the surface faces most."""
+    def _albedo(self, points: Tensor, hit: Hit, footprint: Tensor) -> Tensor:
+        """The surface's pattern or photograph, projected along the axis of the part's frame that it faces most, or by
+        uv of its own."""
+        normals, part = hit.normals, hit.part
         rotation = self.rotation[part]
         local = torch.einsum("ni,nij->nj", points - self.origin[part], rotation)
         facing = torch.einsum("ni,nij->nj", normals, rotation).abs().argmax(-1)
@@ -199,6 +204,11 @@ class Renderer:
         low, middle, high = self.colors[part].unbind(1)
         along = 2 * mix[:, None]
         color = torch.where(along < 1, torch.lerp(low, middle, along), torch.lerp(middle, high, along - 1))
+        photographed = self.photo[part] >= 0
+        if self.assets is not None and bool(photographed.any()):
+            where = torch.where(hit.uv.isnan(), uv, hit.uv)[photographed]
+            photo, low_pass = self.photo[part][photographed], (footprint / tile)[photographed]
+            color[photographed] = self.assets.sample(photo, where, low_pass)
         return color * (0.8 + 0.3 * stain[:, None])
 
     def _sky(self, rays: Tensor) -> Tensor:
@@ -214,15 +224,6 @@ class Renderer:
         return torch.lerp(
             torch.lerp(color, color.mean() * 1.3 + 0 * color, haze * 0.7), torch.tensor(1.1), 0.5 * clouds**2
         )
-
-
-def _raycasting(parts: list[ScenePart]) -> o3d.t.geometry.RaycastingScene:
-    starts = np.cumsum([0] + [len(part.vertices) for part in parts])
-    vertices = np.concatenate([part.vertices for part in parts]).astype(np.float32)
-    triangles = np.concatenate([part.triangles + start for part, start in zip(parts, starts, strict=False)])
-    scene = o3d.t.geometry.RaycastingScene()
-    scene.add_triangles(o3d.core.Tensor(vertices), o3d.core.Tensor(triangles.astype(np.uint32)))
-    return scene
 
 
 def _stack(arrays) -> Tensor:

@@ -109,7 +109,7 @@ def _pipes(b: Builder, across: float, y: float, h: float) -> None:
 def furnish(b: Builder, w: float, d: float, count: int) -> None:
     """Most pieces stand with their back to a wall, some anywhere; a cable or a hard case now and then."""
     for _ in range(count):
-        piece = things.FURNITURE[b.integer(0, len(things.FURNITURE))]
+        piece = things.piece_of_furniture(b)
         if b.chance(0.6):
             side = b.integer(0, 4)
             across, away = (w, d) if side % 2 == 0 else (d, w)

@@ -8,10 +8,15 @@ import numpy as np
 
 from lotus2_ros.scenes.builder import Builder, Surface, any_rotation, turn_x
 
+# Where there are assets: the share of models among small things, whatever size they have in the world, metres.
+MODELS, MODEL_SIZES = 0.35, (0.03, 3.0)
+
 
 def small_thing(b: Builder, size: float) -> None:
     """A book, box, cup, ball, bottle, bag, cable, tape or stack, about `size` across."""
     s = size * b.uniform(0.4, 1.5)
+    if b.model(MODELS, MODEL_SIZES, 1.5 * s):
+        return
     surface = b.surface("print", "text", "picture", "noise", "stripes", "dots", "checks", "cloth", "gradient",
                         tile=2 * s, plain=0.45)  # fmt: skip
     _THINGS[b.integer(0, len(_THINGS))](b, s, surface)

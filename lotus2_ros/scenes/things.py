@@ -208,5 +208,15 @@ FURNITURE: tuple[Callable[[Builder], None], ...] = (
     thin.office_chair, thin.office_chair, thin.tripod, thin.stool, thin.ladder, thin.clothes_rack,
     curved.big_vase, curved.tyres, curved.bicycle, curved.motorcycle,
 )  # fmt: skip
+# Where there are assets: the share of models among furniture, and their sizes, metres.
+MODELS, MODEL_SIZES = 0.4, (0.3, 2.6)
+
+
+def piece_of_furniture(b: Builder) -> Callable[[Builder], None]:
+    """One of FURNITURE, which is now and then a model of the assets in its place."""
+    chosen = FURNITURE[b.integer(0, len(FURNITURE))]
+    return lambda place: None if place.model(MODELS, MODEL_SIZES) else chosen(place)
+
+
 # Hard cases: what is seen is not what is there.
 DECEPTIVE = (standing_mirror, pane)
