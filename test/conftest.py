@@ -48,6 +48,8 @@ TRANSFORMER = {
 }
 SCHEDULER = {"num_train_timesteps": 10, "use_dynamic_shifting": True, "shift": 3.0}
 
+PRIOR = {"backbone": "efficientnet-lite0", "hidden": 12, "channels": 3, "patch": 2}
+
 # The same examples every time, and no limit on the time of one: CI machines stall.
 settings.register_profile("deterministic", derandomize=True, deadline=None, max_examples=50)
 settings.load_profile("deterministic")
@@ -123,21 +125,24 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-def build_bare() -> TrainableLotus2:
+def build_bare(prior: dict[str, object] | None = None) -> TrainableLotus2:
     # These take seconds to import, and most tests do not need them.
     from lotus2_ros.model.lotus2.trainable import TrainableLotus2
     from lotus2_ros.model.manifest import ModelSettings
 
     torch.manual_seed(0)
     configs = {"vae": VAE, "transformer": TRANSFORMER, "scheduler": SCHEDULER}
+    if prior is not None:
+        channels = {"in_channels": 16 + 4 * prior["channels"], "out_channels": 16}
+        configs |= {"transformer": TRANSFORMER | channels, "prior": prior}
     settings = ModelSettings(tasks=("depth", "normals"), process_resolution=64)
     return TrainableLotus2.from_config(configs, settings, prompt_tokens=2)
 
 
-def build_small() -> TrainableLotus2:
+def build_small(prior: dict[str, object] | None = None) -> TrainableLotus2:
     from lotus2_ros.model.lotus2.base import CORE, SHARPENER
 
-    model = build_bare()
+    model = build_bare(prior)
     model.add_adapter(CORE, "normals", rank=4)
     model.add_adapter(SHARPENER, "depth", rank=4, alpha=8)
     model.add_adapter(SHARPENER, "normals", rank=2)
@@ -156,6 +161,12 @@ def bare() -> TrainableLotus2:
 def small() -> TrainableLotus2:
     """The base as the core predictor of depth, three adapters, every weight random; in evaluation mode."""
     return build_small()
+
+
+@pytest.fixture
+def with_prior() -> TrainableLotus2:
+    """The same with an image prior, random too."""
+    return build_small(PRIOR)
 
 
 @pytest.fixture(scope="session")

@@ -74,6 +74,11 @@ class GeometryModel(CachingModule, ABC):
         """Name of the number format of the network's weights."""
         return str(self.dtype).removeprefix("torch.")
 
+    @property
+    def latent_channels(self) -> int:
+        """Of an image's latent."""
+        return int(self.vae.config.latent_channels)
+
     def dtype_of(self, dtype: torch.dtype) -> Callable[[str], torch.dtype | None]:
         """A function from a parameter's name to its dtype when the model computes in `dtype`; None: as stored.
 
@@ -88,6 +93,10 @@ class GeometryModel(CachingModule, ABC):
         return process_size(
             height, width, resolution, self.multiple, upscale=settings.upscale, by_area=settings.process_by_area
         )
+
+    def hold_channels_last(self) -> None:
+        """The layout in which convolutions are fastest."""
+        self.vae.to(memory_format=torch.channels_last)
 
     # Image <-> latent
 
@@ -105,6 +114,15 @@ class GeometryModel(CachingModule, ABC):
         return self._encode(image, generator)
 
     def _encode(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return self.add_features(self.encode_annotation(image, generator), image)
+
+    def add_features(self, latent: Tensor, image: Tensor) -> Tensor:
+        """latent (B, C, h, w) of the VAE, image (B, 3, H, W) -> what the network takes: that latent, and behind it what
+        else the model sees in the image, if it does."""
+        return latent
+
+    def encode_annotation(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """The VAE's latent alone, as an annotation (B, 3, H, W) in [-1, 1] is given to training."""
         posterior = self.vae.encode(image.to(self.vae.dtype)).latent_dist
         latent = posterior.mode() if generator is None else posterior.sample(generator)
         return ((latent - (self.vae.config.shift_factor or 0.0)) * self.vae.config.scaling_factor).to(self.dtype)

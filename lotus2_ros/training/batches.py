@@ -12,9 +12,10 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from lotus2_ros.data.annotation import mirror, renormalize
+from lotus2_ros.training.augment import degrade, jitter, mix_convolved
 
 MIRRORED = 0.5
-FILTER_SIZES = (1, 3, 5)  # pixels
+TENSORS = ("image", "annotation", "valid", "shift")
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,12 @@ class Batch:
     shift: Tensor
     seed: int
 
+    def first(self, count: int | None) -> Batch:
+        """Of so many views, all if None."""
+        return replace(self, **{name: getattr(self, name)[:count] for name in TENSORS})
+
     def to(self, device: torch.device) -> Batch:
-        moved = {name: getattr(self, name).to(device) for name in ("image", "annotation", "valid", "shift")}
-        return replace(self, **moved)
+        return replace(self, **{name: getattr(self, name).to(device) for name in TENSORS})
 
     def generator(self) -> torch.Generator:
         """A generator on the CPU, so that a run on another device draws the same numbers."""
@@ -104,7 +108,7 @@ class Batches(Dataset[Batch]):
         if torch.rand((), generator=generator) < MIRRORED:
             image, annotation, valid = image.flip(-1), mirror(annotation, task), valid.flip(-1)
         if self.jitter:
-            image = jitter(image, generator)
+            image = degrade(jitter(image, generator), generator)
         if self.random_convolution:
             image = mix_convolved(image, self.random_convolution, generator)
         return Batch(task, image, annotation, valid, shift, int(torch.randint(2**62, (), generator=generator)))
@@ -124,30 +128,3 @@ def resize(values: Tensor, sides: Sequence[int]) -> Tensor:
     if sides[0] > values.shape[2]:
         return F.interpolate(values, tuple(sides), mode="bilinear", align_corners=False)
     return F.interpolate(values, tuple(sides), mode="area")
-
-
-def jitter(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Random brightness, contrast, white balance, saturation and noise for images (B, 3, H, W) in [-1, 1]."""
-
-    def draw(low: float, high: float, channels: int = 1) -> Tensor:
-        return low + (high - low) * torch.rand(len(images), channels, 1, 1, generator=generator)
-
-    values = (images * 0.5 + 0.5).clamp_min(1e-3) ** draw(0.6, 1.6) * draw(0.6, 1.2) * draw(0.85, 1.15, 3)
-    gray = values.mean(1, keepdim=True)
-    values = torch.lerp(gray, values, draw(0.1, 1.3)) + draw(0, 0.02) * torch.randn(values.shape, generator=generator)
-    return values.clamp(0, 1) * 2 - 1
-
-
-def mix_convolved(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Mix a `share` of the images (B, 3, H, W) in [-1, 1] with the output of a random convolution.
-
-    Shapes stay; colors and fine texture, which are unrealistic in rendered images, change (arXiv 2007.13003).
-    """
-    count, channels = images.shape[:2]
-    size = FILTER_SIZES[int(torch.randint(len(FILTER_SIZES), (), generator=generator))]
-    filters = torch.randn(count * channels, channels, size, size, generator=generator) / (channels * size**2) ** 0.5
-    padded = F.pad(images, [size // 2] * 4, mode="reflect")
-    filtered = F.conv2d(padded.flatten(0, 1)[None], filters, groups=count)[0].unflatten(0, (count, channels))
-    chosen = torch.rand(count, 1, 1, 1, generator=generator) < share
-    part = torch.where(chosen, torch.rand(count, 1, 1, 1, generator=generator), 0.0)
-    return torch.lerp(images, filtered, part).clamp(-1, 1)

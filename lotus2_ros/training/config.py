@@ -48,13 +48,16 @@ class Bucket(Section):
 
 
 class ScenesConfig(Section):
-    """Our own scenes, rendered once."""
+    """Our own scenes, rendered once; with `assets` things and photographs of that folder in all but the first
+    `plain_shards` of them, see `scenes.assets`."""
 
     source: Literal["scenes"]
     shards: Count
     scenes_per_shard: Count
     views_per_scene: Count
     buckets: tuple[Bucket, ...]
+    assets: Path | None = None
+    plain_shards: int = Field(default=0, ge=0)
 
 
 class RecordedSet(Section):
@@ -77,6 +80,7 @@ class RecordedConfig(Section):
 class StageConfig(Section):
     """One stage of training: an objective, and how it is optimized.
 
+    tasks: those of its batches, in turn; None: all of the run.
     batch: images of each process in one forward pass. accumulate: batches per optimizer step.
     size, crop, random_convolution: of the images, see `Batches`.
     single_blocks: how many of the single blocks of a network from scratch take part; None: all. A block that takes part
@@ -101,6 +105,7 @@ class StageConfig(Section):
     size: float = Field(default=1.0, gt=0, le=1)
     crop: float = Field(default=1.0, gt=0, le=1)
     random_convolution: float = Field(default=0.0, ge=0, le=1)
+    tasks: tuple[Task, ...] | None = None
     single_blocks: Count | None = None
     interpolate_start: float = Field(default=0.0, ge=0, lt=1)
     average_after: int | None = Field(default=None, ge=0)

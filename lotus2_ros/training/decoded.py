@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from pydantic import BaseModel, Field
@@ -17,6 +17,7 @@ from lotus2_ros.training.latents import mean_square
 
 # Downsampling factors at which slopes are compared: the finest for edges, the coarsest for the tilt of walls.
 SCALES = (1, 2, 4)
+GRADIENT_SCALES, EDGE_SCALES = (1, 2, 4, 8), (1, 2)
 # Lower limit of disparity in relative errors, as a share of a view's range; otherwise the sky would dominate.
 FARTHEST = 0.03
 # Disparities below this share of the range are sky, which the fit ignores.
@@ -30,12 +31,30 @@ FLAT = 1e-4
 @dataclass(frozen=True)
 class DecodedError:
     """Scalars. values: mean absolute error of the annotation in [-1, 1]; angles: mean of chord^power / power between
-    unit normals, which is 1 - cos of the angle with power 2 and lets small angles count with power 1; relative: what
-    AbsRel measures, see :func:`relative_error`, 0 of normals."""
+    unit normals, which is 1 - cos of the angle with power 2 and lets small angles count with power 1; the others are 0
+    of normals and of a depth's best fit, see :class:`FittedError`."""
 
     values: Tensor
     angles: Tensor
     relative: Tensor
+    fitted: Tensor
+    gradients: Tensor
+    correlation: Tensor
+    edges: Tensor
+
+
+class FittedError(NamedTuple):
+    """Scalars, of a disparity after the least-squares scale and shift of each view, as in the evaluation (MiDaS, arXiv
+    1907.01341). relative: the share by which 1 / depth is off, which is AbsRel as far as it is small; fitted: mean
+    absolute error, a view's range being 1; gradients: that of the differences of neighbors, at several scales;
+    correlation: what is missing to 1; edges: as gradients, of the logarithm of depth, in which an edge is as high as
+    the ratio of its two sides, whether near or far."""
+
+    relative: Tensor
+    fitted: Tensor
+    gradients: Tensor
+    correlation: Tensor
+    edges: Tensor
 
 
 class EndToEndLoss(BaseModel):
@@ -43,13 +62,22 @@ class EndToEndLoss(BaseModel):
     the end-to-end fine-tuning of arXiv 2409.11355.
 
     decoder: also train the VAE's decoder; its inputs are predictions, which are smoother than the latents it was
-    trained on.
+    trained on. latent: weight of the latent's own error. views: how many of a batch are decoded, which takes most of a
+    step's time; None: all. slopes: whether the angles of a depth's slopes count; without them it is decoded in mixed
+    precision.
     """
 
     decoded: float = Field(gt=0)
     angles: float = Field(gt=0)
     power: Literal[1, 2]
     relative: float = Field(default=0.0, ge=0)
+    fitted: float = Field(default=0.0, ge=0)
+    gradients: float = Field(default=0.0, ge=0)
+    correlation: float = Field(default=0.0, ge=0)
+    edges: float = Field(default=0.0, ge=0)
+    latent: float = Field(default=1.0, ge=0)
+    views: int | None = Field(default=None, ge=1)
+    slopes: bool = True
     decoder: bool = False
 
     def part(self) -> TrainedPart:
@@ -57,48 +85,70 @@ class EndToEndLoss(BaseModel):
 
     def of_prediction(self, model: GeometryModel, predicted: Tensor, truth: Tensor, batch: Batch) -> Tensor:
         """The loss, a scalar, for latents (B, C, h, w)."""
-        error = decoded_error(model, predicted, batch, self.power)
-        decoded = self.decoded * error.values + self.angles * error.angles + self.relative * error.relative
-        return mean_square(predicted - truth, model, batch) + decoded
+        error = decoded_error(model, predicted[: self.views], batch.first(self.views), self.power, self.slopes)
+        weighted = sum(getattr(self, name) * getattr(error, name) for name in (*FittedError._fields, "angles"))
+        return self.latent * mean_square(predicted - truth, model, batch) + self.decoded * error.values + weighted
 
 
-def decoded_error(model: GeometryModel, latent: Tensor, batch: Batch, power: int) -> DecodedError:
+def decoded_error(model: GeometryModel, latent: Tensor, batch: Batch, power: int, slopes: bool = True) -> DecodedError:
     """The errors of `latent` (B, C, h, w) against the batch's annotation, over its valid pixels.
 
     What is decoded is not clamped, so that an answer beyond the range can be put right. The angles of a depth are those
     of its slopes, at the true disparity and under a camera as wide as the image, which need not be the true one: where
     two disparities have the same such normals they have the same normals in any camera. The disparity itself is not
-    theirs to move: the same slope is a steeper surface where it is small, so the far would be pushed near.
+    theirs to move: the same slope is a steeper surface where it is small, so the far would be pushed near. Without
+    `slopes` the angles of a depth are 0.
     """
-    with torch.autocast(latent.device.type, enabled=False):  # bfloat16's steps are as high as the slopes of what is far
-        decoded = model.decode_unclamped(latent.float().contiguous(memory_format=torch.channels_last))
+    latent = latent.float().contiguous(memory_format=torch.channels_last)
+    if slopes:  # bfloat16's steps are as high as the slopes of what is far
+        with torch.autocast(latent.device.type, enabled=False):
+            decoded = model.decode_unclamped(latent)
+    else:
+        decoded = model.decode_unclamped(latent)
     truth, valid = batch.annotation.to(decoded) * 0.5 + 0.5, batch.valid.to(decoded)
     values = 2 * _mean((decoded - truth).abs().mean(1, keepdim=True), valid)
     if batch.task == "normals":
         normals, true = (F.normalize(2 * each - 1, dim=1) for each in (decoded, truth))
-        return DecodedError(values, _mean(_angle(normals, true, power), valid), torch.zeros_like(values))
+        return DecodedError(values, _mean(_angle(normals, true, power), valid), *[torch.zeros_like(values)] * 5)
     answer, disparity = decoded.mean(1, keepdim=True), truth[:, :1]
     inverse_depth = (disparity + batch.shift.to(decoded)[:, None, None, None]).clamp_min(0)
+    of_fit = fitted_error(answer, disparity, inverse_depth, valid)
+    if not slopes:
+        return DecodedError(values, torch.zeros_like(values), *of_fit)
     angles = []
     for scale in SCALES:
         known = (F.avg_pool2d(valid, scale) > 0.999).to(valid)
         at = F.avg_pool2d(inverse_depth, scale).clamp_min(FARTHEST)
         normals, true = (surface_normals(F.avg_pool2d(each, scale), at) for each in (answer, disparity))
         angles.append(_mean(_angle(normals, true, power), -F.max_pool2d(-known, 2, 1)))
-    return DecodedError(values, torch.stack(angles).mean(), relative_error(answer, disparity, inverse_depth, valid))
+    return DecodedError(values, torch.stack(angles).mean(), *of_fit)
 
 
-def relative_error(answer: Tensor, disparity: Tensor, inverse_depth: Tensor, valid: Tensor) -> Tensor:
-    """Mean of |a answer + b - disparity| / inverse_depth with the a and b that fit each view best: the share by which
-    1 / depth is off, which is AbsRel as far as it is small.
+def fitted_error(answer: Tensor, disparity: Tensor, inverse_depth: Tensor, valid: Tensor) -> FittedError:
+    """Of |a answer + b - disparity| with the a and b that fit each view best, least squares over what is not sky.
 
-    All (B, 1, H, W); disparity in [0, 1], inverse_depth proportional to 1 / depth with the same unit; the fit is the
-    evaluation's, least squares over what is not sky.
+    All (B, 1, H, W); disparity in [0, 1], inverse_depth proportional to 1 / depth with the same unit.
     """
-    fitted = valid * (inverse_depth > SKY)
-    x, y = (each - _mean_of_each(each, fitted) for each in (answer, disparity))
-    scale = _mean_of_each(x * y, fitted) / (_mean_of_each(x * x, fitted) + FLAT)
-    return _mean((scale * x - y).abs() / inverse_depth.clamp_min(FARTHEST), valid)
+    known = valid * (inverse_depth > SKY)
+    x, y = (each - _mean_of_each(each, known) for each in (answer, disparity))
+    together, squared, true_squared = (_mean_of_each(a * b, known) for a, b in ((x, y), (x, x), (y, y)))
+    error = together / (squared + FLAT) * x - y
+    correlation = together / ((squared + FLAT) * (true_squared + FLAT)).sqrt()
+    ratio = ((inverse_depth + error).clamp_min(FARTHEST) / inverse_depth.clamp_min(FARTHEST)).log()
+    return FittedError(
+        relative=_mean(error.abs() / inverse_depth.clamp_min(FARTHEST), valid),
+        fitted=_mean(error.abs(), valid),
+        gradients=torch.stack([_slope(error, valid, scale) for scale in GRADIENT_SCALES]).mean(),
+        correlation=1 - correlation.mean(),
+        edges=torch.stack([_slope(ratio, valid, scale) for scale in EDGE_SCALES]).mean(),
+    )
+
+
+def _slope(error: Tensor, valid: Tensor, scale: int) -> Tensor:
+    """Mean size of the differences to the right and to the lower pixel, of (B, 1, H, W) shrunk by `scale`."""
+    error, known = F.avg_pool2d(error, scale), (F.avg_pool2d(valid, scale) > 0.999).to(valid)
+    across = _mean(error.diff(dim=3).abs(), known[..., 1:] * known[..., :-1])
+    return across + _mean(error.diff(dim=2).abs(), known[:, :, 1:] * known[:, :, :-1])
 
 
 def surface_normals(disparity: Tensor, inverse_depth: Tensor) -> Tensor:

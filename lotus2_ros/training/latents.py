@@ -12,11 +12,13 @@ from lotus2_ros.model.interface import GeometryModel
 from lotus2_ros.training.batches import Batch
 
 
-@torch.no_grad()
 def encode(model: GeometryModel, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Latents (B, C, h, w) of the images and of their annotations."""
-    image, truth = model.encode(torch.cat((batch.image, batch.annotation))).to(model.vae.dtype).chunk(2)
-    return image, truth
+    """Latents of the images, (B, C, h, w) or, with a prior's F features, which may be trained, (B, C + F, h, w), and of
+    their annotations (B, C, h, w)."""
+    with torch.no_grad():
+        both = model.encode_annotation(torch.cat((batch.image, batch.annotation)))
+        image, truth = both.to(model.vae.dtype).chunk(2)
+    return model.add_features(image, batch.image), truth
 
 
 def mean_square(error: Tensor, model: GeometryModel, batch: Batch) -> Tensor:
@@ -33,5 +35,7 @@ def latent_valid(valid: Tensor, factor: int) -> Tensor:
 def measure_latents(model: GeometryModel, batches: Sequence[Batch]) -> None:
     """Set the VAE's shift and scale so that latents of images and annotations have mean 0 and standard deviation 1."""
     model.vae.register_to_config(shift_factor=0.0, scaling_factor=1.0)
-    latents = torch.cat([part.flatten() for batch in batches for part in encode(model, batch.to(model.device))])
+    pictures = (each for batch in batches for each in (batch.image, batch.annotation))
+    with torch.no_grad():
+        latents = torch.cat([model.encode_annotation(each.to(model.device)).flatten() for each in pictures])
     model.vae.register_to_config(shift_factor=float(latents.mean()), scaling_factor=1 / float(latents.std()))

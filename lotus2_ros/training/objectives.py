@@ -21,6 +21,8 @@ from lotus2_ros.training.decoded import EndToEndLoss
 from lotus2_ros.training.latents import encode, mean_square
 from lotus2_ros.training.lotus import LotusEndToEnd, LotusStep
 
+AT_THE_START = 0.5  # share of the views on which a sharpener learns its first step
+
 
 class _Objective(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,7 +42,7 @@ class _Objective(BaseModel):
         raise NotImplementedError
 
     def predict(self, model: TrainableLotus2, image: Tensor, task: str, generator: torch.Generator) -> Tensor:
-        """The annotation latent (B, C, h, w) of an image latent of the same shape."""
+        """The annotation latent (B, C, h, w) of an image's."""
         raise NotImplementedError
 
 
@@ -63,7 +65,7 @@ class StochasticFlow(_Objective):
         return _at(model, torch.cat((between, image), dim=1), task, time) - (noise - truth)
 
     def predict(self, model: TrainableLotus2, image: Tensor, task: str, generator: torch.Generator) -> Tensor:
-        latent = torch.randn(image.shape, generator=generator).to(image)
+        latent = torch.randn(model.without_features(image).shape, generator=generator).to(image)
         return _euler(lambda z, time: _at(model, torch.cat((z, image), dim=1), task, time), latent, self.steps)
 
 
@@ -79,11 +81,15 @@ class DeterministicFlow(_Objective):
     def error(
         self, model: TrainableLotus2, task: str, image: Tensor, truth: Tensor, generator: torch.Generator
     ) -> Tensor:
-        time = _times(truth, generator)
-        return _at(model, torch.lerp(truth, image, time), task, time) - (image - truth)
+        time, start = _times(truth, generator), model.without_features(image)
+        between = model.carry_features(torch.lerp(truth, start, time), image)
+        return _at(model, between, task, time) - (start - truth)
 
     def predict(self, model: TrainableLotus2, image: Tensor, task: str, generator: torch.Generator) -> Tensor:
-        return _euler(lambda z, time: _at(model, z, task, time), image, self.steps)
+        def velocity(latent: Tensor, time: Tensor) -> Tensor:
+            return _at(model, model.carry_features(latent, image), task, time)
+
+        return _euler(velocity, model.without_features(image), self.steps)
 
 
 class _OnePass(_Objective):
@@ -98,7 +104,7 @@ class _OnePass(_Objective):
     def predict(self, model: TrainableLotus2, image: Tensor, task: str, generator: torch.Generator) -> Tensor:
         predicted = model.transform(image, CORE, task, CORE_TIMESTEP)
         if self.prediction == "residual":
-            predicted = image - predicted
+            predicted = model.without_features(image) - predicted
         return model.continuity[task](predicted) if self.continuity else predicted
 
 
@@ -114,22 +120,27 @@ class SingleStep(_OnePass):
 
 
 class EndToEnd(EndToEndLoss, _OnePass):
-    """The core predictor with the loss on the decoded annotation, see :class:`EndToEndLoss`."""
+    """The core predictor with the loss on the decoded annotation, see :class:`EndToEndLoss`.
+
+    blind: share of the views whose latent is hidden, so that the core learns to use the prior's features alone.
+    """
 
     kind: Literal["end_to_end"]
+    blind: float = Field(default=0.0, ge=0, le=1)
 
     def loss(self, model: TrainableLotus2, batch: Batch) -> Tensor:
         image, truth = encode(model, batch)
+        if self.blind:
+            hidden = _times(truth, batch.generator()) < self.blind
+            image = model.carry_features(model.without_features(image).masked_fill(hidden, 0.0), image)
         return self.of_prediction(model, self.predict(model, image, batch.task, batch.generator()), truth, batch)
 
 
-class Sharpener(_Objective):
+class _FromCoarse(_Objective):
     """The detail sharpener: a flow from what the trained core predicts, z_c, to the annotation.
 
     z_t = t z_c + (1 - t) z_y, minimize |v(z_t, t) - (z_c - z_y)|^2 (eq. 16-17).
     """
-
-    kind: Literal["sharpener"]
 
     def part(self) -> TrainedPart:
         return "sharpener"
@@ -137,14 +148,42 @@ class Sharpener(_Objective):
     def error(
         self, model: TrainableLotus2, task: str, image: Tensor, truth: Tensor, generator: torch.Generator
     ) -> Tensor:
-        with torch.no_grad():
-            coarse = model.core(image, task).to(truth)
+        coarse = self._coarse(model, image, task).to(truth)
         time = _times(truth, generator)
-        between = torch.lerp(truth, coarse, time)
+        between = model.carry_features(torch.lerp(truth, coarse, time), image)
         return model.velocity(between, task, time.flatten()) - (coarse - truth)
+
+    @torch.no_grad()
+    def _coarse(self, model: TrainableLotus2, image: Tensor, task: str) -> Tensor:
+        return model.without_features(model.core(image, task))
 
     def predict(self, model: TrainableLotus2, image: Tensor, task: str, generator: torch.Generator) -> Tensor:
         return model.sharpen(model.core(image, task), task).result()
+
+
+class Sharpener(_FromCoarse):
+    """The squared error of the velocity."""
+
+    kind: Literal["sharpener"]
+
+
+class SharpenerEndToEnd(EndToEndLoss, _FromCoarse):
+    """The detail sharpener, which sees what comes of its velocity: the end of the flow by it, z_t - t v, decoded, see
+    :class:`EndToEndLoss`. t is 1 for half of the views: there a sharpener of one step does all, of few the most."""
+
+    kind: Literal["sharpener_end_to_end"]
+
+    def part(self) -> TrainedPart:
+        return "sharpener"
+
+    def loss(self, model: TrainableLotus2, batch: Batch) -> Tensor:
+        image, truth = encode(model, batch)
+        coarse, generator = self._coarse(model, image, batch.task).to(truth), batch.generator()
+        time = _times(truth, generator)
+        time = torch.where(_times(truth, generator) < AT_THE_START, 1.0, time)
+        between = torch.lerp(truth, coarse, time)
+        velocity = model.velocity(model.carry_features(between, image), batch.task, time.flatten())
+        return self.of_prediction(model, between - time * velocity, truth, batch)
 
 
 class Autoencoder(_Objective):
@@ -185,9 +224,8 @@ class Autoencoder(_Objective):
         return crop.contiguous(memory_format=torch.channels_last)
 
 
-Objective = (
-    StochasticFlow | DeterministicFlow | SingleStep | Sharpener | Autoencoder | EndToEnd | LotusStep | LotusEndToEnd
-)
+_OfLotus2 = StochasticFlow | DeterministicFlow | SingleStep | Sharpener | Autoencoder | EndToEnd
+Objective = _OfLotus2 | LotusStep | LotusEndToEnd | SharpenerEndToEnd
 
 
 def _times(latent: Tensor, generator: torch.Generator) -> Tensor:

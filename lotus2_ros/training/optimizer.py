@@ -32,7 +32,9 @@ def optimizers_for(parameters: Mapping[str, Tensor], stage: StageConfig) -> list
         chosen = stage.optimizer == "muon" and parameter.ndim >= 2 and _IN_BLOCKS.match(name)
         (in_blocks if chosen else rest).append(parameter)
     rate, decay = stage.learning_rate, stage.weight_decay
-    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, rate, weight_decay=decay)]
+    optimizers: list[torch.optim.Optimizer] = []
+    if rest:
+        optimizers.append(torch.optim.AdamW(rest, rate, weight_decay=decay))
     if in_blocks:
         optimizers.append(Muon(in_blocks, rate, decay))
     return optimizers

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lotus2_ros import scenes
 from lotus2_ros.data.annotation import disparity_annotation, normals_annotation
+from lotus2_ros.scenes import assets
 from lotus2_ros.training.batches import Group
 from lotus2_ros.training.config import Bucket, ScenesConfig
 
@@ -84,11 +85,14 @@ def dequantize(values: Tensor, field: str) -> Tensor:
 def _render_shard(folder: Path, config: ScenesConfig, shard: int) -> None:
     arrays: dict[str, list[np.ndarray]] = {}
     shares = np.array([bucket.share for bucket in config.buckets])
+    from_assets = None if config.assets is None or shard < config.plain_shards else assets.load(config.assets)
     for scene in range(config.scenes_per_shard):
         seed = scenes.TRAINING_SEEDS + shard * config.scenes_per_shard + scene
         rng = np.random.default_rng([seed, 5])
         bucket = config.buckets[rng.choice(len(shares), p=shares / shares.sum())]
-        views = scenes.views(seed, bucket.width, bucket.height, bucket.kind, close_up=bucket.close_up)
+        views = scenes.views(
+            seed, bucket.width, bucket.height, bucket.kind, close_up=bucket.close_up, assets=from_assets
+        )
         for view in islice(views, config.views_per_scene):
             depth, _, shift = disparity_annotation(view.depth)
             annotations = {

@@ -55,13 +55,14 @@ def run_stages(
 ) -> None:
     """Train the model in all stages. Checkpoints, curves and panels go to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    model.vae.to(memory_format=torch.channels_last)
+    model.hold_channels_last()
     if config.gradient_checkpointing:
         model.enable_gradient_checkpointing()
     for index, stage in enumerate(config.stages):
         batches_of = partial(
-            Batches, groups, config.tasks, stage.batch, multiple=model.multiple, size=stage.size, crop=stage.crop,
-            random_convolution=stage.random_convolution, jitter=config.jitter, rank=accelerator.process_index,
+            Batches, groups, stage.tasks or config.tasks, stage.batch, multiple=model.multiple, size=stage.size,
+            crop=stage.crop, random_convolution=stage.random_convolution, jitter=config.jitter,
+            rank=accelerator.process_index,
         )  # fmt: skip
         batches = batches_of(seed=hash((config.seed, index)))
         looked_at = batches_of(seed=hash((config.seed, LOOKED_AT)))

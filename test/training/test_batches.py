@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from lotus2_ros.training.batches import Batches, jitter, mix_convolved, window
+from lotus2_ros.training.augment import COMPRESSED, degrade, jitter, mix_convolved
+from lotus2_ros.training.batches import Batches, window
 from lotus2_ros.training.rendered import RenderedGroup
 
 
@@ -99,13 +100,13 @@ def test_groups_come_up_by_their_weight(group):
     assert 0.65 < heights.count(16) / 200 < 0.85
 
 
-def test_jitter_changes_colours_and_stays_in_range(group):
+def test_jitter_changes_colors_and_stays_in_range(group):
     image = group.read([0, 1], "depth")[0]
     changed = jitter(image, torch.Generator().manual_seed(0))
     assert changed.shape == image.shape and changed.abs().max() <= 1 and (changed - image).abs().mean() > 0.05
     # Bright stays brighter than dark.
-    grey, before = changed.mean(1).flatten(1), image.mean(1).flatten(1)
-    assert all(torch.corrcoef(torch.stack(pair))[0, 1] > 0.8 for pair in zip(grey, before, strict=True))
+    gray, before = changed.mean(1).flatten(1), image.mean(1).flatten(1)
+    assert all(torch.corrcoef(torch.stack(pair))[0, 1] > 0.8 for pair in zip(gray, before, strict=True))
 
 
 def test_no_views_is_an_error(group):
@@ -124,7 +125,7 @@ def test_a_share_of_the_images_is_mixed_with_what_a_filter_makes_of_them(generat
 
 
 def test_a_filter_keeps_edges_where_they_are(generator):
-    """An image of two halves: away from their edge, and whatever the colours, it stays two even halves."""
+    """An image of two halves: away from their edge, and whatever the colors, it stays two even halves."""
     halves = torch.full((32, 3, 16, 24), -0.5)
     halves[..., 12:] = 0.5
     mixed = mix_convolved(halves, 1.0, generator)
@@ -137,3 +138,22 @@ def test_filters_change_images_alone_and_no_batch_without_them(group):
     plain, filtered = (batches([group], random_convolution=share)[1] for share in (0.0, 1.0))
     assert not torch.equal(filtered.image, plain.image)
     assert torch.equal(filtered.annotation, plain.annotation) and torch.equal(filtered.valid, plain.valid)
+
+
+def test_some_images_are_blurred_or_compressed_and_stay_what_they_are():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(40, 3, 32, 40, generator=generator) * 2 - 1
+    worse = degrade(images, generator)
+    assert worse.shape == images.shape and worse.abs().max() <= 1
+    changed = (worse - images).abs().amax(dim=(1, 2, 3)) > 1e-6
+    assert COMPRESSED * 40 < int(changed.sum()) < 36
+    # Blocks and blur take fine detail and leave means.
+    sharpness = [each[changed].diff(dim=3).abs().mean() for each in (images, worse)]
+    assert float(sharpness[1]) < 0.8 * float(sharpness[0])
+    torch.testing.assert_close(worse.mean((2, 3)), images.mean((2, 3)), atol=0.08, rtol=0)
+
+
+def test_some_images_lose_their_color():
+    images = torch.rand(60, 3, 8, 10, generator=torch.Generator().manual_seed(0)) * 1.6 - 0.8
+    spread = jitter(images, torch.Generator().manual_seed(1)).std(dim=1).mean(dim=(1, 2))
+    assert 3 <= int((spread < 0.03).sum()) <= 20

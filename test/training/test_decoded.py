@@ -3,7 +3,7 @@ import torch
 from torch.nn import functional as F
 
 from lotus2_ros.training.batches import Batch
-from lotus2_ros.training.decoded import FARTHEST, decoded_error, surface_normals
+from lotus2_ros.training.decoded import FARTHEST, EndToEndLoss, decoded_error, surface_normals
 
 SHIFT = 0.2
 
@@ -89,6 +89,63 @@ def test_relative_errors_are_of_the_best_fit_and_shares_of_the_disparity():
     assert float(near.relative) == pytest.approx(float((noise.abs() / 2 / (disparity + SHIFT)).mean()), rel=0.05)
     assert float(far.relative) == pytest.approx(float((noise.abs() / 2 / (disparity + 0.05)).mean()), rel=0.05)
     assert float(far.relative) > 1.2 * float(near.relative) and float(far.values) == float(near.values)
+
+
+def test_what_is_compared_after_the_best_fit():
+    truth = plane((0.2, 0.8, 0.6))
+    for same in (truth, truth * 0.4 - 0.3):
+        found = error("depth", same, truth)
+        assert max(float(found.fitted), float(found.gradients), float(found.correlation)) < 0.02
+    reversed_ = error("depth", -truth, truth)
+    assert float(reversed_.correlation) == pytest.approx(2, abs=0.02)
+    assert float(reversed_.fitted) < 0.01  # by a negative scale, which the correlation is there to see
+    # An edge in the wrong place costs slopes, and more the finer it is looked at; the error itself is the same.
+    step, moved = (torch.full((1, 3, 32, 32), -0.5) for _ in range(2))
+    step[..., 16:], moved[..., 18:] = 0.5, 0.5
+    soft = F.avg_pool2d(F.pad(step, (4, 4, 4, 4), mode="replicate"), 9, 1)
+    assert float(error("depth", soft, step).gradients) > 0.01 and float(error("depth", moved, step).gradients) > 0.01
+    normals = F.normalize(torch.randn(1, 3, 8, 12), dim=1)
+    assert float(error("normals", -normals, normals).fitted) == 0
+
+
+def test_edges_count_by_the_ratio_of_their_depths():
+    far, near = (torch.full((1, 3, 32, 32), low) for low in (-0.98, 0.4))
+    for truth in (far, near):
+        truth[..., 16:] += 0.2  # the same step of disparity
+
+    def of_missed_edge(truth):
+        smooth = F.avg_pool2d(F.pad(truth, (4, 4, 4, 4), mode="replicate"), 9, 1)
+        return error("depth", smooth, truth, shift=0.1)
+
+    assert float(of_missed_edge(far).edges) > 3 * float(of_missed_edge(near).edges)
+    assert float(of_missed_edge(far).gradients) == pytest.approx(float(of_missed_edge(near).gradients), rel=0.05)
+
+
+def test_only_some_views_of_a_batch_are_decoded():
+    truth = torch.cat((plane((0.0, 0.3, 0.6)), plane((0.2, 0.0, 0.6))))
+    seen = []
+
+    class Counting(Decoder):
+        vae_factor = 1
+
+        def decode_unclamped(self, latent):
+            seen.append(len(latent))
+            return super().decode_unclamped(latent)
+
+    valid = torch.ones(2, 1, 24, 32, dtype=torch.bool)
+    batch = Batch("depth", torch.zeros_like(truth), truth, valid, torch.full((2,), SHIFT), seed=0)
+    answer = truth.clone()
+    answer[1] = 0
+    losses = {
+        views: float(
+            EndToEndLoss(decoded=1, angles=1, power=1, fitted=1, latent=0, views=views, slopes=False).of_prediction(
+                Counting(), answer, truth, batch
+            )
+        )
+        for views in (1, None)
+    }
+    assert seen == [1, 2]
+    assert losses[1] < 0.01 < 0.1 < losses[None]
 
 
 def test_the_sky_does_not_move_the_fit_and_is_held_where_it_is():

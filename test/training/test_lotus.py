@@ -38,8 +38,13 @@ class Asked:
         self.vae = torch.nn.Linear(1, 1).requires_grad_(False)
         self.vae.dtype = torch.float32
 
-    def encode(self, images):
+    def encode_annotation(self, images):
         return images[:, :, ::4, ::4]
+
+    encode = encode_annotation
+
+    def add_features(self, latent, image):
+        return latent
 
     def transform(self, latent, task, switch):
         self.asked.append((latent, task, switch))

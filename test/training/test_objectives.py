@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from lotus2_ros.training import objectives
+from lotus2_ros.training.batches import Batch
 from lotus2_ros.training.latents import latent_valid
 
 
@@ -44,7 +45,14 @@ class Perfect:
         return 0.5 * (self.image + self.truth)
 
     def velocity(self, latent, task, sigma):
+        self.asked.append((latent, "velocity", sigma))
         return self.core(self.image, task) - self.truth
+
+    def without_features(self, latent):
+        return latent
+
+    def carry_features(self, latent, given):
+        return latent
 
 
 @pytest.fixture
@@ -90,6 +98,24 @@ def test_a_network_that_answers_the_equation_predicts_the_truth(name, latents):
     model = Perfect(image, truth, perfect_answers()[name])
     predicted = ALL[name].predict(model, image, "depth", torch.Generator().manual_seed(0))
     torch.testing.assert_close(predicted, truth, atol=1e-4, rtol=0)
+
+
+def test_the_sharpener_is_judged_by_where_its_flow_ends(latents, monkeypatch):
+    image, truth = latents
+    sharpener = objectives.SharpenerEndToEnd(
+        kind="sharpener_end_to_end", decoded=1, angles=1, power=1, edges=1, slopes=False
+    )
+    ends = []
+    monkeypatch.setattr(objectives, "encode", lambda model, batch: latents)
+    monkeypatch.setattr(objectives.SharpenerEndToEnd, "of_prediction", lambda self, model, end, *_: ends.append(end))
+    model = Perfect(image, truth, None)
+    for seed in range(20):
+        sharpener.loss(model, Batch("depth", image, truth, truth, truth, seed))
+    for end in ends:
+        torch.testing.assert_close(end, truth, atol=1e-4, rtol=0)
+    times = torch.cat([sigma for _, _, sigma in model.asked])
+    assert 0.3 < float((times == 1).float().mean()) < 0.7 and times.min() < 0.3
+    assert sharpener.part() == "sharpener"
 
 
 def test_flows_see_every_time_and_the_single_step_the_last_only(latents):
@@ -171,7 +197,9 @@ def test_pixels_that_are_not_valid_do_not_count(network, batch):
     valid[:, :, :, 5] = False  # one pixel column spoils the latent column it is in
     some = latent_valid(valid, model.vae_factor)
     assert some.shape == (2, 1, 8, 10) and (some == 0).nonzero()[:, 3].unique().tolist() == [1]
-    model.encode = lambda image: image[:, :1, ::4, ::4].expand(-1, network.latent_channels, -1, -1).contiguous()
+    model.encode_annotation = lambda image: (
+        image[:, :1, ::4, ::4].expand(-1, network.latent_channels, -1, -1).contiguous()
+    )
     valid[:, :, :, :8] = False
     losses = [
         ALL["clean"].loss(model, replace(whole, annotation=annotation, valid=valid))

@@ -64,8 +64,8 @@ def weight_bytes(
 
 
 def _latent(model: InferenceModel, height: int, width: int) -> Tensor:
-    channels, factor = model.vae.config.latent_channels, model.vae_factor
-    return torch.empty(1, channels, height // factor, width // factor, device="meta")
+    factor = model.vae_factor
+    return torch.empty(1, model.latent_channels, height // factor, width // factor, device="meta")
 
 
 def _count(run: Callable[[], object]) -> int:

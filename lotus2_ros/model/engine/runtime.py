@@ -51,7 +51,7 @@ def optimize(model: InferenceModel, *, compile: bool, graphs: bool, matmul_dtype
     matmul_dtype: on a CPU, the dtype of the matrix products in the linear layers of a float32 model.
     """
     keep_freed_memory()  # also with a GPU: messages and clouds are made on the CPU
-    model.vae.to(memory_format=torch.channels_last)
+    model.hold_channels_last()
     for module in model.vae.modules():
         if isinstance(module, nn.SiLU):
             module.inplace = True  # its input is a norm's output, which is not used elsewhere

@@ -2,7 +2,11 @@
 
 The core predictor does it in one deterministic pass. The detail sharpener refines the result in a few Euler steps of a
 rectified flow (arXiv 2512.01030). This file has what the trainable form (`trainable.py`) and the fused form
-(`fused.py`) share: the local continuity module and the sharpener's steps.
+(`fused.py`) share: the local continuity module, the sharpener's steps and the optional image prior.
+
+With a prior the latent of an image has the C channels of the VAE and then F feature channels, like the conditions of
+FLUX.1 Fill, Depth and Canny. The network replaces the first C channels and carries the features along; the decoder
+takes the first C.
 """
 
 from __future__ import annotations
@@ -12,13 +16,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lotus2_ros.model.euler import EulerSteps
 from lotus2_ros.model.interface import GeometryModel
 from lotus2_ros.model.layers.lora import LoraPlan
 from lotus2_ros.model.lotus2.continuity import LocalContinuity
+from lotus2_ros.model.lotus2.prior import ImagePrior
 from lotus2_ros.model.manifest import ModelSettings, Task
 
 CORE, SHARPENER = "core_predictor", "detail_sharpener"
@@ -48,7 +55,7 @@ class FusedPlan(LoraPlan):
 
 
 class Lotus2(GeometryModel):
-    """The model without its transformer, which a subclass adds."""
+    """The model without its transformer, which a subclass adds. prior: config of an `ImagePrior`, None for none."""
 
     def __init__(
         self,
@@ -56,9 +63,11 @@ class Lotus2(GeometryModel):
         scheduler: FlowMatchEulerDiscreteScheduler,
         settings: ModelSettings,
         metadata: Mapping[str, Any] | None = None,
+        prior: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(vae, settings, latent_multiple=2, metadata=metadata)
         self.scheduler = scheduler
+        self.prior = None if prior is None else ImagePrior(prior, self.vae_factor)
         self.continuity = nn.ModuleDict({task: LocalContinuity(vae.config.latent_channels) for task in self.tasks})
 
     @property
@@ -66,24 +75,49 @@ class Lotus2(GeometryModel):
     def prompt_tokens(self) -> int:
         """Number of tokens of the constant prompt."""
 
+    @property
+    def latent_channels(self) -> int:
+        return super().latent_channels + (self.prior.channels if self.prior else 0)
+
     def require(self, stage: str, task: str) -> None:
         """Raise ValueError unless the model has this stage for this task."""
         self.require_task(task)
         if stage == SHARPENER and not self.has_sharpener(task):
             raise ValueError(f"{self.name} has no {stage} for {task}")
 
-    # Latent -> latent
+    def hold_channels_last(self) -> None:
+        super().hold_channels_last()
+        if self.prior is not None:
+            self.prior.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    # Image <-> latent
+
+    def add_features(self, latent: Tensor, image: Tensor) -> Tensor:
+        return latent if self.prior is None else torch.cat((latent, self.prior(image).to(latent)), dim=1)
+
+    def carry_features(self, latent: Tensor, given: Tensor) -> Tensor:
+        """latent (B, C, h, w) with the features that are behind the first C channels of `given`."""
+        return latent if self.prior is None else torch.cat((latent, given[:, latent.shape[1] :].to(latent)), dim=1)
+
+    def without_features(self, latent: Tensor) -> Tensor:
+        return latent[:, : super().latent_channels]
+
+    def decode_unclamped(self, latent: Tensor) -> Tensor:
+        return super().decode_unclamped(self.without_features(latent))
+
+    # Latent -> latent, (B, C + F, h, w)
 
     def core(self, latent: Tensor, task: str) -> Tensor:
-        """The core predictor: image latent (B, C, h, w) -> annotation latent, same shape, in one pass."""
+        """The core predictor: image latent -> annotation latent, same shape, in one pass."""
         self.require(CORE, task)
-        return self.continuity[task](self.transform(latent, CORE, task, CORE_TIMESTEP))
+        return self.carry_features(self.continuity[task](self.transform(latent, CORE, task, CORE_TIMESTEP)), latent)
 
     def predict(self, latent: Tensor, tasks: Sequence[str]) -> dict[str, Tensor]:
         return {task: self.core(latent, task) for task in tasks}
 
     def velocity(self, latent: Tensor, task: str, sigma: float | Tensor) -> Tensor:
-        """The detail sharpener's d latent / d sigma at sigma, a number or (B,), between 1 (coarse) and 0 (sharp)."""
+        """The detail sharpener's d latent / d sigma at sigma, a number or (B,), between 1 (coarse) and 0 (sharp); of
+        the first C channels."""
         self.require(SHARPENER, task)
         return self.transform(latent, SHARPENER, task, sigma * self.scheduler.config.num_train_timesteps)
 
@@ -91,7 +125,12 @@ class Lotus2(GeometryModel):
         self.require(SHARPENER, task)  # told here rather than in the middle of a step
         height, width = latent.shape[2:]
         sigmas = self.sigmas(self.settings.sharpener_steps if steps is None else steps, height * width // 4)
-        return EulerSteps(latent.to(self.dtype), lambda sharp, sigma: self.velocity(sharp, task, sigma), sigmas)
+
+        def velocity(sharp: Tensor, sigma: float) -> Tensor:
+            moved = self.velocity(sharp, task, sigma)
+            return F.pad(moved, (0, 0, 0, 0, 0, sharp.shape[1] - moved.shape[1]))  # the features do not move
+
+        return EulerSteps(latent.to(self.dtype), velocity, sigmas)
 
     def sigmas(self, steps: int, tokens: int) -> list[float]:
         """The sharpener's steps + 1 noise levels from 1 to 0, shifted for a latent of that many tokens."""
@@ -107,4 +146,5 @@ class Lotus2(GeometryModel):
 
     @abstractmethod
     def transform(self, latent: Tensor, stage: str, task: str, timestep: float | Tensor) -> Tensor:
-        """One pass of the transformer of that stage and task, at a timestep (a number or (B,)) on its own scale."""
+        """One pass of the transformer of that stage and task, at a timestep (a number or (B,)) on its own scale:
+        (B, C + F, h, w) -> (B, C, h, w)."""

@@ -25,7 +25,6 @@ from lotus2_ros.model.manifest import (
     ModelSettings,
     choose_tasks,
     naming,
-    plain_config,
     read_header,
     stored_metadata,
     write_manifest,
@@ -56,7 +55,7 @@ def save_bundle(model: TrainableLotus2, folder: str | Path, *, metadata: Mapping
             name: {"rank": config.r, "alpha": config.lora_alpha, "targets": _json_targets(config.target_modules)}
             for name, config in sorted(model.adapters.items())
         },
-        "components": {name: plain_config(getattr(model, name).config) for name in ("vae", "transformer", "scheduler")},
+        "components": model.configs,
     }
     precision = {"precision": dtype_name(dtype)}
     manifest = _describe(model, TRAINABLE_FORMAT, metadata, dtype, precision, network)
@@ -182,7 +181,7 @@ def part_of(name: str) -> str:
     component, kind, index = (*name.split("."), "", "")[:3]
     if component == "transformer" and kind in ("double_blocks", "single_blocks"):
         return f"{kind}.{index}"
-    return "vae" if component == "vae" else "ends"
+    return component if component in ("vae", "prior") else "ends"
 
 
 def part_file(part: str) -> str:
@@ -199,7 +198,7 @@ def _others(available: Sequence[str], wanted: Sequence[str]) -> Any:
 
 def _check_packing(model: TrainableLotus2) -> None:
     """Networks with another packing can be trained, to be compared, but not run."""
-    taken, packed = model.transformer.config.in_channels, 4 * model.vae.config.latent_channels
+    taken, packed = model.transformer.config.in_channels, 4 * model.latent_channels
     if taken != packed:
         raise ValueError(f"expected a model that takes the image's latent packed 2x2, {packed} channels, got {taken}")
 

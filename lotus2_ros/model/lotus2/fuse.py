@@ -22,7 +22,6 @@ from lotus2_ros.model.lotus2.blocks import HeadNorms
 from lotus2_ros.model.lotus2.conditioning import rounded_guidance
 from lotus2_ros.model.lotus2.fused import FusedLotus2
 from lotus2_ros.model.lotus2.trainable import TrainableLotus2
-from lotus2_ros.model.manifest import plain_config
 from lotus2_ros.model.weights import CheckpointError, assign_weights, stored_state
 
 ROTATED = r".*\.(to_[qk]|add_[qk]_proj|norm_(added_)?[qk])"
@@ -78,7 +77,7 @@ class Fusion:
         plan = FusedPlan(base, adapters, precision, adapted.tasks, (degrees, rank))
         with torch.device("meta"):
             self.model = FusedLotus2(
-                {name: plain_config(getattr(adapted, name).config) for name in ("vae", "transformer", "scheduler")},
+                adapted.configs,
                 plan,
                 adapted.settings,
                 prompt_tokens=self._prompt.shape[1],
@@ -87,10 +86,11 @@ class Fusion:
 
     @property
     def names(self) -> list[str]:
-        """The names of the parts: first VAE and ends, then the blocks in the order of the network."""
+        """The names of the parts: first VAE, prior and ends, then the blocks in the order of the network."""
         flux = self.model.transformer
         blocks = (("double_blocks", flux.double_blocks), ("single_blocks", flux.single_blocks))
-        return ["vae", "ends", *(f"{kind}.{i}" for kind, modules in blocks for i in range(len(modules)))]
+        whole = ["vae", "prior"] if self.model.prior else ["vae"]
+        return [*whole, "ends", *(f"{kind}.{i}" for kind, modules in blocks for i in range(len(modules)))]
 
     def parts(self) -> Iterator[FusedPart]:
         yield from map(self.part, self.names)
@@ -98,8 +98,8 @@ class Fusion:
     @torch.no_grad()
     def part(self, name: str) -> FusedPart:
         """Read and fuse one part."""
-        if name == "vae":
-            keys = [key for key in self.model.state_dict() if key.startswith("vae.")]
+        if name in ("vae", "prior"):
+            keys = [key for key in self.model.state_dict() if key.startswith(f"{name}.")]
             return FusedPart(name, {key: self._read(key) for key in keys})
         return FusedPart(name, self._ends() if name == "ends" else self._fuse(f"transformer.{name}"))
 

@@ -21,7 +21,7 @@ from lotus2_ros.model.manifest import ModelSettings
 
 
 class FusedLotus2(Lotus2, InferenceModel):
-    """A `Lotus2` for inference. configs: those of diffusers' vae, transformer and scheduler."""
+    """A `Lotus2` for inference. configs: those of diffusers' vae, transformer and scheduler, and of a prior."""
 
     def __init__(
         self,
@@ -33,7 +33,8 @@ class FusedLotus2(Lotus2, InferenceModel):
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
         scheduler = FlowMatchEulerDiscreteScheduler(**configs["scheduler"])
-        super().__init__(AutoencoderKL(**configs["vae"]), scheduler, settings.changed(tasks=plan.tasks), metadata)
+        settings = settings.changed(tasks=plan.tasks)
+        super().__init__(AutoencoderKL(**configs["vae"]), scheduler, settings, metadata, configs.get("prior"))
         self.plan = plan
         self.configs = configs
         highest = float(scheduler.config.num_train_timesteps)
@@ -54,7 +55,8 @@ class FusedLotus2(Lotus2, InferenceModel):
     def compiled_parts(self) -> Mapping[nn.Module, bool]:
         # One compiled block serves all blocks of its kind; after a second image size it is compiled for any size. The
         # VAE is compiled for each size, because reductions over the whole image are slow with dynamic shapes.
-        return {**dict.fromkeys(self.transformer.blocks, True), self.vae.encoder: False, self.vae.decoder: False}
+        convolutions = [self.vae.encoder, self.vae.decoder, *([self.prior] if self.prior else [])]
+        return {**dict.fromkeys(self.transformer.blocks, True), **dict.fromkeys(convolutions, False)}
 
     def on_meta(self, tasks: Sequence[str], precision: str = "float32", sharpeners: bool = True) -> FusedLotus2:
         adapters = {
@@ -92,7 +94,8 @@ class FusedLotus2(Lotus2, InferenceModel):
             self.require(CORE, task)
         names = tuple(adapter_name(CORE, task) for task in tasks)
         batch = self._pass(latent.expand(len(tasks), -1, -1, -1), CORE_TIMESTEP, names)
-        return {task: self.continuity[task](one) for task, one in zip(tasks, batch.split(1), strict=True)}
+        parts = zip(tasks, batch.split(1), strict=True)
+        return {task: self.carry_features(self.continuity[task](one), latent) for task, one in parts}
 
     def transform(self, latent: Tensor, stage: str, task: str, timestep: float | Tensor) -> Tensor:
         return self._pass(latent, timestep, (adapter_name(stage, task),))

@@ -31,10 +31,20 @@ class FusedLora(Section):
     targets: str | tuple[str, ...]
 
 
+class PriorSection(Section):
+    """See `ImagePrior`."""
+
+    backbone: str
+    hidden: int = RANK
+    channels: int = RANK
+    patch: Literal[1, 2]
+
+
 class Components(Section):
     vae: config_of(AutoencoderKL)  # type: ignore[valid-type]
     transformer: config_of(FluxTransformer2DModel)  # type: ignore[valid-type]
     scheduler: config_of(FlowMatchEulerDiscreteScheduler)  # type: ignore[valid-type]
+    prior: PriorSection | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -61,7 +71,9 @@ class Lotus2Manifest(Manifest):
 
     @property
     def configs(self) -> dict[str, dict[str, Any]]:
-        return {name: getattr(self.components, name) for name in ("vae", "transformer", "scheduler")}
+        plain = {name: getattr(self.components, name) for name in ("vae", "transformer", "scheduler")}
+        prior = self.components.prior
+        return plain if prior is None else plain | {"prior": prior.model_dump()}
 
 
 class TrainableManifest(Lotus2Manifest):

@@ -7,23 +7,43 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
+from pydantic import BaseModel, ConfigDict
 
 from lotus2_ros.model.layers.precision import dtype_named
 from lotus2_ros.model.lotus2.base import CORE, SHARPENER
-from lotus2_ros.model.lotus2.bundle import save_bundle
+from lotus2_ros.model.lotus2.bundle import WEIGHTS, save_bundle
 from lotus2_ros.model.lotus2.continuity import LocalContinuity
+from lotus2_ros.model.lotus2.manifest import TrainableManifest
+from lotus2_ros.model.lotus2.published import read_backbone
 from lotus2_ros.model.lotus2.trainable import LORA_TARGETS, TrainableLotus2, is_base
-from lotus2_ros.model.manifest import ModelSettings, Task
+from lotus2_ros.model.manifest import MANIFEST, ModelSettings, Task
 from lotus2_ros.model.trainable import STORED, Count, NetworkConfig, SmallNetwork, TrainingStage, no_single_blocks
-from lotus2_ros.model.weights import assign_weights, stored_state
+from lotus2_ros.model.weights import assign_weights, read_weights, stored_state
 
 # A small base learns its second task best when the LoRA adapts every linear layer of the blocks and the output.
 CORE_TARGETS = LORA_TARGETS + r"|single_transformer_blocks\.\d+\.(proj_mlp|proj_out)|proj_out"
-FLOWS_AND_STEPS = ("deterministic_flow", "single_step", "end_to_end", "sharpener")
+EMBEDDER = "transformer.x_embedder.weight"
+FLOWS_AND_STEPS = ("deterministic_flow", "single_step", "end_to_end", "sharpener", "sharpener_end_to_end")
+
+
+class PriorNetwork(BaseModel):
+    """An image prior: a backbone, with its published weights if `pretrained`, frozen; hidden units of the perceptron
+    behind it, which is trained; feature channels. See `model/lotus2/prior.py`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backbone: Literal["efficientnet-lite0"]
+    hidden: Count
+    channels: Count
+    pretrained: bool = True
 
 
 class ScratchNetwork(SmallNetwork):
-    """A small FLUX network from scratch. `patch`: side of the square of latent pixels that is one token (FLUX: 2)."""
+    """A small FLUX network from scratch.
+
+    patch: side of the square of latent pixels that is one token (FLUX: 2). start: a bundle of this design, with or
+    without a prior, whose weights the training begins with.
+    """
 
     objectives: ClassVar[tuple[str, ...]] = ("autoencoder", "stochastic_flow", *FLOWS_AND_STEPS)
 
@@ -40,6 +60,8 @@ class ScratchNetwork(SmallNetwork):
     process_by_area: bool = False
     sharpen_by_default: bool = True
     patch: Literal[1, 2] = 2
+    prior: PriorNetwork | None = None
+    start: Path | None = None
 
     def check(self, tasks: Sequence[Task], stages: Sequence[TrainingStage]) -> None:
         depths = [stage.single_blocks or self.single_blocks for stage in stages if stage.objective.part() != "vae"]
@@ -51,10 +73,11 @@ class ScratchNetwork(SmallNetwork):
     def build(self, tasks: tuple[Task, ...], stages: Sequence[TrainingStage], device: torch.device) -> TrainableLotus2:
         """The base is the first task's core predictor; every other stage and task is a LoRA on it."""
         given = self.latent_channels * self.patch**2
+        taken = given + (self.prior.channels * self.patch**2 if self.prior else 0)
         beside = any(stage.objective.kind == "stochastic_flow" for stage in stages)  # takes the image beside the noise
         transformer = {
             "patch_size": 1,
-            "in_channels": 2 * given if beside else given,
+            "in_channels": given + taken if beside else taken,
             "out_channels": given,
             "num_layers": self.double_blocks,
             "num_single_layers": self.single_blocks,
@@ -67,11 +90,16 @@ class ScratchNetwork(SmallNetwork):
         }
         stored = self.model_dump(include=set(ModelSettings.model_fields))
         scheduler = {"num_train_timesteps": 10, "shift": 1.0, "use_dynamic_shifting": False}
+        configs: dict[str, Any] = {"vae": self.vae_config(), "transformer": transformer, "scheduler": scheduler}
+        if self.prior is not None:
+            configs["prior"] = self.prior.model_dump(exclude={"pretrained"}) | {"patch": self.patch}
         model = TrainableLotus2.from_config(
-            {"vae": self.vae_config(), "transformer": transformer, "scheduler": scheduler},
+            configs,
             ModelSettings(tasks=tasks, antialias=True, **stored),
             prompt_tokens=self.prompt_tokens,
         )
+        if model.prior is not None and self.prior is not None and self.prior.pretrained:
+            model.prior.backbone.load_state_dict(read_backbone(self.prior.backbone))
         first = min((stage.single_blocks or self.single_blocks for stage in stages), default=self.single_blocks)
         for block in model.transformer.single_transformer_blocks[first:]:
             for parameter in block.proj_out.parameters():  # a block adds nothing until it is trained
@@ -81,10 +109,30 @@ class ScratchNetwork(SmallNetwork):
         if any(stage.objective.part() == "sharpener" for stage in stages):
             for task in tasks:
                 model.add_adapter(SHARPENER, task, self.sharpener_rank)
+        if self.start is not None:
+            begin_with(model, self.start)
         return model.to(device)
 
     def save(self, model: TrainableLotus2, folder: Path, metadata: Mapping[str, Any]) -> None:
         save_bundle(model, folder, metadata=metadata, dtype=STORED)
+
+
+@torch.no_grad()
+def begin_with(model: TrainableLotus2, folder: Path) -> None:
+    """Copy the weights of a bundle of the same design, and the scale of its latents.
+
+    A prior that the bundle lacks, and the embedder's channels for it, keep their weights, and so do sharpeners of
+    another rank.
+    """
+    given, vae = read_weights(folder / WEIGHTS), TrainableManifest.read(folder / MANIFEST).components.vae
+    model.vae.register_to_config(**{key: vae[key] for key in ("shift_factor", "scaling_factor")})
+    for name, own in stored_state(model).items():
+        if name == EMBEDDER and name in given:
+            own[:, : given[name].shape[1]].copy_(given[name])
+        elif name in given and (SHARPENER not in name or given[name].shape == own.shape):
+            own.copy_(given[name])
+        elif not name.startswith("prior.") and SHARPENER not in name:
+            raise ValueError(f"{folder}: expected a bundle of the network's design, it has no {name}")
 
 
 class FluxNetwork(NetworkConfig):

@@ -19,7 +19,7 @@ from torch import Tensor
 from lotus2_ros.model.lotus2 import flux
 from lotus2_ros.model.lotus2.base import CORE, SHARPENER, Lotus2, adapter_name
 from lotus2_ros.model.lotus2.conditioning import Conditioner
-from lotus2_ros.model.manifest import ModelSettings
+from lotus2_ros.model.manifest import ModelSettings, plain_config
 from lotus2_ros.model.trainable import TrainableModel, TrainedPart
 
 # Layers of the released LoRAs: attention and feed-forward of double blocks; queries, keys, values of single blocks.
@@ -42,9 +42,10 @@ class TrainableLotus2(Lotus2, TrainableModel):
         prompt_embeds: Tensor,
         pooled: Tensor,
         metadata: Mapping[str, Any] | None = None,
+        prior: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(vae, scheduler, settings, metadata)
-        self.patch = _patch(vae.config.latent_channels, transformer)
+        super().__init__(vae, scheduler, settings, metadata, prior)
+        self.patch = _patch(vae.config.latent_channels, self.latent_channels, transformer)
         self.transformer = transformer
         self.conditioner = Conditioner(prompt_embeds, pooled, settings.timestep_dtype)
         self.adapters: dict[str, LoraConfig] = {}
@@ -59,7 +60,7 @@ class TrainableLotus2(Lotus2, TrainableModel):
         prompt_tokens: int,
         metadata: Mapping[str, Any] | None = None,
     ) -> TrainableLotus2:
-        """A model with random weights. configs: those of diffusers' vae, transformer and scheduler.
+        """A model with random weights. configs: those of diffusers' vae, transformer and scheduler, and of a prior.
 
         The prompt is constant: one-hot tokens, which each select a column of the context embedder, and a pooled vector
         of zeros.
@@ -73,7 +74,14 @@ class TrainableLotus2(Lotus2, TrainableModel):
             prompt_embeds=torch.eye(prompt_tokens, transformer.config.joint_attention_dim)[None],
             pooled=torch.zeros(1, transformer.config.pooled_projection_dim),
             metadata=metadata,
+            prior=configs.get("prior"),
         )
+
+    @property
+    def configs(self) -> dict[str, dict[str, Any]]:
+        """Those that made the model, by component."""
+        plain = {name: plain_config(getattr(self, name).config) for name in ("vae", "transformer", "scheduler")}
+        return plain | ({"prior": self.prior.config} if self.prior else {})
 
     @property
     def dtype(self) -> torch.dtype:
@@ -121,11 +129,13 @@ class TrainableLotus2(Lotus2, TrainableModel):
         return flux.unpack(tokens, height, width, self.patch)
 
     def trainable_parameters(self, part: TrainedPart) -> dict[str, Tensor]:
-        """The core: LoRAs and continuity modules, the base too where it is the core predictor of a task, and the VAE's
-        decoder if that is asked for. The sharpener: its LoRAs."""
+        """The core: LoRAs, continuity modules, a prior's perceptron, the base too where it is the core predictor of a
+        task, and the VAE's decoder if that is asked for. The sharpener: its LoRAs."""
         frozen = all(adapter_name(CORE, task) in self.adapters for task in self.tasks)
 
         def belongs(name: str) -> bool:
+            if name.startswith("prior.backbone."):
+                return False
             if part == "vae" or name.startswith("vae."):
                 trained = {"vae": "vae.", "core_and_decoder": "vae.decoder."}.get(part)
                 return trained is not None and name.startswith(trained)
@@ -152,18 +162,26 @@ def is_base(name: str) -> bool:
     return not (name.startswith("continuity.") or ".lora_" in name)
 
 
-def _patch(channels: int, transformer: FluxTransformer2DModel) -> int:
+def _patch(channels: int, of_image: int, transformer: FluxTransformer2DModel) -> int:
     """The side of the square of latent pixels that is one token of the transformer.
 
-    The transformer's output has `channels` latent channels. Its input has the same number, or twice as many if the
-    image's latent comes in beside the noisy one.
+    The transformer's output has `channels` latent channels. Its input has those of an image's latent, `of_image`, or
+    both if that comes in beside the noisy one.
     """
     taken = transformer.config.in_channels
     given = transformer.config.out_channels or taken
     patch = math.isqrt(given // channels)
-    if patch not in (1, 2) or given != channels * patch**2 or taken not in (given, 2 * given):
+    if (
+        patch not in (1, 2)
+        or given != channels * patch**2
+        or taken
+        not in (
+            of_image * patch**2,
+            (channels + of_image) * patch**2,
+        )
+    ):
         raise ValueError(
             f"the transformer takes {taken} channels and gives {given}, "
-            f"but {channels} latent channels packed 2x2 are {4 * channels}"
+            f"but {channels} latent channels packed 2x2 are {4 * channels}, an image's {4 * of_image}"
         )
     return patch
