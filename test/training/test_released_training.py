@@ -149,7 +149,8 @@ def test_the_command_trains_what_prepare_takes(run_of, golden, tmp_path, capsys)
     assert main(["prepare", *sources, "--tasks", "depth", "--device", "cpu", "--output", str(tmp_path / "bundle")]) == 0
     assert (tmp_path / "bundle" / "bundle.json").is_file()
     (tmp_path / "lotus2" / "lotus-2_core_predictor_depth.safetensors").unlink()
-    assert main(["train", str(path), "--set", f"network.lotus2={tmp_path / 'lotus2'}", "--output", str(tmp_path)]) == 2
+    again = ["--set", f"network.lotus2={tmp_path / 'lotus2'}", "--output", str(tmp_path / "again")]
+    assert main(["train", str(path), *again]) == 2
     assert "lotus-2_core_predictor_depth.safetensors: file not found" in capsys.readouterr().err
 
 
