@@ -103,8 +103,11 @@ def test_compressed_depth_gives_meters(start, client, random_bundle, generator, 
         client.publish(f"reference/depth/{transport}", reference)
         client.send_frame(image, 5)
 
-    client.repeat(send, lambda: client.received["depth/image"], "metric depth")
-    report = next(report for report in reversed(client.received["report"]) if report.metric)
+    def metric_report() -> FrameReport | None:  # it follows the depth image
+        return next((report for report in client.received["report"] if report.metric), None)
+
+    client.repeat(send, lambda: client.received["depth/image"] and metric_report(), "metric depth and its report")
+    report = metric_report()
     assert report.scale_source == "reference_depth"
     assert (report.scale, report.shift) == (pytest.approx(0.5, rel=0.01), pytest.approx(0.2, rel=0.01))
 
