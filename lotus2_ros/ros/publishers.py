@@ -35,7 +35,7 @@ Payload: TypeAlias = "Tensor | CameraInfo"
 
 
 @dataclass(frozen=True)
-class Source:
+class ProducerInput:
     """What the producers read: a geometry, the camera_info of its image, and how clouds are made."""
 
     geometry: Geometry
@@ -78,7 +78,7 @@ class Topic:
     kind: type
     task: str
     description: str
-    produce: Callable[[Source], Payload | None]
+    produce: Callable[[ProducerInput], Payload | None]
     encoding: str = ""
     metric: bool | None = None
 
@@ -163,7 +163,7 @@ def payloads_of(
     geometry: Geometry, info: CameraInfo | None, cloud: CloudConfig, wanted: Callable[[str], bool]
 ) -> dict[str, Payload]:
     """The payload of each wanted topic that the geometry has something for; tensors are contiguous, on its device."""
-    source = Source(geometry, info, cloud)
+    source = ProducerInput(geometry, info, cloud)
     payloads: dict[str, Payload] = {}
     for name, topic in TOPICS.items():
         if topic.metric not in (None, geometry.scale.metric) or not wanted(name):

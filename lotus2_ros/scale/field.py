@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lotus2_ros.scale.membrane import PULL, Level, levels, resized
+from lotus2_ros.scale.membrane import PULL, GridLevel, levels, resized
 from lotus2_ros.scale.reference import Reference, sample_reference
 from lotus2_ros.scale.scale import RelativeGeometry, Scale
 from lotus2_ros.scale.support import support
@@ -82,7 +82,7 @@ def _candidates(support: Tensor) -> Tensor:
 
 
 def _solve(
-    grids: list[Level], v: Tensor, u: Tensor, residual: Tensor, weights: Tensor
+    grids: list[GridLevel], v: Tensor, u: Tensor, residual: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The field (h, w) of all points; at each point (N,) the field of the points outside its fold; the weights (N,).
 
@@ -106,7 +106,7 @@ def _solve(
     return field[0], held_out[best][0], weights[best][0]
 
 
-def _fit(grid: Level, v: Tensor, u: Tensor, residual: Tensor, pulls: Tensor, start: Tensor) -> Tensor:
+def _fit(grid: GridLevel, v: Tensor, u: Tensor, residual: Tensor, pulls: Tensor, start: Tensor) -> Tensor:
     """Membranes (B, h, w) at whose cells (v, u) the points pull with ``pulls`` (B, N); ``start``: coarser ones."""
     height, width = grid.down.shape[0] + 1, grid.across.shape[1] + 1
     cell = (v * width + u).expand(2 * len(pulls), -1)

@@ -19,7 +19,7 @@ STEPS = 4
 
 
 @dataclass(frozen=True)
-class Level:
+class GridLevel:
     """The tension between neighbors of one grid (h, w): cells that look different hold together less."""
 
     across: Tensor  # (h, w - 1)
@@ -64,7 +64,7 @@ class Level:
         return out
 
 
-def levels(features: Tensor, count: int = 4) -> list[Level]:
+def levels(features: Tensor, count: int = 4) -> list[GridLevel]:
     """Grids from coarse to fine for features (C, h, w); each has half the cells per side of the next."""
     found = []
     spacing = 1 / max(features.shape[-2:])
@@ -76,7 +76,7 @@ def levels(features: Tensor, count: int = 4) -> list[Level]:
         across, down = (
             (1 + features.diff(dim=dim).square().sum(0) / (FEATURE_SCALE * spacing) ** 2).rsqrt() for dim in (2, 1)
         )
-        found.append(Level(across, down, rest))
+        found.append(GridLevel(across, down, rest))
     return found[::-1]
 
 

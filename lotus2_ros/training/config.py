@@ -33,11 +33,11 @@ FORMER_KEYS = {
 FORMER_KINDS = {"lotus1": "lotus", "lotus1_end_to_end": "lotus_end_to_end"}
 
 
-class Section(BaseModel):
+class RunSection(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Bucket(Section):
+class Bucket(RunSection):
     """Views of one size. share: of the scenes. kind: of scene, any if None. close_up: see `scenes.views`."""
 
     height: Count
@@ -47,7 +47,7 @@ class Bucket(Section):
     close_up: bool = False
 
 
-class ScenesConfig(Section):
+class ScenesConfig(RunSection):
     """Our own scenes, rendered once; with `assets` things and photographs of that folder in all but the first
     `plain_shards` of them, see `scenes.assets`."""
 
@@ -60,7 +60,7 @@ class ScenesConfig(Section):
     plain_shards: int = Field(default=0, ge=0)
 
 
-class RecordedSet(Section):
+class RecordedSet(RunSection):
     """A data set on disk. size: height and width to which its views are resized, multiples of 16 for FLUX. weight: how
     often a batch comes from this set, relative to the others."""
 
@@ -70,14 +70,14 @@ class RecordedSet(Section):
     weight: float = Field(gt=0)
 
 
-class RecordedConfig(Section):
+class RecordedConfig(RunSection):
     """Public data sets."""
 
     source: Literal["recorded"]
     sets: tuple[RecordedSet, ...]
 
 
-class StageConfig(Section):
+class StageConfig(RunSection):
     """One stage of training: an objective, and how it is optimized.
 
     tasks: those of its batches, in turn; None: all of the run.
@@ -118,7 +118,7 @@ class StageConfig(Section):
         return self
 
 
-class TrainingConfig(Section):
+class TrainingConfig(RunSection):
     """A whole run."""
 
     name: str

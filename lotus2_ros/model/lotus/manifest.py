@@ -13,7 +13,7 @@ from lotus2_ros.model.manifest import Manifest, Section
 Length = Annotated[int, Field(ge=1, le=65536)]
 
 
-class Components(Section):
+class LotusComponents(Section):
     vae: config_of(AutoencoderKL)  # type: ignore[valid-type]
     unet: config_of(UNet2DConditionModel)  # type: ignore[valid-type]
 
@@ -22,7 +22,7 @@ class LotusManifest(Manifest):
     """`prompt_shape`: tokens and channels of the empty prompt's embedding."""
 
     prompt_shape: tuple[Length, Length]
-    components: Components
+    components: LotusComponents
 
     @property
     def configs(self) -> dict[str, dict[str, Any]]:

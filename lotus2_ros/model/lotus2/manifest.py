@@ -40,7 +40,7 @@ class PriorSection(Section):
     patch: Literal[1, 2]
 
 
-class Components(Section):
+class Lotus2Components(Section):
     vae: config_of(AutoencoderKL)  # type: ignore[valid-type]
     transformer: config_of(FluxTransformer2DModel)  # type: ignore[valid-type]
     scheduler: config_of(FlowMatchEulerDiscreteScheduler)  # type: ignore[valid-type]
@@ -61,7 +61,7 @@ class Lotus2Manifest(Manifest):
 
     stages: dict[Task, tuple[Literal["core_predictor", "detail_sharpener"], ...]]
     prompt_tokens: int = Field(ge=1, le=65536)
-    components: Components
+    components: Lotus2Components
 
     @model_validator(mode="after")
     def _check(self) -> Self:
