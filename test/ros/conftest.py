@@ -29,7 +29,7 @@ from lotus2_ros.config.installed import FASTDDS_PROFILE, fastdds_profile
 from lotus2_ros.demo.deadlines import allowed
 from lotus2_ros.ros.messages import tensor_to_image
 
-TIMEOUT = 60.0  # seconds of a quiet machine; only ever reached when a test fails
+TIMEOUT = 120.0  # seconds of a quiet machine, several leases of DDS; only ever reached when a test fails
 WARM = 2  # the first stamp, in seconds, of what is sent after warming up
 
 
