@@ -137,6 +137,7 @@ class Diagnostics:
             report.frames_sharpened = self._counts["sharpener"]
             report.frames_dropped = monitored.dropped()
             report.frames_rejected = self._counts["rejected"]
+            report.frames_skipped = self._counts["skipped"]
             report.rejection_reasons = list(self._rejections)
             report.rejection_counts = list(self._rejections.values())
         return report
