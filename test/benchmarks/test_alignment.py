@@ -26,6 +26,10 @@ def test_alignment_bench_measures_everything_it_names(bench, tmp_path):
     assert {what.split(":")[0] for what, *_ in rows} == {
         "fit_scale_shift", "shift_from_normals", "scale_from_ground",
         "AbsRel of a fit to a few points, over that of least squares with all",  # only of recorded frames
+        "AbsRel between the points, with the field",  # and these
+        "field over the line, geometric mean", "field over the better interpolation",
+        "angle of normals of the depth with the field, over nearest interpolation",
+        "angle of normals of the depth with the field, over linear interpolation",
         "scale of a standing camera", "one pixel of a standing camera",
         "drift of a moving camera", "AbsRel of a moving camera",
         "sky missed", "sky indoors", "flying pixels left", "time, 640x480",
