@@ -24,6 +24,8 @@ FARTHEST = 0.03
 SKY = 1e-3
 # Keeps the gradient of a square root finite; the chord of a third of a degree.
 ROUNDING = 3e-5
+# Steps of log depth that are an edge, as in the boundary F1 of Depth Pro (arXiv 2410.02073), and how softly it begins.
+EDGE_STEPS, SOFTNESS = (0.05, 0.1, 0.2), 0.02
 # Keeps the fit to a constant prediction finite; the variance of a hundredth of the range.
 FLAT = 1e-4
 
@@ -41,6 +43,7 @@ class DecodedError:
     gradients: Tensor
     correlation: Tensor
     edges: Tensor
+    boundary: Tensor
 
 
 class FittedError(NamedTuple):
@@ -48,13 +51,15 @@ class FittedError(NamedTuple):
     1907.01341). relative: the share by which 1 / depth is off, which is AbsRel as far as it is small; fitted: mean
     absolute error, a view's range being 1; gradients: that of the differences of neighbors, at several scales;
     correlation: what is missing to 1; edges: as gradients, of the logarithm of depth, in which an edge is as high as
-    the ratio of its two sides, whether near or far."""
+    the ratio of its two sides, whether near or far; boundary: what is missing to 1 of a soft boundary F1. The mean of
+    two places where an edge may be is no edge: differences are smallest there, the score is not."""
 
     relative: Tensor
     fitted: Tensor
     gradients: Tensor
     correlation: Tensor
     edges: Tensor
+    boundary: Tensor
 
 
 class EndToEndLoss(BaseModel):
@@ -75,6 +80,7 @@ class EndToEndLoss(BaseModel):
     gradients: float = Field(default=0.0, ge=0)
     correlation: float = Field(default=0.0, ge=0)
     edges: float = Field(default=0.0, ge=0)
+    boundary: float = Field(default=0.0, ge=0)
     latent: float = Field(default=1.0, ge=0)
     views: int | None = Field(default=None, ge=1)
     slopes: bool = True
@@ -109,7 +115,7 @@ def decoded_error(model: GeometryModel, latent: Tensor, batch: Batch, power: int
     values = 2 * _mean((decoded - truth).abs().mean(1, keepdim=True), valid)
     if batch.task == "normals":
         normals, true = (F.normalize(2 * each - 1, dim=1) for each in (decoded, truth))
-        return DecodedError(values, _mean(_angle(normals, true, power), valid), *[torch.zeros_like(values)] * 5)
+        return DecodedError(values, _mean(_angle(normals, true, power), valid), *[torch.zeros_like(values)] * 6)
     answer, disparity = decoded.mean(1, keepdim=True), truth[:, :1]
     inverse_depth = (disparity + batch.shift.to(decoded)[:, None, None, None]).clamp_min(0)
     of_fit = fitted_error(answer, disparity, inverse_depth, valid)
@@ -134,14 +140,32 @@ def fitted_error(answer: Tensor, disparity: Tensor, inverse_depth: Tensor, valid
     together, squared, true_squared = (_mean_of_each(a * b, known) for a, b in ((x, y), (x, x), (y, y)))
     error = together / (squared + FLAT) * x - y
     correlation = together / ((squared + FLAT) * (true_squared + FLAT)).sqrt()
-    ratio = ((inverse_depth + error).clamp_min(FARTHEST) / inverse_depth.clamp_min(FARTHEST)).log()
+    logarithm, true_logarithm = (each.clamp_min(FARTHEST).log() for each in (inverse_depth + error, inverse_depth))
+    ratio = logarithm - true_logarithm
     return FittedError(
         relative=_mean(error.abs() / inverse_depth.clamp_min(FARTHEST), valid),
         fitted=_mean(error.abs(), valid),
         gradients=torch.stack([_slope(error, valid, scale) for scale in GRADIENT_SCALES]).mean(),
         correlation=1 - correlation.mean(),
         edges=torch.stack([_slope(ratio, valid, scale) for scale in EDGE_SCALES]).mean(),
+        boundary=1 - soft_boundary_f1(logarithm, true_logarithm, valid),
     )
+
+
+def soft_boundary_f1(logarithm: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
+    """The boundary F1 of log depths (B, 1, H, W) with edges that begin softly, over all views; a scalar in [0, 1]."""
+    together: list[Tensor] = []
+    for threshold in EDGE_STEPS:
+        right, there = torch.zeros_like(valid.sum()), torch.zeros_like(valid.sum())
+        for dim in (2, 3):
+            step, true_step = logarithm.diff(dim=dim), truth.diff(dim=dim)
+            known = -F.max_pool2d(-valid, (2, 1) if dim == 2 else (1, 2), 1)
+            ours = (((step - threshold) / SOFTNESS).sigmoid() - ((-step - threshold) / SOFTNESS).sigmoid()) * known
+            theirs = ((true_step > threshold).to(ours) - (true_step < -threshold).to(ours)) * known
+            right = right + 2 * (ours * theirs).clamp_min(0).sum()
+            there = there + ours.abs().sum() + theirs.abs().sum()
+        together.append(right / there.clamp_min(1))
+    return torch.stack(together).mean()
 
 
 def _slope(error: Tensor, valid: Tensor, scale: int) -> Tensor:

@@ -3,7 +3,7 @@ import torch
 from torch.nn import functional as F
 
 from lotus2_ros.training.batches import Batch
-from lotus2_ros.training.decoded import FARTHEST, EndToEndLoss, decoded_error, surface_normals
+from lotus2_ros.training.decoded import FARTHEST, EndToEndLoss, decoded_error, soft_boundary_f1, surface_normals
 
 SHIFT = 0.2
 
@@ -119,6 +119,20 @@ def test_edges_count_by_the_ratio_of_their_depths():
 
     assert float(of_missed_edge(far).edges) > 3 * float(of_missed_edge(near).edges)
     assert float(of_missed_edge(far).gradients) == pytest.approx(float(of_missed_edge(near).gradients), rel=0.05)
+
+
+def test_the_boundary_score_wants_edges_at_their_place():
+    truth = torch.where(torch.arange(32) < 16, 0.5, 1.0).expand(1, 1, 16, 32).log()
+    valid = torch.ones_like(truth)
+    soft = F.avg_pool2d(truth, (1, 9), 1, (0, 4), count_include_pad=False)
+    moved, flat = truth.roll(1, dims=3), torch.zeros_like(truth)
+    scores = [float(soft_boundary_f1(each, truth, valid)) for each in (truth, soft, moved, flat)]
+    assert scores[0] > 0.99 and scores[0] > scores[1] > 0.05 and max(scores[2:]) < 0.01
+    assert float(soft_boundary_f1(truth.mT, truth.mT, valid.mT)) == pytest.approx(scores[0])
+    nothing = flat.clone().requires_grad_()
+    soft_boundary_f1(nothing, flat, valid).backward()  # no edge anywhere
+    assert nothing.grad.isfinite().all()
+    assert float(soft_boundary_f1(truth, truth, valid * (torch.arange(32) != 16))) == 0  # the edge is not valid
 
 
 def test_only_some_views_of_a_batch_are_decoded():

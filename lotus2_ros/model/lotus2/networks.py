@@ -42,7 +42,8 @@ class ScratchNetwork(SmallNetwork):
     """A small FLUX network from scratch.
 
     patch: side of the square of latent pixels that is one token (FLUX: 2). start: a bundle of this design, with or
-    without a prior, whose weights the training begins with.
+    without a prior, whose weights the training begins with. vae: a bundle whose VAE it begins with, in place of a stage
+    that trains one.
     """
 
     objectives: ClassVar[tuple[str, ...]] = ("autoencoder", "stochastic_flow", *FLOWS_AND_STEPS)
@@ -62,6 +63,7 @@ class ScratchNetwork(SmallNetwork):
     patch: Literal[1, 2] = 2
     prior: PriorNetwork | None = None
     start: Path | None = None
+    vae: Path | None = None
 
     def check(self, tasks: Sequence[Task], stages: Sequence[TrainingStage]) -> None:
         depths = [stage.single_blocks or self.single_blocks for stage in stages if stage.objective.part() != "vae"]
@@ -111,6 +113,8 @@ class ScratchNetwork(SmallNetwork):
                 model.add_adapter(SHARPENER, task, self.sharpener_rank)
         if self.start is not None:
             begin_with(model, self.start)
+        if self.vae is not None:
+            begin_with(model, self.vae, part="vae.")
         return model.to(device)
 
     def save(self, model: TrainableLotus2, folder: Path, metadata: Mapping[str, Any]) -> None:
@@ -118,8 +122,8 @@ class ScratchNetwork(SmallNetwork):
 
 
 @torch.no_grad()
-def begin_with(model: TrainableLotus2, folder: Path) -> None:
-    """Copy the weights of a bundle of the same design, and the scale of its latents.
+def begin_with(model: TrainableLotus2, folder: Path, part: str = "") -> None:
+    """Copy the weights of a bundle of the same design whose names begin with `part`, and the scale of its latents.
 
     A prior that the bundle lacks, and the embedder's channels for it, keep their weights, and so do sharpeners of
     another rank.
@@ -127,6 +131,8 @@ def begin_with(model: TrainableLotus2, folder: Path) -> None:
     given, vae = read_weights(folder / WEIGHTS), TrainableManifest.read(folder / MANIFEST).components.vae
     model.vae.register_to_config(**{key: vae[key] for key in ("shift_factor", "scaling_factor")})
     for name, own in stored_state(model).items():
+        if not name.startswith(part):
+            continue
         if name == EMBEDDER and name in given:
             own[:, : given[name].shape[1]].copy_(given[name])
         elif name in given and (SHARPENER not in name or given[name].shape == own.shape):
