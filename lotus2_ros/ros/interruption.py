@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
@@ -18,7 +19,8 @@ class Interruption:
     """Calls ``stop`` on the first signal, and ends the process if it is still running GRACE seconds later.
 
     Python runs signal handlers in the main thread only, between two bytecodes. While that thread compiles a model this
-    can take minutes. So a thread of its own watches for signals. Further signals change nothing.
+    can take minutes. So a thread of its own watches for signals. It waits for nothing but the time: ``stop`` runs in
+    another thread, in case it blocks. Further signals change nothing.
     """
 
     def __init__(self) -> None:
@@ -34,9 +36,9 @@ class Interruption:
         os.read(self._signals, 1)
         stop = self.stop
         if stop is not None:
-            stop()
-            threading.Event().wait(GRACE)
-        leave(INTERRUPTED)
+            threading.Thread(target=stop, name="stop", daemon=True).start()
+            time.sleep(GRACE)
+        os._exit(INTERRUPTED)  # without a flush, which waits for a thread that blocks in a write
 
 
 def leave(status: int) -> NoReturn:

@@ -27,11 +27,12 @@ def main(args: list[str] | None = None) -> NoReturn:
     from lotus2_ros.model.engine.device import use_threads
     from lotus2_ros.ros.executor import ResilientExecutor
     from lotus2_ros.ros.perception import PerceptionNode
+    from lotus2_ros.ros.shared_memory import remove_stale_segments
 
     use_threads(1)  # in this thread; the model thread has its own setting
     os.environ.setdefault(FASTDDS_PROFILE, str(fastdds_profile()))  # or large messages are lost
+    remove_stale_segments()
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    interruption.stop = rclpy.try_shutdown
     try:
         node = PerceptionNode()
     except ConfigError as error:
@@ -39,6 +40,7 @@ def main(args: list[str] | None = None) -> NoReturn:
         leave(2)
     executor = ResilientExecutor(node.callback_failed)
     executor.add_node(node)
+    interruption.stop = rclpy.try_shutdown
     try:
         node.start()
         executor.spin()
@@ -49,7 +51,6 @@ def main(args: list[str] | None = None) -> NoReturn:
             raise
         # A shutdown between two of rclpy's own steps makes the next one fail for want of a context.
     node.close(CLOSE_TIMEOUT)
-    rclpy.try_shutdown()
     leave(1 if node.gave_up else 0)
 
 

@@ -12,7 +12,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.timer import Timer
 
-from lotus2_ros.config import NONE, Config
+from lotus2_ros.config import NONE, Config, ConfigError
 from lotus2_ros.config.live import LiveConfig
 from lotus2_ros.inference.estimator import Estimator, load_estimator
 from lotus2_ros.ros import parameters
@@ -32,8 +32,14 @@ class PerceptionNode(LifecycleNode):
 
     def __init__(self, **node_options: object) -> None:
         super().__init__("perception", **node_options)
+        # A shutdown of the context destroys the nodes it tracks, in the thread that watches for signals.
+        self.context.untrack_node(self)
         self.gave_up = False  # the node failed, and the process should end
-        self._config = LiveConfig(parameters.declare(self))
+        try:
+            self._config = LiveConfig(parameters.declare(self))
+        except ConfigError:
+            self.destroy_node()
+            raise
         self._estimator: Estimator | None = None
         self._outputs: Publishers | None = None
         self._pipeline: Pipeline | None = None
@@ -207,6 +213,11 @@ class PerceptionNode(LifecycleNode):
         self._closed = True
         self._stop(timeout)
         self.destroy_node()
+
+    def destroy_node(self) -> None:
+        """Destroy the node and its DDS participant, which holds a segment of shared memory."""
+        super().destroy_node()
+        self._state_machine.destroy_when_not_in_use()  # it holds the node, and rclpy forgets it
 
     def _stop(self, timeout: float = STOP_TIMEOUT) -> None:
         pipeline, self._pipeline = self._pipeline, None
