@@ -34,10 +34,12 @@ class Family(ABC):
 
     Its module imports what it needs inside the methods, so that loading a model of one family imports no other.
     `formats`: the family names in bundle.json, each with its formats. `layout`: its released layout, for errors.
+    `without_bfloat16`: the compute dtype on a GPU that has no bfloat16.
     """
 
     formats: ClassVar[Mapping[str, tuple[int, ...]]]
     layout: ClassVar[str]
+    without_bfloat16: ClassVar[torch.dtype]
 
     @abstractmethod
     def load_bundle(self, folder: Path, header: Header, options: LoadOptions) -> InferenceModel:

@@ -9,10 +9,10 @@ from typing import cast
 import torch
 
 from lotus2_ros.model.families import FAMILIES, FORMATS
-from lotus2_ros.model.family import LoadOptions
+from lotus2_ros.model.family import Family, LoadOptions
 from lotus2_ros.model.interface import InferenceModel
 from lotus2_ros.model.layers.precision import dtype_named, resolve_device, resolve_dtype
-from lotus2_ros.model.manifest import MANIFEST, FloatName, read_header
+from lotus2_ros.model.manifest import MANIFEST, FloatName, Header, read_header
 from lotus2_ros.model.weights import CheckpointError
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
@@ -38,16 +38,29 @@ def load_model(
     device = resolve_device(device)
     if timestep_dtype is not None:
         dtype_named(timestep_dtype)
+    family, header = _recognize(folder)
     options = LoadOptions(
-        device, resolve_dtype(dtype, device), tasks, cast(FloatName, timestep_dtype), samples=samples, seed=seed
+        device,
+        resolve_dtype(dtype, device, family.without_bfloat16),
+        tasks,
+        cast(FloatName, timestep_dtype),
+        samples=samples,
+        seed=seed,
     )
+    if header is not None:
+        return family.load_bundle(folder, header, options)
+    return family.load_released(folder, options)
+
+
+def _recognize(folder: Path) -> tuple[Family, Header | None]:
+    """The family of a folder, and the header of its manifest, None if it is in the released layout."""
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such folder; expected a bundle or a folder in the released layout")
     if (folder / MANIFEST).is_file():
         header = read_header(folder / MANIFEST, FORMATS)
-        return next(each for each in FAMILIES if header.family in each.formats).load_bundle(folder, header, options)
+        return next(family for family in FAMILIES if header.family in family.formats), header
     for family in FAMILIES:
         if family.is_released(folder):
-            return family.load_released(folder, options)
+            return family, None
     layouts = ", or ".join(family.layout for family in FAMILIES)
     raise CheckpointError(f"{folder}: neither a bundle ({MANIFEST}) nor a released layout ({layouts})")

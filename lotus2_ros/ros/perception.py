@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gc
-import sys
 import time
 
-import torch
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -15,6 +12,7 @@ from rclpy.timer import Timer
 from lotus2_ros.config import NONE, Config, ConfigError
 from lotus2_ros.config.live import LiveConfig
 from lotus2_ros.inference.estimator import Estimator, load_estimator
+from lotus2_ros.model.engine.memory import check_headroom, free_compiled
 from lotus2_ros.ros import parameters
 from lotus2_ros.ros.diagnostics import Diagnostics
 from lotus2_ros.ros.pipeline import STOP_TIMEOUT, Pipeline
@@ -194,6 +192,7 @@ class PerceptionNode(LifecycleNode):
         for number, (what, run) in enumerate(steps, start=1):
             self._progress(f"{number} of {len(steps)}, {what}")
             run()
+        check_headroom(estimator.device)
         return estimator
 
     def _progress(self, what: str) -> None:
@@ -231,9 +230,4 @@ class PerceptionNode(LifecycleNode):
         if self._outputs is not None:
             self._outputs.destroy()
         self._outputs = self._estimator = None
-        # Compiled models and the pipeline's threads are in reference cycles, which hold GPU memory until a collection.
-        if "torch._dynamo" in sys.modules:
-            torch._dynamo.reset()
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_compiled()

@@ -16,8 +16,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from lotus2_ros.model.engine.device import keep_freed_memory
 from lotus2_ros.model.engine.flops import count_frame
 from lotus2_ros.model.engine.graphs import CudaRecorder, Graphs, first_line
+from lotus2_ros.model.engine.memory import frame_bytes, room_for_frames
 from lotus2_ros.model.interface import InferenceModel
 from lotus2_ros.model.layers.linear import FloatLinear, make_linear, store_linear
+from lotus2_ros.model.memory import GIGABYTE
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +106,10 @@ def _keep_compiled() -> None:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache)
 
 
+def is_compiled(model: InferenceModel) -> bool:
+    return any(part._compiled_call_impl is not None for part in model.compiled_parts())
+
+
 def compile_problem(device: torch.device) -> str | None:
     """Try torch.compile on this device: the reason why it does not work, or None.
 
@@ -122,34 +128,68 @@ def choose_resolution(model: InferenceModel) -> int:
     """The processing resolution for the device at hand, at most the model's own.
 
     On a CPU the model's own. On a GPU the largest of `RESOLUTIONS` at which one task of a 4:3 image is expected to take
-    at most `FRAME_TIME`, by the GPU's measured matmul rate in the model's precision.
+    at most `FRAME_TIME`, by the GPU's measured matmul rate in the model's precision, and all tasks fit its memory.
     """
     if model.device.type != "cuda":
         return model.settings.process_resolution
-    rate = matmul_rate(model.device, model.linear_precision, model.dtype)
-    return affordable_resolution(model, rate, matmul_rate(model.device, "bfloat16", model.vae.dtype))
+    compiled = is_compiled(model)
+    rate = matmul_rate(model.device, model.linear_precision, model.dtype, compiled=compiled)
+    vae_rate = matmul_rate(model.device, "bfloat16", model.vae.dtype, compiled=compiled)
+    return fitting_resolution(model, affordable_resolution(model, rate, vae_rate), room_for_frames(model.device))
 
 
 def affordable_resolution(model: InferenceModel, rate: float, vae_rate: float) -> int:
-    """`choose_resolution` from the matmul rates (FLOP/s) of the transformer and of the VAE."""
+    """The resolution by time, from the matmul rates (FLOP/s) of the transformer and of the VAE."""
     candidates = [resolution for resolution in RESOLUTIONS if resolution <= model.settings.process_resolution]
     for resolution in reversed(candidates[1:]):
-        size = model.process_size(round(resolution / ASPECT), resolution, resolution)
-        flops = count_frame(model, *size, model.tasks[:1])
+        flops = count_frame(model, *_frame_size(model, resolution), model.tasks[:1])
         floor = flops.core / rate + (flops.encode + flops.decode) / vae_rate
         if floor / EFFICIENCY <= FRAME_TIME:
             return resolution
     return candidates[0] if candidates else model.settings.process_resolution
 
 
+def fitting_resolution(model: InferenceModel, wanted: int, room: int) -> int:
+    """The resolution by memory: the largest of `RESOLUTIONS` up to `wanted` whose frames need at most `room` bytes.
+
+    If none does, a warning says so, and it is the smallest.
+    """
+    candidates = [wanted, *(resolution for resolution in reversed(RESOLUTIONS) if resolution < wanted)]
+    for resolution in candidates:
+        needed = frame_bytes(model, *_frame_size(model, resolution))
+        if needed <= room:
+            return resolution
+    log.warning(
+        "frames of %d px need about %.1f GB beside the weights, and %.1f GB are left: expect to run out of memory",
+        candidates[-1], needed / GIGABYTE, max(room, 0) / GIGABYTE,
+    )  # fmt: skip
+    return candidates[-1]
+
+
+def _frame_size(model: InferenceModel, resolution: int) -> tuple[int, int]:
+    return model.process_size(round(resolution / ASPECT), resolution, resolution)
+
+
 @torch.inference_mode()
-def matmul_rate(device: torch.device, precision: str, dtype: torch.dtype, size: int = 4096, runs: int = 8) -> float:
-    """FLOP/s of a large linear layer in a precision, with activations of `dtype`. Takes milliseconds on a GPU."""
+def matmul_rate(
+    device: torch.device,
+    precision: str,
+    dtype: torch.dtype,
+    size: int = 4096,
+    runs: int = 8,
+    compiled: bool = False,
+) -> float:
+    """FLOP/s of a large linear layer in a precision, with activations of `dtype`, compiled if the model is.
+
+    Takes milliseconds on a GPU, and seconds to compile.
+    """
     with torch.device(device):
         layer = make_linear(precision, size, size, bias=False)
         layer.load_state_dict(store_linear(precision, torch.randn(size, size), None))
         layer.to(dtype)
         x = torch.randn(size, size, dtype=dtype)
+    if compiled:
+        layer.compile(dynamic=False)
     for _ in range(2):
         layer(x)
     _synchronize(device)

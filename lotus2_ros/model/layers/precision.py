@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+AMPERE = (8, 0)  # compute capability of the first GPUs with bfloat16; Turing has 7.5
 
 
 def dtype_named(name: str) -> torch.dtype:
@@ -29,9 +30,9 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether the device has bfloat16 instructions. A CPU without them is slower in bfloat16 than in float32."""
-    if device.type != "cpu":
-        return True
+    """Whether the device has bfloat16 instructions. One without them is slower in bfloat16 than in float32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= AMPERE
     # Since torch 2.13; for older versions assume that there are none.
     capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(bool(capabilities.get(name)) for name in ("avx512_bf16", "amx_bf16"))
@@ -42,10 +43,17 @@ def resolve_matmul_dtype(dtype: str | torch.dtype) -> torch.dtype:
     return torch.bfloat16 if dtype == "auto" and multiplies_bfloat16(torch.device("cpu")) else torch.float32
 
 
-def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """The dtype for a name; 'auto' is bfloat16, as Lotus-2 was published, on a GPU and float32 on a CPU."""
+def resolve_dtype(
+    dtype: str | torch.dtype, device: torch.device, without_bfloat16: torch.dtype = torch.float32
+) -> torch.dtype:
+    """The dtype for a name; 'auto' is float32 on a CPU and bfloat16, as Lotus-2 was published, on a GPU.
+
+    without_bfloat16: what 'auto' is on a GPU that has no bfloat16 instructions.
+    """
     if isinstance(dtype, torch.dtype):
         return dtype
-    if dtype == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    return dtype_named(dtype)
+    if dtype != "auto":
+        return dtype_named(dtype)
+    if device.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if multiplies_bfloat16(device) else without_bfloat16

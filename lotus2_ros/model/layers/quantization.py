@@ -7,11 +7,14 @@ weights to 16 quantiles of a normal distribution (QLoRA, arXiv 2305.14314), in b
 from __future__ import annotations
 
 import functools
+import logging
 import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 LARGEST = {torch.float8_e4m3fn: 448.0, torch.int8: 127.0}
 # For a row of zeros, for which any positive scale will do.
@@ -73,13 +76,22 @@ def multiply_quantized(
 @torch.compiler.assume_constant_result
 def has_quantized_matmul(dtype: torch.dtype, device: torch.device) -> bool:
     """Whether torch multiplies codes of this dtype on this device; a constant for torch.compile."""
-    return _try_product(dtype, device)
+    return device.type != "meta" and _has_product(dtype, device)
 
 
 @functools.cache
+def _has_product(dtype: torch.dtype, device: torch.device) -> bool:
+    """`_try_product`, tried and logged once."""
+    works = _try_product(dtype, device)
+    if not works:
+        name = str(dtype).removeprefix("torch.")
+        log.warning("%s has no exact %s products here: weights are dequantized, which is slower", device, name)
+    return works
+
+
 def _try_product(dtype: torch.dtype, device: torch.device) -> bool:
-    """Try it once: support differs between GPUs and torch versions, and CPUs without VNNI may saturate sums."""
-    if device.type == "meta" or (dtype is torch.float8_e4m3fn and device.type == "cpu"):
+    """Try it: support differs between GPUs and torch versions, and CPUs without VNNI may saturate sums."""
+    if dtype is torch.float8_e4m3fn and device.type == "cpu":
         return False
     size, largest = 32, LARGEST[dtype]
     codes = torch.full((size, size), largest, device=device).to(dtype)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+import torch
+
 from lotus2_ros.model.family import Family, LoadOptions
 from lotus2_ros.model.lotus import FORMAT
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 class LotusFamily(Family):
     formats: ClassVar = {"lotus-d": (FORMAT,), "lotus-g": (FORMAT,)}
     layout = "unet/, vae/, ... of Lotus-D or Lotus-G"
+    without_bfloat16 = torch.float16  # in which Lotus was trained
 
     def load_bundle(self, folder: Path, header: Header, options: LoadOptions) -> InferenceModel:
         from lotus2_ros.model.lotus.bundle import load_bundle

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 class Lotus2Family(Family):
     formats: ClassVar = {NAME: (TRAINABLE_FORMAT, FUSED_FORMAT)}
     layout = "transformer/, vae/, ..., lotus-2_*.safetensors"
+    without_bfloat16 = torch.float32  # activations of FLUX overflow float16
 
     def load_bundle(self, folder: Path, header: Header, options: LoadOptions) -> InferenceModel:
         """A model in format 1 is fused on the way."""

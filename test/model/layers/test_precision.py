@@ -11,9 +11,11 @@ from lotus2_ros.data.sample import Sample
 from lotus2_ros.evaluation.measure import measure
 from lotus2_ros.evaluation.summary import flat
 from lotus2_ros.inference.estimator import Estimator
-from lotus2_ros.model.layers.precision import resolve_matmul_dtype
+from lotus2_ros.model.layers.precision import resolve_dtype, resolve_matmul_dtype
 from lotus2_ros.model.load import BUNDLED
+from lotus2_ros.model.lotus.family import LotusFamily
 from lotus2_ros.model.lotus2.bundle import load_bundle
+from lotus2_ros.model.lotus2.family import Lotus2Family
 from lotus2_ros.model.lotus2.fuse import Source, fuse
 
 CPU = torch.device("cpu")
@@ -37,6 +39,23 @@ def test_a_cpu_multiplies_in_bfloat16_if_it_can_and_nothing_else_is_asked_for(mo
 def test_a_torch_that_does_not_say_what_a_cpu_can_multiplies_in_float32(monkeypatch):
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     assert resolve_matmul_dtype("auto") is torch.float32
+
+
+@pytest.mark.parametrize(
+    ("capability", "family", "expected"),
+    [
+        ((7, 5), Lotus2Family, torch.float32),
+        ((7, 5), LotusFamily, torch.float16),
+        ((8, 0), Lotus2Family, torch.bfloat16),
+        ((9, 0), LotusFamily, torch.bfloat16),
+    ],
+)
+def test_a_gpu_without_bfloat16_computes_in_what_the_family_bears(monkeypatch, capability, family, expected):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    cuda = torch.device("cuda")
+    assert resolve_dtype("auto", cuda, family.without_bfloat16) is expected
+    assert resolve_dtype("bfloat16", cuda, family.without_bfloat16) is torch.bfloat16
+    assert resolve_dtype("auto", CPU, family.without_bfloat16) is torch.float32
 
 
 def scores(precision: str) -> dict[str, torch.Tensor]:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from lotus2_ros.model.layers import quantization
 from lotus2_ros.model.layers.linear import make_linear
 from lotus2_ros.model.layers.quantization import (
     NF4_LEVELS,
@@ -93,3 +94,12 @@ def test_a_gpus_products_get_the_shapes_they_take(
         for rows in (0, 1, 16, 302):
             y = layer(torch.empty(2, rows, sizes[0], dtype=dtype))
             assert y.shape == (2, rows, sizes[1]) and y.dtype == dtype
+
+
+def test_what_a_device_cannot_multiply_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    quantization._has_product.cache_clear()
+    for _ in range(2):
+        assert not has_quantized_matmul(torch.float8_e4m3fn, torch.device("cpu"))
+    assert not has_quantized_matmul(torch.int8, torch.device("meta"))
+    expected = "cpu has no exact float8_e4m3fn products here: weights are dequantized, which is slower"
+    assert [record.getMessage() for record in caplog.records] == [expected]

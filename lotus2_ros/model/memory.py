@@ -1,0 +1,63 @@
+"""How much memory a device has left, and errors in one line where it is too little."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+GIGABYTE = 1e9
+MEMINFO = Path("/proc/meminfo")
+# Memory limit and use of this container (cgroup v2).
+LIMIT, USED = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+
+
+class MemoryShortageError(ValueError):
+    """Too little memory, on a GPU or the host."""
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that can still be allocated on a device; None if that is not known."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    if device.type != "cpu" or not MEMINFO.is_file():
+        return None
+    values = dict(line.split(":") for line in MEMINFO.read_text().splitlines())
+    free = 1024 * int(values["MemAvailable"].split()[0])
+    try:
+        return min(free, int(LIMIT.read_text()) - int(USED.read_text()))
+    except (OSError, ValueError):  # no container, or one without a limit
+        return free
+
+
+def require_memory(device: torch.device, needed: int, what: str) -> None:
+    """Raise MemoryShortageError unless `needed` bytes can be allocated."""
+    free = free_memory(device)
+    if free is not None and needed > free:
+        raise MemoryShortageError(
+            f"{what} needs {needed / GIGABYTE:.1f} GB of memory on {device}, {free / GIGABYTE:.1f} GB free"
+        )
+
+
+@contextmanager
+def memory_errors(advice: str = "") -> Iterator[None]:
+    """Turn errors about memory of Python, torch and safetensors into a MemoryShortageError, followed by the advice."""
+    try:
+        yield
+    except (MemoryError, RuntimeError, OSError) as error:
+        if not is_shortage(error):
+            raise
+        line = next(iter(str(error).strip().splitlines()), "out of memory")
+        raise MemoryShortageError(f"too little memory ({line}){advice and f'; {advice}'}") from error
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Whether an error says that memory could not be allocated. On the CPU torch's is a plain RuntimeError."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError | OSError)
+        and any(words in said for words in ("allocate memory", "out of memory", "unable to mmap"))
+    )
