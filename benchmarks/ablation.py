@@ -28,7 +28,7 @@ from lotus2_ros import scenes
 from lotus2_ros.data.annotation import disparity_annotation
 from lotus2_ros.data.sample import Sample
 from lotus2_ros.evaluation.frames import read_frames
-from lotus2_ros.model.interface import GeometryModel, process_size
+from lotus2_ros.model.interface import TorchModel, process_size
 from lotus2_ros.model.load import BUNDLED
 from lotus2_ros.model.lotus2.bundle import load_bundle
 from lotus2_ros.model.lotus2.trainable import TrainableLotus2
@@ -151,7 +151,7 @@ def build(config: TrainingConfig, vae: torch.nn.Module) -> TrainableLotus2:
     return model
 
 
-def take_vae(model: GeometryModel, vae: Any) -> None:
+def take_vae(model: TorchModel, vae: Any) -> None:
     """A copy of the weights of a trained VAE of the same shape, and of what its latents' shift and scale are."""
     model.vae.load_state_dict(vae.state_dict())
     model.vae.register_to_config(**{name: vae.config[name] for name in ("shift_factor", "scaling_factor")})

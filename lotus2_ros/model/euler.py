@@ -10,14 +10,17 @@ from torch import Tensor
 class EulerSteps:
     """A latent on its way along a flow, moved by one Euler step per call so that other work can run in between.
 
-    ``latent`` (B, C, h, w) is where it starts; ``velocity(latent, sigma)`` gives d latent / d sigma, same shape;
-    ``sigmas`` are the noise levels in order, one more than there are steps. Sums are kept in float32.
+    ``latent`` (B, C, h, w) is where it starts; ``move(latent, sigma, following)`` gives the latent at the noise level
+    ``following`` from the one at ``sigma``, both float32; ``sigmas`` are the noise levels in order, one more than there
+    are steps.
     """
 
-    def __init__(self, latent: Tensor, velocity: Callable[[Tensor, float], Tensor], sigmas: Sequence[float]) -> None:
+    def __init__(
+        self, latent: Tensor, move: Callable[[Tensor, float, float], Tensor], sigmas: Sequence[float]
+    ) -> None:
         self._dtype = latent.dtype
         self._latent = latent.float()
-        self._velocity = velocity
+        self._move = move
         self._sigmas = list(sigmas)
 
     @property
@@ -32,8 +35,7 @@ class EulerSteps:
     def step(self) -> bool:
         """Run one step; True while steps remain. Once done, it does nothing."""
         if not self.done:
-            sigma, following = self._sigmas[:2]
-            self._latent = self._latent + (following - sigma) * self._velocity(self.latent, sigma).float()
+            self._latent = self._move(self._latent, *self._sigmas[:2])
             del self._sigmas[0]
         return not self.done
 

@@ -20,21 +20,95 @@ from lotus2_ros.model.manifest import ModelSettings, Task
 
 
 def run_eagerly(key: tuple, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-    """The default `GeometryModel.executor`: call the function."""
+    """The default `TorchModel.executor`: call the function."""
     return function(*tensors)
 
 
-class GeometryModel(CachingModule, ABC):
-    """A VAE, settings and metadata; a subclass adds the network.
+class GeometryModel(ABC):
+    """What code outside this package uses of a model.
 
     `multiple`: sides of an image must be multiples of it. `upsampling`: the mode of `torch.nn.functional.interpolate`
     that brings annotations back to the image's size. `metadata`: name, licence and the other keys of the bundle.
+    """
+
+    upsampling = "bilinear"
+    settings: ModelSettings
+    multiple: int
+    metadata: dict[str, Any]
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        return self.settings.tasks
+
+    @property
+    def name(self) -> str:
+        return str(self.metadata.get("name", "unnamed"))
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Of latents and annotations."""
+
+    @property
+    @abstractmethod
+    def precision(self) -> str:
+        """Name of the number format of the network's weights."""
+
+    def process_size(self, height: int, width: int, resolution: int) -> tuple[int, int]:
+        """The size (height, width) at which an image is processed, see the function `process_size`."""
+        settings = self.settings
+        return process_size(
+            height, width, resolution, self.multiple, upscale=settings.upscale, by_area=settings.process_by_area
+        )
+
+    @abstractmethod
+    def encode(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """image (B, 3, H, W) in [-1, 1], sides multiples of `multiple` -> latent (B, C, H/f, W/f).
+
+        The latent is the mode of the posterior, or with a generator a sample, as in the reference implementations.
+        """
+
+    @abstractmethod
+    def predict(self, latent: Tensor, tasks: Sequence[str]) -> dict[str, Tensor]:
+        """The core predictor: image latent (1, C, h, w) -> annotation latents (N, C, h, w) for each task.
+
+        N is 1, or the number of samples of a generative model, whose result is their median.
+        """
+
+    @abstractmethod
+    def decode(self, latent: Tensor) -> Tensor:
+        """latent (B, C, h, w) -> annotation (B, 3, h*f, w*f), float32 in [0, 1]."""
+
+    def has_sharpener(self, task: str) -> bool:
+        return False
+
+    def sharpen(self, latent: Tensor, task: str, steps: int | None = None) -> EulerSteps:
+        """The detail sharpener's steps, none run yet, from the core predictor's latent (B, C, h, w) to the sharp one.
+
+        ``steps`` defaults to ``sharpener_steps``. Raises ValueError where there is no sharpener for the task.
+        """
+        raise ValueError(f"{self.name} has no detail sharpener for {task}")
+
+    def require_task(self, task: str) -> None:
+        """Raise ValueError unless the model has this task."""
+        if task not in self.tasks:
+            raise ValueError(f"{self.name} has no task {task!r}; it has {', '.join(self.tasks)}")
+
+
+def check_image(image: Tensor, multiple: int) -> None:
+    """Raise ValueError unless an image has the shape that `GeometryModel.encode` takes."""
+    if image.ndim != 4 or image.shape[1] != 3:
+        raise ValueError(f"expected an image of shape (B, 3, H, W), got {tuple(image.shape)}")
+    if any(side == 0 or side % multiple for side in image.shape[2:]):
+        raise ValueError(f"expected sides that are multiples of {multiple}, got {tuple(image.shape[2:])}")
+
+
+class TorchModel(CachingModule, GeometryModel):
+    """A model that torch computes: a VAE, settings and metadata; a subclass adds the network.
 
     `executor(key, function, *tensors)` runs the encoder, a pass of the network or the decoder. Key and shapes determine
     all of the function's work, so an executor may record it once and replay it.
     """
-
-    upsampling = "bilinear"
 
     def __init__(
         self,
@@ -53,14 +127,6 @@ class GeometryModel(CachingModule, ABC):
         self.executor: Callable[..., Tensor] = run_eagerly
 
     @property
-    def tasks(self) -> tuple[Task, ...]:
-        return self.settings.tasks
-
-    @property
-    def name(self) -> str:
-        return str(self.metadata.get("name", "unnamed"))
-
-    @property
     @abstractmethod
     def dtype(self) -> torch.dtype:
         """The dtype in which the network computes."""
@@ -71,7 +137,6 @@ class GeometryModel(CachingModule, ABC):
 
     @property
     def precision(self) -> str:
-        """Name of the number format of the network's weights."""
         return str(self.dtype).removeprefix("torch.")
 
     @property
@@ -87,28 +152,12 @@ class GeometryModel(CachingModule, ABC):
         vae = torch.float32 if dtype == torch.float16 and self.vae.config.force_upcast else dtype
         return lambda parameter: vae if parameter.startswith("vae.") else dtype
 
-    def process_size(self, height: int, width: int, resolution: int) -> tuple[int, int]:
-        """The size (height, width) at which an image is processed, see the function `process_size`."""
-        settings = self.settings
-        return process_size(
-            height, width, resolution, self.multiple, upscale=settings.upscale, by_area=settings.process_by_area
-        )
-
     def hold_channels_last(self) -> None:
         """The layout in which convolutions are fastest."""
         self.vae.to(memory_format=torch.channels_last)
 
-    # Image <-> latent
-
     def encode(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """image (B, 3, H, W) in [-1, 1], sides multiples of `multiple` -> latent (B, C, H/f, W/f).
-
-        The latent is the mode of the posterior, or with a generator a sample, as in the reference implementations.
-        """
-        if image.ndim != 4 or image.shape[1] != 3:
-            raise ValueError(f"expected an image of shape (B, 3, H, W), got {tuple(image.shape)}")
-        if any(side == 0 or side % self.multiple for side in image.shape[2:]):
-            raise ValueError(f"expected sides that are multiples of {self.multiple}, got {tuple(image.shape[2:])}")
+        check_image(image, self.multiple)
         if generator is None:
             return self.executor(("encode",), self._encode, image)
         return self._encode(image, generator)
@@ -128,7 +177,6 @@ class GeometryModel(CachingModule, ABC):
         return ((latent - (self.vae.config.shift_factor or 0.0)) * self.vae.config.scaling_factor).to(self.dtype)
 
     def decode(self, latent: Tensor) -> Tensor:
-        """latent (B, C, h, w) -> annotation (B, 3, h*f, w*f), float32 in [0, 1]."""
         return self.executor(("decode",), self._decode, latent)
 
     def _decode(self, latent: Tensor) -> Tensor:
@@ -141,32 +189,8 @@ class GeometryModel(CachingModule, ABC):
         # float32 before the clamp: bfloat16 has about 384 values in [0, 1].
         return decoded.float() * 0.5 + 0.5
 
-    # Latent -> latent
 
-    @abstractmethod
-    def predict(self, latent: Tensor, tasks: Sequence[str]) -> dict[str, Tensor]:
-        """The core predictor: image latent (1, C, h, w) -> annotation latents (N, C, h, w) for each task.
-
-        N is 1, or the number of samples of a generative model, whose result is their median.
-        """
-
-    def has_sharpener(self, task: str) -> bool:
-        return False
-
-    def sharpen(self, latent: Tensor, task: str, steps: int | None = None) -> EulerSteps:
-        """The detail sharpener's steps, none run yet, from the core predictor's latent (B, C, h, w) to the sharp one.
-
-        ``steps`` defaults to ``sharpener_steps``. Raises ValueError where there is no sharpener for the task.
-        """
-        raise ValueError(f"{self.name} has no detail sharpener for {task}")
-
-    def require_task(self, task: str) -> None:
-        """Raise ValueError unless the model has this task."""
-        if task not in self.tasks:
-            raise ValueError(f"{self.name} has no task {task!r}; it has {', '.join(self.tasks)}")
-
-
-class InferenceModel(GeometryModel):
+class InferenceModel(TorchModel):
     """A model in the form in which it runs, which `engine/runtime.py` can make fast.
 
     `batched`: several tasks of one image go through the network as one batch, where it can; on a GPU that is faster.

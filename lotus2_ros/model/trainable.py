@@ -12,7 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from lotus2_ros.model.interface import GeometryModel
+from lotus2_ros.model.interface import TorchModel
 from lotus2_ros.model.manifest import Task
 
 TrainedPart = Literal["vae", "core", "core_and_decoder", "sharpener"]
@@ -20,7 +20,7 @@ Count = Annotated[int, Field(ge=1)]
 STORED = torch.float16  # of a trained bundle's weights
 
 
-class TrainableModel(GeometryModel):
+class TrainableModel(TorchModel):
     """A model with weights in the form in which they are trained."""
 
     @abstractmethod

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from lotus2_ros.model.interface import GeometryModel
+from lotus2_ros.model.interface import TorchModel
 from lotus2_ros.model.trainable import TrainedPart
 from lotus2_ros.training.batches import Batch
 from lotus2_ros.training.latents import mean_square
@@ -89,14 +89,14 @@ class EndToEndLoss(BaseModel):
     def part(self) -> TrainedPart:
         return "core_and_decoder" if self.decoder else "core"
 
-    def of_prediction(self, model: GeometryModel, predicted: Tensor, truth: Tensor, batch: Batch) -> Tensor:
+    def of_prediction(self, model: TorchModel, predicted: Tensor, truth: Tensor, batch: Batch) -> Tensor:
         """The loss, a scalar, for latents (B, C, h, w)."""
         error = decoded_error(model, predicted[: self.views], batch.first(self.views), self.power, self.slopes)
         weighted = sum(getattr(self, name) * getattr(error, name) for name in (*FittedError._fields, "angles"))
         return self.latent * mean_square(predicted - truth, model, batch) + self.decoded * error.values + weighted
 
 
-def decoded_error(model: GeometryModel, latent: Tensor, batch: Batch, power: int, slopes: bool = True) -> DecodedError:
+def decoded_error(model: TorchModel, latent: Tensor, batch: Batch, power: int, slopes: bool = True) -> DecodedError:
     """The errors of `latent` (B, C, h, w) against the batch's annotation, over its valid pixels.
 
     What is decoded is not clamped, so that an answer beyond the range can be put right. The angles of a depth are those

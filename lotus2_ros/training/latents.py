@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lotus2_ros.model.interface import GeometryModel
+from lotus2_ros.model.interface import TorchModel
 from lotus2_ros.training.batches import Batch
 
 
-def encode(model: GeometryModel, batch: Batch) -> tuple[Tensor, Tensor]:
+def encode(model: TorchModel, batch: Batch) -> tuple[Tensor, Tensor]:
     """Latents of the images, (B, C, h, w) or, with a prior's F features, which may be trained, (B, C + F, h, w), and of
     their annotations (B, C, h, w)."""
     with torch.no_grad():
@@ -21,7 +21,7 @@ def encode(model: GeometryModel, batch: Batch) -> tuple[Tensor, Tensor]:
     return model.add_features(image, batch.image), truth
 
 
-def mean_square(error: Tensor, model: GeometryModel, batch: Batch) -> Tensor:
+def mean_square(error: Tensor, model: TorchModel, batch: Batch) -> Tensor:
     """The mean square of an error (B, C, h, w) over the latent pixels whose image pixels are all valid."""
     valid = latent_valid(batch.valid, model.vae_factor)
     return (error.float().square() * valid).sum() / (valid.sum() * error.shape[1]).clamp_min(1)
@@ -32,7 +32,7 @@ def latent_valid(valid: Tensor, factor: int) -> Tensor:
     return 1 - F.max_pool2d((~valid).float(), factor)
 
 
-def measure_latents(model: GeometryModel, batches: Sequence[Batch]) -> None:
+def measure_latents(model: TorchModel, batches: Sequence[Batch]) -> None:
     """Set the VAE's shift and scale so that latents of images and annotations have mean 0 and standard deviation 1."""
     model.vae.register_to_config(shift_factor=0.0, scaling_factor=1.0)
     pictures = (each for batch in batches for each in (batch.image, batch.annotation))

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from lotus2_ros.model.interface import GeometryModel
+from lotus2_ros.model.interface import TorchModel
 from lotus2_ros.model.layers.precision import multiplies_bfloat16
 from lotus2_ros.training.batches import Batch, Batches
 from lotus2_ros.training.checkpoint import resume, save
@@ -27,7 +27,7 @@ GRADIENT_NORM = 1.0
 class ObjectiveModule(nn.Module):
     """batch -> loss, as a module, which is what distributed training wraps."""
 
-    def __init__(self, model: GeometryModel, objective: Any) -> None:
+    def __init__(self, model: TorchModel, objective: Any) -> None:
         super().__init__()
         self.model, self.objective = model, objective
 
@@ -37,7 +37,7 @@ class ObjectiveModule(nn.Module):
 
 def train(
     accelerator: Accelerator,
-    model: GeometryModel,
+    model: TorchModel,
     parameters: Mapping[str, Tensor],
     batches: Batches,
     stage: StageConfig,

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lotus2_ros.model.euler import EulerSteps
-from lotus2_ros.model.interface import GeometryModel
+from lotus2_ros.model.interface import TorchModel
 from lotus2_ros.model.layers.lora import LoraPlan
 from lotus2_ros.model.lotus2.continuity import LocalContinuity
 from lotus2_ros.model.lotus2.prior import ImagePrior
@@ -54,7 +54,12 @@ class FusedPlan(LoraPlan):
         return tuple(name for name in names if name != self.base and (name in self.adapters or name.startswith(CORE)))
 
 
-class Lotus2(GeometryModel):
+def moved(latent: Tensor, velocity: Tensor, delta: float | Tensor) -> Tensor:
+    """latent (B, C + F, h, w) float32 after an Euler step along the velocity (B, C, h, w). The features do not move."""
+    return latent + delta * F.pad(velocity.float(), (0, 0, 0, 0, 0, latent.shape[1] - velocity.shape[1]))
+
+
+class Lotus2(TorchModel):
     """The model without its transformer, which a subclass adds. prior: config of an `ImagePrior`, None for none."""
 
     def __init__(
@@ -126,11 +131,10 @@ class Lotus2(GeometryModel):
         height, width = latent.shape[2:]
         sigmas = self.sigmas(self.settings.sharpener_steps if steps is None else steps, height * width // 4)
 
-        def velocity(sharp: Tensor, sigma: float) -> Tensor:
-            moved = self.velocity(sharp, task, sigma)
-            return F.pad(moved, (0, 0, 0, 0, 0, sharp.shape[1] - moved.shape[1]))  # the features do not move
+        def move(sharp: Tensor, sigma: float, following: float) -> Tensor:
+            return moved(sharp, self.velocity(sharp.to(self.dtype), task, sigma), following - sigma)
 
-        return EulerSteps(latent.to(self.dtype), velocity, sigmas)
+        return EulerSteps(latent.to(self.dtype), move, sigmas)
 
     def sigmas(self, steps: int, tokens: int) -> list[float]:
         """The sharpener's steps + 1 noise levels from 1 to 0, shifted for a latent of that many tokens."""
