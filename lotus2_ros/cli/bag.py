@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 
 from lotus2_ros.bags import ResumableBag, open_recording
-from lotus2_ros.config import Config
+from lotus2_ros.config import Config, add_option, walk
 from lotus2_ros.inference.estimator import load_estimator
 from lotus2_ros.ros.offline import NoGeometryError, process_recording, warn_above_bar
 
+ENGINE = "model.engine"
 # The options that the frames of the output depend on.
 PLANNED = ("topic", "reference_topic", "camera_info_topic", "fov", "model", "sharpen_every")
 
@@ -30,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", default="", help="bundle, or folder in the released layout (default: the bundled model)"
     )
+    add_option(parser, "--engine", ENGINE, dict(walk())[ENGINE])
     parser.add_argument(
         "--sharpen-every", type=int, default=0, metavar="N", help="sharpen every Nth frame; 0: none (default: 0)"
     )
@@ -51,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     plan = {"input": str(args.input.resolve())} | {name: getattr(args, name) for name in PLANNED}
     bag = ResumableBag(args.output, "bag", plan, [args.input], resume=args.resume, overwrite=args.overwrite)
     print(f"input: {recording.name}\ncamera: {recording.camera}", flush=True)
-    estimator = load_estimator(Config().updated({"model.path": args.model}))
+    estimator = load_estimator(Config().updated({"model.path": args.model, ENGINE: getattr(args, ENGINE)}))
     try:
         with bag:
             process_recording(estimator, recording, bag, sharpen_every=args.sharpen_every)

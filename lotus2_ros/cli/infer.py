@@ -26,6 +26,7 @@ OPTIONS = {
     "--conditioning": "model.timestep_dtype",
     "--process-resolution": "model.process_resolution",
     "--device": "model.device",
+    "--engine": "model.engine",
 }
 
 

@@ -15,6 +15,7 @@ TRANSFORM = "X Y Z QX QY QZ QW"
 # Choices that stand for any string of a form.
 FORMS = {
     "WIDTHxHEIGHT": re.compile(r"[1-9]\d{1,3}x[1-9]\d{1,3}"),
+    "openvino:DEVICE": re.compile(r"openvino:[A-Z]+(\.\d+)?"),
     TRANSFORM: re.compile(rf"{NUMBER}( +{NUMBER}){{6}}"),
 }
 

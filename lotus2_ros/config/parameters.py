@@ -19,7 +19,17 @@ class ModelConfig:
     """The model and how it computes."""
 
     path: str = parameter("", "Folder of a bundle or of released files; empty: the small bundled model")
-    device: str = parameter("auto", "Device of the model; auto: cuda if there is one", choices=("auto", "cpu", "cuda"))
+    device: str = parameter(
+        "auto",
+        "Device of the model; auto: cuda if there is one. openvino:GPU and openvino:NPU are Intel's, untested",
+        choices=("auto", "cpu", "cuda", "openvino:DEVICE"),
+    )
+    engine: str = parameter(
+        "auto",
+        "What runs the model; auto: on a cpu, with model.compile, the faster of torch and OpenVINO for each stage; "
+        "else torch",
+        choices=("auto", "torch", "openvino"),
+    )
     dtype: str = parameter(
         "auto",
         "Compute dtype; auto: bfloat16 on cuda; float32 on cpu, with bfloat16 matrix products if the CPU has them",
@@ -55,7 +65,9 @@ class ModelConfig:
     mirror: bool = parameter(
         False, "Test-time flip: also process each image mirrored, for ~/uncertainty; doubles the time", live=True
     )
-    compile: bool = parameter(True, "On cuda, compile the model and record CUDA graphs; no effect on cpu")
+    compile: bool = parameter(
+        True, "Compile the model: on cuda with torch, CUDA graphs included; on a cpu with OpenVINO, see model.engine"
+    )
     warm_up: tuple[str, ...] = parameter(
         ("640x480",),
         "Image sizes on which the model runs once while the node is configured, so that the first frames are fast",

@@ -19,6 +19,7 @@ from lotus2_ros.inference.annotations import annotate, deviation
 from lotus2_ros.inference.geometry import Geometry, sky_of
 from lotus2_ros.inference.inputs import ImageInput, ReferenceInput, as_image, as_reference, check_camera
 from lotus2_ros.inference.sharpening import Sharpening
+from lotus2_ros.model.engine.choice import EngineChoice
 from lotus2_ros.model.engine.device import Stopwatch, finish, upload, use_threads
 from lotus2_ros.model.engine.runtime import choose_resolution, optimize
 from lotus2_ros.model.interface import GeometryModel
@@ -195,6 +196,7 @@ def load(
     path: str | os.PathLike[str] | None = None,
     *,
     device: str | None = None,
+    engine: str | None = None,
     dtype: str | None = None,
     tasks: Sequence[str] | None = None,
     process_resolution: int | None = None,
@@ -206,10 +208,13 @@ def load(
     Args:
         path: a bundle, or a folder in the released layout; the small bundled model by default.
         device: "cpu" or "cuda"; by default the GPU if there is one.
+        engine: "torch", or "openvino" to compile the model with it for each image size; by default torch, or with
+            ``compile`` on a CPU the faster of the two.
         dtype: "float32", "bfloat16" or "float16"; by default what suits the device.
         tasks: "depth", "normals"; by default all that the model has.
         process_resolution: longer side in pixels at which the model sees the image; by default its own.
-        compile: on a GPU, compile the model: the first image of each size takes minutes, all others less.
+        compile: compile the model: the first image of each size takes minutes on a GPU and seconds on a CPU, all
+            others less.
         parameters: any of the node's parameters by name, for example ``{"scale.camera_height": 1.2}``.
 
     Raises ValueError on a wrong argument and on a model that cannot be loaded.
@@ -217,6 +222,7 @@ def load(
     given = {
         "model.path": None if path is None else os.fspath(path),
         "model.device": device,
+        "model.engine": engine,
         "model.dtype": dtype,
         "model.tasks": tasks,
         "model.process_resolution": process_resolution,
@@ -236,14 +242,21 @@ def load_estimator(config: Config, *, live: bool = False) -> Estimator:
     chosen = config.model
     if chosen.threads and not live:
         use_threads(chosen.threads)
+    engine = EngineChoice.of(chosen.engine, chosen.device, chosen.dtype, chosen.threads)
     model = load_model(
         chosen.path,
-        device=chosen.device,
-        dtype=chosen.dtype,
+        device=engine.device,
+        dtype=engine.weight_dtype,
         tasks=chosen.wanted_tasks,
         timestep_dtype=chosen.timestep_dtype,
         samples=chosen.samples,
         seed=chosen.seed,
     )
-    optimize(model, compile=chosen.compile, graphs=chosen.compile, matmul_dtype=resolve_matmul_dtype(chosen.dtype))
+    optimize(
+        model,
+        compile=chosen.compile,
+        graphs=chosen.compile,
+        matmul_dtype=resolve_matmul_dtype(chosen.dtype),
+        engine=engine,
+    )
     return Estimator(model, config, choose_resolution(model) if live else None)

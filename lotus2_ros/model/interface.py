@@ -193,9 +193,11 @@ class TorchModel(CachingModule, GeometryModel):
 class InferenceModel(TorchModel):
     """A model in the form in which it runs, which `engine/runtime.py` can make fast.
 
-    `batched`: several tasks of one image go through the network as one batch, where it can; on a GPU that is faster.
+    `configs`: of its components. `batched`: several tasks of one image go through the network as one batch, where it
+    can; on a GPU that is faster.
     """
 
+    configs: Mapping[str, Mapping[str, Any]]
     batched = False
 
     @property

@@ -31,7 +31,7 @@ def test_values_and_updated_are_inverse():
         ("sharp.steps", 2.0, "expected int, got 2.0"),
         ("sharp.period", math.nan, "expected 0.0 to 3600.0, got nan"),
         ("sharp.enabled", 1, "expected bool"),
-        ("model.device", "tpu", "expected one of auto, cpu, cuda, got 'tpu'"),
+        ("model.device", "tpu", "expected one of auto, cpu, cuda, openvino:DEVICE, got 'tpu'"),
         ("model.tasks", [], r"expected at least one of auto, depth, normals, got \[\]$"),
         ("model.tasks", ["depth", "depth"], "expected different ones"),
         ("model.tasks", "depth", "expected a list of strings"),

@@ -6,17 +6,18 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 import torch._dynamo
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from lotus2_ros.model.engine.choice import EngineChoice
 from lotus2_ros.model.engine.device import keep_freed_memory
 from lotus2_ros.model.engine.flops import count_frame
 from lotus2_ros.model.engine.graphs import CudaRecorder, Graphs, first_line
 from lotus2_ros.model.engine.memory import frame_bytes, room_for_frames
+from lotus2_ros.model.engine.stored import cache_folder
 from lotus2_ros.model.interface import InferenceModel
 from lotus2_ros.model.layers.linear import FloatLinear, make_linear, store_linear
 from lotus2_ros.model.memory import GIGABYTE
@@ -43,14 +44,22 @@ FRAME_TIME = 1 / 15  # seconds, at most, for a frame of the chosen resolution
 EFFICIENCY = 0.7  # share of the measured matmul rate that a whole frame reaches
 
 
-def optimize(model: InferenceModel, *, compile: bool, graphs: bool, matmul_dtype: torch.dtype = torch.float32) -> None:
+def optimize(
+    model: InferenceModel,
+    *,
+    compile: bool,
+    graphs: bool,
+    matmul_dtype: torch.dtype = torch.float32,
+    engine: EngineChoice | None = None,
+) -> None:
     """Make the model fast on its device. Afterwards it must not be moved or converted.
 
     compile: on a GPU, compile the network's parts and the VAE, each when it first runs with new shapes (seconds to a
     minute). Compiled code is cached on disk, under $TORCHINDUCTOR_CACHE_DIR or $XDG_CACHE_HOME/lotus2_ros. If
     compilation does not work here, a warning says why, and the model runs eagerly with the same results.
     graphs: on a GPU, record the work for each image size as CUDA graphs. Both have no effect on a CPU.
-    matmul_dtype: on a CPU, the dtype of the matrix products in the linear layers of a float32 model.
+    matmul_dtype: on a CPU, the dtype of torch's matrix products in the linear layers of a float32 model.
+    engine: what runs the model on a CPU, by default torch.
     """
     keep_freed_memory()  # also with a GPU: messages and clouds are made on the CPU
     model.hold_channels_last()
@@ -69,6 +78,10 @@ def optimize(model: InferenceModel, *, compile: bool, graphs: bool, matmul_dtype
         if sum(linear.weight.nbytes for linear in linears) <= PACKED_BYTES:
             for linear in linears:
                 linear.prepack(matmul_dtype)
+    if engine is not None and engine.tries_openvino(model, compile):
+        from lotus2_ros.model.engine.openvino import CompiledStages
+
+        model.executor = CompiledStages(model, engine)
 
 
 def _with_attention(launch: Launch) -> Launch:
@@ -97,13 +110,9 @@ def _keep_compiled() -> None:
     """Set a lasting folder for compiled code; torch's default is a temporary one."""
     if "TORCHINDUCTOR_CACHE_DIR" in os.environ:
         return
-    try:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lotus2_ros" / "inductor"
-        cache.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):  # no home, or not a writable one
-        return
-    if os.access(cache, os.W_OK):
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache)
+    folder = cache_folder("inductor")
+    if folder is not None:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
 
 
 def is_compiled(model: InferenceModel) -> bool:

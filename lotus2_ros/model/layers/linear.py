@@ -86,7 +86,8 @@ class FloatLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # Compiled code packs by itself, and packed products have no gradient.
-        plain = torch.compiler.is_compiling() or x.requires_grad or x.dtype is not torch.float32
+        compiled = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        plain = compiled or x.requires_grad or x.dtype is not torch.float32
         if not plain and self._packed is not None:
             factor = x.to(self._packed.dtype)
             return torch.ops.mkldnn._linear_pointwise(factor, self._packed, self.bias, "none", [], "").float()

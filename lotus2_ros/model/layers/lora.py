@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lotus2_ros.model.layers.linear import make_linear
+from lotus2_ros.model.layers.linear import FloatLinear, make_linear
 
 # A difference with more weights than this share of the base's is held as a full weight of its own. The layer then needs
 # one matrix product instead of three. The largest share in the released model is 0.26.
@@ -85,6 +86,14 @@ class LoraDelta(nn.Module):
             y.narrow(-1, start, size).add_(self.up[name](part))
         return y
 
+    def add_product_to(self, weight: Tensor) -> Tensor:
+        """weight (out, in) + B A; a new tensor."""
+        merged = weight.clone()
+        downs = cast(FloatLinear, self.down).weight.split([rank for _, rank, _, _ in self._parts])
+        for (name, _, start, size), down in zip(self._parts, downs, strict=True):
+            merged[start : start + size] += cast(FloatLinear, self.up[name]).weight @ down
+        return merged
+
 
 class LoraLinear(nn.Module):
     """Linear layers that share their input, fused into one, with a delta for each LoRA that is not merged.
@@ -127,4 +136,7 @@ class LoraLinear(nn.Module):
     def _apply_delta(self, x: Tensor, delta: Any) -> Tensor:
         if delta is None:
             return self.base(x)
+        if torch.jit.is_tracing() and isinstance(delta, LoraDelta) and isinstance(self.base, FloatLinear):
+            # A compiled stage has weights of its own, so that the delta is merged for nothing.
+            return F.linear(x, delta.add_product_to(self.base.weight), self.base.bias)
         return delta.add_to(self.base(x), x) if isinstance(delta, LoraDelta) else delta(x)

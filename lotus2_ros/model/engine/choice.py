@@ -1,0 +1,79 @@
+"""Which engine runs a model: torch, or OpenVINO on Intel and AMD CPUs."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+
+import torch
+
+from lotus2_ros.model.interface import InferenceModel
+from lotus2_ros.model.layers.linear import FLOATS
+from lotus2_ros.model.layers.precision import multiplies_bfloat16, resolve_device, resolve_dtype
+
+OPENVINO = "openvino"
+INSTALL = "pip install openvino"
+# Compiled stages hold weights of their own, so `auto` compiles small models only.
+COMPILED_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class EngineChoice:
+    """What runs a model, from the parameters `model.engine`, `device` and `dtype`.
+
+    name: torch, openvino, or auto, the faster of the two. device: of the weights and of everything that torch computes.
+    openvino_device: where OpenVINO runs, by its own name. dtype: as it was asked for. threads: of the CPU, 0 for
+    torch's default.
+    """
+
+    name: str
+    device: torch.device
+    openvino_device: str = "CPU"
+    dtype: str = "auto"
+    threads: int = 0
+
+    @classmethod
+    def of(cls, engine: str, device: str, dtype: str, threads: int = 0) -> EngineChoice:
+        """Raises ValueError if engine and device do not go together, or if OpenVINO is asked for and is missing."""
+        kind, _, openvino_device = device.partition(":")
+        if kind == OPENVINO:
+            if engine not in ("auto", OPENVINO):
+                raise ValueError(f"expected model.engine openvino for model.device {device}, got {engine}")
+            engine = OPENVINO
+        if engine == OPENVINO:
+            if kind == "cuda":
+                raise ValueError(f"model.engine openvino: expected model.device cpu or openvino:<device>, got {device}")
+            if not has_openvino():
+                raise ValueError(f"model.engine openvino needs the package openvino; install it: {INSTALL}")
+            return cls(engine, torch.device("cpu"), openvino_device or "CPU", dtype, threads)
+        return cls(engine, resolve_device(device), "CPU", dtype, threads)
+
+    @property
+    def weight_dtype(self) -> torch.dtype:
+        """The dtype to load the weights in. OpenVINO takes float32 and rounds to what it computes in by itself."""
+        return torch.float32 if self.name == OPENVINO else resolve_dtype(self.dtype, self.device)
+
+    def tries_openvino(self, model: InferenceModel, compile: bool) -> bool:
+        """Whether the model is to be compiled with OpenVINO, for good or to see whether that is faster."""
+        if self.name != "auto":
+            return self.name == OPENVINO
+        return (
+            compile
+            and model.device.type == "cpu"
+            and model.dtype is torch.float32
+            and model.linear_precision in FLOATS
+            and sum(parameter.nbytes for parameter in model.parameters()) <= COMPILED_BYTES
+            and has_openvino()
+        )
+
+    def stage_dtype(self, key: tuple) -> torch.dtype:
+        """The dtype in which OpenVINO computes a stage of the model, by the executor's key."""
+        if self.dtype != "auto":
+            return resolve_dtype(self.dtype, self.device)
+        # The VAE stays in float32: decoded in bfloat16 a depth comes in steps of 0.4 %.
+        is_network = key[0] == "transform" and self.openvino_device == "CPU"
+        return torch.bfloat16 if is_network and multiplies_bfloat16(torch.device("cpu")) else torch.float32
+
+
+def has_openvino() -> bool:
+    return importlib.util.find_spec("openvino") is not None

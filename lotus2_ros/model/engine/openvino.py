@@ -1,0 +1,173 @@
+"""OpenVINO: each stage of a model compiled for its image size, on a CPU or on another device that OpenVINO has.
+
+A stage is a function that the model gives to its executor: the encoder, a pass of the network for a task, which is
+the core predictor or an Euler step of the sharpener, or the decoder. It is traced with its tensors, converted, compiled
+and kept on disk. What cannot be compiled runs in torch, with a warning.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lotus2_ros.model.engine.choice import OPENVINO, EngineChoice
+from lotus2_ros.model.engine.device import ALL_THREADS, use_threads
+from lotus2_ros.model.engine.graphs import first_line
+from lotus2_ros.model.engine.stored import StoredStages, cache_folder, fingerprint
+from lotus2_ros.model.interface import InferenceModel
+
+log = logging.getLogger(__name__)
+
+Run = Callable[..., Tensor]
+
+STAGES = 24  # kept in memory: of three or four image sizes with all tasks and the sharpener
+RUNS = 3  # of each engine, to see which is faster
+# Relative to torch's result. A compiled stage that is further away is not used.
+BOUNDS = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.1}
+HINTS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
+
+
+def import_openvino() -> ModuleType:
+    """The package, without the module that reports its use to its makers over the network."""
+    missing = object()
+    telemetry = sys.modules.get("openvino_telemetry", missing)
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # importing it now raises ImportError
+    try:
+        import openvino
+    finally:
+        if telemetry is missing:
+            del sys.modules["openvino_telemetry"]
+        else:
+            sys.modules["openvino_telemetry"] = telemetry  # type: ignore[assignment]
+    return openvino
+
+
+class CompiledStages:
+    """A `GeometryModel.executor` that compiles each stage for each shape of its tensors, and runs it.
+
+    Where the engine is `auto`, a stage is compiled and timed against torch when it first runs, and the faster one runs
+    it from then on. The `STAGES` most recently used are kept.
+    """
+
+    def __init__(self, model: InferenceModel, engine: EngineChoice) -> None:
+        self._openvino = import_openvino()
+        self._engine = engine
+        self._core = self._openvino.Core()
+        made_from = f"{fingerprint(model)} openvino {self._openvino.__version__}"
+        self._stored = StoredStages(cache_folder(OPENVINO), made_from)
+        self._stages: dict[tuple, Run | None] = {}  # None: torch runs it
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        """How many stages OpenVINO runs."""
+        return sum(stage is not None for stage in self._stages.values())
+
+    @torch.inference_mode()
+    def __call__(self, key: tuple, function: Run, *tensors: Tensor) -> Tensor:
+        # Fail instead of waiting: using one model from two threads is a programming error.
+        if not self._lock.acquire(blocking=False):
+            raise RuntimeError("the model is already running in another thread; one thread at a time may use it")
+        try:
+            case = (key, *((tuple(tensor.shape), tensor.dtype) for tensor in tensors))
+            stage = self._stages.pop(case) if case in self._stages else self._prepare(case, function, tensors)
+            self._stages[case] = stage  # most recently used last
+            while len(self._stages) > STAGES:
+                del self._stages[next(iter(self._stages))]
+            return function(*tensors) if stage is None else stage(*tensors)
+        finally:
+            self._lock.release()
+
+    def _prepare(self, case: tuple, function: Run, tensors: tuple[Tensor, ...]) -> Run | None:
+        """The compiled stage; None if torch is to run it."""
+        key = case[0]
+        dtype = self._engine.stage_dtype(key)
+        name = " ".join(map(str, _flat(key)))
+        try:
+            stage = self._compile(case, dtype, function, tensors)
+            expected, result = function(*tensors), stage(*tensors)
+            difference, size = float((result - expected).norm()), float(expected.norm())
+            if not difference <= BOUNDS[dtype] * size:
+                raise RuntimeError(f"expected torch's result, got one that is {difference / size:.1g} away")
+        except Exception as error:  # converters and compilers raise errors of any type
+            log.warning("%s runs in torch instead of OpenVINO: %s", name, first_line(error))
+            return None
+        if self._engine.name == "auto":
+            ours, torchs = self._measure(lambda: stage(*tensors), lambda: function(*tensors))
+            log.info("%s: OpenVINO %.1f ms, torch %.1f ms", name, 1e3 * ours, 1e3 * torchs)
+            return stage if ours <= torchs else None
+        return stage
+
+    def _compile(self, case: tuple, dtype: torch.dtype, function: Run, tensors: tuple[Tensor, ...]) -> Run:
+        """From disk if it is there."""
+        options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": HINTS[dtype], "PERFORMANCE_HINT": "LATENCY"}
+        if self._engine.openvino_device == "CPU":
+            options |= {"NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": self._engine.threads or ALL_THREADS}
+        device = self._engine.openvino_device
+        place = (case, device, options, self._core.get_property(device, "FULL_DEVICE_NAME"))
+        blob = self._stored.read(*place)
+        if blob is None:
+            compiled = self._core.compile_model(self._convert(function, tensors), device, options)
+            self._stored.write(compiled.export_model().getvalue(), *place)
+        else:
+            compiled = self._core.import_model(blob, device, options)
+        request = compiled.create_infer_request()
+
+        def run(*tensors: Tensor) -> Tensor:
+            arrays = [tensor.contiguous().numpy() for tensor in tensors]
+            output = request.infer(arrays, share_inputs=True, share_outputs=True)[0]
+            return torch.from_numpy(output).clone()  # the next run overwrites it
+
+        return run
+
+    def _convert(self, function: Run, tensors: tuple[Tensor, ...]) -> Any:
+        # Tracing needs tensors that autograd could follow.
+        with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the tracer: sizes become constants, and they are
+            inputs = tuple(tensor.clone() for tensor in tensors)
+            traced = torch.jit.trace(_Stage(function), inputs, check_trace=False)
+            shapes = [tuple(tensor.shape) for tensor in inputs]
+            return self._openvino.convert_model(traced, example_input=inputs, input=shapes)
+
+    def _measure(self, *runs: Callable[[], object]) -> list[float]:
+        """The shortest time of each in seconds, run in turn, in a thread that has the threads of the model.
+
+        In the thread that calls, which may not be the model's, torch may have another number of them.
+        """
+
+        def measure() -> list[float]:
+            use_threads(self._engine.threads)
+            with torch.inference_mode():
+                rounds = [[seconds(run) for run in runs] for _ in range(RUNS)]
+            return [min(times) for times in zip(*rounds, strict=True)]
+
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(measure).result()
+
+
+class _Stage(nn.Module):
+    def __init__(self, function: Run) -> None:
+        super().__init__()
+        self._function = function
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        return self._function(*tensors)
+
+
+def seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def _flat(key: tuple) -> list[object]:
+    return [part for item in key for part in (_flat(item) if isinstance(item, tuple) else [item])]
