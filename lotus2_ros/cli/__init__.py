@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import NamedTuple
 
+from lotus2_ros.config.errors import RunError
+
 
 class Command(NamedTuple):
     """A subcommand: a module with ``add_arguments(parser)`` and ``run(args) -> int``, and one line of help."""
@@ -32,7 +34,7 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 on success, 1 on an unexpected error, 2 on bad input, 130 when interrupted.
+    """Exit status: 0 on success, 1 on a failed run or an unexpected error, 2 on bad input, 130 when interrupted.
 
     An error is one line on stderr; with ``--debug`` its traceback comes first.
     """
@@ -46,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
+        if isinstance(error, RunError):
+            print(f"lotus2 {name}: {error}", file=sys.stderr)
+            return 1
         is_bad_input = isinstance(error, ValueError | OSError)
         message = " ".join(str(error).split())
         if not is_bad_input:

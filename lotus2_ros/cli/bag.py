@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from lotus2_ros.bags import ResumableBag, open_recording
 from lotus2_ros.config import Config, add_option, walk
 from lotus2_ros.inference.estimator import load_estimator
-from lotus2_ros.ros.offline import NoGeometryError, process_recording, warn_above_bar
+from lotus2_ros.ros.offline import process_recording, warn_above_bar
 
 ENGINE = "model.engine"
 # The options that the frames of the output depend on.
@@ -40,7 +39,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Exit status 1 when no frame gave geometry."""
     recording = open_recording(
         [args.input],
         topic=args.topic,
@@ -54,11 +52,7 @@ def run(args: argparse.Namespace) -> int:
     bag = ResumableBag(args.output, "bag", plan, [args.input], resume=args.resume, overwrite=args.overwrite)
     print(f"input: {recording.name}\ncamera: {recording.camera}", flush=True)
     estimator = load_estimator(Config().updated({"model.path": args.model, ENGINE: getattr(args, ENGINE)}))
-    try:
-        with bag:
-            process_recording(estimator, recording, bag, sharpen_every=args.sharpen_every)
-    except NoGeometryError as error:
-        print(f"lotus2 bag: {error}", file=sys.stderr)
-        return 1
+    with bag:
+        process_recording(estimator, recording, bag, sharpen_every=args.sharpen_every)
     print(f"{args.output}: {bag.count} messages")
     return 0

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from lotus2_ros.demo.demo import run_demo
 from lotus2_ros.demo.scene import SCENE_RATE
-from lotus2_ros.demo.session import SessionError
 
 LIMIT = 300
 
@@ -42,21 +40,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Exit status 1 when the node, the player or the recorder fails."""
-    try:
-        run_demo(
-            args.input,
-            args.output,
-            frames=args.frames,
-            rate=args.rate,
-            topic=args.topic,
-            reference_topic=args.reference_topic,
-            camera_info_topic=args.camera_info_topic,
-            fov=args.fov,
-            model=args.model,
-            parameters=args.parameter,
-        )
-    except SessionError as error:
-        print(f"lotus2 demo: {error}", file=sys.stderr)
-        return 1
+    run_demo(
+        args.input,
+        args.output,
+        frames=args.frames,
+        rate=args.rate,
+        topic=args.topic,
+        reference_topic=args.reference_topic,
+        camera_info_topic=args.camera_info_topic,
+        fov=args.fov,
+        model=args.model,
+        parameters=args.parameter,
+    )
     return 0

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from lotus2_ros.bags.writer import INPUT_TOPICS, duration
+from lotus2_ros.config.errors import RunError
 from lotus2_ros.config.installed import FASTDDS_PROFILE, fastdds_profile
 from lotus2_ros.demo.deadlines import allowed
 from lotus2_ros.demo.progress import DemoProgress
@@ -29,7 +30,7 @@ QUIET = 20.0  # seconds without any report after the last image: nothing more wi
 STOP_TIMEOUT = 10.0
 
 
-class SessionError(RuntimeError):
+class SessionError(RunError):
     """A process of the session failed. The message names it and has the last lines of its log."""
 
 

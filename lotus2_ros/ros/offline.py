@@ -13,6 +13,7 @@ from tqdm import tqdm
 from lotus2_ros.bags import InputError, RecordedFrame, Recording, ResumableBag
 from lotus2_ros.bags.frames import Say, typestore
 from lotus2_ros.bags.writer import BagWriter, write_frame
+from lotus2_ros.config.errors import RunError
 from lotus2_ros.inference.estimator import Estimator
 from lotus2_ros.inference.geometry import Geometry
 from lotus2_ros.ros.messages import MessageError, camera_from_info, depth_to_tensor, image_to_tensor, stamp_seconds
@@ -25,7 +26,7 @@ from lotus2_ros.scale.reference import Reference
 PREFIXES = {"core": "/perception/", "sharpener": "/perception/sharp/"}
 
 
-class NoGeometryError(RuntimeError):
+class NoGeometryError(RunError):
     """A recording of which not one frame could be used; says why."""
 
 

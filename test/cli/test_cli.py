@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from lotus2_ros import cli
+from lotus2_ros.config.errors import RunError
 from lotus2_ros.config.installed import FASTDDS_PROFILE, fastdds_profile
 from lotus2_ros.demo.deadlines import allowed
 
@@ -60,6 +61,7 @@ class FailingCommand:
         (FileNotFoundError("x.png: no such file"), 2, "lotus2 bag: x.png: no such file"),
         (KeyError("depth"), 1, "lotus2 bag: KeyError: 'depth'; run again with --debug to see the traceback"),
         (StopIteration(), 1, "lotus2 bag: StopIteration; run again with --debug to see the traceback"),
+        (RunError("no frame gave geometry"), 1, "lotus2 bag: no frame gave geometry"),
         (MemoryError(), 1, "lotus2 bag: MemoryError; run again with --debug to see the traceback"),
         (ImportError("no rclpy"), 1, "lotus2 bag: ImportError: no rclpy; run again with --debug to see the traceback"),
     ],
