@@ -13,7 +13,7 @@ from torch import Tensor
 from lotus2_ros.config.live import LiveConfig
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.ros.diagnostics import Diagnostics
-from lotus2_ros.ros.messages import MessageError, calibration_from_info, camera_from_info, image_to_tensor
+from lotus2_ros.ros.messages import calibration_from_info, camera_from_info, image_to_tensor, only_message_errors
 from lotus2_ros.ros.references import References
 from lotus2_ros.ros.synchronizer import CameraFrame, Synchronizer, image_is_rectified, subscribe, take_all
 from lotus2_ros.scale.reference import Reference
@@ -78,16 +78,13 @@ class Inputs:
     def read(self, frame: CameraFrame) -> ModelInput:
         """What the model is given of a frame; called in the model thread.
 
-        Raises MessageError, whatever is wrong with a message: none may end the node.
+        Raises MessageError, whatever is wrong with a message.
         """
-        try:
-            image = image_to_tensor(frame.image, self._config.current.input)
+        with only_message_errors():
+            config = self._config.current
+            image = image_to_tensor(frame.image, config.input) if frame.pixels is None else frame.pixels
             camera = self._camera_of(frame, *image.shape[:2])
-            reference = self._references.for_frame(frame.image.header, camera, self._config.current.scale)
-        except MessageError:
-            raise
-        except Exception as error:
-            raise MessageError("unexpected", f"{type(error).__name__}: {error}") from error
+            reference = self._references.for_frame(frame.image.header, camera, config.scale)
         return ModelInput(image, camera, reference)
 
     def _camera_of(self, frame: CameraFrame, height: int, width: int) -> Camera:

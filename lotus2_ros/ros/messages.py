@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import cv2
@@ -48,6 +50,17 @@ def stamp_seconds(header: Header) -> float:
 def stamp_nanoseconds(header: Header) -> int:
     """Exact, unlike seconds in a float."""
     return header.stamp.sec * 10**9 + header.stamp.nanosec
+
+
+@contextmanager
+def only_message_errors() -> Iterator[None]:
+    """Make a MessageError of any error, because no message may end the node."""
+    try:
+        yield
+    except MessageError:
+        raise
+    except Exception as error:
+        raise MessageError("unexpected", f"{type(error).__name__}: {error}") from error
 
 
 def image_to_tensor(message: Image | CompressedImage, config: InputConfig = INPUT) -> Tensor:

@@ -2,6 +2,8 @@
 
 executor thread   Image + CameraInfo -> Synchronizer -> CameraFrame;  depth, points -> References
       |
+decoder thread    CompressedImage -> tensor, behind a latest queue of its own
+      |
  latest queue     a newer frame replaces one that waits
       |
 model thread      tensor -> Estimator.predict -> payloads;  between two frames one step of the sharpener
@@ -20,9 +22,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode
+from sensor_msgs.msg import CompressedImage
 
 from lotus2_ros.config.live import LiveConfig
 from lotus2_ros.inference.estimator import Estimator
@@ -30,6 +34,7 @@ from lotus2_ros.inference.geometry import Geometry
 from lotus2_ros.inference.sharpening import Sharpening
 from lotus2_ros.model.engine.device import Download, copy_stream, finish, use_threads
 from lotus2_ros.model.interface import ImageSizeError
+from lotus2_ros.ros.decoder import DecoderThread
 from lotus2_ros.ros.diagnostics import Diagnostics, Monitored
 from lotus2_ros.ros.filtered import CloudFilterThread, UnfilteredCloud
 from lotus2_ros.ros.inputs import Inputs
@@ -113,13 +118,14 @@ class Pipeline:
             failed,
             enter=lambda: use_threads(config.current.model.threads),
         )
+        self._decoder = DecoderThread(partial(self._model.queue.put, CAMERA), diagnostics.reject, config, failed)
         self._monitored = Monitored(estimator, self._dropped, lambda: bool(self._wanted_tasks()))
         diagnostics.activate(self._monitored)
         self._inputs = Inputs(node, diagnostics, config, estimator.device, self._receive)
         self._timer = node.create_timer(
             DEMAND_PERIOD, self._follow_demand, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
-        for thread in (self._filter, self._sender, self._model):
+        for thread in (self._filter, self._sender, self._model, self._decoder):
             thread.start()
 
     def stop(self, timeout: float = STOP_TIMEOUT) -> None:
@@ -130,7 +136,7 @@ class Pipeline:
         deadline = time.monotonic() + timeout
         alive = [
             thread.name
-            for thread in (self._model, self._sender, self._filter)
+            for thread in (self._decoder, self._model, self._sender, self._filter)
             if not thread.stop(max(0.0, deadline - time.monotonic()))
         ]
         if alive:
@@ -147,7 +153,8 @@ class Pipeline:
 
     def _receive(self, frame: CameraFrame) -> None:
         self._diagnostics.frame_id = frame.image.header.frame_id
-        self._model.queue.put(CAMERA, frame)
+        queue = self._decoder.queue if isinstance(frame.image, CompressedImage) else self._model.queue
+        queue.put(CAMERA, frame)
 
     # In any thread
 
@@ -160,9 +167,9 @@ class Pipeline:
         return set() if sharpener_note(self._estimator) else self._publishers.tasks("sharpener")
 
     def _dropped(self) -> int:
-        """Frames that a newer one replaced: in the synchronizer, before the model, or between model and sender."""
-        queued = self._model.queue.dropped.get(CAMERA, 0) + self._sender.queue.dropped.get("core", 0)
-        return self._inputs.dropped + queued
+        """Frames that a newer one replaced: in the synchronizer, or before the decoder, the model or the sender."""
+        waiting = self._decoder.queue.dropped.get(CAMERA, 0) + self._model.queue.dropped.get(CAMERA, 0)
+        return self._inputs.dropped + waiting + self._sender.queue.dropped.get("core", 0)
 
     # In the model thread
 

@@ -13,6 +13,7 @@ from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from torch import Tensor
 
 from lotus2_ros.config import Config, InputConfig
 from lotus2_ros.geometry.calibration import is_rectified
@@ -26,11 +27,15 @@ INFO_QUEUE = 30  # they are small, and a callback may find many of them at once
 
 @dataclass(frozen=True)
 class CameraFrame:
-    """An image with its calibration; ``info`` is None only if ``input.fov`` stands in for it."""
+    """An image with its calibration; ``info`` is None only if ``input.fov`` stands in for it.
+
+    ``pixels``: a compressed image, decoded to (H, W, 3) uint8 RGB.
+    """
 
     image: Image | CompressedImage
     info: CameraInfo | None
     arrived: float  # time.perf_counter()
+    pixels: Tensor | None = None
 
 
 class Synchronizer:
