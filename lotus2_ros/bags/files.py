@@ -76,7 +76,7 @@ def open_images(paths: list[Path], fov: float | None, say: Say) -> Recording:
             raise InputError(failures[0])
 
     name = str(paths[0]) if len(paths) == 1 else f"{len(paths)} images, {paths[0].name} to {paths[-1].name}"
-    return Recording(name, "; ".join(dict.fromkeys(text for text, _ in calibrations.values())), frames)
+    return Recording(name, "; ".join(dict.fromkeys(text for text, _ in calibrations.values())), frames, count=len(paths))
 
 
 def open_rgbd(folder: Path, fov: float | None) -> Recording:
@@ -96,7 +96,7 @@ def open_rgbd(folder: Path, fov: float | None) -> Recording:
         reference = None if depth is None else image_message(depth, "32FC1", head)
         yield RecordedFrame(START_NS, image_message(rgb, "rgb8", head), info, reference)
 
-    return Recording(str(folder), camera, frames, reference=depth_file.name if depth_file else "")
+    return Recording(str(folder), camera, frames, reference=depth_file.name if depth_file else "", count=1)
 
 
 def is_rgbd(folder: Path) -> bool:

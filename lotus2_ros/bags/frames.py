@@ -17,6 +17,7 @@ from lotus2_ros.geometry.camera import Camera
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
+POINT_CLOUD = "sensor_msgs/msg/PointCloud2"
 FRAME_REPORT = "lotus2_ros/msg/FrameReport"
 
 # Without any calibration a camera has to be guessed: 60 degrees is between a webcam and a phone.
@@ -35,6 +36,8 @@ class RecordedFrame:
     camera_info: Any
     reference: Any | None  # sensor_msgs Image, 32FC1 m or 16UC1 mm; with a stamp of its own
     recorded_ns: int | None = None  # when it was recorded; None: at its stamp
+    points: tuple[Any, ...] = ()  # sensor_msgs PointCloud2, measured points whose nearest image this is
+    transforms: tuple[tuple[Any, bool], ...] = ()  # tf2_msgs TFMessage since the last frame, and whether it is static
 
     @property
     def time_ns(self) -> int:
@@ -46,13 +49,15 @@ class RecordedFrame:
 class Recording:
     """An opened input: what it is, where its calibration comes from, and its frames in the order of their recording.
 
-    ``reference`` is the topic or file of measured depth; empty if there is none.
+    ``reference`` is the topic or file of measured depth or points; empty if there is none. ``count`` is the number of
+    frames, some of which may turn out to be damaged; None: not known.
     """
 
     name: str
     camera: str
     frames: Callable[[], Iterator[RecordedFrame]]
     reference: str = ""
+    count: int | None = None
 
 
 Say = Callable[[str], None]  # takes a line for the user, such as why a frame was skipped

@@ -34,7 +34,9 @@ def open_recording(
 
     Args:
         topic: the image topic of a bag; needed only where there are several.
-        reference_topic: the depth topic of a bag that gives the scale; ``/reference/depth`` where there is one.
+        reference_topic: the topic of depth images or points of a bag that gives the scale; by default
+            ``/reference/depth`` and ``/reference/points`` where they are. Points need /tf unless they are in the
+            camera's frame.
         camera_info_topic: the camera_info topic of a bag; by default the one that belongs to ``topic`` by its name.
         fov: horizontal field of view in degrees, in place of any calibration.
         limit: the first so many frames only.
@@ -52,7 +54,10 @@ def open_recording(
         if not item.exists():
             raise FileNotFoundError(f"no such file or folder: {item}")
     recording = _open(items, BagTopics(topic, reference_topic, camera_info_topic), fov, _once(say))
-    return recording if limit is None else replace(recording, frames=lambda: islice(recording.frames(), limit))
+    if limit is None:
+        return recording
+    count = None if recording.count is None else min(limit, recording.count)
+    return replace(recording, frames=lambda: islice(recording.frames(), limit), count=count)
 
 
 def _once(say: Say) -> Say:

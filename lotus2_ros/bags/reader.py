@@ -21,13 +21,9 @@ else:
     from backports import zstd
 
 from lotus2_ros.bags.frames import (
-    CAMERA_INFO,
-    COMPRESSED_IMAGE,
     Say,
-    header,
     message,
     say_on_stderr,
-    stamp_ns,
     typestore,
 )
 from lotus2_ros.bags.mcap import SalvagingReader
@@ -40,6 +36,10 @@ ADVICE = {
     ".bag": "`rosbag reindex` rebuilds its index",
     "": "`ros2 bag reindex` rebuilds the metadata",
 }
+
+
+# Types that have another name in ROS 2, with the same fields.
+TYPES_OF_ROS2 = {"tf/msg/tfMessage": "tf2_msgs/msg/TFMessage"}
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,9 @@ class BagReader:
         self.path = path
         self._reader = reader
         self._say = say
-        self.topics = {absolute(c.topic): kind_of(c.msgtype) for c in reader.connections if c.msgcount}
+        connections = [c for c in reader.connections if c.msgcount]
+        self.topics = {absolute(c.topic): kind_of(c.msgtype) for c in connections}
+        self.counts = {topic: sum(c.msgcount for c in connections if absolute(c.topic) == topic) for topic in self.topics}
         for storage in _storages(reader):
             if damage := getattr(storage, "damage", ""):
                 say(f"{path}: {damage}; {advice(path)}")
@@ -113,7 +115,7 @@ class BagReader:
         """As CDR bytes, whatever the bag holds."""
         if self._reader.is2:
             return bytes(_decompressed(item.raw))
-        return bytes(typestore().serialize_cdr(self.decode(item), item.kind))
+        return bytes(typestore().serialize_cdr(self.decode(item), TYPES_OF_ROS2.get(item.kind, item.kind)))
 
     def _ros2(self, item: BagMessage) -> Any:
         return typestore().deserialize_cdr(_decompressed(item.raw), item.kind)
@@ -181,16 +183,19 @@ def _decompressed(raw: bytes | memoryview) -> bytes | memoryview:
 
 
 def _from_ros1(item: BagMessage) -> Any:
-    old: Any = get_typestore(Stores.ROS1_NOETIC).deserialize_ros1(item.raw, item.kind)
-    head = header(stamp_ns(old), old.header.frame_id)
-    if item.kind == CAMERA_INFO:
-        roi = {key: getattr(old.roi, key) for key in ("x_offset", "y_offset", "height", "width", "do_rectify")}
-        return message(
-            item.kind, header=head, height=old.height, width=old.width, distortion_model=old.distortion_model,
-            d=old.D, k=old.K, r=old.R, p=old.P, binning_x=old.binning_x, binning_y=old.binning_y,
-            roi=message("sensor_msgs/msg/RegionOfInterest", **roi),
-        )  # fmt: skip
-    fields = ("format", "data") if item.kind == COMPRESSED_IMAGE else (
-        "height", "width", "encoding", "is_bigendian", "step", "data",
-    )  # fmt: skip
-    return message(item.kind, header=head, **{key: getattr(old, key) for key in fields})
+    old = get_typestore(Stores.ROS1_NOETIC).deserialize_ros1(item.raw, item.kind)
+    return _as_ros2(old, TYPES_OF_ROS2.get(item.kind, item.kind))
+
+
+def _as_ros2(old: Any, kind: str) -> Any:
+    """A message of ROS 1 with the fields of ROS 2, which has no sequence numbers and writes the K of CameraInfo small."""
+    fields = {}
+    for name in typestore().types[kind].__dataclass_fields__:
+        if name != "__msgtype__":
+            value = getattr(old, name) if hasattr(old, name) else getattr(old, name.upper())
+            fields[name] = [_nested(part) for part in value] if isinstance(value, list) else _nested(value)
+    return message(kind, **fields)
+
+
+def _nested(value: Any) -> Any:
+    return _as_ros2(value, value.__msgtype__) if hasattr(value, "__msgtype__") else value

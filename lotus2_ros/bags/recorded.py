@@ -1,4 +1,4 @@
-"""One camera of a bag: its images, each with its calibration and its reference depth."""
+"""One camera of a bag: its images, each with its calibration and what was measured at its time."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from lotus2_ros.bags.files import assumed_camera, camera_statement
 from lotus2_ros.bags.frames import (
     COMPRESSED_IMAGE,
     IMAGE,
+    POINT_CLOUD,
     RecordedFrame,
     Recording,
     Say,
@@ -29,13 +30,15 @@ from lotus2_ros.bags.frames import (
     message,
     stamp_ns,
 )
+from lotus2_ros.bags.pairing import PairedImage, Recorded, pair
 from lotus2_ros.bags.reader import BagReader, absolute, open_reader
+from lotus2_ros.bags.transforms import TF_STATIC_TOPIC, TF_TOPIC
 from lotus2_ros.geometry.calibration import is_rectified
 from lotus2_ros.geometry.camera import CameraError
 from lotus2_ros.inference.decoding import DecodeError, read_header
 from lotus2_ros.inference.image_files import InputError
 
-REFERENCE_TOPIC = "/reference/depth"
+REFERENCE_TOPIC, POINTS_TOPIC = "/reference/depth", "/reference/points"
 LAST_STAMP_NS = 2**31 * 10**9 - 1  # builtin_interfaces/Time holds no later one
 LOOKED_AT = 50  # messages of a topic, until one of them has a stamp
 
@@ -50,47 +53,85 @@ class BagTopics:
 
 
 def open_bag(path: Path, wanted: BagTopics, fov: float | None, say: Say) -> Recording:
-    """One image topic of a bag, with the camera_info that belongs to it and, if there is one, reference depth."""
+    """One image topic of a bag, with the camera_info that belongs to it and, if there are any, measured depth or points."""
     with open_reader(path, say) as reader:
         images = image_topics(reader)
         topic = choose_topic(path, images, wanted.image)
-        reference_topic = choose_reference(path, images, wanted.reference)
+        depth_topic, points_topic = choose_references(reader, images, wanted.reference)
         first = images[topic]
         if fov is not None and wanted.camera_info is None:
             infos = CameraInfos()
         else:
             infos = find_camera_infos(reader, topic, wanted.camera_info, first)
-        offsets = {name: stamp_offset(reader, name) for name in (topic, reference_topic) if name}
+        offsets = {name: stamp_offset(reader, name) for name in (topic, depth_topic, points_topic) if name}
+        transforms = [name for name in (TF_TOPIC, TF_STATIC_TOPIC) if points_topic and name in reader.topics]
+        count = reader.counts[topic]
     camera, infos = describe_camera(infos, first, topic, fov)
-    rectified = is_rectified(topic)
+    camera_of = CameraOfImages(infos, fov, is_rectified(topic))
 
     def frames() -> Iterator[RecordedFrame]:
         with open_reader(path, say) as reader:
-            reference = None
-            for item in reader.messages(list(offsets)):
+            items = decoded(reader, [*offsets, *transforms], offsets, say)
+            for paired in pair(items, topic, frozenset(offsets) - {topic}):
+                image, stamp = paired.image.message, paired.image.stamp_ns
                 try:
-                    image = reader.decode(item)
-                    stamp = stamp_ns(image) or min(max(1, item.time_ns + offsets[item.topic]), LAST_STAMP_NS)
-                    if item.topic == reference_topic:
-                        reference = restamped(as_depth_image(image), stamp)
-                        continue
-                    info = infos.nearest(stamp) if infos.infos else guess_camera_info(image, fov)
+                    info = camera_of(image, stamp)
                 except (InputError, CameraError) as error:
-                    say(f"skipped: message on {item.topic} at {item.time_ns} ns: {error}")
+                    say(f"skipped: message on {topic} at {paired.image.time_ns} ns: {error}")
                     continue
-                if rectified:
-                    info = rectified_info(info)
-                if reference is not None and not same_frame(reference, image):
-                    say(
-                        f"{reference_topic}: not used, expected depth in the image's frame "
-                        f"{image.header.frame_id!r}, got {reference.header.frame_id!r}"
-                    )
-                    reference = None
-                info = restamped(info, stamp, image.header.frame_id)
-                yield RecordedFrame(stamp, restamped(image, stamp), info, reference, item.time_ns)
-                reference = None
+                yield RecordedFrame(
+                    stamp,
+                    restamped(image, stamp),
+                    info,
+                    nearest_depth(paired, depth_topic, say),
+                    paired.image.time_ns,
+                    points=tuple(restamped(m.message, m.stamp_ns) for m in paired.measured if m.topic == points_topic),
+                    transforms=tuple((item.message, item.topic == TF_STATIC_TOPIC) for item in paired.others),
+                )
 
-    return Recording(f"{path}, {topic}", camera, frames, reference=reference_topic or "")
+    reference = " and ".join(filter(None, (depth_topic, points_topic)))
+    return Recording(f"{path}, {topic}", camera, frames, reference, count)
+
+
+def decoded(reader: BagReader, topics: list[str], offsets: dict[str, int], say: Say) -> Iterator[Recorded]:
+    """The messages of these topics with stamps, depth images as such; a line for each that cannot be decoded."""
+    for item in reader.messages(topics):
+        try:
+            message = reader.decode(item)
+            if item.topic not in offsets:  # of transforms: each has stamps of its own
+                yield Recorded(item.topic, message, item.time_ns, item.time_ns)
+                continue
+            stamp = stamp_ns(message) or min(max(1, item.time_ns + offsets[item.topic]), LAST_STAMP_NS)
+            if item.kind in (IMAGE, COMPRESSED_IMAGE):
+                message = as_depth_image(message) if is_depth(message) else message
+            yield Recorded(item.topic, message, stamp, item.time_ns)
+        except InputError as error:
+            say(f"skipped: message on {item.topic} at {item.time_ns} ns: {error}")
+
+
+@dataclass(frozen=True)
+class CameraOfImages:
+    """The camera_info of an image: of the bag, or guessed from its size."""
+
+    infos: CameraInfos
+    fov: float | None
+    rectified: bool
+
+    def __call__(self, image: Any, stamp: int) -> Any:
+        """Raises InputError, CameraError."""
+        info = self.infos.nearest(stamp) if self.infos.infos else guess_camera_info(image, self.fov)
+        return restamped(rectified_info(info) if self.rectified else info, stamp, image.header.frame_id)
+
+
+def nearest_depth(paired: PairedImage, topic: str | None, say: Say) -> Any:
+    """The depth image nearest to an image, of the image's frame; None if there is none."""
+    for item in paired.measured:
+        if item.topic == topic:
+            ours, other = paired.image.message.header.frame_id, item.message.header.frame_id
+            if not ours or not other or ours == other:
+                return restamped(item.message, item.stamp_ns)
+            say(f"{topic}: not used, expected depth in the image's frame {ours!r}, got {other!r}")
+    return None
 
 
 def image_topics(reader: BagReader) -> dict[str, Any]:
@@ -125,12 +166,23 @@ def choose_topic(path: Path, images: dict[str, Any], topic: str | None) -> str:
     return color[0]
 
 
-def choose_reference(path: Path, images: dict[str, Any], topic: str | None) -> str | None:
+def choose_references(
+    reader: BagReader, images: dict[str, Any], topic: str | None
+) -> tuple[str | None, str | None]:
+    """The topics of measured depth and of measured points: the one asked for, or those of the node's own names."""
     depth = sorted(name for name, first in images.items() if is_depth(first))
-    if topic is not None and absolute(topic) not in depth:
-        raise InputError(f"{path}: no depth images on {topic}; depth topics: {', '.join(depth) or 'none'}")
-    wanted = absolute(topic or REFERENCE_TOPIC)
-    return wanted if wanted in depth else None
+    points = sorted(name for name, kind in reader.topics.items() if kind == POINT_CLOUD)
+    if topic is None:
+        default = REFERENCE_TOPIC if REFERENCE_TOPIC in depth else None
+        return default, POINTS_TOPIC if POINTS_TOPIC in points else None
+    if absolute(topic) in points:
+        return None, absolute(topic)
+    if absolute(topic) not in depth:
+        there = f"depth topics: {', '.join(depth) or 'none'}"
+        if points:
+            there += f"; topics of points: {', '.join(points)}"
+        raise InputError(f"{reader.path}: no depth images on {topic}; {there}")
+    return absolute(topic), None
 
 
 def describe_camera(infos: CameraInfos, first: Any, topic: str, fov: float | None) -> tuple[str, CameraInfos]:
@@ -164,11 +216,6 @@ def stamp_offset(reader: BagReader, topic: str) -> int:
         if stamp:
             return stamp - item.time_ns
     return 0
-
-
-def same_frame(reference: Any, image: Any) -> bool:
-    ours, other = image.header.frame_id, reference.header.frame_id
-    return not ours or not other or ours == other
 
 
 def guess_camera_info(image: Any, fov: float | None) -> Any:

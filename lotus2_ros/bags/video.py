@@ -37,6 +37,8 @@ def open_video(path: Path, camera: str, camera_info: Callable[[int, int, Any], A
             f"convert it: ffmpeg -i {path.name} -c:v libx264 {path.stem}_h264.mp4"
         )
 
+    count = round(capture.get(cv2.CAP_PROP_FRAME_COUNT))  # by the header; 0 or less where it does not say
+
     def frames() -> Iterator[RecordedFrame]:
         capture = _capture(path)
         period_ns = round(10**9 / (capture.get(cv2.CAP_PROP_FPS) or ASSUMED_RATE))
@@ -55,7 +57,7 @@ def open_video(path: Path, camera: str, camera_info: Callable[[int, int, Any], A
             image = message(COMPRESSED_IMAGE, header=head, format="bgr8; jpeg compressed bgr8", data=jpeg)
             yield RecordedFrame(stamp, image, camera_info(bgr.shape[1], bgr.shape[0], head), None)
 
-    return Recording(str(path), camera, frames)
+    return Recording(str(path), camera, frames, count=count if count > 0 else None)
 
 
 def _capture(path: Path) -> cv2.VideoCapture:
