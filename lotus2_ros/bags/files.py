@@ -76,7 +76,8 @@ def open_images(paths: list[Path], fov: float | None, say: Say) -> Recording:
             raise InputError(failures[0])
 
     name = str(paths[0]) if len(paths) == 1 else f"{len(paths)} images, {paths[0].name} to {paths[-1].name}"
-    return Recording(name, "; ".join(dict.fromkeys(text for text, _ in calibrations.values())), frames, count=len(paths))
+    camera = "; ".join(dict.fromkeys(text for text, _ in calibrations.values()))
+    return Recording(name, camera, frames, count=len(paths))
 
 
 def open_rgbd(folder: Path, fov: float | None) -> Recording:

@@ -58,6 +58,7 @@ class Recording:
     frames: Callable[[], Iterator[RecordedFrame]]
     reference: str = ""
     count: int | None = None
+    topics: tuple[str, ...] = ()  # of a bag, which its frames are made of
 
 
 Say = Callable[[str], None]  # takes a line for the user, such as why a frame was skipped
@@ -75,7 +76,7 @@ def typestore() -> Any:
     return store
 
 
-def message(name: str, **fields: Any) -> Any:
+def message(name: str, /, **fields: Any) -> Any:
     """A message of type ``name``, e.g. ``sensor_msgs/msg/Image``."""
     return typestore().types[name](**fields)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,6 +51,8 @@ class BagMessage:
     kind: str  # package/msg/Name
     time_ns: int
     raw: bytes | memoryview
+    definition: str = ""  # of its type, as .msg text
+    digest: str = ""  # of its type, RIHS01
 
 
 @contextmanager
@@ -75,7 +78,9 @@ class BagReader:
         self._say = say
         connections = [c for c in reader.connections if c.msgcount]
         self.topics = {absolute(c.topic): kind_of(c.msgtype) for c in connections}
-        self.counts = {topic: sum(c.msgcount for c in connections if absolute(c.topic) == topic) for topic in self.topics}
+        self.counts: Counter[str] = Counter()  # messages by topic
+        for connection in connections:
+            self.counts[absolute(connection.topic)] += connection.msgcount
         for storage in _storages(reader):
             if damage := getattr(storage, "damage", ""):
                 say(f"{path}: {damage}; {advice(path)}")
@@ -102,7 +107,14 @@ class BagReader:
                 return
             count += 1
             connection, time_ns, raw = item
-            yield BagMessage(absolute(connection.topic), kind_of(connection.msgtype), time_ns, raw)
+            yield BagMessage(
+                absolute(connection.topic),
+                kind_of(connection.msgtype),
+                time_ns,
+                raw,
+                connection.msgdef.data,
+                connection.digest,
+            )
 
     def decode(self, item: BagMessage) -> Any:
         """As a ROS 2 message: ROS 1 has a sequence number in the header and capital letters. Raises InputError."""
@@ -188,7 +200,7 @@ def _from_ros1(item: BagMessage) -> Any:
 
 
 def _as_ros2(old: Any, kind: str) -> Any:
-    """A message of ROS 1 with the fields of ROS 2, which has no sequence numbers and writes the K of CameraInfo small."""
+    """A message of ROS 1 with the fields of ROS 2: without sequence numbers, and with the K of CameraInfo as k."""
     fields = {}
     for name in typestore().types[kind].__dataclass_fields__:
         if name != "__msgtype__":

@@ -53,7 +53,7 @@ class BagTopics:
 
 
 def open_bag(path: Path, wanted: BagTopics, fov: float | None, say: Say) -> Recording:
-    """One image topic of a bag, with the camera_info that belongs to it and, if there are any, measured depth or points."""
+    """One image topic of a bag, with the camera_info that belongs to it and with measured depth or points."""
     with open_reader(path, say) as reader:
         images = image_topics(reader)
         topic = choose_topic(path, images, wanted.image)
@@ -90,7 +90,8 @@ def open_bag(path: Path, wanted: BagTopics, fov: float | None, say: Say) -> Reco
                 )
 
     reference = " and ".join(filter(None, (depth_topic, points_topic)))
-    return Recording(f"{path}, {topic}", camera, frames, reference, count)
+    used = tuple(filter(None, (topic, infos.topic, depth_topic, points_topic)))
+    return Recording(f"{path}, {topic}", camera, frames, reference, count, used)
 
 
 def decoded(reader: BagReader, topics: list[str], offsets: dict[str, int], say: Say) -> Iterator[Recorded]:
@@ -166,9 +167,7 @@ def choose_topic(path: Path, images: dict[str, Any], topic: str | None) -> str:
     return color[0]
 
 
-def choose_references(
-    reader: BagReader, images: dict[str, Any], topic: str | None
-) -> tuple[str | None, str | None]:
+def choose_references(reader: BagReader, images: dict[str, Any], topic: str | None) -> tuple[str | None, str | None]:
     """The topics of measured depth and of measured points: the one asked for, or those of the node's own names."""
     depth = sorted(name for name, first in images.items() if is_depth(first))
     points = sorted(name for name, kind in reader.topics.items() if kind == POINT_CLOUD)

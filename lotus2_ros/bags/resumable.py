@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from lotus2_ros.bags.frames import Say, say_on_stderr
-from lotus2_ros.bags.writer import INFO_TOPIC, BagWriter, partial_folder, read_messages, written_by
-from lotus2_ros.config.output import OutputError, check_output
+import torch
 
-PLAN = "plan.json"
+from lotus2_ros.bags.frames import Say, say_on_stderr
+from lotus2_ros.bags.reader import open_reader
+from lotus2_ros.bags.writer import BagWriter, partial_folder, written_by
+from lotus2_ros.config.output import OutputError, check_output, sync
+
+PLAN, STATE = "plan.json", "state.pt"
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-Message = tuple[str, str, bytes, int]  # as write_raw takes it
 
 
 class ResumableBag(BagWriter):
     """The output of a command that writes one bag.
 
-    ``plan`` has everything that the frames depend on, as JSON. An interrupted run leaves the folder ``<name>.partial``.
-    ``resume`` takes over the complete ``frames`` in it. ``overwrite`` replaces an earlier bag of the command, and drops
-    an interrupted run. The constructor raises OutputError, before any work, if anything else is there, or if the output
-    is, contains or lies inside an input.
+    ``plan`` has everything that the frames depend on, as JSON. An interrupted run leaves the folder ``<name>.partial``
+    with what :meth:`checkpoint` was last given. ``resume`` takes over the messages up to there; ``state`` is what was
+    given. ``overwrite`` replaces an earlier bag of the command, and drops an interrupted run. The constructor raises
+    OutputError, before any work, if anything else is there, or if the output is, contains or lies inside an input.
     """
 
     def __init__(
@@ -45,7 +47,7 @@ class ResumableBag(BagWriter):
         if place == Path.cwd():
             raise OutputError(f"{path}: the current folder cannot become a bag; choose another output")
         check_output(partial_folder(place), command, inputs)
-        self.frames = 0  # complete ones, of the interrupted run
+        self.state: dict[str, Any] = {}  # of the last checkpoint of the interrupted run; empty: it starts anew
         self._plan = json.loads(json.dumps(plan))
         self._say = say
         # It holds what an earlier run left while its frames are copied.
@@ -82,22 +84,41 @@ class ResumableBag(BagWriter):
         super().__enter__()
         (self.partial / PLAN).write_text(json.dumps(self._plan, indent=2))
         if self._resumed:
-            for message in self._complete_frames():
-                self.write_raw(*message)
-            self.flush()
+            self._take_over()
             shutil.rmtree(self._earlier)
         return self
 
-    def _complete_frames(self) -> Iterator[Message]:
-        """The messages of the interrupted run without those of its last frame, some of which may be missing."""
+    def checkpoint(self, state: Mapping[str, Any]) -> None:
+        """What a later run needs to go on from here, even if this process is killed or the machine fails.
+
+        ``state`` holds dicts, lists, numbers, strings and tensors.
+        """
+        self.flush()
+        for file in self._folder.glob("*.mcap"):
+            sync(file)
+        new = self.partial / f"{STATE}.new"
+        torch.save({"messages": self.count, "state": dict(state)}, new)
+        sync(new)
+        new.replace(self.partial / STATE)
+
+    def _take_over(self) -> None:
+        """The messages of the interrupted run up to its last checkpoint."""
         file = next(self._earlier.glob("*/*.mcap"), None)
-        frame: list[Message] = []
-        for topic, kind, time_ns, raw in read_messages(file, say=lambda line: None) if file else ():
-            if topic == INFO_TOPIC and frame:  # each frame begins with it
-                yield from frame
-                self.frames += 1
-                frame = []
-            frame.append((topic, kind, raw, time_ns))
+        if file is None or not (self._earlier / STATE).is_file():
+            return  # it was killed before its first checkpoint
+        try:
+            found = torch.load(self._earlier / STATE, weights_only=True)
+            messages, state = found["messages"], found["state"]
+        except Exception as error:  # of a damaged file torch raises errors of any class
+            text = (str(error).splitlines() or [""])[0]
+            raise OutputError(f"{self._earlier / STATE}: cannot be read ({text}); --overwrite starts anew") from None
+        with open_reader(file, say=lambda line: None) as reader:
+            for item in islice(reader.messages(), messages):
+                self.write_raw(item.topic, item.kind, reader.cdr(item), item.time_ns, item.definition, item.digest)
+        if self.count != messages:
+            raise OutputError(f"{file}: expected {messages} messages, got {self.count}; --overwrite starts anew")
+        self.state = state
+        self.checkpoint(state)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -103,10 +103,9 @@ class TransformBuffer:
         if after < len(poses) and poses[after].stamp_ns == stamp_ns:
             return _matrix(poses[after].translation, poses[after].quaternion)
         if not 0 < after < len(poses):
-            off, side = (poses[0].stamp_ns - stamp_ns, "before") if after == 0 else (stamp_ns - poses[-1].stamp_ns, "after")
+            known = f"poses from {poses[0].stamp_ns * 1e-9:.3f} to {poses[-1].stamp_ns * 1e-9:.3f} s"
             raise TransformError(
-                f"expected a pose of {name!r} in {frame.parent!r} at {stamp_ns * 1e-9:.3f} s, "
-                f"which is {off * 1e-9:.3f} s {side} all that are known"
+                f"expected a pose of {name!r} in {frame.parent!r} at {stamp_ns * 1e-9:.3f} s, got {known}"
             )
         old, new = poses[after - 1], poses[after]
         share = (stamp_ns - old.stamp_ns) / (new.stamp_ns - old.stamp_ns)

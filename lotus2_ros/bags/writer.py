@@ -19,7 +19,9 @@ from lotus2_ros.config.output import MARKER, OutputError, marked_by, sync
 IMAGE_TOPIC, COMPRESSED_TOPIC = "/image", "/image/compressed"
 INFO_TOPIC, REFERENCE_TOPIC = "/camera_info", "/reference/depth"
 INPUT_TOPICS = (INFO_TOPIC, REFERENCE_TOPIC, IMAGE_TOPIC, COMPRESSED_TOPIC)
+POINTS_TOPIC = "/reference/points"
 WRITER_KEY = "lotus2_ros"  # in the custom data of a bag's metadata: the command that wrote it
+UNKNOWN_DIGEST = "RIHS01_" + 64 * "0"
 MAX_GAP_NS = 5 * 10**9
 
 if TYPE_CHECKING:
@@ -68,10 +70,19 @@ class BagWriter:
         raw = typestore().serialize_cdr(item, item.__msgtype__)
         self.write_raw(topic, item.__msgtype__, raw, stamp_ns(item) if time_ns is None else time_ns)
 
-    def write_raw(self, topic: str, msgtype: str, raw: bytes | memoryview, time_ns: int) -> None:
-        """Append a message that is already serialized (CDR)."""
+    def write_raw(
+        self, topic: str, msgtype: str, raw: bytes | memoryview, time_ns: int, definition: str = "", digest: str = ""
+    ) -> None:
+        """Append a message that is already serialized (CDR); ``definition`` and ``digest`` are of an unknown type.
+
+        Raises OutputError if a type is unknown and has no definition.
+        """
         if topic not in self._connections:
-            self._connections[topic] = self._writer.add_connection(topic, msgtype, typestore=typestore())
+            known = {"typestore": typestore()} if msgtype in typestore().types else None
+            if known is None and not definition:
+                raise OutputError(f"{topic}: {msgtype} is unknown here, and its bag has no definition of it")
+            described = known or {"msgdef": definition, "rihs01": digest or UNKNOWN_DIGEST}
+            self._connections[topic] = self._writer.add_connection(topic, msgtype, **described)
         self._writer.write(self._connections[topic], time_ns, raw)
         self.count += 1
 
@@ -153,6 +164,8 @@ def write_frame(bag: BagWriter, frame: RecordedFrame, time_ns: int | None = None
     bag.write(INFO_TOPIC, frame.camera_info, time_ns)
     if frame.reference is not None:
         bag.write(REFERENCE_TOPIC, frame.reference, time_ns)
+    for points in frame.points:
+        bag.write(POINTS_TOPIC, points, time_ns)
     bag.write(COMPRESSED_TOPIC if compressed else IMAGE_TOPIC, frame.image, time_ns)
 
 

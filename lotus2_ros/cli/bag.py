@@ -1,58 +1,184 @@
-"""``lotus2 bag IN OUT``: run the model over a recording and write the results to a new rosbag2."""
+"""``lotus2 bag IN... OUT``: run the model over recordings and write the results to new rosbag2s."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from lotus2_ros.bags import ResumableBag, open_recording
+import yaml
+
+from lotus2_ros.bags import Recording, ResumableBag, open_recording
 from lotus2_ros.config import Config, add_option, walk
-from lotus2_ros.inference.estimator import load_estimator
-from lotus2_ros.ros.offline import process_recording, warn_above_bar
+from lotus2_ros.config.errors import RunError
+from lotus2_ros.inference.work import Workers
+from lotus2_ros.ros.offline import NoGeometryError, Task, process_recording, warn_above_bar
 
 ENGINE = "model.engine"
 # The options that the frames of the output depend on.
-PLANNED = ("topic", "reference_topic", "camera_info_topic", "fov", "model", "sharpen_every")
+PLANNED = ("reference_topic", "camera_info_topic", "fov", "model", "sharpen_every", "parameter", "keep_topics")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", type=Path, help="bag, folder of images, video or image")
-    parser.add_argument("output", type=Path, help="new rosbag2: a folder, or one file if the name ends in .mcap")
-    parser.add_argument("--topic", help="image topic of the bag, if it has several")
+    parser.add_argument("input", nargs="+", type=Path, help="bags, folders of images, videos or images")
     parser.add_argument(
-        "--reference-topic", help="depth topic of the bag that sets the metric scale (/reference/depth)"
+        "output",
+        type=Path,
+        help="new rosbag2: a folder, or one file if the name ends in .mcap; of several inputs a folder of rosbag2s",
+    )
+    parser.add_argument(
+        "--topic", action="append", help="image topic of the bag, if it has several; once for each camera to process"
+    )
+    parser.add_argument(
+        "--reference-topic",
+        help="topic of depth images or points that sets the metric scale (/reference/depth, /reference/points)",
     )
     parser.add_argument(
         "--camera-info-topic", metavar="TOPIC", help="calibration of the images (default: by the image topic's name)"
     )
     parser.add_argument("--fov", type=float, help="horizontal field of view in degrees, for an uncalibrated input")
-    parser.add_argument("--frames", type=int, help="process at most this many frames")
+    parser.add_argument("--frames", type=int, help="process at most this many frames of each input")
     parser.add_argument(
         "--model", default="", help="bundle, or folder in the released layout (default: the bundled model)"
     )
     add_option(parser, "--engine", ENGINE, dict(walk())[ENGINE])
     parser.add_argument(
+        "-p", "--parameter", action="append", default=[], metavar="NAME:=VALUE", help="a parameter of the node"
+    )
+    parser.add_argument(
         "--sharpen-every", type=int, default=0, metavar="N", help="sharpen every Nth frame; 0: none (default: 0)"
+    )
+    parser.add_argument(
+        "--keep-topics", metavar="all|TOPIC,...", help="copy these topics of the input into the output too"
+    )
+    parser.add_argument(
+        "--workers",
+        type=_workers,
+        metavar="N|auto",
+        help="processes, one GPU each; auto: as many as there are GPUs, or as pay on the cores (default: 1)",
+    )
+    parser.add_argument(
+        "--ray", metavar="ADDRESS|auto|local", help="use a Ray cluster; --workers limits its GPUs, or CPUs, in use"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a bag that this command wrote earlier")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run of the same command")
 
 
 def run(args: argparse.Namespace) -> int:
-    recording = open_recording(
-        [args.input],
-        topic=args.topic,
-        reference_topic=args.reference_topic,
-        camera_info_topic=args.camera_info_topic,
-        fov=args.fov,
-        limit=args.frames,
-        say=warn_above_bar,
-    )
-    plan = {"input": str(args.input.resolve())} | {name: getattr(args, name) for name in PLANNED}
-    bag = ResumableBag(args.output, "bag", plan, [args.input], resume=args.resume, overwrite=args.overwrite)
-    print(f"input: {recording.name}\ncamera: {recording.camera}", flush=True)
-    estimator = load_estimator(Config().updated({"model.path": args.model, ENGINE: getattr(args, ENGINE)}))
-    with bag:
-        process_recording(estimator, recording, bag, sharpen_every=args.sharpen_every)
-    print(f"{args.output}: {bag.count} messages")
+    """Raises RunError when not one frame of an input gave geometry; the other inputs are processed."""
+    config = Config().updated({"model.path": args.model, ENGINE: getattr(args, ENGINE), **parameters(args.parameter)})
+    jobs = list(jobs_of(args))
+    todo = [job for job in jobs if not (len(jobs) > 1 and args.resume and job.output.exists())]  # the others are done
+    bags = [job.bag(args) for job in todo]  # all are checked before the first begins
+    failures = []
+    with workers_of(args, config, sum(job.recording.count or 0 for job in todo) or None) as workers:
+        for number, (job, bag) in enumerate(zip(todo, bags, strict=True), start=1):
+            which = f" {number} of {len(todo)}" if len(todo) > 1 else ""
+            print(f"input{which}: {job.recording.name}\ncamera: {job.recording.camera}", flush=True)
+            task = Task(job.recording, job.source, args.sharpen_every, keep_topics(args.keep_topics))
+            try:
+                with bag:
+                    outcome = process_recording(workers, task, bag, config)
+            except NoGeometryError as error:
+                failures.append(str(error))
+                continue
+            for line in outcome.failed_lines():
+                print(line)
+            print(f"{job.output}: {bag.count} messages", flush=True)
+    if failures:
+        raise RunError("; ".join(failures))
     return 0
+
+
+@dataclass(frozen=True)
+class Job:
+    """One camera of one input."""
+
+    source: Path
+    topic: str | None
+    recording: Recording
+    output: Path
+
+    def bag(self, args: argparse.Namespace) -> ResumableBag:
+        plan = {"input": str(self.source.resolve()), "topic": self.topic}
+        plan |= {name: getattr(args, name) for name in PLANNED}
+        return ResumableBag(self.output, "bag", plan, args.input, resume=args.resume, overwrite=args.overwrite)
+
+
+def jobs_of(args: argparse.Namespace) -> Iterator[Job]:
+    """Every camera of every input with its output. Raises ValueError if two outputs had the same name."""
+    topics = args.topic or [None]
+    is_one = len(args.input) == len(topics) == 1
+    taken: dict[Path, Path] = {}
+    for source in args.input:
+        for topic in topics:
+            output = args.output
+            if not is_one:
+                output /= source.stem + ("" if len(topics) == 1 else topic.replace("/", "_"))
+                if output in taken:
+                    raise ValueError(f"{source} and {taken[output]} have the same name, both would be {output}")
+                taken[output] = source
+            recording = open_recording(
+                [source],
+                topic=topic,
+                reference_topic=args.reference_topic,
+                camera_info_topic=args.camera_info_topic,
+                fov=args.fov,
+                limit=args.frames,
+                say=warn_above_bar,
+            )
+            yield Job(source, topic, recording, output)
+
+
+@contextmanager
+def workers_of(args: argparse.Namespace, config: Config, frames: int | None) -> Iterator[Workers]:
+    """Where the model runs, loaded."""
+    from lotus2_ros.inference.estimator import load_estimator
+    from lotus2_ros.inference.processes import Processes, worthwhile
+    from lotus2_ros.inference.ray_workers import RayWorkers
+    from lotus2_ros.inference.work import OwnProcess
+    from lotus2_ros.model.engine.device import use_threads
+
+    workers: Workers
+    count = worthwhile(config, frames) if args.workers == 0 else args.workers
+    if args.ray:
+        workers = RayWorkers(config, args.ray, args.workers or 0)
+    elif (count or 1) > 1:
+        workers = Processes(config, count)
+    else:
+        workers = OwnProcess(load_estimator(config))
+    if workers.capacity > 1:
+        print(f"workers: {workers.capacity // 2} on {workers.facts.device}", flush=True)
+        use_threads(1)  # the cores are the workers'
+    try:
+        yield workers
+    finally:
+        workers.close()
+
+
+def parameters(given: list[str]) -> dict[str, object]:
+    """NAME:=VALUE, as ROS takes them. Raises ValueError."""
+    found = {}
+    for text in given:
+        name, assigned, value = text.partition(":=")
+        if not assigned:
+            raise ValueError(f"expected -p NAME:=VALUE, got {text!r}")
+        found[name] = yaml.safe_load(value)
+    return found
+
+
+def keep_topics(given: str | None) -> list[str] | None:
+    if given is None:
+        return None
+    return [] if given == "all" else given.split(",")
+
+
+def _workers(text: str) -> int:
+    """A number; 0 stands for auto."""
+    if text == "auto":
+        return 0
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"expected a positive number or auto, got {text!r}")
+    return int(text)

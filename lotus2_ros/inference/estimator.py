@@ -15,8 +15,9 @@ from torch import Tensor
 
 from lotus2_ros.config import Config
 from lotus2_ros.geometry.camera import Camera
+from lotus2_ros.inference.alignment import align
 from lotus2_ros.inference.annotations import annotate, deviation
-from lotus2_ros.inference.geometry import Geometry, sky_of
+from lotus2_ros.inference.geometry import Geometry
 from lotus2_ros.inference.inputs import ImageInput, ReferenceInput, as_image, as_reference, check_camera
 from lotus2_ros.inference.sharpening import Sharpening
 from lotus2_ros.model.engine.choice import EngineChoice
@@ -26,8 +27,7 @@ from lotus2_ros.model.interface import GeometryModel
 from lotus2_ros.model.layers.precision import resolve_matmul_dtype
 from lotus2_ros.model.load import load_model
 from lotus2_ros.scale.filter import ScaleFilter
-from lotus2_ros.scale.reference import Reference
-from lotus2_ros.scale.scale import RelativeGeometry, relative_scale
+from lotus2_ros.scale.scale import relative_scale
 
 
 class Estimator:
@@ -79,6 +79,12 @@ class Estimator:
         image = as_image(image)
         reference = as_reference(reference, camera)
         check_camera(camera, image)
+        geometry = self.unaligned(image, camera, tasks)
+        return align(geometry, reference, scale_filter or ScaleFilter(), stamp, self.config)
+
+    @torch.inference_mode()
+    def unaligned(self, image: Tensor, camera: Camera | None = None, tasks: Sequence[str] | None = None) -> Geometry:
+        """What :meth:`predict` does before :func:`align`: the model's answer to an image (H, W, 3) uint8 alone."""
         tasks = self.model.tasks if tasks is None else tuple(tasks)
         size = image.shape[:2]
         stopwatch = Stopwatch(self.device)
@@ -96,12 +102,8 @@ class Estimator:
                 answer = found.affine[0]
                 answers = torch.stack((answer, self._mirrored(pixels, size)))
                 found = replace(found, uncertainty=deviation(answers, answer))
-        geometry = Geometry(image, camera, "core", relative_scale(), found, stopwatch, latents)
-        if found.affine is not None:
-            with stopwatch("align"):
-                geometry = self._aligned(geometry, reference, scale_filter or ScaleFilter(), stamp)
         self._seen.add(self._process_size(*size))
-        return geometry
+        return Geometry(image, camera, "core", relative_scale(), found, stopwatch, latents)
 
     def sharpen(self, geometry: Geometry, steps: int | None = None, tasks: Sequence[str] | None = None) -> Sharpening:
         """The detail sharpener on a geometry of :meth:`predict`, none of its steps run yet.
@@ -119,20 +121,6 @@ class Estimator:
             steps,
             sky=self.config.depth.sky,
         )
-
-    def _aligned(
-        self, geometry: Geometry, reference: Reference | None, scale_filter: ScaleFilter, stamp: float
-    ) -> Geometry:
-        """The geometry with disparity, scale and sky."""
-        image, camera, found = geometry.image, geometry.camera, geometry.annotations
-        if found.affine_depth is not None:
-            seen = found.affine_depth, found.normals, camera, reference
-            found = found.inverted(scale_filter.depth_shift.update(*seen, self.config.scale, stamp))
-        assert found.disparity is not None  # the model predicts it or affine_depth
-        prediction = RelativeGeometry(found.disparity, image, found.normals, camera, stamp)
-        scale = scale_filter.align(prediction, reference, self.config.scale)
-        sky = sky_of(found, scale) if self.config.depth.sky else None
-        return replace(geometry, annotations=found, scale=scale, sky=sky)
 
     def is_new(self, height: int, width: int) -> bool:
         """Whether no image was predicted yet at the size that the model sees images of this size at."""

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
 
 import torch
 
+from lotus2_ros.inference.alignment import align_sharp
 from lotus2_ros.inference.annotations import annotate
-from lotus2_ros.inference.geometry import Geometry, sky_of
+from lotus2_ros.inference.geometry import Geometry
 from lotus2_ros.model.engine.device import Stopwatch, finish
 from lotus2_ros.model.interface import GeometryModel
-from lotus2_ros.scale.fit import AlignmentError
-from lotus2_ros.scale.reference import Reference, fit_to_reference
 
 
 class Sharpening:
@@ -68,31 +66,10 @@ class Sharpening:
 
     @torch.inference_mode()
     def _geometry(self) -> Geometry:
-        """The geometry at the current latents.
-
-        The sharpened disparity has a scale and a shift of its own. It is fitted to the coarse depth, so that the two
-        agree, and takes the local field of the coarse geometry.
-        """
-        coarse, stopwatch = self._coarse, self._stopwatch
-        latents = {**coarse.latents, **{task: steps.latent for task, steps in self._steps.items()}}
-        with stopwatch("decode"):
-            found = annotate(self._model, latents, coarse.image.shape[:2])
-        scale = coarse.scale
-        with stopwatch("align"):
-            # Without the local field, which the sharp geometry takes over.
-            line = replace(coarse, scale=replace(scale, local=None)).depth
-            if found.disparity is not None and line is not None:
-                with suppress(AlignmentError):
-                    factor, shift, _ = fit_to_reference(found.disparity, Reference(line))
-                    scale = replace(scale, scale=factor, shift=shift, correction=None)
-            sky = sky_of(found, scale) if self._sky else None
-        return replace(
-            coarse,
-            stage="sharpener",
-            annotations=found,
-            sky=sky,
-            scale=scale,
-            latents=latents,
-            stopwatch=stopwatch,
-            coarse=coarse,
-        )
+        """The geometry at the current latents."""
+        latents = {**self._coarse.latents, **{task: steps.latent for task, steps in self._steps.items()}}
+        with self._stopwatch("decode"):
+            found = annotate(self._model, latents, self._coarse.image.shape[:2])
+        with self._stopwatch("align"):
+            sharp = align_sharp(self._coarse, found, sky=self._sky)
+        return replace(sharp, latents=latents, stopwatch=self._stopwatch)

@@ -15,9 +15,7 @@ class EulerSteps:
     are steps.
     """
 
-    def __init__(
-        self, latent: Tensor, move: Callable[[Tensor, float, float], Tensor], sigmas: Sequence[float]
-    ) -> None:
+    def __init__(self, latent: Tensor, move: Callable[[Tensor, float, float], Tensor], sigmas: Sequence[float]) -> None:
         self._dtype = latent.dtype
         self._latent = latent.float()
         self._move = move

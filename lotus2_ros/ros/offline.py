@@ -1,33 +1,73 @@
-"""A recording through the model without a running ROS: the node's messages on the node's topics, frame by frame."""
+"""A recording through the model without a running ROS: the node's messages on the node's topics, frame by frame.
+
+The frames go to workers in the order of the recording, and their answers come back in the same order. References, scale
+and tracking depend on the frames before: all of them are here, in one place.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections import Counter
-from collections.abc import Iterator
-from itertools import islice
-from typing import Any
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from lotus2_ros.bags import InputError, RecordedFrame, Recording, ResumableBag
-from lotus2_ros.bags.frames import Say, typestore
-from lotus2_ros.bags.writer import BagWriter, write_frame
+from lotus2_ros.bags.frames import Say
+from lotus2_ros.bags.kept import KeptTopics, kept_topics
+from lotus2_ros.bags.writer import INPUT_TOPICS, POINTS_TOPIC, BagWriter, write_frame
+from lotus2_ros.config import Config
 from lotus2_ros.config.errors import RunError
-from lotus2_ros.inference.estimator import Estimator
+from lotus2_ros.inference.facts import ModelFacts
 from lotus2_ros.inference.geometry import Geometry
-from lotus2_ros.ros.messages import MessageError, camera_from_info, depth_to_tensor, image_to_tensor, stamp_seconds
+from lotus2_ros.inference.work import Answer, Question, Workers, in_order
+from lotus2_ros.ros.messages import image_to_tensor
 from lotus2_ros.ros.publishers import messages_of
-from lotus2_ros.ros.report import frame_report
-from lotus2_ros.ros.serialized import deserialize, serialize
-from lotus2_ros.scale.filter import ScaleFilter
-from lotus2_ros.scale.reference import Reference
+from lotus2_ros.ros.recorded_camera import RecordedCamera, ros_message
+from lotus2_ros.ros.report import report_of
+from lotus2_ros.ros.serialized import serialize
+from lotus2_ros.scale.saved import restored, saved
 
 PREFIXES = {"core": "/perception/", "sharpener": "/perception/sharp/"}
+CHECKPOINT_PERIOD = 5.0  # seconds; a killed run repeats at most so many and the frames in progress
+NAMED = 12  # frames of one failure that are named
 
 
 class NoGeometryError(RunError):
     """A recording of which not one frame could be used; says why."""
+
+
+@dataclass
+class Task:
+    """What is to be done with a recording."""
+
+    recording: Recording
+    source: Path
+    sharpen_every: int = 0  # every so many frames; 0: none
+    keep_topics: Sequence[str] | None = None  # of the source; empty: all; None: none
+
+
+@dataclass
+class Outcome:
+    """What became of the frames."""
+
+    failures: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))  # frames by reason
+    sources: Counter[str] = field(default_factory=Counter)  # results by the source of their scale
+    notes: Counter[str] = field(default_factory=Counter)
+
+    def failed_lines(self) -> list[str]:
+        """The frames without geometry, by reason."""
+        lines = []
+        for reason, frames in self.failures.items():
+            more = f" and {len(frames) - NAMED} more" if len(frames) > NAMED else ""
+            lines.append(f"failed: frame {', '.join(map(str, frames[:NAMED]))}{more}: {reason}")
+        return lines
 
 
 def warn_above_bar(line: str) -> None:
@@ -36,78 +76,147 @@ def warn_above_bar(line: str) -> None:
 
 
 def process_recording(
-    estimator: Estimator, recording: Recording, bag: ResumableBag, *, sharpen_every: int = 0, warn: Say = warn_above_bar
-) -> None:
+    workers: Workers, task: Task, bag: ResumableBag, config: Config, warn: Say = warn_above_bar
+) -> Outcome:
     """Write every frame of a recording to a bag, with all that the node would publish for it.
 
-    Every ``sharpen_every``-th frame is sharpened too; 0: none. A frame that cannot be used is kept without results, and
-    ``warn`` is told why. Frames that the bag has from an interrupted run are left out. Raises NoGeometryError, and
-    ValueError if frames are to be sharpened by a model without a sharpener.
+    A frame that cannot be used is kept without results, and ``warn`` is told why. An interrupted run goes on exactly
+    where it was. Raises NoGeometryError, and ValueError if frames are to be sharpened by a model without a sharpener.
     """
-    model = estimator.model
-    if sharpen_every and not any(map(model.has_sharpener, model.tasks)):
-        raise ValueError(f"{model.name} has no detail sharpener; expected no --sharpen-every")
-    scale_filter = ScaleFilter()
-    failures: Counter[str] = Counter()
-    sources: Counter[str] = Counter()
-    notes: Counter[str] = Counter()
-    index = bag.frames
-    try:
-        frames = islice(recording.frames(), bag.frames, None)
-        for index, frame in enumerate(tqdm(frames, unit=" frames", initial=bag.frames), bag.frames):
-            write_frame(bag, frame)
-            is_sharpened = sharpen_every > 0 and index % sharpen_every == 0
-            try:
-                for geometry in estimate(estimator, scale_filter, frame, is_sharpened, warn):
-                    write_geometry(bag, estimator, geometry, frame)
-                    sources[geometry.scale.source if geometry.scale.metric else "none"] += 1
-                    notes[geometry.scale.note] += 1
-            except (ValueError, RuntimeError, MemoryError) as error:
-                failures[str(error)] += 1
-                warn(f"frame {index} has no geometry: {error}")
-            bag.flush()
-    except InputError as error:  # nothing of the input can be decoded
-        failures[str(error)] += 1
-    if not sources and not bag.frames:
-        bag.keep_partial = False
-        reason = failures.most_common(1)[0][0] if failures else "the input has no image that can be decoded"
-        raise NoGeometryError(f"{recording.name}: no frame gave geometry: {reason}")
-    if recording.reference and sources and not sources["reference_depth"]:
-        note = f": {notes.most_common(1)[0][0]}" if any(notes) else ""
-        warn(f"{recording.reference}: the reference gave no metric scale in {sum(sources.values())} results{note}")
+    if task.sharpen_every and not workers.facts.has_sharpener:
+        raise ValueError(f"{workers.facts.name} has no detail sharpener; expected no --sharpen-every")
+    with ExitStack() as stack:
+        begun = bag.state or {"frames": 0, "kept": 0, "sources": {}, "failures": {}}
+        kept = stack.enter_context(
+            kept_topics(task.source, task.keep_topics, task.recording.topics, is_written, begun["kept"])
+        )
+        run = _Run(workers, task, bag, config, kept, warn, begun)
+        run.process()
+    return run.outcome
 
 
-def estimate(
-    estimator: Estimator, scale_filter: ScaleFilter, frame: RecordedFrame, is_sharpened: bool, warn: Say
-) -> Iterator[Geometry]:
-    """The frame's geometry from the core predictor and, if wanted, from the sharpener after it."""
-    image = image_to_tensor(ros_message(frame.image))
-    info = ros_message(frame.camera_info)
-    camera = camera_from_info(info, image.shape[0], image.shape[1], estimator.device, rectified=False)
-    reference = None
-    if frame.reference is not None:
-        measured = ros_message(frame.reference)
+class _Run:
+    def __init__(
+        self,
+        workers: Workers,
+        task: Task,
+        bag: ResumableBag,
+        config: Config,
+        kept: KeptTopics | None,
+        warn: Say,
+        begun: dict,
+    ) -> None:
+        self._workers, self._task, self._bag, self._config = workers, task, bag, config
+        self._kept, self._warn = kept, warn
+        self._camera = RecordedCamera(config, warn)
+        self._done = begun["frames"]
+        if "filter" in begun:
+            self._camera.scale_filter = restored(begun["filter"])
+        self.outcome = Outcome()
+        self.outcome.sources.update(begun["sources"])
+        self.outcome.failures.update({reason: list(frames) for reason, frames in begun["failures"].items()})
+        self._frames: dict[int, tuple[RecordedFrame, torch.Tensor | None]] = {}  # in progress
+        self._saved_at = time.monotonic()
+
+    def process(self) -> None:
+        count = self._task.recording.count
         try:
-            reference = Reference(depth_to_tensor(measured), stamp_seconds(measured.header))
-        except MessageError as error:
-            warn(f"reference at {stamp_seconds(measured.header):.3f} s is not used: {error}")
-    coarse = estimator.predict(image, camera, reference, scale_filter=scale_filter, stamp=frame.stamp_ns * 1e-9)
-    yield coarse
-    if is_sharpened:
-        yield estimator.sharpen(coarse).result()
+            answered = in_order(self._workers, self._questions())
+            for each in tqdm(answered, unit=" frames", initial=self._done, total=count, smoothing=0.1):
+                index = each.question.index
+                frame, image = self._frames.pop(index)
+                self._write(index, frame, image, each.future)
+                self._done = index + 1
+                if time.monotonic() - self._saved_at > CHECKPOINT_PERIOD:
+                    self._checkpoint()
+        except InputError as error:  # nothing of the input can be decoded
+            self.outcome.failures[str(error)].append(self._done)
+        self._copy(None)
+        self._check()
+
+    def _questions(self) -> Iterator[Question]:
+        """The frames for the workers; those of an interrupted run only tell the references what was measured."""
+        for index, frame in enumerate(self._task.recording.frames()):
+            if index < self._done:
+                self._reference_of(frame)
+                continue
+            image, error = None, None
+            try:
+                image = image_to_tensor(ros_message(frame.image))
+            except (ValueError, RuntimeError, MemoryError) as problem:
+                error = problem
+            self._frames[index] = frame, image
+            every = self._task.sharpen_every
+            yield Question(index, None if image is None else image.numpy(), every > 0 and index % every == 0, error)
+
+    def _reference_of(self, frame: RecordedFrame) -> None:
+        with suppress(ValueError, RuntimeError):  # it was said when the frame was processed
+            self._camera.reference(frame)
+
+    def _write(self, index: int, frame: RecordedFrame, image: torch.Tensor | None, future: Future[Answer]) -> None:
+        self._copy(frame.time_ns)
+        write_frame(self._bag, frame)
+        try:
+            reference = self._camera.reference(frame)
+            answer: Answer = future.result()
+            assert image is not None  # there is an answer
+            for geometry, latency in self._camera.geometries(frame, image, reference, answer):
+                write_geometry(self._bag, self._workers.facts, self._config, geometry, latency, frame)
+                self.outcome.sources[geometry.scale.source if geometry.scale.metric else "none"] += 1
+                self.outcome.notes[geometry.scale.note] += 1
+        except (ValueError, RuntimeError, MemoryError) as error:
+            self.outcome.failures[str(error)].append(index)
+            self._warn(f"frame {index} has no geometry: {error}")
+        self._bag.flush()
+
+    def _copy(self, until_ns: int | None) -> None:
+        for line in self._kept.copy_until(until_ns, self._bag) if self._kept else ():
+            self._warn(line)
+
+    def _checkpoint(self) -> None:
+        self._bag.checkpoint(
+            {
+                "frames": self._done,
+                "kept": self._kept.count if self._kept else 0,
+                "filter": saved(self._camera.scale_filter),
+                "sources": dict(self.outcome.sources),
+                "failures": dict(self.outcome.failures),
+            }
+        )
+        self._saved_at = time.monotonic()
+
+    def _check(self) -> None:
+        """Raise NoGeometryError if nothing came out; say so if a reference was of no use."""
+        recording, outcome = self._task.recording, self.outcome
+        if not outcome.sources:
+            self._bag.keep_partial = False
+            reasons = max(outcome.failures.items(), key=lambda item: len(item[1]), default=None)
+            reason = "the input has no image that can be decoded" if reasons is None else reasons[0]
+            raise NoGeometryError(f"{recording.name}: no frame gave geometry: {reason}")
+        if recording.reference and not any(source.startswith("reference") for source in outcome.sources):
+            note = f": {outcome.notes.most_common(1)[0][0]}" if any(outcome.notes) else ""
+            count = sum(outcome.sources.values())
+            self._warn(f"{recording.reference}: the reference gave no metric scale in {count} results{note}")
 
 
-def write_geometry(bag: BagWriter, estimator: Estimator, geometry: Geometry, frame: RecordedFrame) -> None:
+def is_written(topic: str) -> bool:
+    """Whether the output has this topic of its own."""
+    return topic in (*INPUT_TOPICS, POINTS_TOPIC) or topic.startswith(PREFIXES["core"])
+
+
+def write_geometry(
+    bag: BagWriter,
+    model: ModelFacts,
+    config: Config,
+    geometry: Geometry,
+    latency: dict[str, float],
+    frame: RecordedFrame,
+) -> None:
     """The node's messages on the node's topics, at the image's stamp."""
-    header, info = ros_message(frame.image).header, ros_message(frame.camera_info)
+    info = ros_message(frame.camera_info)
+    header = info.header
     prefix = PREFIXES[geometry.stage]
-    outputs = messages_of(geometry, info, header, estimator.config.cloud, wanted=lambda topic: True)
-    for topic, message in outputs:
+    for topic, message in messages_of(geometry, info, header, config.cloud, wanted=lambda topic: True):
         bag.write_raw(prefix + topic, *serialize(message), frame.time_ns)
-    report = frame_report(geometry, estimator, geometry.latency, header)
+    report = report_of(geometry, model, config.sharp, latency, header)
     bag.write_raw("/perception/report", *serialize(report), frame.time_ns)
-
-
-def ros_message(item: Any) -> Any:
-    """rosbags' message as the message of the ROS 2 client library."""
-    return deserialize(bytes(typestore().serialize_cdr(item, item.__msgtype__)), item.__msgtype__)

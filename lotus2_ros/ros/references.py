@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from rclpy.node import Node
@@ -20,7 +20,6 @@ from lotus2_ros.config import Config, ScaleConfig
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.projection import sparse_depth
 from lotus2_ros.ros.clouds import points_to_tensor
-from lotus2_ros.ros.diagnostics import Diagnostics
 from lotus2_ros.ros.messages import MessageError, depth_to_tensor, stamp_seconds
 from lotus2_ros.ros.transforms import BY_TF, TransformPendingError, Transforms
 from lotus2_ros.scale.reference import Reference
@@ -49,13 +48,25 @@ class Measurement:
         return stamp_seconds(self.header)
 
 
+class Rejecting(Protocol):
+    """Where rejected messages are counted and named."""
+
+    def reject(self, reason: str, text: str, frame: bool = True) -> None: ...
+
+
 class References:
     """The newest measurements of each source. The executor thread fills it, the model thread reads it."""
 
-    def __init__(self, node: Node, diagnostics: Diagnostics, config: Callable[[], Config]) -> None:
+    def __init__(
+        self,
+        node: Node | None,
+        diagnostics: Rejecting,
+        config: Callable[[], Config],
+        transforms: Transforms | None = None,
+    ) -> None:
         self._diagnostics = diagnostics
         self._config = config
-        self._transforms = Transforms(node)
+        self._transforms = transforms or Transforms(node)
         self._lock = threading.Lock()
         self._newest: dict[str, deque[Measurement]] = {source: deque() for source in TOPICS}
         # In the model thread: the stamp of the last frame, and of the newest measurement that a frame got.

@@ -142,5 +142,5 @@ def test_a_reference_that_gives_no_meters_is_said(tmp_path: Path, bundle: Path, 
     assert cli.main(["bag", str(tmp_path / "in.mcap"), str(tmp_path / "out.mcap"), "--model", str(bundle)]) == 0
     error = capsys.readouterr().err
     assert "/reference/depth: the reference gave no metric scale in 2 results" in error
-    assert "is not used: expected a reference with some valid depth" in error
+    assert "a reference is not used: reference/depth: expected a reference with some valid depth" in error
     assert len(stamps_of(tmp_path / "out.mcap", "/perception/report")) == 2

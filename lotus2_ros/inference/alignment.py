@@ -1,0 +1,57 @@
+"""From a model's answer to depth: the part that depends on the frames before, and so takes them in their order."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+
+import torch
+
+from lotus2_ros.config import Config
+from lotus2_ros.inference.annotations import Annotations
+from lotus2_ros.inference.geometry import Geometry, sky_of
+from lotus2_ros.scale.filter import ScaleFilter
+from lotus2_ros.scale.fit import AlignmentError
+from lotus2_ros.scale.reference import Reference, fit_to_reference
+from lotus2_ros.scale.scale import RelativeGeometry, Scale
+
+
+@torch.inference_mode()
+def align(
+    geometry: Geometry, reference: Reference | None, scale_filter: ScaleFilter, stamp: float, config: Config
+) -> Geometry:
+    """The geometry of :meth:`Estimator.unaligned` with disparity, scale and sky; the same without depth."""
+    found, image, camera = geometry.annotations, geometry.image, geometry.camera
+    if found.affine is None:
+        return geometry
+    with geometry.stopwatch("align"):
+        if found.affine_depth is not None:
+            seen = found.affine_depth, found.normals, camera, reference
+            found = found.inverted(scale_filter.depth_shift.update(*seen, config.scale, stamp))
+        assert found.disparity is not None  # the model predicts it or affine_depth
+        prediction = RelativeGeometry(found.disparity, image, found.normals, camera, stamp)
+        scale = scale_filter.align(prediction, reference, config.scale)
+        sky = sky_of(found, scale) if config.depth.sky else None
+        return replace(geometry, annotations=found, scale=scale, sky=sky)
+
+
+@torch.inference_mode()
+def align_sharp(coarse: Geometry, found: Annotations, *, sky: bool) -> Geometry:
+    """What the sharpener made of a geometry.
+
+    The sharpened disparity has a scale and a shift of its own. It is fitted to the coarse depth, so that the two agree,
+    and takes the local field of the coarse geometry.
+    """
+    scale = _scale_of_sharp(coarse, found)
+    is_sky = sky_of(found, scale) if sky else None
+    return replace(coarse, stage="sharpener", annotations=found, sky=is_sky, scale=scale, coarse=coarse)
+
+
+def _scale_of_sharp(coarse: Geometry, found: Annotations) -> Scale:
+    # Without the local field, which the sharp geometry takes over.
+    line = replace(coarse, scale=replace(coarse.scale, local=None)).depth
+    if found.disparity is not None and line is not None:
+        with suppress(AlignmentError):
+            factor, shift, _ = fit_to_reference(found.disparity, Reference(line))
+            return replace(coarse.scale, scale=factor, shift=shift, correction=None)
+    return coarse.scale

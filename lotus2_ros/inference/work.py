@@ -1,0 +1,166 @@
+"""The model's part of a recording as work for others: frames in, what the model says of them out, in order.
+
+Only the model's answer to each image is computed elsewhere. It depends on no other frame, so that the results are the
+same however many workers there are.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import BrokenExecutor, Future
+from dataclasses import dataclass, field, fields, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from lotus2_ros.geometry.camera import Camera
+from lotus2_ros.inference.annotations import Annotations
+from lotus2_ros.inference.estimator import Estimator
+from lotus2_ros.inference.facts import ModelFacts
+from lotus2_ros.inference.geometry import Geometry
+from lotus2_ros.model.engine.device import Stopwatch
+from lotus2_ros.scale.scale import relative_scale
+
+
+@dataclass(frozen=True)
+class Question:
+    """A frame for the model: pixels (H, W, 3) uint8 RGB, and whether it is to be sharpened; or why there are none."""
+
+    index: int
+    pixels: np.ndarray | None
+    is_sharpened: bool = False
+    error: Exception | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model says of a frame, on the host: the fields of Annotations, and seconds by stage."""
+
+    annotations: dict[str, np.ndarray]
+    latency: dict[str, float]
+    sharp: Answer | None = field(default=None)
+
+    def geometry(self, image: torch.Tensor, camera: Camera) -> Geometry:
+        """On the CPU, not aligned yet."""
+        stopwatch = Stopwatch(torch.device("cpu"))
+        return Geometry(image, camera, "core", relative_scale(), self.found(), stopwatch)
+
+    def found(self) -> Annotations:
+        return Annotations(**{name: torch.from_numpy(values) for name, values in self.annotations.items()})
+
+
+def answer(estimator: Estimator, question: Question) -> Answer:
+    """Run the model. Raises ValueError and RuntimeError as :meth:`Estimator.predict`."""
+    assert question.pixels is not None
+    coarse = estimator.unaligned(torch.from_numpy(question.pixels))
+    sharp = None
+    if question.is_sharpened:
+        refined = estimator.sharpen(coarse).result()
+        sharp = Answer(_arrays(refined.annotations), refined.latency)
+    return Answer(_arrays(coarse.annotations), coarse.latency, sharp)
+
+
+def _arrays(found: Annotations) -> dict[str, np.ndarray]:
+    known = {part.name: getattr(found, part.name) for part in fields(found)}
+    return {name: values.cpu().numpy() for name, values in known.items() if values is not None}
+
+
+class Workers(Protocol):
+    """Where the model is: in this process, in others, or on a cluster."""
+
+    facts: ModelFacts
+    capacity: int  # questions in progress that keep all workers busy
+
+    def submit(self, question: Question) -> Future[Answer]:
+        """Its result may raise BrokenExecutor if a worker died."""
+
+    def restart(self) -> None:
+        """After a worker died."""
+
+    def close(self) -> None: ...
+
+
+class OwnProcess:
+    """The model in this process: each question is answered at once."""
+
+    capacity = 1
+
+    def __init__(self, estimator: Estimator) -> None:
+        self._estimator = estimator
+        self.facts = ModelFacts.of(estimator)
+
+    def submit(self, question: Question) -> Future[Answer]:
+        return _done(lambda: answer(self._estimator, question))
+
+    def restart(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class WorkerLostError(RuntimeError):
+    """A worker died of a frame, more than once."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    question: Question
+    future: Future[Answer]  # done
+
+
+def in_order(workers: Workers, questions: Iterable[Question]) -> Iterator[Answered]:
+    """Every question with its answer or error, in order. At most ``workers.capacity`` of them are in memory.
+
+    When a worker dies, everything in progress is asked again, one frame at a time: that which kills a worker again gets
+    WorkerLostError, the others their answers.
+    """
+    waiting: deque[Answered] = deque()
+    for question in questions:
+        waiting.append(Answered(question, _submit(workers, question)))
+        if len(waiting) >= workers.capacity:
+            yield _first(workers, waiting)
+    while waiting:
+        yield _first(workers, waiting)
+
+
+def _submit(workers: Workers, question: Question) -> Future[Answer]:
+    if question.error is not None:
+        return _failed(question.error)
+    try:
+        return workers.submit(question)
+    except BrokenExecutor as error:  # it is noticed when its result is asked for
+        return _failed(error)
+
+
+def _first(workers: Workers, waiting: deque[Answered]) -> Answered:
+    """The oldest, as soon as it is done."""
+    if isinstance(waiting[0].future.exception(), BrokenExecutor):
+        workers.restart()
+        for number, lost in enumerate(waiting):
+            if not lost.future.done() or isinstance(lost.future.exception(), BrokenExecutor):
+                waiting[number] = _alone(workers, lost)
+    return waiting.popleft()
+
+
+def _alone(workers: Workers, lost: Answered) -> Answered:
+    future = _submit(workers, lost.question)
+    if isinstance(future.exception(), BrokenExecutor):
+        workers.restart()
+        future = _failed(WorkerLostError("a worker died of it twice (killed, or out of memory)"))
+    return replace(lost, future=future)
+
+
+def _done(compute: Callable[[], Answer]) -> Future[Answer]:
+    future: Future[Answer] = Future()
+    try:
+        future.set_result(compute())
+    except Exception as error:
+        future.set_exception(error)
+    return future
+
+
+def _failed(error: BaseException) -> Future[Answer]:
+    future: Future[Answer] = Future()
+    future.set_exception(error)
+    return future

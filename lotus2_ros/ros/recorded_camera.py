@@ -1,0 +1,109 @@
+"""One camera of a recording, in order: what was measured, and the scale of each frame, as a running node has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from std_msgs.msg import Header
+from torch import Tensor
+
+from lotus2_ros.bags import RecordedFrame
+from lotus2_ros.bags.frames import Say, typestore
+from lotus2_ros.bags.recorded import image_size
+from lotus2_ros.bags.transforms import TransformBuffer, TransformError
+from lotus2_ros.config import Config
+from lotus2_ros.geometry.camera import Camera
+from lotus2_ros.inference.alignment import align, align_sharp
+from lotus2_ros.inference.geometry import Geometry
+from lotus2_ros.inference.work import Answer
+from lotus2_ros.ros.messages import (
+    MessageError,
+    calibration_from_info,
+    camera_from_info,
+    stamp_nanoseconds,
+)
+from lotus2_ros.ros.references import References
+from lotus2_ros.ros.serialized import deserialize
+from lotus2_ros.ros.transforms import REASON, Transforms
+from lotus2_ros.scale.filter import ScaleFilter
+from lotus2_ros.scale.reference import Reference
+
+
+class RecordedCamera:
+    """Takes the frames of a recording one after the other.
+
+    The model's answers come from elsewhere; matching references and keeping the scale steady is done here.
+    """
+
+    def __init__(self, config: Config, warn: Say) -> None:
+        self.scale_filter = ScaleFilter()
+        self._config = config
+        self._transforms = RecordedTransforms()
+        self._references = References(None, Rejections(warn), lambda: config, self._transforms)
+        self._camera: tuple[object, Camera] | None = None
+
+    def camera(self, frame: RecordedFrame) -> Camera:
+        """Kept while the calibration stays the same: its rays take time to compute. Raises MessageError, InputError."""
+        info = ros_message(frame.camera_info)
+        width, height = image_size(frame.image)
+        key = width, height, calibration_from_info(info)
+        if self._camera is None or self._camera[0] != key:
+            self._camera = key, camera_from_info(info, height, width, "cpu", rectified=False)
+        return self._camera[1]
+
+    def reference(self, frame: RecordedFrame) -> Reference | None:
+        """What was measured at the time of a frame. Call it for every frame, in order. Raises MessageError."""
+        for message, is_static in frame.transforms:
+            self._transforms.buffer.add(message, is_static=is_static)
+        if frame.reference is not None:
+            self._references.depth(ros_message(frame.reference))
+        for points in frame.points:
+            self._references.points(ros_message(points))
+        header = ros_message(frame.camera_info).header  # with the stamp and the frame_id of the image
+        return self._references.for_frame(header, self.camera(frame), self._config.scale)
+
+    def geometries(
+        self, frame: RecordedFrame, image: Tensor, reference: Reference | None, answer: Answer
+    ) -> Iterator[tuple[Geometry, dict[str, float]]]:
+        """The geometry of the core predictor and, if there is one, of the sharpener; with seconds by stage."""
+        stamp = frame.stamp_ns * 1e-9
+        coarse = answer.geometry(image, self.camera(frame))
+        coarse = align(coarse, reference, self.scale_filter, stamp, self._config)
+        yield coarse, {**answer.latency, **coarse.latency}
+        if answer.sharp is not None:
+            yield align_sharp(coarse, answer.sharp.found(), sky=self._config.depth.sky), answer.sharp.latency
+
+
+class RecordedTransforms(Transforms):
+    """Looks up transforms in what a recording has of /tf and /tf_static."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.buffer = TransformBuffer()
+
+    def listen(self) -> None: ...
+
+    def _lookup(self, points: Header, camera_frame: str) -> Tensor:
+        try:
+            return self.buffer.lookup(camera_frame, points.frame_id, stamp_nanoseconds(points))
+        except TransformError as error:
+            raise MessageError(REASON, f"{error}; scale.points_transform can say it") from None
+
+
+class Rejections:
+    """A line for each reference that is rejected, the first time for its reason."""
+
+    def __init__(self, warn: Say) -> None:
+        self._warn = warn
+        self._known: set[str] = set()
+
+    def reject(self, reason: str, text: str, frame: bool = True) -> None:
+        if reason not in self._known:
+            self._known.add(reason)
+            self._warn(f"a reference is not used: {text} (further ones for {reason} are not named)")
+
+
+def ros_message(item: Any) -> Any:
+    """rosbags' message as the message of the ROS 2 client library."""
+    return deserialize(bytes(typestore().serialize_cdr(item, item.__msgtype__)), item.__msgtype__)
