@@ -19,8 +19,9 @@ demo: setup  ## camera bag -> node -> out/demo; INPUT= for your own images
 test: setup  ## run the tests
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
-fuzz: setup  ## mutated messages, images and bags against what reads them; SECONDS=120
+fuzz: setup  ## mutated messages, images and bags against what reads them; SECONDS=120, MESSAGES=10000 to a node
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m benchmarks.fuzz --seconds $(or $(SECONDS),120)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m benchmarks.fuzz_node --messages $(or $(MESSAGES),10000)
 	LOTUS2_FUZZ_ROUNDS=400 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q test/bags/test_fuzz.py
 
 soak: setup  ## the node under load: memory, threads and counts must stay right; SECONDS=1800
