@@ -78,7 +78,7 @@ class Bench:
                 try:
                     self.measure(variant, reserve, compiled)
                     break
-                except Exception as error:  # what is left to measure is worth more than a stop here
+                except Exception as error:  # measure the rest in any case
                     traceback.print_exc()
                     self.report.note(f"{variant}, {'' if compiled else 'not '}compiled: failed: {str(error)[:200]}")
                     if variant == PLAIN:

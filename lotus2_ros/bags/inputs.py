@@ -76,7 +76,7 @@ def _open(items: list[Path], topics: BagTopics, fov: float | None, say: Say) -> 
     if len(items) == 1 and (bag := find_bag(items[0])) is not None:
         return recorded.open_bag(bag, topics, fov, say)
     if topics != BagTopics():
-        raise InputError(f"a topic was given, but {items[0]} is not a bag")
+        raise InputError(f"expected a bag, because a topic was given, got {items[0]}")
     if len(items) == 1 and items[0].is_dir():
         if files.is_rgbd(items[0]):
             return files.open_rgbd(items[0], fov)
@@ -99,7 +99,9 @@ def find_bag(path: Path) -> Path | None:
         return path
     bags = sorted(file for file in path.iterdir() if file.suffix in BAG_SUFFIXES)
     if len(bags) > 1:
-        raise InputError(f"{path}: {len(bags)} bags in this folder, name one of: {', '.join(b.name for b in bags)}")
+        raise InputError(
+            f"{path}: expected one bag in this folder, got {len(bags)}; name one of {', '.join(b.name for b in bags)}"
+        )
     return bags[0] if bags else None
 
 

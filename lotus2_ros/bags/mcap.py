@@ -18,14 +18,14 @@ CHUNK_FIELDS = struct.Struct("<QQQI")
 
 
 class SalvagingReader(McapReader):
-    """rosbags' reader of an MCAP file, which reads a damaged one up to the damage. ``damage`` says what it is."""
+    """rosbags' reader of an MCAP file, which reads a damaged one up to the damage. ``damage`` describes it."""
 
     damage = ""
 
     def _open(self) -> None:
         try:
             super()._open()
-        except Exception as error:  # what a reader of damaged bytes runs into is of any class
+        except Exception as error:  # damaged bytes raise errors of any class
             self._salvage(error)
 
     def _salvage(self, error: Exception) -> None:
@@ -38,7 +38,7 @@ class SalvagingReader(McapReader):
         if profile != "ros2":
             name = f"of profile {profile!r}" if profile else "without a profile"
             raise ReaderError(
-                f"an MCAP file {name}, not of ROS 2 messages; for ROS 1 give the .bag file that it was made of"
+                f"expected ROS 2 messages, got an MCAP file {name}; for ROS 1 give the original .bag file"
             )
         for known in (self.schemas, self.channels, self.chunks, self.connections):
             known.clear()
@@ -113,7 +113,7 @@ def _intact_chunk(bio: BinaryIO, start: int, size: int) -> ChunkInfo | None:
         compression, offset = _string(body, CHUNK_FIELDS.size)
         (compressed,) = struct.unpack_from("<Q", body, offset)
         decompress(body[offset + 8 : offset + 8 + compressed], compression, uncompressed, crc)
-    except Exception:
+    except Exception:  # damaged bytes raise errors of any class, decompressors' too
         return None
     return ChunkInfo(begin, end, start, size, {}, 0, compression, compressed, uncompressed, {})
 

@@ -98,7 +98,7 @@ class BagReader:
         while True:
             try:
                 item = next(items, None)
-            except Exception as error:
+            except Exception as error:  # as in _one_line
                 if not count:
                     raise InputError(_line(self.path, error)) from None
                 self._say(f"{self.path}: damaged after {count} messages ({_text(error)}); {advice(self.path)}")
@@ -120,7 +120,7 @@ class BagReader:
         """As a ROS 2 message: ROS 1 has a sequence number in the header and capital letters. Raises InputError."""
         try:
             return self._ros2(item) if self._reader.is2 else _from_ros1(item)
-        except Exception as error:
+        except Exception as error:  # damaged bytes raise errors of any class
             raise InputError(f"{self.path}: a message on {item.topic} cannot be read ({_text(error)})") from None
 
     def cdr(self, item: BagMessage) -> bytes:
@@ -161,7 +161,7 @@ def _one_line(path: Path) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except Exception as error:
+    except Exception as error:  # of any class, see above
         raise InputError(_line(path, error)) from None
 
 

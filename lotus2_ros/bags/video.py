@@ -33,7 +33,7 @@ def open_video(path: Path, camera: str, camera_info: Callable[[int, int, Any], A
         raise InputError(f"{path}: expected images, a folder, a video or a bag")
     if not capture.read()[0]:
         raise InputError(
-            f"{path}: a video whose codec ({_codec(capture)}) OpenCV's FFmpeg does not decode here, or a damaged one; "
+            f"{path}: expected a video that OpenCV can decode, got the codec {_codec(capture)} or damaged data; "
             f"convert it: ffmpeg -i {path.name} -c:v libx264 {path.stem}_h264.mp4"
         )
 

@@ -55,7 +55,9 @@ class BagWriter:
     def __enter__(self) -> Self:
         if self.partial.exists():
             if marked_by(self.partial) is None:
-                raise OutputError(f"{self.partial}: expected no such folder or an unfinished bag of lotus2; move it")
+                raise OutputError(
+                    f"{self.partial}: expected an unfinished bag of lotus2 or nothing, got another folder; move it"
+                )
             shutil.rmtree(self.partial)
         self.partial.mkdir(parents=True)
         (self.partial / MARKER).write_text(self._command + "\n")

@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(name, argv[1:])
     except KeyboardInterrupt:
         return 130
-    except Exception as error:
+    except Exception as error:  # every error ends as one line
         if debug:
             traceback.print_exc()
         if isinstance(error, RunError):

@@ -97,5 +97,5 @@ def check_images(paths: Sequence[Path]) -> None:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such image file")
         if path.stem in folders:
-            raise ValueError(f"{path} and {folders[path.stem]} have the same name and would overwrite each other")
+            raise ValueError(f"expected images of different names, got {folders[path.stem]} and {path}")
         folders[path.stem] = path

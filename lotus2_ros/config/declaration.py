@@ -53,7 +53,7 @@ def check(name: str, item: Field, value: Any) -> Any:
             advice = f"; use [{NONE}] for none" if NONE in meta["choices"] else ""
             raise ConfigError(f"{name}: expected at least one of {', '.join(meta['choices'])}, got []{advice}")
         if wrong or len(set(value)) != len(value):
-            raise ConfigError(f"{name}: expected different ones of {', '.join(meta['choices'])}, got {list(value)!r}")
+            raise ConfigError(f"{name}: expected a selection of {', '.join(meta['choices'])}, got {list(value)!r}")
         return tuple(value)
     if kind is float and type(value) is int:
         value = float(value)

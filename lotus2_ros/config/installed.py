@@ -22,7 +22,9 @@ def share(path: str) -> Path:
     for place in places:
         if (place / path).is_file():
             return place / path
-    raise FileNotFoundError(f"{path} of lotus2_ros is in none of {', '.join(map(str, places))}: is it installed?")
+    raise FileNotFoundError(
+        f"expected {path} of lotus2_ros in {' or '.join(map(str, places))}, found none; install the package"
+    )
 
 
 def fastdds_profile() -> Path:

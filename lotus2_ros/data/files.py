@@ -47,7 +47,7 @@ class Files:
         if self._members is None:
             return (self.root / name).read_bytes()  # its error names the file
         if name not in self._members:
-            raise FileNotFoundError(f"{self.root}: expected {name} in it")
+            raise FileNotFoundError(f"{self.root}: expected {name} in it, found none")
         start, size = self._members[name]
         with self.root.open("rb") as tar:
             tar.seek(start)

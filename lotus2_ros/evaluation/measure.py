@@ -162,7 +162,7 @@ def _flicker(depths: Sequence[Tensor], views: Sequence[View]) -> float:
 def _affine(geometry: Geometry) -> tuple[Tensor, Space]:
     """The model's own output for depth, up to scale and shift, and the space to fit it in."""
     if geometry.annotations.affine is None:
-        raise ValueError("expected a model with the task depth")
+        raise ValueError("expected a model with the task depth, got one without")
     affine, space = geometry.annotations.affine
     return affine.cpu(), space
 

@@ -15,7 +15,7 @@ def power_spectrum(disparity: Tensor) -> Tensor:
     ValueError if a value is not finite.
     """
     if not bool(torch.isfinite(disparity).all()):
-        raise ValueError("expected a disparity that is finite everywhere")
+        raise ValueError("expected a disparity that is finite everywhere, got NaN or Inf")
     rows, columns = (torch.hann_window(size, dtype=torch.float64, device=disparity.device) for size in disparity.shape)
     window = rows[:, None] * columns
     mean = (disparity * window).sum() / window.sum()

@@ -97,7 +97,9 @@ class Calibration:
         if any(self.P):
             return self.P[:3] + self.P[4:7]
         if any(self.D):
-            raise CameraError("expected P of the rectified image, got zeros, and K is of the raw one (D is not 0)")
+            raise CameraError(
+                "expected P for the rectified image, got zeros; K is for the raw image, because D is not 0"
+            )
         return self.K
 
 

@@ -92,7 +92,7 @@ class GeometryModel(ABC):
     def require_task(self, task: str) -> None:
         """Raise ValueError unless the model has this task."""
         if task not in self.tasks:
-            raise ValueError(f"{self.name} has no task {task!r}; it has {', '.join(self.tasks)}")
+            raise ValueError(f"expected a task of {self.name} ({', '.join(self.tasks)}), got {task!r}")
 
 
 def check_image(image: Tensor, multiple: int) -> None:
@@ -237,6 +237,6 @@ def process_size(
     fitted = shorter // multiple * multiple
     if fitted == 0:
         raise ImageSizeError(
-            f"image too small: its shorter side is {shorter} px at processing size, needs {multiple} px"
+            f"image too small: expected at least {multiple} px at processing size, got a shorter side of {shorter} px"
         )
     return height * fitted // shorter // multiple * multiple, width * fitted // shorter // multiple * multiple

@@ -158,7 +158,7 @@ def naming(path: Path) -> Iterator[None]:
         raise
     except KeyError as error:
         raise CheckpointError(f"{path}: missing key {error.args[0]}") from None
-    except Exception as error:
+    except Exception as error:  # of many types, see above
         raise CheckpointError(f"{path}: {' '.join(str(error).split()) or type(error).__name__}") from None
 
 
@@ -171,5 +171,5 @@ def choose_tasks(available: Sequence[Task], wanted: Sequence[str] | None, source
     """`wanted`, or all tasks if None. Raises CheckpointError on a task that is not available."""
     missing = [task for task in wanted or () if task not in available]
     if missing:
-        raise CheckpointError(f"{source}: has no task {missing[0]!r}; it has {', '.join(available)}")
+        raise CheckpointError(f"{source}: expected tasks among {', '.join(available)}, got {missing[0]!r}")
     return tuple(wanted or available)

@@ -109,4 +109,4 @@ class SmallNetwork(NetworkConfig):
 def no_single_blocks(stages: Sequence[TrainingStage]) -> None:
     """Raise ValueError if a stage trains only some of the blocks, which takes a network from scratch."""
     if any(stage.single_blocks for stage in stages):
-        raise ValueError("expected single_blocks of stages only where network.source is scratch")
+        raise ValueError("expected no single_blocks in stages unless network.source is scratch; remove it")

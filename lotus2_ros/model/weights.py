@@ -71,7 +71,7 @@ def check_weights(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[s
     for key, tensor in expected.items():
         if tensors[key].shape != tensor.shape:
             raise CheckpointError(
-                f"{path}: {key} has shape {tuple(tensors[key].shape)}, expected {tuple(tensor.shape)}"
+                f"{path}: expected {key} of shape {tuple(tensor.shape)}, got {tuple(tensors[key].shape)}"
             )
 
 

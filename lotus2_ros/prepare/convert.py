@@ -60,6 +60,6 @@ def leaving_nothing(work: Work) -> Iterator[None]:
     """Remove the unfinished bundle on an error. A killed or interrupted run keeps it, and the next run continues."""
     try:
         yield
-    except Exception:
+    except Exception:  # any error; it is raised again
         work.discard()
         raise

@@ -38,20 +38,22 @@ def locate(place: str, name: str, patterns: Sequence[str]) -> Origin:
         return Origin(folder, name)
     match = NAME.fullmatch(place)
     if match is None:
-        raise HubError(f"{place}: no such folder, nor a name on the hub (owner/name or owner/name@revision)")
+        raise HubError(
+            f"{place}: expected a folder or a name on the hub (owner/name or owner/name@revision), got neither"
+        )
     repo, revision = match["repo"], match["revision"]
     try:
         # Use the commit from here on, because a branch may move.
         commit = HfApi().model_info(repo, revision=revision).sha
         files = snapshot_download(repo, revision=commit, allow_patterns=list(patterns), dry_run=True)
-    except Exception as error:
+    except Exception as error:  # of many classes, see _explained
         raise _explained(place, repo, error) from error
     if not files:
-        raise HubError(f"{place}: has no {' or '.join(patterns)}")
+        raise HubError(f"{place}: expected {' or '.join(patterns)}, found none")
     check_space(Path(constants.HF_HUB_CACHE), sum(file.file_size or 0 for file in files if file.will_download))
     try:
         return Origin(Path(snapshot_download(repo, revision=commit, allow_patterns=list(patterns))), f"{repo}@{commit}")
-    except Exception as error:
+    except Exception as error:  # of many classes, see _explained
         raise _explained(place, repo, error) from error
 
 

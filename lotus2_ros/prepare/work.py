@@ -30,7 +30,9 @@ def check_space(folder: Path, needed: int) -> None:
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:
-        raise DiskSpaceError(f"needs {needed / GIGABYTE:.2f} GB at {folder}, {free / GIGABYTE:.2f} GB free")
+        raise DiskSpaceError(
+            f"expected {needed / GIGABYTE:.2f} GB free at {folder}, got {free / GIGABYTE:.2f} GB; free some space"
+        )
 
 
 def check_output(output: Path) -> None:
@@ -71,7 +73,7 @@ class Work:
         if file.is_file():
             return file.read_text() == plan
         if self.folder.is_symlink() or any(path.is_file() for path in (self.folder, *self.folder.rglob("*"))):
-            raise OutputError(f"{self.folder}: already there, and no unfinished bundle; remove it")
+            raise OutputError(f"{self.folder}: expected an unfinished bundle or nothing, got another folder; remove it")
         return False
 
     def read(self, name: str) -> dict[str, Tensor] | None:

@@ -24,7 +24,7 @@ class ResilientExecutor(SingleThreadedExecutor):
             super().spin_once(timeout_sec)
         except (ExternalShutdownException, ShutdownException):
             raise
-        except Exception as error:
+        except Exception as error:  # a callback may raise anything; the node goes on
             if not self._context.ok():  # a shutdown in the middle of a callback makes rclpy's next call fail
                 raise ExternalShutdownException from error
             self._failed(error)
@@ -39,6 +39,6 @@ class ResilientExecutor(SingleThreadedExecutor):
         """What ``take`` returns; None, as if nothing had arrived, if it raises."""
         try:
             return take(entity)
-        except Exception as error:
+        except Exception as error:  # rclpy raises errors of several classes for bytes it cannot convert
             self._failed(error)
             return None

@@ -46,10 +46,9 @@ def main(args: list[str] | None = None) -> NoReturn:
         executor.spin()
     except ExternalShutdownException:
         pass
-    except Exception:
+    except Exception:  # after a shutdown rclpy's next step may raise errors of any class, because its context is gone
         if rclpy.ok():
             raise
-        # A shutdown between two of rclpy's own steps makes the next one fail for want of a context.
     node.close(CLOSE_TIMEOUT)
     leave(1 if node.gave_up else 0)
 

@@ -89,7 +89,7 @@ def on_change(
             return SetParametersResult(successful=False, reason=f"{fixed[0]} changes {FIXED}")
         try:
             accept(live.current.updated(values))
-        except Exception as error:  # whatever it is, the caller gets an answer
+        except Exception as error:  # the caller must get an answer, whatever the error
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 

@@ -82,7 +82,7 @@ def wait_until_active(recorder: Node, name: str, timeout: float) -> None:
     """Raises TimeoutError, or RuntimeError when the node ends up in another state."""
     state = node_state(recorder, name, timeout)
     if state != "active":
-        raise RuntimeError(f"expected the node {name} to be active, it is {state}")
+        raise RuntimeError(f"expected the node {name} to be active, got {state}")
 
 
 def outputs_of(recorder: Node, name: str, timeout: float) -> dict[str, str]:

@@ -50,7 +50,7 @@ def resume(
         if names != tensors.keys() or any(
             file.get_slice(name).get_shape() != list(tensor.shape) for name, tensor in tensors.items()
         ):
-            raise ValueError(f"{path}: belongs to another configuration; remove it or choose another folder")
+            raise ValueError(f"{path}: belongs to another configuration; remove it or choose another --work")
         with torch.no_grad():
             for name, tensor in tensors.items():
                 tensor.copy_(file.get_tensor(name))

@@ -76,7 +76,7 @@ def test_metadata_of_a_reindexed_bag_names_no_storage(recorder, tmp_path):
 def test_an_mcap_of_ros1_is_refused_by_name(recorder, tmp_path):
     path = write_big(recorder, tmp_path / "bag", 2)
     path.write_bytes(path.read_bytes().replace(struct.pack("<I", 4) + b"ros2", struct.pack("<I", 4) + b"ros1", 1))
-    with pytest.raises(InputError, match=r"of profile 'ros1', not of ROS 2 messages.*give the .bag"):
+    with pytest.raises(InputError, match=r"expected ROS 2 messages, got .* of profile 'ros1'.*give the original .bag"):
         open_recording([path])
 
 

@@ -33,7 +33,7 @@ def test_values_and_updated_are_inverse():
         ("sharp.enabled", 1, "expected bool"),
         ("model.device", "tpu", "expected one of auto, cpu, cuda, openvino:DEVICE, got 'tpu'"),
         ("model.tasks", [], r"expected at least one of auto, depth, normals, got \[\]$"),
-        ("model.tasks", ["depth", "depth"], "expected different ones"),
+        ("model.tasks", ["depth", "depth"], "expected a selection"),
         ("model.tasks", "depth", "expected a list of strings"),
         ("model.warm_up", [], r"expected at least one of none, WIDTHxHEIGHT, got \[\]; use \[none\] for none"),
         ("scale.points_transform", "0 0 1e999 0 0 0 1", "expected finite numbers and a quaternion that is not zero"),

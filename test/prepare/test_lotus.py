@@ -85,7 +85,7 @@ def test_it_goes_on_where_it_was_killed(released, tmp_path, monkeypatch):
     [
         (["{dir}/lotus-depth-g-v1-0", "{dir}/lotus-depth-g-v2-1-disparity"], "expected one folder for depth, got"),
         (["{dir}/nothing"], "nothing: expected a name that says what it predicts"),
-        (["{dir}/lotus-depth-nothing"], "no such folder, nor a name on the hub"),
+        (["{dir}/lotus-depth-nothing"], "expected a folder or a name on the hub"),
         (["inverse={dir}/lotus-depth-g-v1-0"], "expected normals, disparity, depth before '=', got 'inverse'"),
         (["{dir}/lotus-depth-g-v1-0", "--precision", "nf4"], "expected a precision of float32, bfloat16, float16"),
         (["{dir}/lotus-depth-g-v1-0", "--tasks", "normals"], "expected folders for normals, got depth"),

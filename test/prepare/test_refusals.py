@@ -57,7 +57,7 @@ def test_missing_keys_and_wrong_shapes(released: Path, refused: Refused) -> None
     replace(released / TRANSFORMER, {name: tensor for name, tensor in whole.items() if name != key})
     refused(f"{TRANSFORMER}: missing key {key}")
     replace(released / TRANSFORMER, whole | {key: whole[key][:8]})
-    refused(f"{TRANSFORMER}: {key} has shape (8, 64), expected (256, 64)")
+    refused(f"{TRANSFORMER}: expected {key} of shape (256, 64), got (8, 64)")
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_what_overflows_names_the_part(released: Path, refused: Refused) -> None
 
 def test_too_little_room(released: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=60_000_000))
-    refused(f"needs 0.07 GB at {released.parent / 'out'}, 0.06 GB free")
+    refused(f"expected 0.07 GB free at {released.parent / 'out'}, got 0.06 GB free")
 
 
 def test_a_full_disk(released: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,16 +123,16 @@ def test_what_is_there_is_left_alone(released: Path, arguments: Arguments, capsy
         assert f"{there}: already there" in capsys.readouterr().err
     output.rename(released.parent / "bundle.part")
     assert main(arguments(released, released.parent / "bundle")) == 2
-    assert "bundle.part: already there, and no unfinished bundle" in capsys.readouterr().err
+    assert "bundle.part: expected an unfinished bundle or nothing" in capsys.readouterr().err
     assert (released.parent / "bundle.part" / "thesis.txt").read_text() == "years of work"
 
 
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("--tasks", "depth,flow"), "expected different ones of auto, depth, normals, got ['depth', 'flow']"),
+        (("--tasks", "depth,flow"), "expected a selection of auto, depth, normals, got ['depth', 'flow']"),
         (("--device", "tpu"), "expected one of auto, cpu, cuda, got 'tpu'"),
-        (("--lotus2", "no such/place/"), "no such/place/: no such folder, nor a name on the hub"),
+        (("--lotus2", "no such/place/"), "no such/place/: expected a folder or a name on the hub"),
     ],
 )
 def test_bad_options(released: Path, refused: Refused, more: tuple[str, ...], message: str) -> None:

@@ -33,10 +33,13 @@ def test_changes_reach_what_they_name_and_nothing_else():
         ("network.heads=many", "network"),
         ("stages.core.objective={kind: magic}", "'magic'"),
         ("stages.core.name=vae", "stages of different names"),
-        ("stages.core.single_blocks=9", "single_blocks of stages that grow to 8 at most, got [4, 9, 4, 4, 8, 8, 8, 8]"),
+        (
+            "stages.core.single_blocks=9",
+            "single_blocks that grow from stage to stage to at most 8, got [4, 9, 4, 4, 8, 8, 8, 8]",
+        ),
         (
             "stages.core_small.single_blocks=5",
-            "single_blocks of stages that grow to 8 at most, got [5, 4, 4, 4, 8, 8, 8, 8]",
+            "single_blocks that grow from stage to stage to at most 8, got [5, 4, 4, 4, 8, 8, 8, 8]",
         ),
         ("stages.steady.average_after=9000", "stages.7: expected average_after below steps, 7100, got 9000"),
         ("checkpoint_every=75", "multiple of report_every"),
@@ -66,7 +69,7 @@ def test_a_missing_key_and_a_file_that_is_no_run_are_named(tmp_path):
 
 
 def test_only_a_network_from_nothing_grows():
-    with pytest.raises(ValueError, match="single_blocks of stages only where network"):
+    with pytest.raises(ValueError, match="no single_blocks in stages unless network"):
         read_config(BUNDLED.with_stem("lotus_d"), ["stages.core.single_blocks=2"])
 
 

@@ -101,7 +101,7 @@ def test_a_network_begins_with_a_bundle_that_has_no_prior(network, with_prior, t
             torch.testing.assert_close(after.eval().core(given, task)[:, :4], before.core(latent, task))
             torch.testing.assert_close(after.velocity(given, task, 0.5), before.velocity(latent, task, 0.5))
     larger = with_prior.model_copy(update={"start": tmp_path, "single_blocks": 2})
-    with pytest.raises(ValueError, match="expected a bundle of the network's design, it has no"):
+    with pytest.raises(ValueError, match="expected a bundle of the network's design, got one without"):
         larger.build(("depth", "normals"), stages, CPU)
 
 

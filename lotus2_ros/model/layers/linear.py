@@ -51,7 +51,7 @@ def store_linear(precision: str, weight: Tensor, bias: Tensor | None) -> dict[st
     _check_precision(precision)
     for name, tensor in (("weight", weight), ("bias", bias)):
         if tensor is not None and not tensor.isfinite().all():
-            raise ValueError(f"expected finite numbers, but the {name} holds NaN or Inf")
+            raise ValueError(f"expected finite numbers, got NaN or Inf in the {name}")
     if precision in FLOATS:
         state = {"weight": weight.to(FLOATS[precision])}
     elif precision in EIGHT_BITS:
@@ -185,4 +185,4 @@ class NF4Linear(QuantizedLinear):
 
 def _check_precision(precision: str) -> None:
     if precision not in PRECISIONS:
-        raise ValueError(f"unknown precision {precision!r}; expected one of {', '.join(PRECISIONS)}")
+        raise ValueError(f"expected a precision of {', '.join(PRECISIONS)}, got {precision!r}")

@@ -12,7 +12,7 @@ AMPERE = (8, 0)  # compute capability of the first GPUs with bfloat16; Turing ha
 
 def dtype_named(name: str) -> torch.dtype:
     if name not in DTYPES:
-        raise ValueError(f"unknown dtype {name!r}; expected one of {', '.join(DTYPES)}")
+        raise ValueError(f"expected a dtype of {', '.join(DTYPES)}, got {name!r}")
     return DTYPES[name]
 
 
@@ -23,9 +23,11 @@ def resolve_device(device: str | torch.device) -> torch.device:
     try:
         resolved = torch.device(device)
     except RuntimeError:
-        raise ValueError(f"unknown device {device!r}; expected auto, cpu or cuda") from None
+        raise ValueError(f"expected a device of auto, cpu or cuda, got {device!r}") from None
     if resolved.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {device!r} was asked for, but torch {torch.__version__} sees no CUDA GPU")
+        raise ValueError(
+            f"expected a CUDA GPU for device {device!r}, but torch {torch.__version__} sees none; use cpu or auto"
+        )
     return resolved
 
 

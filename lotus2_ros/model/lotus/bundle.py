@@ -77,7 +77,7 @@ def load_bundle(
             metadata=manifest.metadata,
         )
     if model.family != manifest.family:
-        raise CheckpointError(f"{path}: family: its U-Net is that of a {model.family}, got {manifest.family}")
+        raise CheckpointError(f"{path}: family: expected {model.family}, which has such a U-Net, got {manifest.family}")
     state = read_parts(folder, model.state_dict(), file_of, lambda name: False)
     return ready(model, state, device, dtype)
 

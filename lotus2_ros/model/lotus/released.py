@@ -87,11 +87,13 @@ def open_pipelines(folders: Mapping[str, Path], *, predicts: Space, **settings: 
             **settings,
         )
     if model.family != families[first]:
-        raise CheckpointError(f"{first}: its U-Net is that of a {model.family}, its pipeline a {families[first]}")
+        raise CheckpointError(
+            f"{first}: expected the U-Net of a {families[first]}, as the pipeline says, got that of a {model.family}"
+        )
     if prompt.shape[2] != configs["unet"]["cross_attention_dim"]:
         raise CheckpointError(
-            f"{first / 'text_encoder'}: embeds the prompt in {prompt.shape[2]} channels, "
-            f"the U-Net takes {configs['unet']['cross_attention_dim']}"
+            f"{first / 'text_encoder'}: expected a prompt embedding of {configs['unet']['cross_attention_dim']} "
+            f"channels, as the U-Net takes, got {prompt.shape[2]}"
         )
     state = {"prompt_embeds": prompt}
     expected = model.state_dict()
@@ -116,7 +118,9 @@ def _config(folders: Mapping[str, Path], part: str) -> dict[str, Any]:
     configs = [plain_config(read_json(folder / part / "config.json")) for folder in folders.values()]
     for folder, config in zip(folders.values(), configs, strict=True):
         if config != configs[0]:
-            raise CheckpointError(f"{folder / part / 'config.json'}: differs from that of the other task's folder")
+            raise CheckpointError(
+                f"{folder / part / 'config.json'}: expected that of the other task's folder, got another"
+            )
     return configs[0]
 
 
@@ -134,4 +138,4 @@ def _check_same(vae: Mapping[str, Tensor], state: Mapping[str, Tensor], folder: 
     for key, tensor in vae.items():
         other = state.get(f"vae.{key}")
         if other is not None and not torch.equal(other, tensor):
-            raise CheckpointError(f"{folder / 'vae'}: {key} differs from that of the other task's folder")
+            raise CheckpointError(f"{folder / 'vae'}: expected the {key} of the other task's folder, got another")

@@ -156,8 +156,8 @@ def load_fused_bundle(
     manifest, settings = FusedManifest.read(path), ModelSettings.read(path)
     if timestep_dtype not in (None, settings.timestep_dtype):
         raise CheckpointError(
-            f"{folder}: prepared for timestep_dtype {settings.timestep_dtype}, got {timestep_dtype}; "
-            "prepare it again with that one"
+            f"{folder}: expected timestep_dtype {settings.timestep_dtype}, for which it was prepared, got "
+            f"{timestep_dtype}; prepare it again with --conditioning {timestep_dtype}"
         )
     wanted = choose_tasks(manifest.tasks, tasks, folder)
     adapters = {

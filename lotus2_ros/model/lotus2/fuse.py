@@ -212,7 +212,9 @@ class Fusion:
             if isinstance(module, nn.Linear) and re.fullmatch(CONSTANT, layer):
                 for adapter, config in adapters.items():
                     if config.rank_of(layer):
-                        raise CheckpointError(f"{adapter}: adapts {layer}, which is fused into constants")
+                        raise CheckpointError(
+                            f"{adapter}: expected no LoRA of layers that become constants, got one of {layer}"
+                        )
 
 
 def fuse(source: Source, precision: str, *, device: torch.device, dtype: torch.dtype) -> FusedLotus2:

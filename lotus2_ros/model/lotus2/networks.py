@@ -69,7 +69,7 @@ class ScratchNetwork(SmallNetwork):
         depths = [stage.single_blocks or self.single_blocks for stage in stages if stage.objective.part() != "vae"]
         if depths != sorted(depths) or max(depths, default=0) > self.single_blocks:
             raise ValueError(
-                f"expected single_blocks of stages that grow to {self.single_blocks} at most, got {depths}"
+                f"expected single_blocks that grow from stage to stage to at most {self.single_blocks}, got {depths}"
             )
 
     def build(self, tasks: tuple[Task, ...], stages: Sequence[TrainingStage], device: torch.device) -> TrainableLotus2:
@@ -138,7 +138,7 @@ def begin_with(model: TrainableLotus2, folder: Path, part: str = "") -> None:
         elif name in given and (SHARPENER not in name or given[name].shape == own.shape):
             own.copy_(given[name])
         elif not name.startswith("prior.") and SHARPENER not in name:
-            raise ValueError(f"{folder}: expected a bundle of the network's design, it has no {name}")
+            raise ValueError(f"{folder}: expected a bundle of the network's design, got one without {name}")
 
 
 class FluxNetwork(NetworkConfig):
@@ -159,11 +159,13 @@ class FluxNetwork(NetworkConfig):
     def check(self, tasks: Sequence[Task], stages: Sequence[TrainingStage]) -> None:
         no_single_blocks(stages)
         if missing := set(tasks) - self.ranks.keys():
-            raise ValueError(f"expected network.ranks of every task, got none of {', '.join(sorted(missing))}")
+            raise ValueError(f"expected network.ranks for every task, got none for {', '.join(sorted(missing))}")
         if stages and stages[0].objective.part() == "sharpener" and self.lotus2 is None:
-            raise ValueError("expected network.lotus2 with a trained core before the sharpener, got none")
+            raise ValueError(
+                "expected a trained core before the sharpener, got none; set network.lotus2 or add a stage for the core"
+            )
         if self.base_dtype == "bfloat16" and any(stage.mixed_precision == "no" for stage in stages):
-            raise ValueError("expected mixed_precision: bf16 of every stage on a base in bfloat16, got no")
+            raise ValueError("expected mixed_precision: bf16 in every stage, because the base is in bfloat16, got no")
 
     def build(self, tasks: tuple[Task, ...], stages: Sequence[TrainingStage], device: torch.device) -> TrainableLotus2:
         """The base in `base_dtype`; LoRAs and continuity modules in float32, from `lotus2` or untrained.

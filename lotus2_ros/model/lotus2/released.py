@@ -215,8 +215,8 @@ def _locate_all(shapes: Mapping[str, Tensor], flux: Path, lotus2: Path) -> Mappi
 def _check_embedding(folder: Path, embedding: Tensor, expected: Tensor) -> None:
     if embedding.shape != expected.shape:
         raise CheckpointError(
-            f"{folder}: embeds the prompt with shape {tuple(embedding.shape)}, "
-            f"the transformer takes {tuple(expected.shape)}"
+            f"{folder}: expected a prompt embedding of shape {tuple(expected.shape)}, as the transformer takes, "
+            f"got {tuple(embedding.shape)}"
         )
 
 

@@ -181,7 +181,7 @@ def _patch(channels: int, of_image: int, transformer: FluxTransformer2DModel) ->
         )
     ):
         raise ValueError(
-            f"the transformer takes {taken} channels and gives {given}, "
-            f"but {channels} latent channels packed 2x2 are {4 * channels}, an image's {4 * of_image}"
+            f"expected a transformer from {4 * of_image} or {4 * (channels + of_image)} to {4 * channels} channels, "
+            f"for latents packed 2x2, got {taken} to {given}"
         )
     return patch

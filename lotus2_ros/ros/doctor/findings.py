@@ -54,5 +54,5 @@ def examine(checks: Checks[Subject], subject: Subject) -> Iterator[Finding]:
         try:
             for finding in check(subject):
                 yield replace(finding, about=about)
-        except Exception as error:
+        except Exception as error:  # the other checks must still run
             yield replace(wrong(f"this check failed with {type(error).__name__}: {error}"), about=about)

@@ -104,7 +104,7 @@ def test_there_is_no_sharpener(pipeline):
     assert not model.has_sharpener("depth")
     with pytest.raises(ValueError, match=r"lotus-[dg] has no detail sharpener for depth"):
         model.sharpen(torch.zeros(1, 4, 6, 8), "depth")
-    with pytest.raises(ValueError, match="has no task 'normals'; it has depth"):
+    with pytest.raises(ValueError, match=r"expected a task of lotus-[dg] \(depth\), got 'normals'"):
         model.predict(torch.zeros(1, 4, 6, 8), ("normals",))
 
 
@@ -155,7 +155,7 @@ def other_width(folder):
         (truncate, r"unet/diffusion_pytorch_model\.safetensors: truncated or not a weight file"),
         (drop_key, r"vae/diffusion_pytorch_model\.safetensors: missing key encoder\.conv_in\.weight"),
         (change_index, "expected a LotusDPipeline or LotusGPipeline, got StableDiffusionPipeline"),
-        (other_width, "embeds the prompt in 24 channels, the U-Net takes 32"),
+        (other_width, "expected a prompt embedding of 32 channels, as the U-Net takes, got 24"),
         (lambda folder: shutil.rmtree(folder / "text_encoder"), "text_encoder: folder not found"),
         (lambda folder: (folder / "vae" / "config.json").unlink(), r"vae/config\.json: file not found"),
     ],

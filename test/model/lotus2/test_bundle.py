@@ -90,7 +90,7 @@ def test_one_task_of_two(small: Lotus2, bundle: Path, image: torch.Tensor) -> No
     loaded = load_model(bundle, device="cpu", tasks=("normals",))
     assert sorted(loaded.plan.adapters) == ["core_predictor_normals", "detail_sharpener_normals"]
     assert torch.allclose(results(loaded, image)[0], results(small, image)[1], atol=1e-5)
-    with pytest.raises(CheckpointError, match="has no task 'flow'; it has depth, normals"):
+    with pytest.raises(CheckpointError, match="expected tasks among depth, normals, got 'flow'"):
         load_model(bundle, device="cpu", tasks=("flow",))
 
 
@@ -116,7 +116,7 @@ Change = Callable[[dict], object]
         (lambda w: w.update({"vae.extra": torch.zeros(1)}), r"unexpected key vae\.extra"),
         (
             lambda w: w.update({"conditioner.pooled": torch.zeros(1, 5)}),
-            r"conditioner\.pooled has shape \(1, 5\), expected \(1, 4\)",
+            r"expected conditioner\.pooled of shape \(1, 4\), got \(1, 5\)",
         ),
         (lambda w: w.pop("continuity.depth.layers.0.bias"), r"missing key continuity\.depth\.layers\.0\.bias"),
     ],
@@ -138,7 +138,7 @@ def test_weights_must_fit(bundle: Path, change: Change, message: str) -> None:
         (lambda m: m["components"]["vae"].update(colour="red"), "colour"),
         (
             lambda m: m["components"]["transformer"].update(in_channels=64),
-            "takes 64 channels and gives 64, but 4 latent channels",
+            "to 16 channels, for latents packed 2x2, got 64 to 64",
         ),
         (lambda m: m["components"]["transformer"].update(in_channels=4), "latent packed 2x2, 16 channels, got 4"),
         (
@@ -186,10 +186,10 @@ def test_metadata_is_checked(small: Lotus2, tmp_path: Path) -> None:
 
 def test_names_of_devices_and_dtypes(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match=r"'cuda' was asked for, but torch .* sees no CUDA GPU"):
+    with pytest.raises(ValueError, match=r"expected a CUDA GPU for device 'cuda', but torch .* sees none"):
         load_model(bundle, device="cuda")
-    with pytest.raises(ValueError, match="unknown device 'gpu'"):
+    with pytest.raises(ValueError, match="expected a device of auto, cpu or cuda, got 'gpu'"):
         load_model(bundle, device="gpu")
-    with pytest.raises(ValueError, match="unknown dtype 'float8'; expected one of float32, bfloat16, float16"):
+    with pytest.raises(ValueError, match="expected a dtype of float32, bfloat16, float16, got 'float8'"):
         load_model(bundle, device="cpu", dtype="float8")
     assert load_model(bundle, device="auto", dtype="auto").dtype == torch.float32

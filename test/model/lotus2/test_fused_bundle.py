@@ -59,7 +59,7 @@ def test_one_task_of_two(small: TrainableLotus2, bundle: Path, task: str) -> Non
     assert torch.allclose(loaded.velocity(latent, task, 0.3), small.velocity(latent, task, 0.3), atol=1e-5)
     other = {"depth": "normals", "normals": "depth"}[task]
     assert not any(other in name for name in loaded.state_dict())
-    with pytest.raises(ValueError, match=f"has no task '{other}'"):
+    with pytest.raises(ValueError, match=f"expected a task of .* got '{other}'"):
         loaded.core(latent, other)
 
 
@@ -71,7 +71,7 @@ def test_it_runs_in_bfloat16_and_keeps_what_is_exact(bundle: Path) -> None:
 
 
 def test_another_timestep_dtype_needs_another_bundle(bundle: Path) -> None:
-    with pytest.raises(CheckpointError, match="prepared for timestep_dtype bfloat16, got float32"):
+    with pytest.raises(CheckpointError, match=r"expected timestep_dtype bfloat16, .* got float32"):
         load_model(bundle, device="cpu", timestep_dtype="float32")
 
 
@@ -93,7 +93,7 @@ Change = Callable[[dict], object]
         (
             "double_blocks.1",
             lambda w: w.update({"transformer.double_blocks.1.modulation": torch.zeros(2, 3)}),
-            r"double_blocks\.1\.safetensors: transformer\.double_blocks\.1\.modulation has shape \(2, 3\), expected",
+            r"expected transformer\.double_blocks\.1\.modulation of shape .* got \(2, 3\)",
         ),
     ],
 )

@@ -100,7 +100,7 @@ def test_every_key_and_no_other(released: Path, file: str, key: str) -> None:
     replace(released / file, whole | {"stranger": torch.zeros(1)})
     refused(released, rf"{file}: unexpected key stranger")
     replace(released / file, whole | {key: torch.zeros(128, 3)})
-    refused(released, rf"{file}: {key} has shape \(128, 3\), expected")
+    refused(released, rf"{file}: expected {key} of shape .* got \(128, 3\)")
 
 
 def test_ranks_must_agree(released: Path) -> None:
@@ -174,7 +174,7 @@ def test_index_and_shards_must_agree(released: Path) -> None:
     refused(released, rf"index\.json: missing key {key}")
     save_file(inside | {key: torch.zeros(2, 3)}, released / "transformer" / first)
     write_index(released, index)
-    refused(released, rf"transformer/{first}: {key} has shape \(2, 3\), expected")
+    refused(released, rf"transformer/{first}: expected {key} of shape .* got \(2, 3\)")
 
 
 def test_flux_and_lotus2_may_be_in_different_folders(released: Path, tmp_path: Path) -> None:
@@ -217,9 +217,7 @@ def test_the_encoders_must_fit_the_transformer(released: Path) -> None:
     config = T5Config.from_pretrained(folder, d_model=16)
     shutil.rmtree(folder)
     T5EncoderModel(config).save_pretrained(folder)
-    refused(
-        released, r"text_encoder_2: embeds the prompt with shape \(1, 512, 16\), the transformer takes \(1, 512, 32\)"
-    )
+    refused(released, r"text_encoder_2: expected a prompt embedding of shape \(1, 512, 32\), .* got \(1, 512, 16\)")
 
 
 @pytest.mark.parametrize("change", ["missing", "unexpected", "mismatched"])
