@@ -26,7 +26,7 @@ ARGUMENTS = {
     "reference_points": "topic of a point cloud in meters, from a lidar or SLAM, to fit the scale to",
     "params_file": "YAML file of parameters, like config/perception.yaml",
     "use_sim_time": "true: take the time from /clock, of a playing bag or a simulator",
-    "respawn": "true: start the node again when it has ended, also after a failure without retries left",
+    "respawn": "true: start the node again whenever it ends, also after a failure without retries left",
     "rviz": "true: start RViz with config/perception.rviz",
     "bag": "folder or file of a recorded bag to play, with its clock; use it with use_sim_time:=true",
 }

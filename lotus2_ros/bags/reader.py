@@ -98,7 +98,7 @@ class BagReader:
         while True:
             try:
                 item = next(items, None)
-            except Exception as error:  # as in _one_line
+            except Exception as error:  # damaged bytes raise errors of any class
                 if not count:
                     raise InputError(_line(self.path, error)) from None
                 self._say(f"{self.path}: damaged after {count} messages ({_text(error)}); {advice(self.path)}")

@@ -26,7 +26,9 @@ COMMANDS = {
     "prepare": Command("lotus2_ros.cli.prepare", "convert released weights to a bundle that the node runs"),
     "bag": Command("lotus2_ros.cli.bag", "run the model over a recording and write the results to a new bag"),
     "node": Command("lotus2_ros.cli.node", "run the ROS 2 node; ROS arguments follow --ros-args"),
-    "doctor": Command("lotus2_ros.cli.doctor", "say what is wrong with this machine, a running graph or a recording"),
+    "doctor": Command(
+        "lotus2_ros.cli.doctor", "check this machine, a running graph or a recording, and say how to mend it"
+    ),
     "train": Command("lotus2_ros.cli.train", "train a model: the small bundled one, or the real one on FLUX.1-dev"),
     "evaluate": Command("lotus2_ros.cli.evaluate", "measure a model against known depth and normals"),
     "params": Command("lotus2_ros.cli.params", "generate config/perception.yaml and the tables of the docs", True),

@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ray", metavar="ADDRESS|auto|local", help="use a Ray cluster; --workers limits its GPUs, or CPUs, in use"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a bag that this command wrote earlier")
-    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run of the same command")
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted run of the same command")
 
 
 def run(args: argparse.Namespace) -> int:

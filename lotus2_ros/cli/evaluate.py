@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--views",
         type=int,
         default=DEFAULTS.views,
-        help="held-out views of each kind of scene, from anywhere and of things from near (default: %(default)s)",
+        help="held-out views of each kind of scene, and as many of near objects (default: %(default)s)",
     )
     parser.add_argument(
         "--sequences",

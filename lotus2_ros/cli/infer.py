@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--intrinsics",
         type=parse_intrinsics,
         metavar="FX,FY,CX,CY",
-        help="camera intrinsics in pixels, integer pixel centers; with them depth and a point cloud are written too",
+        help="camera intrinsics in pixels, with integer pixel centers; also writes depth and a point cloud",
     )
     fields = dict(walk())
     for option, name in OPTIONS.items():

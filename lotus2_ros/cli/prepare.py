@@ -31,20 +31,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--flux", metavar="F", help=f"FLUX.1-dev in diffusers' layout: {place} {FLUX}")
     parser.add_argument("--lotus2", metavar="L", help=f"the lotus-2_*.safetensors files: {place} {LOTUS2}")
     parser.add_argument(
-        "--bundle", type=Path, metavar="B", help="instead of these: a bundle as `lotus2 train` writes it"
+        "--bundle", type=Path, metavar="B", help="instead of --flux and --lotus2: a bundle that `lotus2 train` wrote"
     )
     parser.add_argument(
         "--lotus1",
         nargs="+",
         metavar="L",
-        help=f"instead of these: Lotus-D or Lotus-G, for each task a {place} jingheya/lotus-depth-d-v2-0-disparity; "
-        "use disparity=L, depth=L or normals=L if the name does not tell what it predicts",
+        help=f"instead of --flux and --lotus2: Lotus-D or Lotus-G, for each task a {place} "
+        "jingheya/lotus-depth-d-v2-0-disparity; write disparity=L, depth=L or normals=L if the name does not say so",
     )
     parser.add_argument("--output", required=True, type=Path, metavar="BUNDLE", help="new folder for the bundle")
     parser.add_argument(
         "--precision",
         choices=sorted({*PRECISIONS, *lotus.PRECISIONS}),
-        help="of the transformer's weights (default: that of its files, bfloat16 for FLUX.1-dev)",
+        help="number format of the network's weights (default: that of the files, bfloat16 for FLUX.1-dev)",
     )
     fields = dict(walk())
     for option, name in OPTIONS.items():

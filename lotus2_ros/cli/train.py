@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--work", type=Path, help="folder for data, checkpoints and curves (default: out/train/<name of the file>)"
     )
     parser.add_argument(
-        "--workers", type=int, default=os.cpu_count(), help="processes that render (default: %(default)s)"
+        "--workers", type=int, default=os.cpu_count(), help="processes that render scenes (default: %(default)s)"
     )
     parser.add_argument(
         "--set",
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="KEY=VALUE",
         dest="changes",
-        help="override keys of the run: dotted, a stage by its name (stages.core.steps=10)",
+        help="change keys of the run; a key is dotted and has the name of its stage (stages.core.steps=10)",
     )
 
 

@@ -107,7 +107,7 @@ class InputConfig:
     )  # fmt: skip
     max_megapixels: float = parameter(
         100.0,
-        "Compressed images of more pixels are rejected before they are decoded; a few bytes can announce gigabytes",
+        "Compressed images of more pixels are rejected before decoding, because a few bytes can announce gigabytes",
         low=0.001,
         high=1000.0,
         live=True,
@@ -200,8 +200,8 @@ class ScaleConfig:
     )  # fmt: skip
     local_field: bool = parameter(
         False,
-        "Correct depth locally toward the points of a reference, beyond one scale and shift for the image: more exact, "
-        "less steady while references are rare",
+        "Correct depth locally toward the points of a reference, beyond one scale and shift for the image: more "
+        "accurate, but less steady if references are rare",
         live=True,
     )
 

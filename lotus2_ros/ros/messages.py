@@ -59,7 +59,7 @@ def only_message_errors() -> Iterator[None]:
         yield
     except MessageError:
         raise
-    except Exception as error:
+    except Exception as error:  # one bad message must not end the node
         raise MessageError("unexpected", f"{type(error).__name__}: {error}") from error
 
 
