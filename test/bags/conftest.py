@@ -24,11 +24,17 @@ class Recorder:
         v, u = np.mgrid[: self.height, :width]
         return np.stack([u * 5, v * 5, np.full_like(u, index * 10)], axis=-1).astype(np.uint8)
 
-    def write(self, path: Path, plugin: StoragePlugin, messages: list, compress: bool = False) -> Path:
-        """A rosbag2 folder of (topic, message) pairs, 0.1 s apart."""
+    def write(
+        self,
+        path: Path,
+        plugin: StoragePlugin,
+        messages: list,
+        compression: CompressionMode = CompressionMode.NONE,
+        chunk: int = 1 << 30,
+    ) -> Path:
+        """A rosbag2 folder of (topic, message) pairs, 0.1 s apart. chunk: messages of a chunk of an MCAP file."""
         writer = Writer(path, version=9, storage_plugin=plugin)
-        if compress:
-            writer.set_compression(CompressionMode.MESSAGE, CompressionFormat.ZSTD)
+        writer.set_compression(compression, CompressionFormat.ZSTD)
         connections: dict = {}
         with writer:
             for index, (topic, item) in enumerate(messages):
@@ -36,6 +42,8 @@ class Recorder:
                     connections[topic] = writer.add_connection(topic, item.__msgtype__, typestore=typestore())
                 raw = typestore().serialize_cdr(item, item.__msgtype__)
                 writer.write(connections[topic], index * 10**8, raw)
+                if index % chunk == chunk - 1:
+                    writer.storage.close_chunk()
         return path
 
     def messages(self, frames: int = 2) -> list:

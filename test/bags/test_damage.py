@@ -6,10 +6,9 @@ import struct
 
 import numpy as np
 import pytest
-from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+from rosbags.rosbag2 import CompressionMode, StoragePlugin
 
 from lotus2_ros.bags import InputError, open_recording
-from lotus2_ros.bags.frames import typestore
 from lotus2_ros.bags.reader import ZSTD_MAGIC
 
 
@@ -20,17 +19,7 @@ def write_big(recorder, path, frames=40):
     for topic, item in messages:
         if topic == "/cam/image_raw":
             item.data[:] = rng.integers(0, 255, item.data.shape, dtype=np.uint8)
-    writer = Writer(path, version=9, storage_plugin=StoragePlugin.MCAP)
-    writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
-    connections: dict = {}
-    with writer:
-        for index, (topic, item) in enumerate(messages):
-            if topic not in connections:
-                connections[topic] = writer.add_connection(topic, item.__msgtype__, typestore=typestore())
-            raw = typestore().serialize_cdr(item, item.__msgtype__)
-            writer.write(connections[topic], index * 10**8, raw)
-            if index % 12 == 11:
-                writer.storage.close_chunk()
+    recorder.write(path, StoragePlugin.MCAP, messages, CompressionMode.STORAGE, chunk=12)
     return next(path.glob("*.mcap"))
 
 
@@ -82,13 +71,7 @@ def test_an_mcap_of_ros1_is_refused_by_name(recorder, tmp_path):
 
 @pytest.mark.parametrize("mode", [CompressionMode.FILE, CompressionMode.MESSAGE])
 def test_a_truncated_sqlite_bag_is_one_line(recorder, tmp_path, mode):
-    folder = tmp_path / "bag"
-    writer = Writer(folder, version=9, storage_plugin=StoragePlugin.SQLITE3)
-    writer.set_compression(mode, CompressionFormat.ZSTD)
-    with writer:
-        for index, (topic, item) in enumerate(recorder.messages()[1:3]):
-            connection = writer.add_connection(topic, item.__msgtype__, typestore=typestore())
-            writer.write(connection, index, typestore().serialize_cdr(item, item.__msgtype__))
+    folder = recorder.write(tmp_path / "bag", StoragePlugin.SQLITE3, recorder.messages()[1:3], mode)
     file = next(f for f in folder.iterdir() if f.name != "metadata.yaml")
     file.write_bytes(file.read_bytes()[:300])
     with pytest.raises(InputError, match=r"not a bag that can be read .*(ros2 bag reindex|zstd -dc)") as caught:

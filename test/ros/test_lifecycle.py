@@ -169,15 +169,3 @@ def test_it_ends_on_sigint_without_a_traceback(start, client):
     begun = time.monotonic()
     assert node.stop() == 0 and time.monotonic() - begun < allowed(10)
     assert "Traceback" not in node.output()
-
-
-def test_an_interrupt_in_the_middle_of_a_frame_ends_the_node_cleanly(start, client):
-    """Its threads are at work: a process that ends under them aborts."""
-    node = start()
-    client.subscribe(Image, "disparity/image", "sharp/disparity/image")
-    image = torch.randint(0, 256, (480, 640, 3), dtype=torch.uint8)
-    client.repeat(lambda: client.send_frame(image, 0), lambda: client.received["disparity/image"], "disparity")
-    for stamp in range(10, 40):
-        client.send_frame(image, stamp)
-    assert node.stop() == 0, node.output()
-    assert "terminate" not in node.output()
