@@ -13,6 +13,7 @@ import yaml
 from lotus2_ros.bags import Recording, ResumableBag, open_recording
 from lotus2_ros.config import Config, add_option, walk
 from lotus2_ros.config.errors import RunError
+from lotus2_ros.config.output import check_output, mark
 from lotus2_ros.inference.work import Workers
 from lotus2_ros.ros.offline import NoGeometryError, Task, process_recording, warn_above_bar
 
@@ -62,6 +63,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ray", metavar="ADDRESS|auto|local", help="use a Ray cluster; --workers limits its GPUs, or CPUs, in use"
     )
+    parser.add_argument(
+        "--score",
+        action="store_true",
+        help="write no bags, but a report: errors at measurements that were held out, coverage, latency, drops",
+    )
+    parser.add_argument(
+        "--held-out",
+        type=float,
+        default=0.3,
+        metavar="SHARE",
+        help="share of the measurements that --score holds out (default: %(default)s)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a bag that this command wrote earlier")
     parser.add_argument("--resume", action="store_true", help="continue an interrupted run of the same command")
 
@@ -70,6 +83,8 @@ def run(args: argparse.Namespace) -> int:
     """Raises RunError when not one frame of an input gave geometry; the other inputs are processed."""
     config = Config().updated({"model.path": args.model, ENGINE: getattr(args, ENGINE), **parameters(args.parameter)})
     jobs = list(jobs_of(args))
+    if args.score:
+        return score(args, config, jobs)
     todo = [job for job in jobs if not (len(jobs) > 1 and args.resume and job.output.exists())]  # the others are done
     bags = [job.bag(args) for job in todo]  # all are checked before the first begins
     failures = []
@@ -89,6 +104,22 @@ def run(args: argparse.Namespace) -> int:
             print(f"{job.output}: {bag.count} messages", flush=True)
     if failures:
         raise RunError("; ".join(failures))
+    return 0
+
+
+def score(args: argparse.Namespace, config: Config, jobs: list[Job]) -> int:
+    """A report in the output folder in place of bags."""
+    from lotus2_ros.score.report import write_report
+    from lotus2_ros.score.score import score_recording
+
+    if not 0 < args.held_out < 1:
+        raise ValueError(f"expected --held-out between 0 and 1, got {args.held_out:g}")
+    folder = check_output(args.output, "bag --score", args.input)
+    mark(folder, "bag --score")
+    with workers_of(args, config, sum(job.recording.count or 0 for job in jobs) or None) as workers:
+        cameras = [score_recording(workers, job.recording, config, args.held_out, warn_above_bar) for job in jobs]
+    print(write_report(folder, cameras, args.held_out).read_text())
+    print(f"{folder}: report.md and its pictures")
     return 0
 
 

@@ -1,0 +1,1 @@
+"""How good a model is on one's own recordings, by measurements that it does not see."""
