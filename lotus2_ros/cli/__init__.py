@@ -25,6 +25,7 @@ COMMANDS = {
     "infer": Command("lotus2_ros.cli.infer", "estimate disparity, normals and points of image files"),
     "prepare": Command("lotus2_ros.cli.prepare", "convert released weights to a bundle that the node runs"),
     "bag": Command("lotus2_ros.cli.bag", "run the model over a recording and write the results to a new bag"),
+    "view": Command("lotus2_ros.cli.view", "look at the results of a recording or of the running node, in Rerun"),
     "node": Command("lotus2_ros.cli.node", "run the ROS 2 node; ROS arguments follow --ros-args"),
     "doctor": Command(
         "lotus2_ros.cli.doctor", "check this machine, a running graph or a recording, and say how to mend it"

@@ -21,6 +21,7 @@ from lotus2_ros.evaluation.metrics import DepthError, depth_error
 from lotus2_ros.geometry.depth import valid_depth
 from lotus2_ros.ros.messages import MessageError, camera_from_info, depth_to_tensor, image_to_tensor
 from lotus2_ros.ros.serialized import deserialize
+from lotus2_ros.ros.viewing import cloud_tensors
 from lotus2_ros.view.ply import save_ply
 from lotus2_ros.view.preview import Row, save_preview
 
@@ -161,11 +162,3 @@ def save_cloud(path: Path, found: dict[str, Any]) -> None:
                 save_ply(path, *cloud_tensors(found[prefix + name]))
                 return
     path.unlink(missing_ok=True)
-
-
-def cloud_tensors(cloud: Any) -> tuple[Tensor, Tensor]:
-    """Points (H, W, 3) float32 and colors (H, W, 3) uint8 of a cloud of the node: x, y, z, rgb, maybe more."""
-    values = np.frombuffer(cloud.data, np.float32).reshape(cloud.height, cloud.width, cloud.point_step // 4)
-    rgb = values[..., 3].view(np.uint32)
-    colors = np.stack([rgb >> 16 & 255, rgb >> 8 & 255, rgb & 255], axis=-1).astype(np.uint8)
-    return torch.from_numpy(values[..., :3].copy()), torch.from_numpy(colors)

@@ -21,7 +21,7 @@ def write_report(folder: Path, cameras: Sequence[CameraScore], share: float) -> 
         "# Depth on these recordings",
         "",
         f"Model {first.model.name}, {first.model.precision} on {first.model.device}, {resolution}. "
-        f"{100 * share:.0f} % of the measurements, in tiles of the image, were held out; the errors are measured there.",
+        f"{100 * share:.0f} % of the measurements, in tiles of the image, were held out; errors are measured there.",
         "",
         HEAD,
         "|---" * (HEAD.count("|") - 1) + "|",

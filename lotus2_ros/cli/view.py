@@ -1,0 +1,45 @@
+"""``lotus2 view [BAG]``: results in the Rerun viewer, of a recording or live."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from lotus2_ros.config.output import OutputError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "recording", nargs="?", type=Path, help="bag that `lotus2 bag` or the demo wrote (default: the running node)"
+    )
+    parser.add_argument(
+        "--save", type=Path, metavar="FILE.rrd", help="write a file for the viewer in place of opening it"
+    )
+    parser.add_argument("--node", default="perception", help="name of the node (default: %(default)s)")
+    parser.add_argument("--image", default="/image", metavar="TOPIC", help="its images (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, help="of a running node, end after so many seconds (default: Ctrl-C)")
+
+
+def run(args: argparse.Namespace) -> int:
+    from lotus2_ros.ros.viewing import view_node, view_recording
+    from lotus2_ros.view.rerun_log import RerunLog
+
+    if args.recording is not None and not args.recording.exists():
+        raise FileNotFoundError(f"no such file or folder: {args.recording}")
+    if args.save is not None and (args.save.is_dir() or args.save.suffix != ".rrd"):
+        raise OutputError(f"{args.save}: expected a file whose name ends in .rrd")
+    log = RerunLog(args.save, name=str(args.recording or args.node))
+    try:
+        if args.recording is not None:
+            count = view_recording(log, args.recording, args.node)
+        else:
+            compressed = args.image.endswith("/compressed")
+            count = view_node(log, args.node, args.image, compressed, args.seconds)
+    except KeyboardInterrupt:
+        count = None
+    finally:
+        log.close()
+    if args.save is not None:
+        shown = "" if count is None else f"{count} messages; "
+        print(f"{args.save}: {shown}`rerun {args.save}` opens it")
+    return 0

@@ -1,0 +1,131 @@
+"""The node's messages for a viewer, live or of a recording."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+import torch
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+from torch import Tensor
+from tqdm import tqdm
+
+from lotus2_ros.bags import read_messages
+from lotus2_ros.bags.inputs import find_bag
+from lotus2_ros.bags.writer import COMPRESSED_TOPIC, IMAGE_TOPIC
+from lotus2_ros.inference.inputs import InputError
+from lotus2_ros.ros.messages import MessageError, image_to_tensor, stamp_nanoseconds
+from lotus2_ros.ros.serialized import deserialize, message_class
+from lotus2_ros.view.rerun_log import RerunLog
+
+# By the name below the node's: how a message is shown. Both depths, both clouds: the node publishes one of each.
+SHOWN: dict[str, Callable[[RerunLog, str, Any], None]] = {
+    "depth/image": lambda log, stage, item: log.depth(stage, float_image(item), is_metric=True),
+    "relative/depth/image": lambda log, stage, item: log.depth(stage, float_image(item), is_metric=False),
+    "normals/color": lambda log, stage, item: log.normals(stage, image_to_tensor(item)),
+    "points": lambda log, stage, item: log.points(stage, *cloud_tensors(item)),
+    "relative/points": lambda log, stage, item: log.points(stage, *cloud_tensors(item)),
+}
+KINDS = {
+    "depth/image": "sensor_msgs/msg/Image",
+    "relative/depth/image": "sensor_msgs/msg/Image",
+    "normals/color": "sensor_msgs/msg/Image",
+    "points": "sensor_msgs/msg/PointCloud2",
+    "relative/points": "sensor_msgs/msg/PointCloud2",
+}
+COUNTED = ("received", "processed", "dropped", "rejected", "sharpened")
+
+
+class Viewing:
+    """Shows the messages of a node and of its image topic, in any order."""
+
+    def __init__(self, log: RerunLog, node: str, image_topics: tuple[str, ...]) -> None:
+        self._log = log
+        self._images = image_topics
+        prefix = "/" + node.strip("/") + "/"
+        self._report = prefix + "report"
+        self._shown = {prefix + name: ("core", show) for name, show in SHOWN.items()}
+        self._shown |= {f"{prefix}sharp/{name}": ("sharpener", show) for name, show in SHOWN.items()}
+        self.topics = {**{prefix + name: kind for name, kind in KINDS.items()}}
+        self.topics |= {f"{prefix}sharp/{name}": kind for name, kind in KINDS.items()}
+        self.topics |= {self._report: "lotus2_ros/msg/FrameReport"}
+        self.count = 0  # messages shown, without images
+
+    def show(self, topic: str, item: Any) -> None:
+        """A message of rclpy. One that cannot be shown is left out."""
+        self._log.at(stamp_nanoseconds(item.header))
+        try:
+            if topic in self._images:
+                self._log.image(image_to_tensor(item))
+                return
+            if topic == self._report:
+                show_report(self._log, item)
+            else:
+                stage, show = self._shown[topic]
+                show(self._log, stage, item)
+        except (MessageError, ValueError) as error:
+            tqdm.write(f"{topic}: not shown: {error}")
+            return
+        self.count += 1
+
+
+def show_report(log: RerunLog, report: Any) -> None:
+    values = {"scale/scale": report.scale, "scale/age": report.scale_age}
+    values |= {f"frames/{name}": float(getattr(report, f"frames_{name}")) for name in COUNTED}
+    known = {path: value for path, value in values.items() if value == value}
+    source = report.scale_source if report.metric else f"{report.scale_source} (relative)"
+    latency = dict(zip(report.latency_names, report.latency_ms, strict=True))
+    log.report(report.stage, source, known, latency, report.scale_note)
+
+
+def view_recording(log: RerunLog, path: Path, node: str) -> int:
+    """Show a bag that ``lotus2 bag`` or the demo wrote. Returns how many messages. Raises InputError if it has none."""
+    bag = find_bag(path)
+    if bag is None:
+        raise InputError(f"{path}: expected a bag of results")
+    images = (IMAGE_TOPIC, COMPRESSED_TOPIC)
+    viewing = Viewing(log, node, images)
+    wanted = [*images, *viewing.topics]
+    for topic, kind, _, raw in tqdm(read_messages(bag, wanted), unit=" messages"):
+        viewing.show(topic, deserialize(raw, kind))
+    if not viewing.count:
+        raise InputError(f"{bag}: no results of a node {node!r}; `lotus2 bag {path} OUT` makes them")
+    return viewing.count
+
+
+def view_node(log: RerunLog, node: str, image_topic: str, compressed: bool, seconds: float | None) -> int:
+    """Show what a running node publishes until Ctrl-C, or for so many seconds. Returns how many messages."""
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    viewing = Viewing(log, node, (image_topic,))
+    try:
+        viewer = Node("lotus2_view")
+        # The newest only: a viewer that falls behind must not hold up the node.
+        qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        image_kind = f"sensor_msgs/msg/{'CompressedImage' if compressed else 'Image'}"
+        for topic, kind in {image_topic: image_kind, **viewing.topics}.items():
+            viewer.create_subscription(message_class(kind), topic, lambda item, t=topic: viewing.show(t, item), qos)
+        end = float("inf") if seconds is None else time.monotonic() + seconds
+        while rclpy.ok() and time.monotonic() < end:
+            rclpy.spin_once(viewer, timeout_sec=0.1)
+    finally:
+        rclpy.try_shutdown()
+    return viewing.count
+
+
+def float_image(item: Any) -> Tensor:
+    """A 32FC1 image of the node, (H, W)."""
+    return torch.from_numpy(np.frombuffer(item.data, np.float32).reshape(item.height, item.width).copy())
+
+
+def cloud_tensors(cloud: Any) -> tuple[Tensor, Tensor]:
+    """Points (H, W, 3) float32 and colors (H, W, 3) uint8 of a cloud of the node: x, y, z, rgb, maybe more."""
+    values = np.frombuffer(cloud.data, np.float32).reshape(cloud.height, cloud.width, cloud.point_step // 4)
+    rgb = values[..., 3].view(np.uint32)
+    colors = np.stack([rgb >> 16 & 255, rgb >> 8 & 255, rgb & 255], axis=-1).astype(np.uint8)
+    return torch.from_numpy(values[..., :3].copy()), torch.from_numpy(colors)
