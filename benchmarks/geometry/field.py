@@ -101,7 +101,7 @@ def _normals_figures(estimator: Estimator, kinds: tuple[str, ...]) -> Iterator[F
         view = scenes.view(SEED, WIDTH, HEIGHT, kind)
         prediction = RelativeGeometry(_disparity(estimator, view.image), view.image)
         truth = torch.where(view.depth < FAR, view.depth, torch.nan)
-        depths = _depths(prediction, truth, *_draw(truth, INDOORS, 0.0, 0))
+        depths = _depths(prediction, truth, *draw(truth, INDOORS, 0.0, 0))
         if depths is None:
             continue
         for way in WAYS:
@@ -132,7 +132,7 @@ def _errors(
     prediction: RelativeGeometry, truth: Tensor, points: int, wrong: float, seed: int
 ) -> dict[str, float] | None:
     """AbsRel of each way at all measured pixels but the points; None if the fit is refused."""
-    chosen, values = _draw(truth, points, wrong, seed)
+    chosen, values = draw(truth, points, wrong, seed)
     depths = _depths(prediction, truth, chosen, values)
     if depths is None:
         return None
@@ -141,7 +141,7 @@ def _errors(
     return {way: depth_error(depth.flatten()[rest], at).abs_rel for way, depth in depths.items()}
 
 
-def _draw(truth: Tensor, points: int, wrong: float, seed: int) -> tuple[Tensor, Tensor]:
+def draw(truth: Tensor, points: int, wrong: float, seed: int) -> tuple[Tensor, Tensor]:
     """Random measured pixels and their depth, some of them at random depths."""
     generator = torch.Generator().manual_seed(seed)
     measured = torch.nonzero(torch.isfinite(truth).flatten())[:, 0]

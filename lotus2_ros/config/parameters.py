@@ -235,12 +235,31 @@ class CloudConfig:
         high=10.0,
         live=True,
     )
+    sigma: bool = parameter(
+        False,
+        "Add the field sigma to the clouds: one standard deviation of a point's depth, in meters; on with "
+        "cloud.voxel_sigma",
+        live=True,
+    )
+    max_sigma: float = parameter(
+        0.0,
+        "Remove points whose standard deviation exceeds this share of their depth (NaN in the cloud); 0: keep them",
+        low=0.0,
+        high=10.0,
+        live=True,
+    )
     filter_period: float = parameter(
         1.0, "Period of ~/filtered/points, in seconds", low=0.0, high=3600.0, live=True
     )  # fmt: skip
     voxel_size: float = parameter(
         0.05, "Voxel size of ~/filtered/points, in meters: it has one point per voxel; 0: keep all points", low=0.0,
         high=100.0, live=True,
+    )  # fmt: skip
+    voxel_sigma: float = parameter(
+        0.0,
+        "Double cloud.voxel_size, up to 16 times, where it is less than this many standard deviations; 0: all voxels "
+        "have the same size",
+        low=0.0, high=10.0, live=True,
     )  # fmt: skip
     outlier_neighbors: int = parameter(
         20, "Number of nearest neighbors by which outliers are removed from ~/filtered/points; 0: keep them", low=0,
@@ -252,6 +271,16 @@ class CloudConfig:
         "deviations",
         low=0.0, high=100.0, live=True,
     )  # fmt: skip
+
+    @property
+    def has_sigma(self) -> bool:
+        """Whether the clouds have the field sigma."""
+        return self.sigma or self.voxel_sigma > 0
+
+    @property
+    def needs_sigma(self) -> bool:
+        """Whether clouds are made with the standard deviation of depth."""
+        return self.has_sigma or self.max_sigma > 0
 
 
 @dataclass(frozen=True)

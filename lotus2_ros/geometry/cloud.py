@@ -61,6 +61,8 @@ def organized_cloud(
     min_depth: float,
     max_depth: float,
     edge_threshold: float,
+    sigma: Tensor | None = None,
+    removed: Tensor | None = None,
 ) -> Tensor:
     """An organized point cloud, as the fields of a sensor_msgs/PointCloud2.
 
@@ -72,24 +74,31 @@ def organized_cloud(
         stride: take every n-th pixel of every n-th row.
         min_depth, max_depth: points outside these limits are removed, in the unit of ``depth``; inf: no limit.
         edge_threshold: the ``threshold`` of :func:`flying_pixels`, which are removed; 0 keeps them.
+        sigma: (H, W) standard deviation of depth, or None.
+        removed: (H, W) bool, true where there shall be no point, or None.
 
     Returns:
-        float32 (H', W', 4), or (H', W', 7) with normals, where H' = ceil(H / stride). The channels are x, y, z in the
-        optical frame in the unit of ``depth`` (NaN in all three where there is no point); rgb, whose bits are the int32
-        0x00RRGGBB; and the normals, unchanged.
+        float32 (H', W', C), where H' = ceil(H / stride). The channels are x, y, z in the optical frame in the unit of
+        ``depth`` (NaN in all three where there is no point); rgb, whose bits are the int32 0x00RRGGBB; the three of
+        ``normals`` and ``sigma`` where given, unchanged.
     """
     every = (slice(None, None, stride),) * 2
     z = depth[every]
     usable = (z >= min_depth) & (z <= min(max_depth, torch.finfo(z.dtype).max))
     if edge_threshold > 0:
         usable &= ~flying_pixels(depth, edge_threshold)[every]
+    if removed is not None:
+        usable &= ~removed[every]
     z = torch.where(usable, z, torch.nan)
-    cloud = torch.empty(*z.shape, 4 if normals is None else 7, device=z.device)
-    rays, channels = camera.rays.to(z.device)[every], image[every].int()
+    channels = 4 + (0 if normals is None else 3) + (sigma is not None)
+    cloud = torch.empty(*z.shape, channels, device=z.device)
+    rays, color = camera.rays.to(z.device)[every], image[every].int()
     for axis in range(3):
         torch.mul(rays[..., axis], z, out=cloud[..., axis])
     rgb = cloud.view(torch.int32)[..., 3]
-    torch.add(channels[..., 2], channels[..., 1], alpha=1 << 8, out=rgb).add_(channels[..., 0], alpha=1 << 16)
+    torch.add(color[..., 2], color[..., 1], alpha=1 << 8, out=rgb).add_(color[..., 0], alpha=1 << 16)
     if normals is not None:
-        cloud[..., 4:] = normals[every]
+        cloud[..., 4:7] = normals[every]
+    if sigma is not None:
+        cloud[..., -1] = sigma[every]
     return cloud

@@ -18,9 +18,18 @@ from lotus2_ros.scale.scale import RelativeGeometry, Scale
 
 @torch.inference_mode()
 def align(
-    geometry: Geometry, reference: Reference | None, scale_filter: ScaleFilter, stamp: float, config: Config
+    geometry: Geometry,
+    reference: Reference | None,
+    scale_filter: ScaleFilter,
+    stamp: float,
+    config: Config,
+    *,
+    with_sigma: bool = True,
 ) -> Geometry:
-    """The geometry of :meth:`Estimator.unaligned` with disparity, scale and sky; the same without depth."""
+    """The geometry of :meth:`Estimator.unaligned` with disparity, scale and sky; the same without depth.
+
+    ``with_sigma``: whether :attr:`Geometry.sigma` will be read.
+    """
     found, image, camera = geometry.annotations, geometry.image, geometry.camera
     if found.affine is None:
         return geometry
@@ -30,7 +39,7 @@ def align(
             found = found.inverted(scale_filter.depth_shift.update(*seen, config.scale, stamp))
         assert found.disparity is not None  # the model predicts it or affine_depth
         prediction = RelativeGeometry(found.disparity, image, found.normals, camera, stamp)
-        scale = scale_filter.align(prediction, reference, config.scale)
+        scale = scale_filter.align(prediction, reference, config.scale, with_sigma=with_sigma)
         sky = sky_of(found, scale) if config.depth.sky else None
         return replace(geometry, annotations=found, scale=scale, sky=sky)
 

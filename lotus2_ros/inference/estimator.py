@@ -59,6 +59,7 @@ class Estimator:
         tasks: Sequence[str] | None = None,
         scale_filter: ScaleFilter | None = None,
         stamp: float = 0.0,
+        with_sigma: bool = True,
     ) -> Geometry:
         """Geometry of one image with the core predictor.
 
@@ -71,6 +72,7 @@ class Estimator:
             tasks: some of the model's tasks, by default all.
             scale_filter: keeps the scale steady over the frames of one camera; without it the image stands alone.
             stamp: time of the image in seconds, for the filter.
+            with_sigma: whether :attr:`Geometry.sigma` will be read.
 
         Raises ValueError on an image, a camera or a reference of another shape or type, and on an image that is too
         small for the model; FileNotFoundError on a missing file. On a GPU it waits only until the scale is known; what
@@ -80,7 +82,7 @@ class Estimator:
         reference = as_reference(reference, camera)
         check_camera(camera, image)
         geometry = self.unaligned(image, camera, tasks)
-        return align(geometry, reference, scale_filter or ScaleFilter(), stamp, self.config)
+        return align(geometry, reference, scale_filter or ScaleFilter(), stamp, self.config, with_sigma=with_sigma)
 
     @torch.inference_mode()
     def unaligned(self, image: Tensor, camera: Camera | None = None, tasks: Sequence[str] | None = None) -> Geometry:

@@ -69,6 +69,16 @@ class Geometry:
         depth = self.scale.depth_of(self.disparity)
         return depth if self.sky is None else depth.masked_fill_(self.sky, torch.inf)
 
+    @cached_property
+    def sigma(self) -> Tensor | None:
+        """(H, W) float32, one standard deviation of ``depth`` in meters; NaN and Inf where depth is.
+
+        None where it was not asked for, and while the scale is not metric.
+        """
+        if self.depth is None or self.scale.spread is None:
+            return None
+        return self.scale.spread.sigma(self.depth, self.uncertainty)
+
     def points(self) -> Tensor:
         """The pixels as points (H, W, 3) float32 in the camera's optical frame, in the unit of ``depth``; NaN invalid.
 

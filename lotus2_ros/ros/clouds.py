@@ -14,8 +14,15 @@ from lotus2_ros.ros.bridge import create_cloud
 from lotus2_ros.ros.messages import MessageError
 
 # rgb: the three bytes in one float32, as all of ROS packs them.
-CLOUD_FIELDS = ("x", "y", "z", "rgb", "normal_x", "normal_y", "normal_z")
-POINT_FIELDS = CLOUD_FIELDS[:3]
+POINT_FIELDS = ("x", "y", "z")
+NORMAL_FIELDS = ("normal_x", "normal_y", "normal_z")
+# By the number of channels that organized_cloud gives.
+CLOUD_FIELDS = {
+    len(names): names
+    for normals in ((), NORMAL_FIELDS)
+    for sigma in ((), ("sigma",))
+    for names in [(*POINT_FIELDS, "rgb", *normals, *sigma)]
+}
 TYPES = {PointField.FLOAT32: "f4", PointField.FLOAT64: "f8"}
 SIZES = {PointField.FLOAT32: 4, PointField.FLOAT64: 8}  # bytes
 
@@ -43,9 +50,9 @@ def points_to_tensor(message: PointCloud2) -> Tensor:
 
 
 def tensor_to_cloud(packed: Tensor, header: Header) -> PointCloud2:
-    """A cloud of rows (H, W, 4 or 7) float32 of CLOUD_FIELDS, as organized_cloud makes them."""
-    height, width, columns = packed.shape
-    names = CLOUD_FIELDS[:columns]
+    """A cloud of rows (H, W, C) float32, as organized_cloud makes them."""
+    height, width, channels = packed.shape
+    names = CLOUD_FIELDS[channels]
     fields = [PointField(name=n, offset=4 * i, datatype=PointField.FLOAT32, count=1) for i, n in enumerate(names)]
     flat = packed.cpu().numpy().reshape(-1).view([(name, "f4") for name in names])
     message = create_cloud(header, fields, flat)

@@ -6,15 +6,19 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
 from torch import Tensor
 
+from lotus2_ros.config import CloudConfig
 from lotus2_ros.config.live import LiveConfig
 from lotus2_ros.ros.cloud_filter import CloudFilterProcess, Open3dMissingError
-from lotus2_ros.ros.clouds import tensor_to_cloud
+from lotus2_ros.ros.clouds import CLOUD_FIELDS, tensor_to_cloud
 from lotus2_ros.ros.threads import LatestQueue, QueueThread
+
+MAX_DOUBLINGS = 4  # of the size of voxels where depth is less sure
 
 
 class UnfilteredCloud(NamedTuple):
@@ -69,9 +73,21 @@ class CloudFilterThread(QueueThread[UnfilteredCloud]):
 
     def _handle(self, cloud: UnfilteredCloud) -> None:
         config = self._config.current.cloud
-        points = cloud.rows.flatten(0, 1)[:, :4]
-        points = points[torch.isfinite(points[:, :3]).all(dim=-1)]
-        filtered = self._process(
-            points.numpy(), config.voxel_size, config.outlier_neighbors, config.outlier_deviation
-        )  # fmt: skip
-        self._publish(cloud.stage, tensor_to_cloud(torch.tensor(filtered)[None], cloud.header))
+        rows = cloud.rows.flatten(0, 1)
+        rows = rows[torch.isfinite(rows[:, :3]).all(dim=-1)]
+        filtered = [
+            self._process(
+                rows[chosen, :4].numpy(), voxel_size, config.outlier_neighbors, config.outlier_deviation
+            )
+            for voxel_size, chosen in by_voxel_size(rows, config)
+        ]  # fmt: skip
+        self._publish(cloud.stage, tensor_to_cloud(torch.from_numpy(np.concatenate(filtered))[None], cloud.header))
+
+
+def by_voxel_size(rows: Tensor, config: CloudConfig) -> list[tuple[float, Tensor]]:
+    """Voxel sizes, and the rows (N,) bool that each is for, by their sigma if they have it."""
+    size, has_sigma = config.voxel_size, CLOUD_FIELDS[rows.shape[1]][-1] == "sigma"
+    if not (has_sigma and len(rows) and size > 0 and config.voxel_sigma > 0):
+        return [(size, torch.ones(len(rows), dtype=torch.bool))]
+    doublings = (config.voxel_sigma * rows[:, -1] / size).log2().ceil().clamp(0, MAX_DOUBLINGS)
+    return [(size * 2.0 ** int(number), doublings == number) for number in doublings.unique()]

@@ -192,7 +192,13 @@ class Pipeline:
                 wanted.add("normals")
             tasks = [task for task in self._estimator.model.tasks if task in wanted]
             geometry = self._estimator.predict(
-                given.image, given.camera, given.reference, tasks=tasks, scale_filter=self._scale_filter, stamp=stamp
+                given.image,
+                given.camera,
+                given.reference,
+                tasks=tasks,
+                scale_filter=self._scale_filter,
+                stamp=stamp,
+                with_sigma=self._publishers.wants_sigma(self._config.current.cloud),
             )
         except MessageError as error:
             self._diagnostics.reject(error.reason, str(error))

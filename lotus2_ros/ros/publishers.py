@@ -8,7 +8,6 @@ To add a topic, add its entry to TOPICS with its producer.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
@@ -23,8 +22,8 @@ from std_msgs.msg import Header
 from torch import Tensor
 
 from lotus2_ros.config import CloudConfig
-from lotus2_ros.geometry.cloud import organized_cloud
 from lotus2_ros.geometry.normals import normals_to_color
+from lotus2_ros.inference.clouds import cloud_of
 from lotus2_ros.inference.geometry import Geometry
 from lotus2_ros.msg import FrameReport
 from lotus2_ros.ros.clouds import tensor_to_cloud
@@ -44,21 +43,8 @@ class ProducerInput:
 
     @cached_property
     def points(self) -> Tensor | None:
-        """Rows of an organized cloud (H', W', 4 or 7), computed once for all topics that need them."""
-        geometry = self.geometry
-        if geometry.depth is None or geometry.camera is None:
-            return None
-        normals = geometry.normals if self.cloud.normals else None
-        return organized_cloud(
-            geometry.depth,
-            geometry.camera,
-            geometry.image,
-            normals,
-            stride=self.cloud.stride,
-            min_depth=self.cloud.min_depth,
-            max_depth=self.cloud.max_depth or math.inf,
-            edge_threshold=self.cloud.edge_threshold,
-        )
+        """Rows of an organized cloud (H', W', C), computed once for all topics that need them."""
+        return cloud_of(self.geometry, self.cloud)
 
     @property
     def colored_normals(self) -> Tensor | None:
@@ -88,6 +74,7 @@ class Topic:
 
 
 FILTERED = "filtered/points"  # published by the filter thread
+SIGMA = "uncertainty/depth"
 # Below ~/ for the core predictor's results, below ~/sharp/ for the sharpener's.
 TOPICS = {
     "depth/image": Topic(
@@ -143,6 +130,14 @@ TOPICS = {
         "standard deviation of the disparity over the model's samples, or over the test-time flip of `model.mirror`",
         lambda source: source.geometry.uncertainty,
         "32FC1",
+    ),
+    SIGMA: Topic(
+        Image,
+        "depth",
+        "one standard deviation of depth, meters; published only while the scale is metric",
+        lambda source: source.geometry.sigma,
+        "32FC1",
+        metric=True,
     ),
     "normals/image": Topic(
         Image,
@@ -224,6 +219,10 @@ class Publishers:
     def tasks(self, stage: str) -> set[str]:
         """The tasks whose results someone subscribes to at this stage."""
         return {topic.task for name, topic in TOPICS.items() if self.is_wanted(stage, name)}
+
+    def wants_sigma(self, cloud: CloudConfig) -> bool:
+        """Whether a subscriber or a parameter needs the standard deviation of depth."""
+        return cloud.needs_sigma or any(self.is_wanted(stage, SIGMA) for stage in PREFIXES)
 
     def publish(self, stage: str, payloads: dict[str, Payload], header: Header) -> None:
         """Publish payloads with ``header``, the stamp and frame of the input image."""

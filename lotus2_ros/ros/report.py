@@ -14,6 +14,7 @@ from lotus2_ros.inference.geometry import Geometry
 from lotus2_ros.msg import FrameReport
 
 __all__ = ["device_name", "frame_report", "report_of", "sharpener_note"]
+SIGMA_STRIDE = 4  # pixels; sigma is smooth
 
 
 def frame_report(geometry: Geometry, estimator: Estimator, latency: Mapping[str, float], header: Header) -> FrameReport:
@@ -41,11 +42,18 @@ def report_of(
         scale_note=scale.note,
         reference_error=scale.reference_error,
         uncertainty=math.nan if geometry.uncertainty is None else float(geometry.uncertainty.mean()),
-        sigma=math.nan,
+        sigma=median_sigma(geometry),
         sharpener_note=model.sharpener_note(sharp),
         latency_names=list(latency),
         latency_ms=[1e3 * seconds for seconds in latency.values()],
     )
+
+
+def median_sigma(geometry: Geometry) -> float:
+    """Median standard deviation of depth as a share of depth; NaN where it was not asked for."""
+    if geometry.sigma is None or geometry.depth is None:
+        return math.nan
+    return float((geometry.sigma / geometry.depth)[::SIGMA_STRIDE, ::SIGMA_STRIDE].nanmedian())
 
 
 def sharpener_note(estimator: Estimator) -> str:

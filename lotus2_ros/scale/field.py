@@ -8,14 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lotus2_ros.scale.membrane import PULL, GridLevel, levels, resized
+from lotus2_ros.scale.errors import FOLDS, Errors, fit_errors
+from lotus2_ros.scale.membrane import PULL, GridLevel, fit_points, levels
 from lotus2_ros.scale.reference import Reference, sample_reference
 from lotus2_ros.scale.scale import RelativeGeometry, Scale
 from lotus2_ros.scale.support import support
 from lotus2_ros.scale.tracker import THUMBNAIL_SIDE, thumbnail_size
 
-# Parts of the points; each is held out once.
-FOLDS = 4
 # Differences that separate two surfaces: of log depth, and of the image's colors, which are in [0, 1].
 EDGE_DEPTH, EDGE_COLOR = 0.2, 0.5
 SAMPLES = 2  # pixels read from each cell and side
@@ -39,14 +38,17 @@ class Field:
     log_factor: Tensor  # (h, w) logarithm of a factor on depth
     error: float  # median relative error of depth at held-out points
     farthest: float  # meters; the factor is on this depth where the line puts a pixel farther or beyond infinity
+    errors: Errors | None = None  # what the held-out points tell of the errors elsewhere
 
 
-def fit_field(frame: RelativeGeometry, scale: Scale, reference: Reference) -> Field:
+def fit_field(
+    frame: RelativeGeometry, scale: Scale, reference: Reference, *, use: bool = True, with_errors: bool = False
+) -> Field:
     """The field that takes the depth of ``scale`` to the measurements of ``reference``.
 
     The residuals of log depth pull at a membrane over a grid of at most 80 cells, torn at edges of depth and image.
     Each quarter of the points is held out once: this tells how many points to believe, and whether the field helps.
-    If it does not, it is weaker or zero.
+    If it does not, it is weaker or zero. Without ``use`` it is zero, and its error is that of the line.
     """
     down, across, measured, predicted = sample_reference(frame.disparity, reference)
     height, width = thumbnail_size(frame.disparity.shape[0], frame.disparity.shape[1], THUMBNAIL_SIDE)
@@ -58,11 +60,16 @@ def fit_field(frame: RelativeGeometry, scale: Scale, reference: Reference) -> Fi
     residual = (measured * torch.maximum(inverse_depth, far / BEYOND)).log().float()
     features = _features(frame, scale, far, height, width)
     weights = _candidates(support(v, u, features[0, v, u], residual, width))
-    field, held_out, weight = _solve(levels(features), v, u, residual, weights)
-    strength = _strength(residual, held_out, weight)
-    error = (residual - strength * held_out).expm1().abs().median()
-    error, far = torch.stack((error, far.float())).tolist()
-    return Field((strength * field).to(frame.disparity.device), error, BEYOND / far)
+    grids = levels(features)
+    field, held_out, weight = _solve(grids, v, u, residual, weights)
+    strength = _strength(residual, held_out, weight) if use else torch.zeros_like(residual[0])
+    error = (residual - strength * held_out).expm1().abs()
+    errors = (
+        fit_errors(grids, v, u, residual.expm1().abs(), error, measured.log().float(), weight) if with_errors else None
+    )
+    median, far = torch.stack((error.median(), far.float())).tolist()
+    device = frame.disparity.device
+    return Field((strength * field).to(device), median, BEYOND / far, errors.to(device) if errors else None)
 
 
 def _features(frame: RelativeGeometry, scale: Scale, far: Tensor, height: int, width: int) -> Tensor:
@@ -95,24 +102,15 @@ def _solve(
     fields = torch.zeros(len(pulls), 1, 1, device=residual.device)
     for number, grid in enumerate(grids[:-1]):
         shrink = 2 ** (len(grids) - 1 - number)
-        fields = _fit(grid, v // shrink, u // shrink, residual, pulls, fields)
+        fields = fit_points(grid, v // shrink, u // shrink, residual, pulls, fields)
     fields = fields.unflatten(0, (len(weights), FOLDS + 1))
     held_out = fields[:, fold, v // shrink, u // shrink]
     error = (residual - held_out).abs()
     loss = (error / (error + BOUND)).mean(1)
     loss[1:] *= HANDICAP
     best = loss.argmin(0, keepdim=True)
-    field = _fit(grids[-1], v, u, residual, PULL * weights[best], fields[best, FOLDS])
+    field = fit_points(grids[-1], v, u, residual, PULL * weights[best], fields[best, FOLDS])
     return field[0], held_out[best][0], weights[best][0]
-
-
-def _fit(grid: GridLevel, v: Tensor, u: Tensor, residual: Tensor, pulls: Tensor, start: Tensor) -> Tensor:
-    """Membranes (B, h, w) at whose cells (v, u) the points pull with ``pulls`` (B, N); ``start``: coarser ones."""
-    height, width = grid.down.shape[0] + 1, grid.across.shape[1] + 1
-    cell = (v * width + u).expand(2 * len(pulls), -1)
-    sums = torch.zeros(2 * len(pulls), height * width, device=residual.device)
-    pull, target = sums.scatter_add_(1, cell, torch.cat((pulls, pulls * residual))).view(2, -1, height, width)
-    return grid.solve(pull, target, resized(start, height, width))
 
 
 def _strength(residual: Tensor, held_out: Tensor, weight: Tensor) -> Tensor:

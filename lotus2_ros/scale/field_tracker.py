@@ -8,10 +8,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from lotus2_ros.scale.calibration import Calibration
+from lotus2_ros.scale.errors import Errors
 from lotus2_ros.scale.field import fit_field
 from lotus2_ros.scale.history import PastFrame
 from lotus2_ros.scale.reference import Reference
 from lotus2_ros.scale.scale import Scale
+from lotus2_ros.scale.spread import ErrorGrid
 
 # Largest number of fields in the average of a static pixel.
 MAX_FIELDS = 100
@@ -22,47 +25,75 @@ NEGLIGIBLE = 1e-3
 
 
 class FieldTracker:
-    """Averages the local fields of one camera where it is static; elsewhere the newest counts. Without one it fades."""
+    """Averages the local fields of one camera where it is static; elsewhere the newest counts. Without one it fades.
+
+    So does how much the errors of a place differ from the line's, if :meth:`add` is asked for them.
+    """
 
     def __init__(self) -> None:
-        self._log_factor: Tensor | None = None
+        self._grids: Tensor | None = None  # (2, h, w): logarithm of the factor on depth, log_excess of the errors
         self._fields = torch.empty(0)  # in the average of each pixel
         self._stamp = self._error = math.nan
         self._farthest = math.inf
+        self._errors: Errors | None = None
+        self._calibration = Calibration()
 
     def carry(self, still: Tensor | None, stamp: float) -> None:
         """Fade the field to the frame of ``stamp``; ``still`` (h, w): from 0, a pixel moved, to 1, it is static."""
-        if self._log_factor is None:
+        if self._grids is None:
             return
-        if still is None or still.shape != self._log_factor.shape:
-            still = torch.zeros_like(self._log_factor)
-        self._log_factor = self._log_factor * _fading(still, stamp - self._stamp)
+        if still is None or still.shape != self._fields.shape:
+            still = torch.zeros_like(self._fields)
+        self._grids = self._grids * _fading(still, stamp - self._stamp)
         self._fields = self._fields * still
         self._stamp = stamp
 
-    def add(self, seen: PastFrame, reference: Reference, still: Tensor | None, stamp: float) -> None:
-        """Add the field of a reference; ``seen`` is the frame that it belongs to, maybe before that of ``stamp``."""
-        new = fit_field(seen.geometry, seen.scale, reference)
-        log_factor = new.log_factor
+    def add(
+        self,
+        seen: PastFrame,
+        reference: Reference,
+        still: Tensor | None,
+        stamp: float,
+        *,
+        use: bool = True,
+        with_errors: bool = False,
+    ) -> None:
+        """Add the field of a reference; ``seen`` is the frame that it belongs to, maybe before that of ``stamp``.
+
+        Without ``use`` the field is zero, and the errors are those of the line.
+        """
+        new = fit_field(seen.geometry, seen.scale, reference, use=use, with_errors=with_errors)
+        grids = torch.stack((new.log_factor, torch.zeros_like(new.log_factor)))
+        if new.errors is not None:
+            grids[1] = new.errors.log_excess
+            self._calibration.add(new.errors)
         if seen.geometry.stamp < stamp:
-            if still is None or still.shape != log_factor.shape:
-                still = torch.zeros_like(log_factor)
-            log_factor = log_factor * _fading(still, stamp - seen.geometry.stamp)
-        if self._log_factor is None or self._log_factor.shape != log_factor.shape:
-            self._log_factor, self._fields = log_factor, torch.zeros_like(log_factor)
+            if still is None or still.shape != grids.shape[1:]:
+                still = torch.zeros_like(grids[0])
+            grids = grids * _fading(still, stamp - seen.geometry.stamp)
+        if self._grids is None or self._grids.shape != grids.shape:
+            self._grids, self._fields = grids, torch.zeros_like(grids[0])
         self._fields = (self._fields + 1).clamp_max(MAX_FIELDS)
-        self._log_factor = torch.lerp(self._log_factor, log_factor, 1 / self._fields)
-        self._stamp, self._error, self._farthest = stamp, new.error, new.farthest
+        self._grids = torch.lerp(self._grids, grids, 1 / self._fields)
+        self._stamp, self._error, self._farthest, self._errors = stamp, new.error, new.farthest, new.errors
 
     def apply(self, scale: Scale) -> Scale:
         """The scale with the field, which is weaker the larger the scale's age."""
-        if self._log_factor is None:
+        if self._grids is None:
             return scale
         scale = replace(scale, reference_error=self._error)
-        local = self._log_factor * math.exp(-abs(scale.age) / FADE_STATIC)
+        local = self._grids[0] * math.exp(-abs(scale.age) / FADE_STATIC)
         if float(local.abs().amax()) < NEGLIGIBLE:
             return scale
         return replace(scale, local=local, farthest=self._farthest)
+
+    @property
+    def errors(self) -> ErrorGrid | None:
+        """The errors of the depth over the image; None if the last reference was not asked for them."""
+        if self._grids is None or self._errors is None:
+            return None
+        log_sigma = self._errors.log_line + self._grids[1]
+        return ErrorGrid(log_sigma, self._errors.reach, self._calibration.factor())
 
 
 def _fading(still: Tensor, seconds: float) -> Tensor:

@@ -13,6 +13,7 @@ from lotus2_ros.scale.history import History, PastFrame
 from lotus2_ros.scale.reference import Reference
 from lotus2_ros.scale.scale import RelativeGeometry, Scale, relative_scale
 from lotus2_ros.scale.sources import ScaleSource, is_better, metric_sources, relative_source
+from lotus2_ros.scale.spread import Spread
 from lotus2_ros.scale.tracker import Registration, Tracker
 
 # Gate: a measurement whose depths differ from the prediction by more than this factor is rejected,
@@ -53,6 +54,7 @@ class ScaleFilter:
         self._measured: Scale | None = None  # last accepted metric measurement
         self._measured_stamp = math.nan  # of its reference, seconds
         self._variance = math.inf  # relative, of the predicted metric scale
+        self._drift = 0.0  # part of it that came after the last measurement
         self._shift_count = 0.0  # measurements in the running mean of the relative shift
         self._accepted = self._rejected = 0  # metric measurements in a row
         self._history = History()
@@ -67,8 +69,18 @@ class ScaleFilter:
                 return "normals" in source.needs and not self._is_superseded(source, stamp, config)
         return False
 
-    def align(self, frame: RelativeGeometry, reference: Reference | None, config: ScaleConfig) -> Scale:
-        """The scale of the next frame. ``reference`` belongs to this frame, or to an earlier one if it is late."""
+    def align(
+        self,
+        frame: RelativeGeometry,
+        reference: Reference | None,
+        config: ScaleConfig,
+        *,
+        with_sigma: bool = False,
+    ) -> Scale:
+        """The scale of the next frame. ``reference`` belongs to this frame, or to an earlier one if it is late.
+
+        ``with_sigma``: a metric scale has a :class:`Spread` too.
+        """
         # After a jump of the clock, or when a bag starts over, nothing known applies to this frame.
         if not 0 <= frame.stamp - self._stamp <= max(1.0, config.max_age):
             self._reset()
@@ -88,7 +100,10 @@ class ScaleFilter:
             scale = replace(scale, age=frame.stamp - self._measured_stamp)
         scale = self._remember(frame, scale, predicted, config)
         is_used = measured is not None and reference is not None and measured.source == reference.source
-        return self._localize(frame, scale, reference if is_used else None, config)
+        scale = self._localize(frame, scale, reference if is_used else None, config, with_sigma)
+        if not (with_sigma and scale.metric):
+            return scale
+        return replace(scale, spread=Spread(scale.source, scale.scale, self._drift, self._field.errors))
 
     def _register(self, frame: RelativeGeometry, config: ScaleConfig) -> Registration:
         """Compare the frame with those before it; a scene cut resets the filter."""
@@ -105,7 +120,9 @@ class ScaleFilter:
         """The expected scale, and its variance. None if there is nothing to compare the frame with."""
         seconds = 0.0 if math.isnan(self._stamp) else stamp - self._stamp
         static = registration.stationarity
-        self._variance += (static * NOISE_STATIC + (1 - static) * NOISE_MOVING) ** 2 * seconds
+        noise = (static * NOISE_STATIC + (1 - static) * NOISE_MOVING) ** 2 * seconds
+        self._variance += noise
+        self._drift += noise
         self._shift_count = min(self._shift_count, static * SHIFTS_STATIC + (1 - static) * SHIFTS_MOVING - 1)
         if self._last is None or not registration.disparities:
             return None
@@ -166,7 +183,7 @@ class ScaleFilter:
         if predicted is None or not predicted.metric or self._rejected:
             self._variance, self._accepted = math.inf, 0
         self._accepted, self._rejected = self._accepted + 1, 0
-        self._measured, self._measured_stamp = measured, stamp
+        self._measured, self._measured_stamp, self._drift = measured, stamp, 0.0
         variance = measured.deviation**2
         gain = 1.0 if math.isinf(self._variance) else self._variance / (self._variance + variance)
         self._variance = variance if math.isinf(self._variance) else (1 - gain) * self._variance
@@ -224,9 +241,12 @@ class ScaleFilter:
         self._history.add(frame, scale)
         return replace(scale, correction=self._tracker.update(scale.scale, scale.shift))
 
-    def _localize(self, frame: RelativeGeometry, scale: Scale, new: Reference | None, config: ScaleConfig) -> Scale:
+    def _localize(
+        self, frame: RelativeGeometry, scale: Scale, new: Reference | None, config: ScaleConfig, with_errors: bool
+    ) -> Scale:
         """The scale with the local field; ``new`` is the reference that was accepted for this frame."""
-        if not (config.local_field and scale.metric and scale.source.startswith("reference")):
+        is_wanted = config.local_field or with_errors
+        if not (is_wanted and scale.metric and scale.source.startswith("reference")):
             self._field = FieldTracker()
             return scale
         still = self._tracker.still if config.tracking and frame.image is not None else None
@@ -234,7 +254,8 @@ class ScaleFilter:
         if new is not None:
             late = abs(new.stamp - frame.stamp) > config.reference_slop
             past = self._history.nearest(new.stamp, config.reference_slop) if late else None
-            self._field.add(past or PastFrame(frame, scale), new, still, frame.stamp)
+            seen = past or PastFrame(frame, scale)
+            self._field.add(seen, new, still, frame.stamp, use=config.local_field, with_errors=with_errors)
         return self._field.apply(scale)
 
     def _is_valid(self, stamp: float, config: ScaleConfig) -> bool:

@@ -80,6 +80,18 @@ def levels(features: Tensor, count: int = 4) -> list[GridLevel]:
     return found[::-1]
 
 
+def fit_points(grid: GridLevel, v: Tensor, u: Tensor, values: Tensor, pulls: Tensor, start: Tensor) -> Tensor:
+    """Membranes (B, h, w) at whose cells (v, u) values (B, N) or (N,) pull with ``pulls`` (B, N).
+
+    ``start``: coarser membranes (B, h', w').
+    """
+    height, width = grid.down.shape[0] + 1, grid.across.shape[1] + 1
+    cell = (v * width + u).expand(2 * len(pulls), -1)
+    sums = torch.zeros(2 * len(pulls), height * width, device=pulls.device)
+    pull, target = sums.scatter_add_(1, cell, torch.cat((pulls, pulls * values))).view(2, -1, height, width)
+    return grid.solve(pull, target, resized(start, height, width))
+
+
 def resized(grid: Tensor, height: int, width: int) -> Tensor:
     """Grids (B, h, w) resized bilinearly to (B, height, width)."""
     return F.interpolate(grid[None], (height, width), mode="bilinear", align_corners=False)[0]

@@ -12,6 +12,7 @@ from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.depth import disparity_to_depth
 from lotus2_ros.scale.fit import FitStats
 from lotus2_ros.scale.membrane import resized
+from lotus2_ros.scale.spread import Spread
 
 # shift / scale of an unknown image: the farthest point is eleven times as far as the nearest.
 DEFAULT_SHIFT = 0.1
@@ -52,6 +53,7 @@ class Scale:
     # (h, w), low resolution: logarithm of a factor on depth, from the points of a reference. None: no such points.
     local: Tensor | None = field(default=None, repr=False, compare=False)
     farthest: float = math.inf  # depth that the field takes for all that the line puts farther or beyond infinity
+    spread: Spread | None = field(default=None, repr=False, compare=False)  # how far depth may be off; None: not asked
     reference_error: float = math.nan  # median relative error of depth at held-out points of the last reference
 
     def depth_of(self, disparity: Tensor) -> Tensor:

@@ -114,24 +114,30 @@ def test_bad_clouds_say_what_was_expected_and_what_came(cloud, reason, text):
     assert caught.value.reason == reason
 
 
+@pytest.mark.parametrize("with_sigma", [False, True])
 @pytest.mark.parametrize("with_normals", [False, True])
-def test_clouds_are_organized_with_packed_colour(with_normals):
+def test_clouds_are_organized_with_packed_colour(with_normals, with_sigma):
     camera, depth = Camera.from_intrinsics(5, 3, 4.0, 3.0, 2.2, 0.7), 1 + torch.rand(3, 5)
     depth[1, 2] = torch.nan
     image = torch.randint(0, 256, (3, 5, 3), dtype=torch.uint8)
     normals = torch.rand(3, 5, 3) if with_normals else None
+    sigma = torch.rand(3, 5) if with_sigma else None
     rows = organized_cloud(
-        depth, camera, image, normals, stride=1, min_depth=0.0, max_depth=math.inf, edge_threshold=0.05
+        depth, camera, image, normals, stride=1, min_depth=0.0, max_depth=math.inf, edge_threshold=0.05, sigma=sigma
     )
     cloud = tensor_to_cloud(rows, Header(frame_id="cam"))
     assert (cloud.height, cloud.width) == (3, 5) and not cloud.is_dense
     assert cloud.row_step == 5 * cloud.point_step and len(cloud.data) == 3 * cloud.row_step
     names = [field.name for field in cloud.fields]
-    assert names == ["x", "y", "z", "rgb"] + ["normal_x", "normal_y", "normal_z"] * with_normals
+    assert (
+        names == ["x", "y", "z", "rgb"] + ["normal_x", "normal_y", "normal_z"] * with_normals + ["sigma"] * with_sigma
+    )
     values = np.frombuffer(cloud.data, np.float32).reshape(3, 5, -1)
     assert np.array_equal(values[..., :3], camera.unproject(depth).numpy(), equal_nan=True)
     packed = np.ascontiguousarray(values[..., 3]).view(np.uint32)
     assert np.array_equal(packed >> 16, image[..., 0]) and np.array_equal(packed & 255, image[..., 2])
     assert np.array_equal((packed >> 8) & 255, image[..., 1])
     if normals is not None:
-        assert np.array_equal(values[..., 4:], normals.numpy())
+        assert np.array_equal(values[..., 4:7], normals.numpy())
+    if sigma is not None:
+        assert np.array_equal(values[..., -1], sigma.numpy())

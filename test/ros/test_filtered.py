@@ -7,6 +7,9 @@ from lifecycle_msgs.msg import Transition
 from lotus2_ros.msg import FrameReport
 from sensor_msgs.msg import Image, PointCloud2
 
+from lotus2_ros.config import CloudConfig
+from lotus2_ros.ros.filtered import by_voxel_size
+
 pytestmark = pytest.mark.ros
 HEIGHT, WIDTH = 36, 52
 IMAGE = torch.randint(0, 256, (HEIGHT, WIDTH, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -43,6 +46,18 @@ def test_one_point_per_voxel_with_the_stamp_of_its_image(start, client, referenc
     # Each point is a mean of its voxel's, so at most those on a border are counted for the next one.
     assert len(points) == pytest.approx(len(voxels), rel=0.05)
     assert len({tuple(voxel) for voxel in np.floor(points / VOXEL).astype(int)} & voxels) > 0.9 * len(voxels)
+
+
+def test_voxels_double_where_depth_is_less_sure():
+    rows = torch.zeros(4, 5)
+    rows[:, 4] = torch.tensor([0.01, 0.1, 0.11, 9.0])  # sigma
+    found = by_voxel_size(rows, CloudConfig(voxel_size=0.2, voxel_sigma=2.0))
+    assert [(round(size, 6), chosen.nonzero().flatten().tolist()) for size, chosen in found] == [
+        (0.2, [0, 1]), (0.4, [2]), (3.2, [3])
+    ]  # fmt: skip
+    everywhere = [(0.2, 4)], [(0.2, 0)]
+    for config, given, expected in zip((CloudConfig(voxel_size=0.2),) * 2, (rows, rows[:0]), everywhere, strict=True):
+        assert [(size, int(chosen.sum())) for size, chosen in by_voxel_size(given, config)] == expected
 
 
 BLOCKED = """

@@ -43,24 +43,28 @@ def header_of(stamp):
     return header
 
 
-def test_six_topics_come_back_metric_with_stamp_and_frame(start, client, disparity, depth):
+def test_seven_topics_come_back_metric_with_stamp_and_frame(start, client, disparity, depth):
     start({"cloud.edge_threshold": 0.0})
     client.subscribe(Image, "depth/image", "disparity/image", "normals/image", "normals/color", "relative/depth/image")
+    client.subscribe(Image, "uncertainty/depth")
     client.subscribe(CameraInfo, "depth/camera_info")
     client.subscribe(PointCloud2, "points")
     client.subscribe(FrameReport, "report")
     sparse = torch.full((HEIGHT, WIDTH), math.nan)
     sparse[::3, ::2] = depth[::3, ::2]
     topics = "depth/image", "depth/camera_info", "points", "disparity/image", "normals/image", "normals/color"
+    topics = (*topics, "uncertainty/depth")
     client.warm_up(IMAGE, *topics, depth=sparse)
     header = client.send_and_wait(IMAGE, 2, sparse)
-    client.until(lambda: all(client.received[topic] for topic in topics), "six topics")
+    client.until(lambda: all(client.received[topic] for topic in topics), "seven topics")
     got = {topic: client.received[topic][0] for topic in topics}
     assert all(message.header == header for message in got.values())
     np.testing.assert_allclose(values(got["disparity/image"]), disparity, atol=1e-5)
     np.testing.assert_allclose(values(got["depth/image"]), depth, rtol=1e-3)
     assert got["depth/image"].encoding == "32FC1" and got["normals/image"].encoding == "32FC3"
     np.testing.assert_allclose(np.linalg.norm(values(got["normals/image"]), axis=-1), 1, atol=1e-5)
+    share = values(got["uncertainty/depth"]) / values(got["depth/image"])
+    assert got["uncertainty/depth"].encoding == "32FC1" and ((share > 0) & (share < 0.2)).all()
     info = got["depth/camera_info"]
     cloud = np.frombuffer(got["points"].data, np.float32).reshape(HEIGHT, WIDTH, 4)
     camera = Camera(WIDTH, HEIGHT, torch.tensor(np.asarray(info.k)).reshape(3, 3))
@@ -70,6 +74,7 @@ def test_six_topics_come_back_metric_with_stamp_and_frame(start, client, dispari
     report = client.received["report"][0]
     assert report.metric and report.scale_source == "reference_depth" and report.scale_age == 0
     assert (report.scale, report.shift) == (pytest.approx(0.5, rel=1e-3), pytest.approx(0.2, rel=1e-3))
+    assert report.sigma == pytest.approx(np.median(share), rel=0.2) and report.reference_error < 1e-3
     assert set(report.latency_names) >= {"wait", "encode", "core", "decode", "align", "publish", "total"}
     assert not client.received["relative/depth/image"]
 

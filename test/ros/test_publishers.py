@@ -10,13 +10,14 @@ from std_msgs.msg import Header
 
 from lotus2_ros.config import CloudConfig
 from lotus2_ros.geometry.camera import Camera
+from lotus2_ros.inference import clouds
 from lotus2_ros.inference.annotations import Annotations
 from lotus2_ros.inference.geometry import Geometry
 from lotus2_ros.model.engine.device import Stopwatch
-from lotus2_ros.ros import publishers
 from lotus2_ros.ros.messages import MessageError, depth_to_tensor
-from lotus2_ros.ros.publishers import FILTERED, TOPICS, Topic, messages_of, payloads_of
+from lotus2_ros.ros.publishers import FILTERED, SIGMA, TOPICS, Topic, messages_of, payloads_of
 from lotus2_ros.scale.scale import Scale
+from lotus2_ros.scale.spread import Spread
 
 HEIGHT, WIDTH = 10, 13
 ALL = CloudConfig(edge_threshold=0.0)
@@ -89,9 +90,19 @@ def test_a_cloud_is_computed_once_for_all_its_topics(geometry, monkeypatch):
         made.append(arguments)
         return torch.zeros(HEIGHT, WIDTH, 4)
 
-    monkeypatch.setattr(publishers, "organized_cloud", counting)
+    monkeypatch.setattr(clouds, "organized_cloud", counting)
     assert {"points", FILTERED} <= payloads_of(geometry, None, ALL, lambda name: True).keys()
     assert len(made) == 1
+
+
+def test_what_is_unsure_is_in_the_image_and_the_cloud_and_left_out_beyond_the_limit(geometry):
+    sure = replace(geometry, scale=replace(geometry.scale, spread=Spread("camera_height", geometry.scale.scale)))
+    assert SIGMA not in named(geometry) and SIGMA in named(sure)
+    share = sure.sigma / sure.depth
+    limit = float(share[1:].median())
+    cloud = payloads_of(sure, None, replace(ALL, sigma=True, max_sigma=limit), lambda name: name == "points")["points"]
+    assert torch.equal(torch.isnan(cloud[1:, :, 0]), share[1:] > limit) and torch.isnan(cloud[1:, :, 0]).any()
+    assert torch.equal(cloud[1:, :, 4], sure.sigma[1:])
 
 
 def test_a_topic_is_one_entry_of_the_table(geometry, monkeypatch):

@@ -1,0 +1,145 @@
+"""How true the standard deviation of depth is: how often 90 % intervals hold, and whether it finds the large errors."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from time import thread_time
+
+import torch
+from torch import Tensor
+
+from benchmarks.geometry.field import DENSE, FAR, HEIGHT, INDOORS, OUTDOORS, SEED, WIDTH, WRONG, draw
+from benchmarks.geometry.figure import Figure
+from lotus2_ros import scenes
+from lotus2_ros.config import ScaleConfig
+from lotus2_ros.evaluation.frames import read_frames
+from lotus2_ros.evaluation.uncertainty import sparsification
+from lotus2_ros.inference.estimator import Estimator, load
+from lotus2_ros.scale.calibration import INTERVAL
+from lotus2_ros.scale.filter import ScaleFilter
+from lotus2_ros.scale.reference import Reference
+from lotus2_ros.scale.scale import RelativeGeometry, Scale
+
+PIXELS = 20000  # that the curves are made of
+OFF, AUSE = 0.05, 0.5  # most that is wanted: of a share, and of random order
+DRAWS = 3
+REPEATS = 20  # of what is timed
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A frame as the model sees it, with the truth; NaN is unknown."""
+
+    name: str
+    prediction: RelativeGeometry
+    truth: Tensor
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Of one frame's standard deviations, at all measured pixels but the points."""
+
+    covered: float  # share of the pixels within the 90 % interval
+    ause: float  # for relative errors, over that of random order
+    in_meters: float  # the same for errors in meters
+
+
+def figures(frames: Path | None, quick: bool) -> Iterator[Figure]:
+    estimator = load(parameters={"model.threads": 1})
+    sets = {"rendered": [_rendered(estimator, kind) for kind in (scenes.KINDS[:1] if quick else scenes.KINDS)]}
+    if frames is not None:
+        sets["recorded"] = [
+            _scene(estimator, frame.name, frame.image, frame.depth)
+            for frame in read_frames(frames)
+        ]  # fmt: skip
+    for name, found in sets.items():
+        for is_local in (False, True):
+            for wrong in (0.0, WRONG):
+                yield from _set_figures(name, found, is_local, wrong, 1 if quick else DRAWS)
+    yield from _time_figures(sets["rendered"][0])
+
+
+def _set_figures(name: str, found: list[Scene], is_local: bool, wrong: float, draws: int) -> Iterator[Figure]:
+    case = f"{name}, {'local field' if is_local else 'line'}" + (f", {wrong:.0%} wrong" if wrong else "")
+    measured = [_quality(scene, is_local, wrong, draws) for scene in found]
+    qualities = [quality for quality in measured if quality is not None]
+    shares = [quality.covered for quality in qualities]
+    beside = f"{min(shares):.3f} to {max(shares):.3f}, mean {statistics.mean(shares):.3f}, {len(shares)} frames"
+    worst = max(abs(share - 0.9) for share in shares)
+    yield Figure(
+        "sigma: share of pixels in their 90 % interval, off 0.9", case, worst, "", None if wrong else OFF, beside
+    )
+    ratios, meters = zip(*((quality.ause, quality.in_meters) for quality in qualities), strict=True)
+    beside = f"worst {max(ratios):.2f}; of errors in meters {statistics.mean(meters):.2f}, worst {max(meters):.2f}"
+    yield Figure(
+        "sigma: AUSE of relative errors over random order's", case, statistics.mean(ratios), "times", AUSE, beside
+    )
+
+
+def _quality(scene: Scene, is_local: bool, wrong: float, draws: int) -> Quality | None:
+    """Mean over some draws of the points; None if all fits are refused."""
+    drawn = [_quality_of_draw(scene, is_local, wrong, seed) for seed in range(draws)]
+    found = [astuple(quality) for quality in drawn if quality is not None]
+    return Quality(*map(statistics.mean, zip(*found, strict=True))) if found else None
+
+
+def _quality_of_draw(scene: Scene, is_local: bool, wrong: float, seed: int) -> Quality | None:
+    """None if the fit is refused."""
+    points = INDOORS if torch.isfinite(scene.truth).float().mean() > DENSE else OUTDOORS
+    chosen, values = draw(scene.truth, points, wrong, seed)
+    scale = _align(scene, chosen, values, is_local, True)
+    if scale.spread is None:
+        return None
+    depth = scale.depth_of(scene.prediction.disparity)
+    sigma = scale.spread.sigma(depth)
+    known = (torch.isfinite(scene.truth) & torch.isfinite(depth)).flatten().scatter(0, chosen, False)
+    truth, depth, sigma = (values.flatten()[known] for values in (scene.truth, depth, sigma))
+    error = (truth - depth).abs()
+    covered = float((error <= INTERVAL * sigma).float().mean())
+    some = slice(None, None, 1 + len(error) // PIXELS)
+    relative = sparsification((error / truth)[some], (sigma / depth)[some])
+    absolute = sparsification(error[some], sigma[some])
+    return Quality(covered, relative.ause / relative.random, absolute.ause / absolute.random)
+
+
+def _time_figures(scene: Scene) -> Iterator[Figure]:
+    """CPU time of one thread, so that a busy machine counts little."""
+    chosen, values = draw(scene.truth, INDOORS, 0.0, 0)
+    for is_local in (False, True):
+        without, with_it = ([], [])
+        for _ in range(REPEATS):
+            for times, wanted in ((without, False), (with_it, True)):
+                started = thread_time()
+                _align(scene, chosen, values, is_local, wanted)
+                times.append(thread_time() - started)
+        more = 1e3 * (statistics.median(with_it) - statistics.median(without))
+        case = "of a reference, with the local field" if is_local else "of a reference, with the line alone"
+        yield Figure("sigma: time, 640x480", case, more, "ms", None)
+    scale = _align(scene, chosen, values, True, True)
+    depth, times = scale.depth_of(scene.prediction.disparity), []
+    assert scale.spread is not None  # rendered scenes determine a fit
+    for _ in range(REPEATS):
+        started = thread_time()
+        scale.spread.sigma(depth)
+        times.append(thread_time() - started)
+    yield Figure("sigma: time, 640x480", "of the image", 1e3 * statistics.median(times), "ms", None)
+
+
+def _align(scene: Scene, chosen: Tensor, values: Tensor, is_local: bool, with_sigma: bool) -> Scale:
+    sparse = torch.full_like(scene.truth, torch.nan).flatten().index_put((chosen,), values).view(scene.truth.shape)
+    config = ScaleConfig(local_field=is_local)
+    return ScaleFilter().align(scene.prediction, Reference(sparse), config, with_sigma=with_sigma)
+
+
+def _rendered(estimator: Estimator, kind: str) -> Scene:
+    view = scenes.view(SEED, WIDTH, HEIGHT, kind)
+    return _scene(estimator, kind, view.image, view.depth)
+
+
+def _scene(estimator: Estimator, name: str, image: Tensor, depth: Tensor) -> Scene:
+    disparity = estimator.predict(image, tasks=("depth",)).disparity
+    assert disparity is not None  # depth was asked for
+    return Scene(name, RelativeGeometry(disparity, image), torch.where((depth > 0) & (depth < FAR), depth, torch.nan))
