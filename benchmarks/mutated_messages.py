@@ -15,12 +15,12 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, Poi
 from torch import Tensor
 
 from lotus2_ros.config import InputConfig
+from lotus2_ros.geometry.calibration import Calibration
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.ros.bridge import ENCODINGS
 from lotus2_ros.ros.clouds import points_to_tensor
 from lotus2_ros.ros.messages import (
     ALIASES,
-    calibration_from_info,
     camera_from_info,
     depth_to_tensor,
     image_to_tensor,
@@ -133,7 +133,7 @@ def info_case(rng: random.Random) -> Case:
 
     def convert() -> Camera:
         camera = camera_from_info(message, HEIGHT, WIDTH, "cpu", rectified=rectified)
-        calibration_from_info(message).doubt(rectified=rectified)
+        Calibration.of(message).doubt(rectified=rectified)
         assert tuple(camera.rays.shape) == (HEIGHT, WIDTH, 3)
         camera.project(camera.rays)
         return camera

@@ -87,22 +87,13 @@ def _decoded(reader: BagReader, topic: str) -> Iterable[Any]:
             continue  # the others are as good
 
 
-def calibration_of(info: Any) -> Calibration:
-    """The calibration in a sensor_msgs/CameraInfo."""
-    roi = info.roi
-    return Calibration(
-        info.width, info.height, tuple(info.k), tuple(info.d), info.distortion_model, tuple(info.p),
-        (info.binning_x, info.binning_y), (roi.x_offset, roi.y_offset, roi.width, roi.height),
-    )  # fmt: skip
-
-
 def misfit(info: Any, width: int, height: int, image_topic: str) -> str:
     """Why a camera_info is not of images of this size, as the node would say it; empty if it is.
 
     A distortion that is not supported is of these images all the same: whoever uses it refuses it.
     """
     try:
-        calibration_of(info).camera(width, height, rectified=is_rectified(image_topic))
+        Calibration.of(info).camera(width, height, rectified=is_rectified(image_topic))
     except CameraError as error:
         return str(error)
     except LensError:

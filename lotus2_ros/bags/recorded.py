@@ -10,7 +10,6 @@ from typing import Any
 
 from lotus2_ros.bags.calibrations import (
     CameraInfos,
-    calibration_of,
     find_camera_infos,
     info_topics,
     misfit,
@@ -33,7 +32,7 @@ from lotus2_ros.bags.frames import (
 from lotus2_ros.bags.pairing import PairedImage, Recorded, pair
 from lotus2_ros.bags.reader import BagReader, absolute, open_reader
 from lotus2_ros.bags.transforms import TF_STATIC_TOPIC, TF_TOPIC
-from lotus2_ros.geometry.calibration import is_rectified
+from lotus2_ros.geometry.calibration import Calibration, is_rectified
 from lotus2_ros.geometry.camera import CameraError
 from lotus2_ros.inference.decoding import DecodeError, read_header
 from lotus2_ros.inference.image_files import InputError
@@ -196,7 +195,7 @@ def describe_camera(infos: CameraInfos, first: Any, topic: str, fov: float | Non
         problem = misfit(info, width, height, topic)
         if not problem:
             where = "" if infos.topic == info_topics(topic)[-1] else f"on {infos.topic}"
-            doubt = calibration_of(info).doubt(rectified=is_rectified(topic))
+            doubt = Calibration.of(info).doubt(rectified=is_rectified(topic))
             return ", ".join(filter(None, ["CameraInfo of the bag", where, doubt])), infos
         problem = f"{infos.topic} of {info.width} x {info.height} is not used for {width} x {height} images: {problem}"
     return "; ".join(filter(None, [camera_statement(fov), problem])), CameraInfos()

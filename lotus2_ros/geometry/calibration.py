@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -34,6 +35,15 @@ class Calibration:
     P: tuple[float, ...] = (0.0,) * 12
     binning: tuple[int, int] = (0, 0)
     roi: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+    @classmethod
+    def of(cls, info: Any) -> Calibration:
+        """The calibration in a sensor_msgs/CameraInfo, of rclpy or of rosbags."""
+        roi = info.roi
+        return cls(
+            info.width, info.height, tuple(info.k), tuple(info.d), info.distortion_model, tuple(info.p),
+            (info.binning_x, info.binning_y), (roi.x_offset, roi.y_offset, roi.width, roi.height),
+        )  # fmt: skip
 
     def is_calibrated(self, *, rectified: bool) -> bool:
         """False for a focal length of 0, which drivers send for a camera that nobody has calibrated."""

@@ -11,9 +11,10 @@ from rclpy.lifecycle import LifecycleNode
 from torch import Tensor
 
 from lotus2_ros.config.live import LiveConfig
+from lotus2_ros.geometry.calibration import Calibration
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.ros.diagnostics import Diagnostics
-from lotus2_ros.ros.messages import calibration_from_info, camera_from_info, image_to_tensor, only_message_errors
+from lotus2_ros.ros.messages import camera_from_info, image_to_tensor, only_message_errors
 from lotus2_ros.ros.references import References
 from lotus2_ros.ros.synchronizer import CameraFrame, Synchronizer, image_is_rectified, subscribe, take_all
 from lotus2_ros.scale.reference import Reference
@@ -90,14 +91,14 @@ class Inputs:
     def _camera_of(self, frame: CameraFrame, height: int, width: int) -> Camera:
         """The frame's camera, kept while the calibration stays the same, because its rays take time to compute."""
         info = frame.info
-        key = height, width, None if info is None else calibration_from_info(info)
+        key = height, width, None if info is None else Calibration.of(info)
         if self._camera is None or self._camera[0] != key:
             if info is None:
                 assumed = Camera.from_fov(width, height, self._config.current.input.fov)
                 camera = Camera(width, height, assumed.K.to(self._device))
             else:
                 camera = camera_from_info(info, height, width, self._device, rectified=self._rectified)
-                if doubt := calibration_from_info(info).doubt(rectified=self._rectified):
+                if doubt := Calibration.of(info).doubt(rectified=self._rectified):
                     self._node.get_logger().warning(f"camera_info: {doubt}", once=True)
             self._camera = key, camera
         return self._camera[1]

@@ -104,14 +104,6 @@ def depth_to_tensor(message: Image | CompressedImage, config: InputConfig = INPU
     return torch.where(valid, depth, torch.nan)
 
 
-def calibration_from_info(info: CameraInfo) -> Calibration:
-    roi = info.roi
-    return Calibration(
-        info.width, info.height, tuple(info.k), tuple(info.d), info.distortion_model, tuple(info.p),
-        (info.binning_x, info.binning_y), (roi.x_offset, roi.y_offset, roi.width, roi.height),
-    )  # fmt: skip
-
-
 def camera_from_info(
     info: CameraInfo, height: int, width: int, device: torch.device | str, *, rectified: bool
 ) -> Camera:
@@ -119,7 +111,7 @@ def camera_from_info(
 
     Raises MessageError when the sizes differ, the camera is not calibrated or its distortion model is unknown.
     """
-    calibration = calibration_from_info(info)
+    calibration = Calibration.of(info)
     if not calibration.is_calibrated(rectified=rectified):
         advice = "calibrate it (ros2 run camera_calibration cameracalibrator) or set input.fov"
         raise MessageError("camera_info_uncalibrated", f"camera_info: the camera is uncalibrated, K[0] is 0: {advice}")

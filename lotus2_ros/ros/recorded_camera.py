@@ -13,13 +13,13 @@ from lotus2_ros.bags.frames import Say, typestore
 from lotus2_ros.bags.recorded import image_size
 from lotus2_ros.bags.transforms import TransformBuffer, TransformError
 from lotus2_ros.config import Config
+from lotus2_ros.geometry.calibration import Calibration
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.inference.alignment import align, align_sharp
 from lotus2_ros.inference.geometry import Geometry
 from lotus2_ros.inference.work import Answer
 from lotus2_ros.ros.messages import (
     MessageError,
-    calibration_from_info,
     camera_from_info,
     stamp_nanoseconds,
 )
@@ -47,7 +47,7 @@ class RecordedCamera:
         """Kept while the calibration stays the same: its rays take time to compute. Raises MessageError, InputError."""
         info = ros_message(frame.camera_info)
         width, height = image_size(frame.image)
-        key = width, height, calibration_from_info(info)
+        key = width, height, Calibration.of(info)
         if self._camera is None or self._camera[0] != key:
             self._camera = key, camera_from_info(info, height, width, "cpu", rectified=False)
         return self._camera[1]

@@ -100,5 +100,5 @@ def test_the_node_refuses_invalid_parameters_and_takes_large_messages(chosen):
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=allowed(60)
     )
     assert result.returncode == 2, result.stderr
-    assert "model.device: expected one of auto, cpu, cuda, got 'tpu'" in result.stderr
+    assert "model.device: expected one of auto, cpu, cuda, openvino:DEVICE, got 'tpu'" in result.stderr
     assert result.stdout.strip() == (chosen or str(fastdds_profile()))

@@ -115,7 +115,7 @@ def test_zeros_beyond_the_models_coefficients_are_ignored(model, coefficients, u
 
 
 def test_a_rectified_image_without_p_of_a_lens_that_distorts_is_refused():
-    with pytest.raises(CameraError, match="expected P of the rectified image, got zeros"):
+    with pytest.raises(CameraError, match="expected P for the rectified image, got zeros"):
         replace(FULL, P=(0.0,) * 12).camera(48, 32, rectified=True)
 
 

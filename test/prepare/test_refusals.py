@@ -92,7 +92,7 @@ def test_what_overflows_names_the_part(released: Path, refused: Refused) -> None
 
 def test_too_little_room(released: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=60_000_000))
-    refused(f"expected 0.07 GB free at {released.parent / 'out'}, got 0.06 GB free")
+    refused(f"expected 0.07 GB free at {released.parent / 'out'}, got 0.06 GB")
 
 
 def test_a_full_disk(released: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +131,7 @@ def test_what_is_there_is_left_alone(released: Path, arguments: Arguments, capsy
     ("more", "message"),
     [
         (("--tasks", "depth,flow"), "expected a selection of auto, depth, normals, got ['depth', 'flow']"),
-        (("--device", "tpu"), "expected one of auto, cpu, cuda, got 'tpu'"),
+        (("--device", "tpu"), "expected one of auto, cpu, cuda, openvino:DEVICE, got 'tpu'"),
         (("--lotus2", "no such/place/"), "no such/place/: expected a folder or a name on the hub"),
     ],
 )

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from itertools import pairwise
 from statistics import median
 
+from lotus2_ros.geometry.calibration import Calibration
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.ros.doctor.evidence import Evidence, Stream, described, types_of
 from lotus2_ros.ros.doctor.findings import Checks, Finding, hint, ok, wrong
-from lotus2_ros.ros.messages import MessageError, calibration_from_info, camera_from_info
+from lotus2_ros.ros.messages import MessageError, camera_from_info
 
 MOST = 0.8  # of the images: a camera's first and last may lack their camera_info
 SHORT_PERIOD = 1 / 30  # seconds between images, of a single one
@@ -38,7 +39,7 @@ def check_camera_info(evidence: Evidence) -> Iterator[Finding]:
         return
     yield from told(stream)
     for info in stream.samples.values():
-        calibration = calibration_from_info(info)
+        calibration = Calibration.of(info)
         if not calibration.is_calibrated(rectified=evidence.rectified) and fov:
             yield hint(f"{stream.topic} is uncalibrated, input.fov of {fov:g} degrees stands in for it")
             continue

@@ -11,7 +11,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from torch import Tensor
 
 from lotus2_ros.config import Config
-from lotus2_ros.ros.messages import MessageError, calibration_from_info, image_to_tensor, stamp_nanoseconds
+from lotus2_ros.geometry.calibration import Calibration
+from lotus2_ros.ros.messages import MessageError, image_to_tensor, stamp_nanoseconds
 
 # The node's inputs, by their names without remapping.
 INPUTS: dict[str, tuple[type, ...]] = {
@@ -110,7 +111,7 @@ def kind_of(message: Any) -> object:
     """Equal for messages that one check covers; of the client library, or of rosbags."""
     name, frame = type(message).__name__.rpartition("__")[2], message.header.frame_id
     if name.endswith(CameraInfo.__name__):
-        return calibration_from_info(message), frame
+        return Calibration.of(message), frame
     if name.endswith(CompressedImage.__name__):
         return message.format, frame
     if name.endswith(Image.__name__):
