@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from itertools import combinations
@@ -43,6 +44,12 @@ class Estimator:
         self.device = model.device
         self._resolution = resolution or model.settings.process_resolution
         self._seen: set[tuple[int, int]] = set()
+
+    def with_config(self, config: Config) -> Estimator:
+        """One with another configuration and the same model, for another camera; both are for the same thread."""
+        other = copy(self)
+        other.config = config
+        return other
 
     @property
     def process_resolution(self) -> int:

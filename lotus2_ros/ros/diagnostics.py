@@ -17,7 +17,7 @@ from rclpy.node import Node
 from std_msgs.msg import Header
 
 from lotus2_ros.config import NodeConfig
-from lotus2_ros.config.live import LiveConfig
+from lotus2_ros.config.live import ONLY_CAMERA, LiveConfig
 from lotus2_ros.inference.estimator import Estimator
 from lotus2_ros.inference.geometry import Geometry
 from lotus2_ros.msg import FrameReport
@@ -51,13 +51,14 @@ class Window:
 
 
 class Diagnostics:
-    """Written by the executor, model and sender threads.
+    """The diagnostics of one camera. Written by the executor, model and sender threads.
 
     Every received frame is accounted for: received = processed + dropped + rejected + skipped + in progress.
     """
 
-    def __init__(self, node: Node, config: LiveConfig) -> None:
+    def __init__(self, node: Node, config: LiveConfig, camera: str = ONLY_CAMERA) -> None:
         self.frame_id = ""  # of the camera
+        self._camera = camera
         self._node = node
         self._config = config
         self._lock = threading.Lock()
@@ -111,7 +112,8 @@ class Diagnostics:
             if not quiet:
                 self._warned[reason] = now
         if not quiet:
-            self._node.get_logger().warning(f"rejected a message: {text} [{reason}]")
+            of_camera = f" of {self._camera}" if self._camera else ""
+            self._node.get_logger().warning(f"rejected a message{of_camera}: {text} [{reason}]")
 
     def published(self, geometry: Geometry, latency: Mapping[str, float]) -> None:
         """Count a published geometry. ``latency``: seconds per stage."""
@@ -151,7 +153,8 @@ class Diagnostics:
         if monitored is not None:
             with self._lock:
                 level, message, values = self._active_status(monitored)
-        status = DiagnosticStatus(name=f"{self._node.get_fully_qualified_name()}: perception", level=level)
+        name = f"{self._node.get_fully_qualified_name()}: {self._camera or 'perception'}"
+        status = DiagnosticStatus(name=name, level=level)
         status.message, status.hardware_id = message, self.frame_id
         status.values = [KeyValue(key=key, value=value) for key, value in values.items()]
         stamp = self._node.get_clock().now().to_msg()

@@ -10,13 +10,20 @@ import torch
 from rclpy.lifecycle import LifecycleNode
 from torch import Tensor
 
-from lotus2_ros.config.live import LiveConfig
+from lotus2_ros.config.live import ONLY_CAMERA, LiveConfig
 from lotus2_ros.geometry.calibration import Calibration
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.ros.diagnostics import Diagnostics
 from lotus2_ros.ros.messages import camera_from_info, image_to_tensor, only_message_errors
 from lotus2_ros.ros.references import References
-from lotus2_ros.ros.synchronizer import CameraFrame, Synchronizer, image_is_rectified, subscribe, take_all
+from lotus2_ros.ros.synchronizer import (
+    CameraFrame,
+    Synchronizer,
+    image_is_rectified,
+    input_topic,
+    subscribe,
+    take_all,
+)
 from lotus2_ros.scale.reference import Reference
 
 
@@ -30,7 +37,10 @@ class ModelInput:
 
 
 class Inputs:
-    """Subscribes and converts. ``deliver`` is called in the executor thread with each synchronized frame."""
+    """Subscribes to one camera's topics and converts.
+
+    ``deliver`` is called in the executor thread with each synchronized frame.
+    """
 
     def __init__(
         self,
@@ -39,15 +49,18 @@ class Inputs:
         config: LiveConfig,
         device: torch.device,
         deliver: Callable[[CameraFrame], None],
+        camera: str = ONLY_CAMERA,
     ) -> None:
         self._node = node
+        self._name = camera
         self._config = config
         self._device = device
-        self._rectified = image_is_rectified(node, config.current.input)
+        self._rectified = image_is_rectified(node, config.current.input, camera)
         self._references = References(node, diagnostics, lambda: config.current)
         self._synchronizer = Synchronizer(lambda: config.current, deliver, diagnostics)
         self._subscriptions: list = []
         self._camera: tuple[object, Camera] | None = None
+        self._doubts: set[str] = set()  # about calibrations, that were warned about
 
     def subscribe(self) -> None:
         """Open the subscriptions unless they are open."""
@@ -58,7 +71,7 @@ class Inputs:
                 "reference/depth": self._references.depth,
                 "reference/points": self._references.points,
             }
-            subscriptions = subscribe(self._node, self._config.current, callbacks)
+            subscriptions = subscribe(self._node, self._config.current, callbacks, self._name)
             self._synchronizer.take_infos = partial(take_all, subscriptions["camera_info"])
             self._subscriptions = list(subscriptions.values())
 
@@ -98,7 +111,9 @@ class Inputs:
                 camera = Camera(width, height, assumed.K.to(self._device))
             else:
                 camera = camera_from_info(info, height, width, self._device, rectified=self._rectified)
-                if doubt := Calibration.of(info).doubt(rectified=self._rectified):
-                    self._node.get_logger().warning(f"camera_info: {doubt}", once=True)
+                doubt = Calibration.of(info).doubt(rectified=self._rectified)
+                if doubt and doubt not in self._doubts:
+                    self._doubts.add(doubt)
+                    self._node.get_logger().warning(f"{input_topic('camera_info', self._name)}: {doubt}")
             self._camera = key, camera
         return self._camera[1]

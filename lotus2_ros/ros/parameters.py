@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import Field
 from difflib import get_close_matches
@@ -11,17 +12,28 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from lotus2_ros.config import Config, ConfigError, current_names, walk
-from lotus2_ros.config.live import LiveConfig
+from lotus2_ros.config import NONE, Config, ConfigError, current_names, walk
+from lotus2_ros.config.live import CameraConfigs
 
 FIXED = "only while the node is unconfigured"
+CAMERAS = "cameras"
+CAMERA_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
-def declare(node: Node) -> Config:
-    """Declare every parameter with its default, range and description; the configuration with the user's overrides.
+def declare(node: Node) -> CameraConfigs:
+    """Declare every parameter with its default, range and description; the configurations with the user's overrides.
 
     Raises ConfigError on an override that a parameter does not take.
     """
+    common = _declare_common(node)
+    cameras = _declare_cameras(node)
+    own = {camera: _declare_own(node, camera) for camera in cameras}
+    weights = {camera: _declare_weight(node, camera) for camera in cameras}
+    _refuse_unknown(node)
+    return CameraConfigs(common, own or None, weights)
+
+
+def _declare_common(node: Node) -> Config:
     values = {}
     for name, item in walk():
         default = list(item.default) if isinstance(item.default, tuple) else item.default
@@ -34,8 +46,61 @@ def declare(node: Node) -> Config:
             values[name] = _plain(node.declare_parameter(name, default, describe(item)), item)
         except (InvalidParameterTypeException, InvalidParameterValueException) as error:
             raise ConfigError(str(error)) from None
-    _refuse_unknown(node)
     return Config().updated(values)
+
+
+def _declare_cameras(node: Node) -> list[str]:
+    """The names of several cameras; none: a single one."""
+    about = ParameterDescriptor(
+        description="Names of the cameras that one model serves, each with topics and parameters below its name; none: "
+        "one camera, without a name",
+        read_only=True,
+        dynamic_typing=True,  # YAML reads [] as nothing
+    )
+    given = node.declare_parameter(CAMERAS, [NONE], about).value
+    names = list(given) if isinstance(given, (list, tuple)) else [] if given is None else [given]
+    names = [] if names == [NONE] else names
+    groups = {name.partition(".")[0] for name, _ in walk()}
+    wrong = [
+        name for name in names if not isinstance(name, str) or not CAMERA_NAME.fullmatch(name) or name in groups
+    ]  # fmt: skip
+    if wrong or len(set(names)) != len(names):
+        expected = f"different names of letters, digits and underscores, none of them {', '.join(sorted(groups))}"
+        raise ConfigError(f"{CAMERAS}: expected {expected}, got {names}")
+    return names
+
+
+def _declare_own(node: Node, camera: str) -> dict[str, object]:
+    """The values that one camera has for itself. A parameter without one is not set."""
+    own = {}
+    for name, item in walk():
+        if is_per_camera(name, item):
+            about = describe(item)
+            about.description, about.dynamic_typing = f"For {camera} only; not set: {name}", True
+            about.floating_point_range = about.integer_range = []  # rclpy refuses "not set" of a parameter with a range
+            value = node.declare_parameter(f"{camera}.{name}", None, about)
+            if value.value is not None:
+                own[name] = _plain(value, item)
+    return own
+
+
+def _declare_weight(node: Node, camera: str) -> float:
+    """The share of the model's turns that a camera gets while frames of several wait. Raises ConfigError."""
+    about = ParameterDescriptor(
+        description=f"Turns of {camera} at the model, relative to other cameras of which frames wait too",
+        read_only=True,
+        dynamic_typing=True,
+    )
+    weight = node.declare_parameter(f"{camera}.weight", 1.0, about).value
+    if not isinstance(weight, (int, float)) or not 0.01 <= weight <= 100:
+        raise ConfigError(f"{camera}.weight: expected a number from 0.01 to 100, got {weight!r}")
+    return float(weight)
+
+
+def is_per_camera(name: str, item: Field) -> bool:
+    """Whether cameras of one node may differ in a parameter: not in what the model is, nor in the node's own life."""
+    group = name.partition(".")[0]
+    return item.metadata["live"] if group == "model" else group != "node"
 
 
 def _refuse_unknown(node: Node) -> None:
@@ -77,10 +142,12 @@ def describe(item: Field) -> ParameterDescriptor:
 
 
 def on_change(
-    live: LiveConfig, configured: Callable[[], bool], accept: Callable[[Config], None]
+    configs: CameraConfigs, configured: Callable[[], bool]
 ) -> Callable[[Sequence[Parameter]], SetParametersResult]:
     """A callback for ``add_on_set_parameters_callback`` that takes valid changes and refuses others with a reason."""
     items = dict(walk())
+    for camera in configs.cameras:
+        items |= {f"{camera}.{name}": item for name, item in walk() if is_per_camera(name, item)}
 
     def callback(parameters: Sequence[Parameter]) -> SetParametersResult:
         values = {p.name: _plain(p, items[p.name]) for p in parameters if p.name in items}
@@ -88,7 +155,7 @@ def on_change(
         if fixed:
             return SetParametersResult(successful=False, reason=f"{fixed[0]} changes {FIXED}")
         try:
-            accept(live.current.updated(values))
+            configs.update(values)
         except Exception as error:  # the caller must get an answer, whatever the error
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
@@ -103,6 +170,8 @@ def _is_yes_or_no(item: Field) -> bool:
 def _plain(parameter: Parameter, item: Field) -> object:
     """The value as `config` takes it."""
     value = parameter.value
+    if value is None and "." in parameter.name.partition(".")[2]:
+        return None  # a camera's own, not set
     if isinstance(item.default, tuple):
         return () if value is None else tuple(value) if isinstance(value, list) else value
     if isinstance(value, bool) and _is_yes_or_no(item):

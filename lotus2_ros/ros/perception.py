@@ -9,13 +9,12 @@ from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.timer import Timer
 
-from lotus2_ros.config import NONE, Config, ConfigError
-from lotus2_ros.config.live import LiveConfig
+from lotus2_ros.config import NONE, ConfigError
 from lotus2_ros.inference.estimator import Estimator, load_estimator
 from lotus2_ros.model.engine.memory import check_headroom, free_compiled
 from lotus2_ros.ros import parameters
 from lotus2_ros.ros.diagnostics import Diagnostics
-from lotus2_ros.ros.pipeline import STOP_TIMEOUT, Pipeline
+from lotus2_ros.ros.pipeline import STOP_TIMEOUT, CameraOutputs, Pipeline
 from lotus2_ros.ros.publishers import Publishers
 from lotus2_ros.ros.synchronizer import TRANSPORTS, topic_of
 
@@ -24,6 +23,8 @@ SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FA
 
 class PerceptionNode(LifecycleNode):
     """Configuring loads the model and warms it up, activating starts the pipeline, cleaning up frees the model.
+
+    The parameter ``cameras`` names several cameras that share the model; without it there is one.
 
     With autostart the node configures and activates itself, again after a failure as ``node.retry`` says.
     """
@@ -34,12 +35,12 @@ class PerceptionNode(LifecycleNode):
         self.context.untrack_node(self)
         self.gave_up = False  # the node failed, and the process should end
         try:
-            self._config = LiveConfig(parameters.declare(self))
+            self._configs = parameters.declare(self)
         except ConfigError:
             self.destroy_node()
             raise
         self._estimator: Estimator | None = None
-        self._outputs: Publishers | None = None
+        self._publishers: dict[str, Publishers] = {}  # by camera
         self._pipeline: Pipeline | None = None
         self._failure: Exception | None = None
         self._retries = 0
@@ -47,15 +48,15 @@ class PerceptionNode(LifecycleNode):
         self._closed = False
         # The pipeline's threads cannot change the node's state. They wake the executor thread to do it.
         self._failed = self.create_guard_condition(self._leave_active)
-        self._diagnostics = Diagnostics(self, self._config)
+        self._diagnostics = {
+            name: Diagnostics(self, config, name) for name, config in self._configs.cameras.items()
+        }  # fmt: skip
         self.add_pre_set_parameters_callback(parameters.follow_aliases)
-        self.add_on_set_parameters_callback(
-            parameters.on_change(self._config, lambda: self._estimator is not None, self._accept)
-        )
+        self.add_on_set_parameters_callback(parameters.on_change(self._configs, lambda: self._estimator is not None))
 
     def start(self) -> None:
         """Configure and activate, if the node starts by itself; try again after a failure."""
-        if not self._config.current.node.autostart or self.state != "unconfigured":
+        if not self._configs.common.current.node.autostart or self.state != "unconfigured":
             return
         if self.trigger_configure() != SUCCESS or self.trigger_activate() != SUCCESS:
             self._recover()
@@ -86,25 +87,27 @@ class PerceptionNode(LifecycleNode):
         if self._estimator is None:
             if self.context.ok():
                 self.get_logger().error(f"cannot configure: {problem}")
-                self._diagnostics.set_state(DiagnosticStatus.ERROR, f"cannot configure: {problem}")
+                self._set_state(DiagnosticStatus.ERROR, f"cannot configure: {problem}")
             self._free()  # only now, because the error's traceback held what was loaded
             return FAILURE
-        self._outputs = Publishers(self)
+        self._publishers = {name: Publishers(self, name) for name in self._configs.cameras}
         model, seconds = self._estimator.model, time.perf_counter() - start
         self.get_logger().info(
             f"model {model.name} ({model.precision}) on {self._estimator.device}, "
             f"process resolution {self._estimator.process_resolution} px, ready after {seconds:.1f} s"
         )
-        self._diagnostics.set_state(DiagnosticStatus.OK, "inactive")
+        self._set_state(DiagnosticStatus.OK, "inactive")
         return SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start the pipeline's threads."""
-        assert self._estimator is not None and self._outputs is not None  # configured
+        assert self._estimator is not None  # configured
         result = super().on_activate(state)
-        self._pipeline = Pipeline(
-            self, self._estimator, self._outputs, self._diagnostics, self._config, self._fail
-        )  # fmt: skip
+        cameras = {
+            name: CameraOutputs(publishers, self._diagnostics[name], self._configs.weights[name])
+            for name, publishers in self._publishers.items()
+        }
+        self._pipeline = Pipeline(self, self._estimator, cameras, self._configs, self._fail)
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -113,19 +116,19 @@ class PerceptionNode(LifecycleNode):
         super().on_deactivate(state)
         if self._failure:
             return TransitionCallbackReturn.ERROR
-        self._diagnostics.set_state(DiagnosticStatus.OK, "inactive")
+        self._set_state(DiagnosticStatus.OK, "inactive")
         return SUCCESS
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free the model and its GPU memory."""
         self._free()
-        self._diagnostics.set_state(DiagnosticStatus.OK, "unconfigured")
+        self._set_state(DiagnosticStatus.OK, "unconfigured")
         return SUCCESS
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._stop()
         self._free()
-        self._diagnostics.set_state(DiagnosticStatus.OK, "finalized")
+        self._set_state(DiagnosticStatus.OK, "finalized")
         return SUCCESS
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -133,7 +136,7 @@ class PerceptionNode(LifecycleNode):
         failure, self._failure = self._failure, None
         reason = "a transition failed" if failure is None else f"{type(failure).__name__}: {failure}"
         self.get_logger().error(f"in error state: {reason}")
-        self._diagnostics.set_state(DiagnosticStatus.ERROR, reason)
+        self._set_state(DiagnosticStatus.ERROR, reason)
         del failure  # its traceback holds the model
         self._stop()
         self._free()
@@ -143,7 +146,8 @@ class PerceptionNode(LifecycleNode):
 
     def callback_failed(self, error: Exception) -> None:
         """Count and log an exception of a callback, timer or service. The node goes on."""
-        self._diagnostics.reject("callback", f"{type(error).__name__}: {error}", frame=False)
+        diagnostics = next(iter(self._diagnostics.values()))
+        diagnostics.reject("callback", f"{type(error).__name__}: {error}", frame=False)
 
     def _fail(self, error: Exception) -> None:
         """Called in a thread of the pipeline that ended with an exception."""
@@ -154,14 +158,14 @@ class PerceptionNode(LifecycleNode):
     def _leave_active(self) -> None:
         if self.state != "active":  # deactivated in the meantime
             return
-        if self._diagnostics.processed:
+        if any(diagnostics.processed for diagnostics in self._diagnostics.values()):
             self._retries = 0
         self.trigger_deactivate()
         self._recover()
 
     def _recover(self) -> None:
         """After a failure configure and activate again later, or give up."""
-        config = self._config.current.node
+        config = self._configs.common.current.node
         if not self.context.ok():
             return
         if config.autostart and self._retries < config.retry:
@@ -184,28 +188,34 @@ class PerceptionNode(LifecycleNode):
     # Loading and freeing
 
     def _load(self) -> Estimator:
-        config = self._config.current
+        config = self._configs.common.current
         self._progress("loading the model")
         estimator = load_estimator(config, live=True)
         sizes = [size.split("x") for size in config.model.warm_up if size != NONE]
-        steps = [step for width, height in sizes for step in estimator.warm_up(int(height), int(width))]
+        # Cameras may have process resolutions of their own.
+        by_resolution = {own.current.model.process_resolution: own.current for own in self._configs.cameras.values()}
+        steps = [
+            step
+            for own in by_resolution.values()
+            for width, height in sizes
+            for step in estimator.with_config(own).warm_up(int(height), int(width))
+        ]
         for number, (what, run) in enumerate(steps, start=1):
             self._progress(f"{number} of {len(steps)}, {what}")
             run()
         check_headroom(estimator.device)
         return estimator
 
+    def _set_state(self, level: bytes, message: str) -> None:
+        for diagnostics in self._diagnostics.values():
+            diagnostics.set_state(level, message)
+
     def _progress(self, what: str) -> None:
         """Log and publish the step of configuring, which blocks the executor thread and so every timer."""
         if not self.context.ok():  # compiling takes minutes, and an interrupt should not have to wait for all of it
             raise RuntimeError("interrupted")
         self.get_logger().info(f"configuring: {what}")
-        self._diagnostics.set_state(DiagnosticStatus.OK, f"configuring: {what}")
-
-    def _accept(self, config: Config) -> None:
-        self._config.current = config
-        if self._estimator is not None:
-            self._estimator.config = config
+        self._set_state(DiagnosticStatus.OK, f"configuring: {what}")
 
     def close(self, timeout: float) -> None:
         """End the threads, and the node even if one of them is still busy after ``timeout`` seconds."""
@@ -227,7 +237,7 @@ class PerceptionNode(LifecycleNode):
             self._failure = error
 
     def _free(self) -> None:
-        if self._outputs is not None:
-            self._outputs.destroy()
-        self._outputs = self._estimator = None
+        for publishers in self._publishers.values():
+            publishers.destroy()
+        self._publishers, self._estimator = {}, None
         free_compiled()

@@ -22,6 +22,7 @@ from std_msgs.msg import Header
 from torch import Tensor
 
 from lotus2_ros.config import CloudConfig
+from lotus2_ros.config.live import ONLY_CAMERA
 from lotus2_ros.geometry.normals import normals_to_color
 from lotus2_ros.inference.clouds import cloud_of
 from lotus2_ros.inference.geometry import Geometry
@@ -151,7 +152,7 @@ TOPICS = {
     ),
 }
 REMEMBERED_REPORTS = 10
-PREFIXES = {"core": "~/", "sharpener": "~/sharp/"}
+PREFIXES = {"core": "", "sharpener": "sharp/"}
 
 
 def payloads_of(
@@ -189,17 +190,18 @@ def messages_of(
 
 
 class Publishers:
-    """All publishers of a configured node."""
+    """All publishers of one camera of a configured node; ``camera`` is the first part of their topics below ~/."""
 
-    def __init__(self, node: LifecycleNode) -> None:
+    def __init__(self, node: LifecycleNode, camera: str = ONLY_CAMERA) -> None:
         self._node = node
+        below = f"~/{camera}/" if camera else "~/"
         self._publishers: dict[tuple[str, str], LifecyclePublisher] = {
-            (stage, name): self._create(topic.kind, prefix + name)
+            (stage, name): self._create(topic.kind, below + prefix + name)
             for stage, prefix in PREFIXES.items()
             for name, topic in TOPICS.items()
         }
         # Reports are small, and none should be lost because the next frame followed soon.
-        self.report = self._create(FrameReport, "~/report", depth=REMEMBERED_REPORTS)
+        self.report = self._create(FrameReport, f"{below}report", depth=REMEMBERED_REPORTS)
 
     def _create(self, kind: type, topic: str, depth: int = 1) -> LifecyclePublisher:
         # Reliable, so that every subscriber matches. Depth 1, because only the newest frame is worth sending. A new

@@ -16,6 +16,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from torch import Tensor
 
 from lotus2_ros.config import Config, InputConfig
+from lotus2_ros.config.live import ONLY_CAMERA
 from lotus2_ros.geometry.calibration import is_rectified
 from lotus2_ros.ros.diagnostics import Diagnostics
 from lotus2_ros.ros.messages import stamp_nanoseconds
@@ -119,10 +120,16 @@ class Synchronizer:
         self._diagnostics.reject("camera_info_missing", text)
 
 
-def image_is_rectified(node: Node, config: InputConfig) -> bool:
+def input_topic(name: str, camera: str) -> str:
+    """The topic of an input, before remapping: `image`, or `front/image` of the camera ``front``."""
+    return f"{camera}/{name}" if camera else name
+
+
+def image_is_rectified(node: Node, config: InputConfig, camera: str = ONLY_CAMERA) -> bool:
     """Whether images are undistorted: as ``config.rectified`` says, or by the name of their topic."""
     if config.rectified == "auto":
-        return is_rectified(node.resolve_topic_name(topic_of(node, "image", config.image_transport)))
+        topic = topic_of(node, input_topic("image", camera), config.image_transport)
+        return is_rectified(node.resolve_topic_name(topic))
     return config.rectified == "yes"
 
 
@@ -139,10 +146,12 @@ def topic_of(node: Node, base: str, transport: str) -> str:
     return f"{Node.resolve_topic_name(node, base).removesuffix(f'/{transport}')}/{transport}"
 
 
-def subscribe(node: Node, config: Config, callbacks: Mapping[str, Callable[[Any], None]]) -> dict[str, Subscription]:
-    """All subscriptions of an active node, by the input that each serves; ``callbacks`` by input too.
+def subscribe(
+    node: Node, config: Config, callbacks: Mapping[str, Callable[[Any], None]], camera: str = ONLY_CAMERA
+) -> dict[str, Subscription]:
+    """All subscriptions of one camera, by the input that each serves; ``callbacks`` by input too.
 
-    Sensor-data QoS, so that any publisher matches; overridable.
+    Sensor-data QoS, so that any publisher matches; overridable. A camera with a name has its topics below that.
     """
     image_transport, reference_transport = config.input.image_transport, config.input.reference_transport
     # The executor serves the ready ones in this order: whatever belongs to an image should be there before it.
@@ -155,9 +164,9 @@ def subscribe(node: Node, config: Config, callbacks: Mapping[str, Callable[[Any]
     options = QoSOverridingOptions.with_default_policies()
     subscriptions = {}
     for kind, name, depth in wanted:
-        topic = name
+        topic = input_topic(name, camera)
         if isinstance(kind, str):
-            topic, kind = topic_of(node, name, kind), Image if kind == "raw" else CompressedImage
+            topic, kind = topic_of(node, topic, kind), Image if kind == "raw" else CompressedImage
         # A new profile for each topic: rclpy writes a topic's overrides into the one that it is given.
         qos = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT)
         subscriptions[name] = node.create_subscription(

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Generic, Protocol, TypeVar
 
-from lotus2_ros.config.live import LiveConfig
+from lotus2_ros.config import SharpConfig
 
 Item = TypeVar("Item")
 Frame = TypeVar("Frame")
@@ -20,12 +19,18 @@ Result = TypeVar("Result")
 
 
 class LatestQueue(Generic[Item]):
-    """A queue that keeps only the newest item of each key, a camera for instance. Keys are served in turn."""
+    """A queue that keeps only the newest item of each key, a camera for instance.
 
-    def __init__(self) -> None:
+    Keys with an item are served in turn. One with twice the weight (default: 1) has twice as many turns: each turn sets
+    a key back by the inverse of its weight, and the key that is least far goes next (start-time fair queueing).
+    """
+
+    def __init__(self, weights: Mapping[str, float] | None = None) -> None:
         self._changed = threading.Condition()
         self._items: dict[str, Item] = {}
-        self._turn: deque[str] = deque()
+        self._weights = weights or {}
+        self._progress: dict[str, float] = {}
+        self._reached = 0.0  # progress of the key served last; one that was idle starts from here
         self._closed = False
         self.dropped: dict[str, int] = {}
 
@@ -36,15 +41,20 @@ class LatestQueue(Generic[Item]):
             if key in self._items:
                 self.dropped[key] += 1
             else:
-                self._turn.append(key)
+                self._progress[key] = max(self._progress.get(key, 0.0), self._reached)
             self._items[key] = item
             self._changed.notify()
 
     def take(self, timeout: float | None) -> Item | None:
         """The next item, waiting up to ``timeout`` seconds (None: forever). None after a timeout or :meth:`close`."""
         with self._changed:
-            self._changed.wait_for(lambda: self._turn or self._closed, timeout)
-            return self._items.pop(self._turn.popleft()) if self._turn and not self._closed else None
+            self._changed.wait_for(lambda: self._items or self._closed, timeout)
+            if not self._items:
+                return None
+            key = min(self._items, key=self._progress.__getitem__)
+            self._reached = self._progress[key]
+            self._progress[key] += 1 / self._weights.get(key, 1.0)
+            return self._items.pop(key)
 
     def close(self) -> None:
         """Drop all items and wake the taker. From now on :meth:`take` returns None at once."""
@@ -113,15 +123,16 @@ class Steps(Protocol):
 
 
 class ModelThread(QueueThread[Frame], Generic[Frame, Result]):
-    """The thread that owns the model. It predicts every frame it can and sharpens the newest result in between.
+    """The thread that owns the model. It predicts every frame it can and sharpens the newest results in between.
 
     ``predict`` turns a frame into a result to sharpen, or None if there is nothing to sharpen. ``sharpen`` turns that
     into the steps that sharpen it. Between two steps a waiting frame goes first, so a frame waits for one step at
     most. While frames arrive faster than the model, a step runs after a frame only if the sharpener has had less than
     ``sharp.share`` of the model's time since it started on its frame. So the sharpener never starves.
 
-    ``sharp.period`` is the time in seconds between the starts of two sharpened frames, by the steady ``clock``.
-    ``enter`` is called first in the thread.
+    ``sharp.period`` is the time in seconds between the starts of two sharpened frames of a camera, by the steady
+    ``clock``. Of several cameras that are due, the one that waited longest is next. ``sharp`` has the parameters of a
+    camera, ``camera_of`` the camera of a result. ``enter`` is called first in the thread.
     """
 
     name = "model"
@@ -131,18 +142,22 @@ class ModelThread(QueueThread[Frame], Generic[Frame, Result]):
         queue: LatestQueue[Frame],
         predict: Callable[[Frame], Result | None],
         sharpen: Callable[[Result], Steps],
-        config: LiveConfig,
+        sharp: Callable[[str], SharpConfig],
         failed: Callable[[Exception], None],
         clock: Callable[[], float] = time.monotonic,
         enter: Callable[[], None] = lambda: None,
+        camera_of: Callable[[Result], str] = lambda result: "",
     ) -> None:
         super().__init__(queue, failed)
         self._predict = predict
         self._sharpen = sharpen
-        self._config = config
+        self._sharp = sharp
+        self._camera_of = camera_of
         self._clock = clock
         self._enter = enter
         self._running = True
+        self._pending: dict[str, Result] = {}  # the newest result to sharpen of each camera
+        self._started: dict[str, float] = {}  # when a result of each camera was last sharpened
 
     def stop(self, timeout: float) -> bool:
         """Finish the step in progress and end the thread. False if that takes longer than ``timeout`` seconds."""
@@ -151,25 +166,32 @@ class ModelThread(QueueThread[Frame], Generic[Frame, Result]):
 
     def _run(self) -> None:
         self._enter()
-        pending: Result | None = None
         job: Steps | None = None
-        started = -float("inf")
+        camera = ""  # of the job
         predicting = stepping = 0.0  # seconds spent on each since the job started
         while self._running:
-            sharp = self._config.current.sharp
-            due_in = max(0.0, started + sharp.period - self._clock())
+            next_due = min(map(self._due, self._pending), default=None)
+            due_in = None if next_due is None else max(0.0, next_due - self._clock())
             # With a job in progress do not wait, with a result wait until it is due, else wait for a frame.
-            frame = self.queue.take(timeout=0 if job else due_in if pending is not None else None)
+            frame = self.queue.take(timeout=0 if job else due_in)
             begun = self._clock()
-            if frame is not None:
-                result = self._predict(frame)
-                pending = result if result is not None else pending
+            result = None if frame is None else self._predict(frame)
+            if result is not None:
+                self._pending[self._camera_of(result)] = result
             predicted = self._clock()
-            if job is None and pending is not None and predicted >= started + sharp.period:
-                job, pending, started = self._sharpen(pending), None, predicted
-                predicting = stepping = 0.0
+            if job is None and self._pending:
+                camera = min(self._pending, key=self._due)
+                if self._due(camera) <= predicted:
+                    job, self._started[camera] = self._sharpen(self._pending.pop(camera)), predicted
+                    predicting = stepping = 0.0
             predicting += predicted - begun
-            starving = stepping < sharp.share * (predicting + stepping)
-            if job is not None and (frame is None or starving):
+            if job is None:
+                continue
+            starving = stepping < self._sharp(camera).share * (predicting + stepping)
+            if frame is None or starving:
                 job = job if job.step() else None
                 stepping += self._clock() - predicted
+
+    def _due(self, camera: str) -> float:
+        """When the pending result of a camera may be sharpened, by the clock."""
+        return self._started.get(camera, -float("inf")) + self._sharp(camera).period

@@ -5,7 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lotus2_ros.config import Config
-from lotus2_ros.config.live import LiveConfig
 from lotus2_ros.demo.deadlines import allowed
 from lotus2_ros.ros.threads import LatestQueue, ModelThread
 
@@ -13,7 +12,8 @@ TIMEOUT = allowed(30.0)  # seconds; only ever reached when a test fails
 
 
 def sharp(period=0.0, share=0.0):
-    return LiveConfig(Config().updated({"sharp.period": period, "sharp.share": share}))
+    config = Config().updated({"sharp.period": period, "sharp.share": share}).sharp
+    return lambda camera: config
 
 
 def test_only_the_newest_frame_is_kept_and_the_others_are_counted():
@@ -230,3 +230,51 @@ def test_the_first_thing_in_the_thread():
     worker.start()
     assert over.wait(TIMEOUT) and worker.stop(TIMEOUT)
     assert seen == ["enter in model", "predict in model"]
+
+
+def test_cameras_have_turns_by_their_weights():
+    queue, taken = LatestQueue({"front": 2.0}), []
+    for _ in range(40):
+        for camera in ("front", "left", "rear"):
+            queue.put(camera, camera)
+        taken.append(queue.take(0))
+    assert [taken.count(camera) for camera in ("front", "left", "rear")] == [20, 10, 10]
+
+
+def test_a_camera_that_was_silent_does_not_catch_up():
+    queue = LatestQueue()
+    for _ in range(10):
+        queue.put("left", "left")
+        queue.take(0)
+    taken = []
+    for _ in range(6):
+        for camera in ("left", "right"):
+            queue.put(camera, camera)
+        taken.append(queue.take(0))
+    assert taken.count("right") == 3
+
+
+def test_cameras_are_sharpened_in_turn():
+    queue, sharpened, over = LatestQueue(), [], threading.Event()
+
+    class Once:
+        def __init__(self, frame):
+            self.frame = frame
+
+        def step(self):
+            sharpened.append(self.frame)
+            for camera in ("left", "right"):
+                queue.put(camera, camera)
+            if len(sharpened) == 6:
+                over.set()
+            return False
+
+    worker = ModelThread(
+        queue, lambda frame: frame, Once, sharp(), lambda error: None, camera_of=lambda frame: frame
+    )  # fmt: skip
+    queue.put("left", "left")
+    queue.put("right", "right")
+    worker.start()
+    assert over.wait(TIMEOUT)
+    assert worker.stop(TIMEOUT)
+    assert {sharpened[:6].count(camera) for camera in ("left", "right")} == {3}

@@ -1,0 +1,229 @@
+"""The way of one camera's frames while the node is active. `pipeline.py` shows the threads it passes through."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rclpy.lifecycle import LifecycleNode
+from sensor_msgs.msg import CompressedImage
+
+from lotus2_ros.config.live import LiveConfig
+from lotus2_ros.inference.estimator import Estimator
+from lotus2_ros.inference.geometry import Geometry
+from lotus2_ros.inference.sharpening import Sharpening
+from lotus2_ros.model.engine.device import Download, copy_stream, finish
+from lotus2_ros.model.interface import ImageSizeError
+from lotus2_ros.ros.decoder import DecoderThread
+from lotus2_ros.ros.diagnostics import Diagnostics, Monitored
+from lotus2_ros.ros.filtered import CloudFilterThread, UnfilteredCloud
+from lotus2_ros.ros.inputs import Inputs
+from lotus2_ros.ros.messages import MessageError, stamp_seconds
+from lotus2_ros.ros.publishers import FILTERED, Publishers, payloads_of
+from lotus2_ros.ros.report import sharpener_note
+from lotus2_ros.ros.synchronizer import CameraFrame
+from lotus2_ros.ros.threads import LatestQueue, SenderThread
+from lotus2_ros.scale.filter import ScaleFilter
+
+
+@dataclass(frozen=True)
+class WaitingFrame:
+    """A frame that waits for the model, with the pipeline of its camera."""
+
+    pipeline: CameraPipeline
+    frame: CameraFrame
+
+
+@dataclass(frozen=True)
+class CoarseResult:
+    """A result of the core predictor that the sharpener may refine."""
+
+    pipeline: CameraPipeline
+    frame: CameraFrame
+    geometry: Geometry
+    tasks: list[str]
+
+
+@dataclass(frozen=True)
+class SharpenAndPublish:
+    """The steps of a sharpening, and one more that publishes its result. So a waiting frame waits for one of them."""
+
+    sharpening: Sharpening
+    publish: Callable[[Geometry], None]
+
+    def step(self) -> bool:
+        if not self.sharpening.done:
+            self.sharpening.step()
+            return True
+        self.publish(self.sharpening.result())
+        return False
+
+
+@dataclass(frozen=True)
+class PublishRequest:
+    """A geometry for the sender thread, with the payloads of its topics."""
+
+    frame: CameraFrame
+    geometry: Geometry
+    before: dict[str, float]  # seconds per stage before the estimator's stages
+    payloads: Download
+
+
+class CameraPipeline:
+    """The frames of one camera: subscribed, queued for the model thread, predicted and sharpened there, and sent.
+
+    Cameras share the model and its thread. Scale, threads after the model, counters and topics are each camera's own.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        node: LifecycleNode,
+        estimator: Estimator,
+        publishers: Publishers,
+        diagnostics: Diagnostics,
+        config: LiveConfig,
+        queue: LatestQueue[WaitingFrame],
+        failed: Callable[[Exception], None],
+    ) -> None:
+        """``queue``: of the model thread, by camera. ``failed``: gets the exception that ended a thread."""
+        self.name = name
+        self._node = node
+        self._estimator = estimator.with_config(config.current)
+        self._publishers = publishers
+        self._diagnostics = diagnostics
+        self._config = config
+        self._queue = queue
+        self._scale_filter = ScaleFilter()
+        self._copies = copy_stream(estimator.device)
+        self._decoder = DecoderThread(self._enqueue, diagnostics.reject, config, failed)
+        self._sender = SenderThread(self._send, failed)
+        self._filter = CloudFilterThread(
+            publishers.publish_filtered,
+            config,
+            missing=lambda reason: node.get_logger().error(f"~/{FILTERED} is not published: {reason}"),
+            failed=failed,
+        )
+        self._monitored = Monitored(self._estimator, self._dropped, lambda: bool(self._wanted_tasks()))
+        diagnostics.activate(self._monitored)
+        self._inputs = Inputs(node, diagnostics, config, estimator.device, self._receive, name)
+        self.threads = self._decoder, self._sender, self._filter
+        for thread in self.threads:
+            thread.start()
+
+    def close(self) -> None:
+        """Unsubscribe; the threads are the caller's to stop."""
+        self._inputs.close()
+        self._diagnostics.deactivate()
+
+    # In the executor thread
+
+    def follow_demand(self) -> None:
+        """Subscribe to the inputs while someone subscribes to a result."""
+        if self._wanted_tasks():
+            self._inputs.subscribe()
+        else:
+            self._inputs.unsubscribe()
+
+    def _receive(self, frame: CameraFrame) -> None:
+        self._diagnostics.frame_id = frame.image.header.frame_id
+        if isinstance(frame.image, CompressedImage):
+            self._decoder.queue.put(self.name, frame)
+        else:
+            self._enqueue(frame)
+
+    # In any thread
+
+    def _enqueue(self, frame: CameraFrame) -> None:
+        self._queue.put(self.name, WaitingFrame(self, frame))
+
+    def _wanted_tasks(self) -> set[str]:
+        """The model's tasks whose results someone subscribes to."""
+        wanted = self._publishers.tasks("core") | self._sharp_tasks()
+        return wanted.intersection(self._estimator.model.tasks)
+
+    def _sharp_tasks(self) -> set[str]:
+        self._estimator.config = self._config.current  # every frame begins with this
+        return set() if sharpener_note(self._estimator) else self._publishers.tasks("sharpener")
+
+    def _dropped(self) -> int:
+        """Frames that a newer one replaced: in the synchronizer, or before the decoder, the model or the sender."""
+        waiting = self._decoder.queue.dropped.get(self.name, 0) + self._queue.dropped.get(self.name, 0)
+        return self._inputs.dropped + waiting + self._sender.queue.dropped.get("core", 0)
+
+    # In the model thread
+
+    def predict(self, frame: CameraFrame) -> CoarseResult | None:
+        """Predict one frame and queue it for the sender. Returns what the sharpener may refine, or None."""
+        wanted, sharp = self._wanted_tasks(), self._sharp_tasks()
+        if not wanted:
+            self._diagnostics.skip()
+            return None
+        scale = self._config.current.scale
+        stamp = stamp_seconds(frame.image.header)
+        started = time.perf_counter()
+        try:
+            given = self._inputs.read(frame)
+            converted = time.perf_counter()
+            height, width = given.image.shape[:2]
+            if self._estimator.is_new(height, width):
+                self._node.get_logger().info(f"first image of {width}x{height}: warming up")
+            if "depth" in wanted and self._scale_filter.wants_normals(stamp, given.reference, scale):
+                wanted.add("normals")
+            tasks = [task for task in self._estimator.model.tasks if task in wanted]
+            geometry = self._estimator.predict(
+                given.image,
+                given.camera,
+                given.reference,
+                tasks=tasks,
+                scale_filter=self._scale_filter,
+                stamp=stamp,
+                with_sigma=self._publishers.wants_sigma(self._config.current.cloud),
+            )
+        except MessageError as error:
+            self._diagnostics.reject(error.reason, str(error))
+            return None
+        except ImageSizeError as error:
+            self._diagnostics.reject("image_size", str(error))
+            return None
+        self._queue_for_sender(frame, geometry, {"wait": started - frame.arrived, "convert": converted - started})
+        refinable = [task for task in tasks if task in sharp and self._estimator.model.has_sharpener(task)]
+        return CoarseResult(self, frame, geometry, refinable) if refinable else None
+
+    def sharpen(self, coarse: CoarseResult) -> SharpenAndPublish:
+        """Refine a coarse result and publish it with its own stamp."""
+        sharpening = self._estimator.sharpen(coarse.geometry, tasks=coarse.tasks)
+        return SharpenAndPublish(sharpening, lambda sharp: self._queue_for_sender(coarse.frame, sharp, {}))
+
+    def _queue_for_sender(self, frame: CameraFrame, geometry: Geometry, before: dict[str, float]) -> None:
+        """Compute the payloads of all subscribed topics. The rest is the sender's."""
+
+        def is_wanted(name: str) -> bool:
+            return (name != FILTERED or is_filter_due) and self._publishers.is_wanted(geometry.stage, name)
+
+        with geometry.stopwatch("pack"):
+            is_filter_due = self._filter.is_due(geometry.stage)
+            payloads = payloads_of(geometry, frame.info, self._config.current.cloud, is_wanted)
+        request = PublishRequest(frame, geometry, before, Download(payloads, self._copies))
+        self._sender.queue.put(geometry.stage, request)
+        # More work asked of a GPU now would be queued there, and the next frame taken would no longer be the newest.
+        finish(self._estimator.device)
+
+    # In the sender thread
+
+    def _send(self, request: PublishRequest) -> None:
+        """Publish the payloads and the report; leave a cloud to the filter thread."""
+        frame, geometry = request.frame, request.geometry
+        header = frame.image.header
+        start = time.perf_counter()
+        payloads = request.payloads.wait()
+        unfiltered = payloads.pop(FILTERED, None)
+        if unfiltered is not None:
+            self._filter.put(UnfilteredCloud(geometry.stage, unfiltered, header))
+        self._publishers.publish(geometry.stage, payloads, header)
+        end = time.perf_counter()
+        latency = {**request.before, **geometry.latency, "publish": end - start, "total": end - frame.arrived}
+        self._diagnostics.published(geometry, latency)
+        if self._publishers.report.get_subscription_count() > 0:
+            self._publishers.report.publish(self._diagnostics.report(self._monitored, geometry, latency, header))
