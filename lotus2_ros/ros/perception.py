@@ -40,7 +40,7 @@ class PerceptionNode(LifecycleNode):
             self.destroy_node()
             raise
         self._estimator: Estimator | None = None
-        self._publishers: dict[str, Publishers] = {}  # by camera
+        self._outputs: dict[str, Publishers] = {}  # by camera
         self._pipeline: Pipeline | None = None
         self._failure: Exception | None = None
         self._retries = 0
@@ -90,7 +90,7 @@ class PerceptionNode(LifecycleNode):
                 self._set_state(DiagnosticStatus.ERROR, f"cannot configure: {problem}")
             self._free()  # only now, because the error's traceback held what was loaded
             return FAILURE
-        self._publishers = {name: Publishers(self, name) for name in self._configs.cameras}
+        self._outputs = {name: Publishers(self, name) for name in self._configs.cameras}
         model, seconds = self._estimator.model, time.perf_counter() - start
         self.get_logger().info(
             f"model {model.name} ({model.precision}) on {self._estimator.device}, "
@@ -105,7 +105,7 @@ class PerceptionNode(LifecycleNode):
         result = super().on_activate(state)
         cameras = {
             name: CameraOutputs(publishers, self._diagnostics[name], self._configs.weights[name])
-            for name, publishers in self._publishers.items()
+            for name, publishers in self._outputs.items()
         }
         self._pipeline = Pipeline(self, self._estimator, cameras, self._configs, self._fail)
         return result
@@ -237,7 +237,7 @@ class PerceptionNode(LifecycleNode):
             self._failure = error
 
     def _free(self) -> None:
-        for publishers in self._publishers.values():
+        for publishers in self._outputs.values():
             publishers.destroy()
-        self._publishers, self._estimator = {}, None
+        self._outputs, self._estimator = {}, None
         free_compiled()

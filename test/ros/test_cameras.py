@@ -1,94 +1,96 @@
-"""Calibrations in a running node: distorted, rectified, binned, and changing while it runs."""
+"""Several cameras on one model: topics, parameters and counters of each, and none in another's way."""
 
-import numpy as np
 import pytest
 import torch
-from sensor_msgs.msg import CameraInfo, PointCloud2
+from diagnostic_msgs.msg import DiagnosticArray
+from lotus2_ros.msg import FrameReport
+from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from lotus2_ros.geometry.camera import Camera
-from lotus2_ros.geometry.lens import Lens
 from lotus2_ros.ros.messages import tensor_to_image
 
 pytestmark = pytest.mark.ros
-HEIGHT, WIDTH = 36, 52
-IMAGE = torch.randint(0, 256, (HEIGHT, WIDTH, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-K = [40.0, 0.0, 24.0, 0.0, 42.0, 20.0, 0.0, 0.0, 1.0]
-P = [35.0, 0.0, 27.0, -4.0, 0.0, 36.0, 15.0, 0.0, 0.0, 0.0, 1.0, 0.0]
-D = [-0.2, 0.05, 0.001, -0.002, 0.0]
+CAMERAS = "front", "left", "right", "rear"
+SIZES = dict(zip(CAMERAS, ((36, 52), (40, 52), (36, 60), (48, 48)), strict=True))
 
 
-def rays_of(client, stamp: int, **info) -> torch.Tensor:
-    """x / z and y / z of the cloud that comes of an image with this camera_info, (H, W, 2)."""
-    clouds = client.received["relative/points"]
+@pytest.fixture
+def send(client):
+    """Send a frame of a camera, whose image has a size of its own."""
+    generator = torch.Generator().manual_seed(0)
+    images = {
+        name: torch.randint(0, 256, (*size, 3), dtype=torch.uint8, generator=generator) for name, size in SIZES.items()
+    }
 
-    def of_this():
-        return [cloud for cloud in clouds if cloud.header.stamp.sec == stamp]
+    def send(camera: str, stamp: int) -> None:
+        header = Header(frame_id=f"{camera}_optical")
+        header.stamp.sec = stamp
+        height, width = SIZES[camera]
+        k = [0.8 * width, 0.0, 0.45 * width, 0.0, 0.9 * height, 0.55 * height, 0.0, 0.0, 1.0]
+        client.publish(f"{camera}/camera_info", CameraInfo(header=header, k=k, width=width, height=height))
+        client.publish(f"{camera}/image", tensor_to_image(images[camera], "rgb8", header))
 
-    client.repeat(lambda: client.send_frame(IMAGE, stamp, k=K, p=P, **info), of_this, "cloud")
-    points = torch.from_numpy(np.frombuffer(of_this()[0].data, np.float32).reshape(HEIGHT, WIDTH, 4).copy())
-    return points[..., :2] / points[..., 2:3]
-
-
-def expected(lens: Lens | None = None, fx=40.0, fy=42.0, cx=24.0, cy=20.0) -> torch.Tensor:
-    return Camera(WIDTH, HEIGHT, Camera.from_intrinsics(WIDTH, HEIGHT, fx, fy, cx, cy).K, lens).rays[..., :2]
-
-
-def assert_where_seen(got: torch.Tensor, rays: torch.Tensor) -> None:
-    """Edges of depth have no points."""
-    seen = torch.isfinite(got).all(dim=-1)
-    assert seen.float().mean() > 0.5
-    torch.testing.assert_close(got[seen], rays[seen], rtol=0, atol=1e-5)
+    return send
 
 
-def test_the_cloud_follows_the_lens_and_every_change_of_the_calibration(start, client):
-    start({"sharp.enabled": False, "cloud.edge_threshold": 0.0})
-    client.subscribe(PointCloud2, "relative/points")
-    assert_where_seen(rays_of(client, 1, d=D, distortion_model="plumb_bob"), expected(Lens("plumb_bob", tuple(D))))
-    fisheye = (-0.01, 0.03, 0.0, 0.0)
-    changed = rays_of(client, 2, d=list(fisheye), distortion_model="equidistant")
-    assert_where_seen(changed, expected(Lens("equidistant", fisheye)))
-    binned = rays_of(client, 3, width=2 * WIDTH, height=2 * HEIGHT, binning_x=2, binning_y=2)
-    assert_where_seen(binned, expected(None, 20.0, 21.0, (24 + 0.5) / 2 - 0.5, (20 + 0.5) / 2 - 0.5))
+def start_four(start, client, **parameters):
+    node = start({"cameras": f"[{', '.join(CAMERAS)}]", **parameters})
+    client.subscribe(FrameReport, *(f"{camera}/report" for camera in CAMERAS))
+    client.subscribe(Image, *(f"{camera}/disparity/image" for camera in CAMERAS))
+    return node
 
 
-def test_images_on_a_rectified_topic_have_the_rays_of_p(start, client, monkeypatch):
-    start(
-        {"sharp.enabled": False, "cloud.edge_threshold": 0.0},
-        command=("-m", "lotus2_ros.ros.node", "--ros-args", "-r", "image:=/front/image_rect_color"),
+def wait_for_all(client, send):
+    """Until every camera has brought a result."""
+    stamps = iter(range(1, 10_000))
+
+    def send_each() -> None:
+        stamp = next(stamps)
+        for camera in CAMERAS:
+            send(camera, stamp)
+
+    client.repeat(send_each, lambda: all(client.received[f"{camera}/disparity/image"] for camera in CAMERAS), "results")
+
+
+def test_each_camera_has_its_own_topics_frame_and_size(start, client, send):
+    start_four(start, client)
+    statuses = {}
+    client.node.create_subscription(
+        DiagnosticArray, "/diagnostics", lambda a: statuses.update({s.name: s for s in a.status}), 10
     )
-    publish, names = client.publish, {"image": "/front/image_rect_color"}
-    monkeypatch.setattr(client, "publish", lambda topic, message: publish(names.get(topic, topic), message))
-    client.subscribe(PointCloud2, "relative/points")
-    got = rays_of(client, 1, d=D, distortion_model="plumb_bob")
-    assert_where_seen(got, expected(None, 35.0, 36.0, 27.0, 15.0))
+    wait_for_all(client, send)
+    for camera in CAMERAS:
+        image = client.received[f"{camera}/disparity/image"][0]
+        assert (image.header.frame_id, (image.height, image.width)) == (f"{camera}_optical", SIZES[camera])
+    names = {f"/perception: {camera}" for camera in CAMERAS}
+    client.until(lambda: all(name in statuses and statuses[name].hardware_id for name in names), "diagnostics")
+    assert names == {name for name in statuses if name.startswith("/perception")}
+    assert {status.hardware_id for status in statuses.values()} == {f"{camera}_optical" for camera in CAMERAS}
 
 
-def test_uncalibrated_camera_info_gives_way_to_the_field_of_view(start, client):
-    """As usb_cam and v4l2_camera send it without a calibration file."""
-    start({"sharp.enabled": False, "cloud.edge_threshold": 0.0, "input.fov": 70.0})
-    client.subscribe(PointCloud2, "relative/points")
-    header = Header(frame_id="camera_optical")
-    header.stamp.sec = 1
+def test_turns_are_equal_and_rubbish_stays_with_its_camera(start, client, send):
+    start_four(start, client)
+    wait_for_all(client, send)
+    before = {camera: client.received[f"{camera}/report"][-1].frames_processed for camera in CAMERAS}
+    for number in range(60):  # without a pause, so that frames of all wait
+        for camera in CAMERAS:
+            send(camera, 20_000 + number)
+        broken = Image(header=Header(frame_id="rear_optical"), height=7, width=9, encoding="rgb8", step=5)
+        broken.header.stamp.sec = 20_000 + number
+        client.publish("rear/camera_info", CameraInfo(header=broken.header, width=9, height=7))
+        client.publish("rear/image", broken)
+        client.executor.spin_once(timeout_sec=0)
 
-    def send() -> None:
-        client.publish("camera_info", CameraInfo(header=header, width=WIDTH, height=HEIGHT))
-        client.publish("image", tensor_to_image(IMAGE, "rgb8", header))
+    def reports(camera: str) -> list[FrameReport]:
+        return client.received[f"{camera}/report"]
 
-    client.repeat(send, lambda: client.received["relative/points"], "cloud")
-    points = np.frombuffer(client.received["relative/points"][0].data, np.float32).reshape(HEIGHT, WIDTH, 4)
-    rays = torch.from_numpy(points[..., :2] / points[..., 2:3])
-    assert_where_seen(rays, Camera.from_fov(WIDTH, HEIGHT, 70.0).rays[..., :2])
-
-
-def test_a_calibration_of_another_size_is_warned_of_once(start, client):
-    node = start({"sharp.enabled": False})
-    client.subscribe(PointCloud2, "relative/points")
-    for stamp, fx in enumerate((400.0, 401.0, 402.0), start=1):
-        k = [fx, 0.0, 259.5, 0.0, fx, 179.5, 0.0, 0.0, 1.0]
-        client.repeat(
-            lambda stamp=stamp, k=k: client.send_frame(IMAGE, stamp, k=k),
-            lambda stamp=stamp: any(cloud.header.stamp.sec == stamp for cloud in client.received["relative/points"]),
-            "cloud",
-        )
-    assert node.output().count("K looks like that of an image of about 520x360") == 1
+    client.repeat(
+        lambda: [send(camera, 30_000) for camera in CAMERAS],
+        lambda: all(any(r.header.stamp.sec == 30_000 for r in reports(camera)) for camera in CAMERAS),
+        "frames after it",
+    )
+    done = {camera: reports(camera)[-1].frames_processed - before[camera] for camera in CAMERAS}
+    assert all(reports(camera)[-1].frames_rejected == 0 for camera in CAMERAS[:3])
+    assert max(done[camera] for camera in CAMERAS[:3]) <= 1.1 * min(done[camera] for camera in CAMERAS[:3]) + 2
+    last = reports("front")[-1]
+    assert last.frames_received >= last.frames_processed + last.frames_dropped

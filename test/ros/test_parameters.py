@@ -9,7 +9,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from lotus2_ros.config import Config, ConfigError
-from lotus2_ros.config.live import LiveConfig
+from lotus2_ros.config.live import CameraConfigs
 from lotus2_ros.ros.parameters import declare, on_change
 
 
@@ -22,6 +22,11 @@ def context(domain) -> Iterator[Context]:
 
 
 def declared(context: Context, *given: str) -> tuple[Node, Config]:
+    node, configs = declared_cameras(context, *given)
+    return node, configs.common.current
+
+
+def declared_cameras(context: Context, *given: str) -> tuple[Node, CameraConfigs]:
     words = [word for parameter in given for word in ("-p", parameter)]
     node = Node("parameters", context=context, cli_args=["--ros-args", *words] if words else [])
     return node, declare(node)
@@ -63,9 +68,8 @@ def test_ros_own_parameters_are_not_unknown(context):
 
 
 def test_the_same_holds_while_the_node_runs(context):
-    node, config = declared(context)
-    live = LiveConfig(config)
-    node.add_on_set_parameters_callback(on_change(live, lambda: True, lambda new: setattr(live, "current", new)))
+    node, configs = declared_cameras(context)
+    node.add_on_set_parameters_callback(on_change(configs, lambda: True))
     answers = node.set_parameters(
         [
             Parameter("cloud.max_depth", value=8),
@@ -75,17 +79,65 @@ def test_the_same_holds_while_the_node_runs(context):
     )
     assert [answer.successful for answer in answers] == [True, False, False]
     assert "cloud.min_depth: expected at most cloud.max_depth (8), got 9" in answers[1].reason
-    assert live.current.cloud.max_depth == 8.0
+    assert configs.common.current.cloud.max_depth == 8.0
     node.destroy_node()
 
 
-def test_an_error_of_the_callback_is_an_answer(context):
-    node, config = declared(context)
+def test_an_error_of_the_callback_is_an_answer(context, monkeypatch):
+    node, configs = declared_cameras(context)
 
-    def broken(new: Config) -> None:
+    def broken(self, values) -> None:
         raise RuntimeError("no memory")
 
-    node.add_on_set_parameters_callback(on_change(LiveConfig(config), lambda: True, broken))
+    monkeypatch.setattr(CameraConfigs, "update", broken)
+    node.add_on_set_parameters_callback(on_change(configs, lambda: True))
     (answer,) = node.set_parameters([Parameter("sharp.period", value=2.0)])
     assert not answer.successful and answer.reason == "no memory"
+    node.destroy_node()
+
+
+def test_a_camera_has_the_common_values_but_its_own(context):
+    given = "cameras:=[front, rear]", "front.scale.camera_height:=0.4", "cloud.stride:=3", "rear.weight:=2"
+    node, configs = declared_cameras(context, *given)
+    front, rear = configs.cameras["front"], configs.cameras["rear"]
+    assert (front.current.scale.camera_height, rear.current.scale.camera_height) == (0.4, 0.0)
+    assert front.current.cloud.stride == rear.current.cloud.stride == 3
+    assert configs.weights == {"front": 1.0, "rear": 2.0}
+    node.add_on_set_parameters_callback(on_change(configs, lambda: True))
+    changes = {"rear.cloud.stride": 2, "cloud.stride": 4, "front.sharp.period": 3, "rear.cloud.min_depth": 9.0}
+    answers = node.set_parameters([Parameter(name, value=value) for name, value in changes.items()])
+    assert all(answer.successful for answer in answers)
+    assert (front.current.cloud.stride, rear.current.cloud.stride) == (4, 2)
+    assert (front.current.sharp.period, rear.current.sharp.period) == (3.0, 1.0)
+    (answer,) = node.set_parameters([Parameter("rear.cloud.stride", value=None)])
+    assert answer.successful and rear.current.cloud.stride == 4
+    (wrong, fixed) = node.set_parameters(
+        [Parameter("rear.cloud.max_depth", value=8.0), Parameter("front.input.rectified", value="yes")]
+    )
+    assert "cloud.min_depth: expected at most cloud.max_depth" in wrong.reason
+    assert "front.input.rectified changes only while the node is unconfigured" in fixed.reason
+    node.destroy_node()
+
+
+@pytest.mark.parametrize(
+    ("cameras", "given", "message"),
+    [
+        ("[front, front]", (), "cameras: expected different names"),
+        ("[scale]", (), "none of them cloud, depth"),
+        ("[left-front]", (), "letters, digits and underscores"),
+        ("[front]", ("front.model.path:=/x",), "unknown parameter front.model.path"),
+        ("[front]", ("rear.scale.camera_height:=1.0",), "unknown parameter rear.scale.camera_height"),
+        ("[front]", ("front.weight:=0",), "front.weight: expected a number from 0.01 to 100, got 0"),
+        ("[front]", ("front.scale.camera_height:=-1.0",), "scale.camera_height: expected 0"),
+    ],
+)
+def test_wrong_cameras_are_refused_at_start(context, cameras, given, message):
+    with pytest.raises(ConfigError, match=message):
+        declared_cameras(context, f"cameras:={cameras}", *given)
+
+
+@pytest.mark.parametrize("given", [(), ("cameras:=[]",), ("cameras:=[none]",)])
+def test_without_names_there_is_one_camera(context, given):
+    node, configs = declared_cameras(context, *given)
+    assert list(configs.cameras) == [""] and configs.cameras[""] is configs.common
     node.destroy_node()
