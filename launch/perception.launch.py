@@ -1,5 +1,7 @@
 """Starts the perception node, and on demand RViz and a playing bag.
 
+With `cameras` the topics may hold `{camera}`, which stands for each name: image:=/{camera}/image_raw.
+
 No argument has a default of its own. An argument that is not given is not passed on, and the node's default applies
 (lotus2_ros/config/parameters.py). To include this file more than once, see two_cameras.launch.py.
 """
@@ -18,8 +20,9 @@ from lotus2_ros.config.installed import FASTDDS_PROFILE, fastdds_profile
 
 ARGUMENTS = {
     "model": "folder of the model: a bundle, or the released layout",
+    "cameras": "names of several cameras that share the model, with commas: front,left,right",
     "namespace": "namespace of the node, for instance the name of the camera",
-    "image": "topic of the images, without the transport: /camera/image_raw",
+    "image": "topic of the images, without the transport: /camera/image_raw, or /{camera}/image_raw",
     "image_transport": "raw or compressed; compressed listens to <image>/compressed",
     "camera_info": "topic of the camera's intrinsics",
     "reference_depth": "topic of a metric depth image to fit the scale to",
@@ -54,9 +57,11 @@ def start(context: LaunchContext) -> list[Action]:
     namespace = {"namespace": given["namespace"]} if "namespace" in given else {}
 
     respawn = boolean("respawn", given)
+    cameras = [name.strip() for name in given.get("cameras", "").split(",") if name.strip()]
     values = {
         **clock,
         **{name: given[argument] for argument, name in PARAMETERS.items() if argument in given},
+        **({"cameras": cameras} if cameras else {}),
         **({"node.exit_on_failure": True} if respawn else {}),
     }
     parameters = [given["params_file"]] if "params_file" in given else []
@@ -66,7 +71,7 @@ def start(context: LaunchContext) -> list[Action]:
             executable="perception",
             output="screen",
             parameters=[*parameters, *([values] if values else [])],
-            remappings=[(topic, given[argument]) for argument, topic in TOPICS.items() if argument in given],
+            remappings=remappings(given, cameras),
             additional_env=environment,
             respawn=respawn,
             respawn_delay=RESPAWN_DELAY,
@@ -87,6 +92,17 @@ def start(context: LaunchContext) -> list[Action]:
         play = ["ros2", "bag", "play", "--clock", "100", given["bag"]]
         actions.append(ExecuteProcess(cmd=play, output="screen", additional_env=environment))
     return actions
+
+
+def remappings(given: dict[str, str], cameras: list[str]) -> list[tuple[str, str]]:
+    """Input topics by the arguments; those of each camera if there are several."""
+    named = [(topic, given[argument]) for argument, topic in TOPICS.items() if argument in given]
+    if not cameras:
+        return named
+    alone = [text for _, text in named if "{camera}" not in text]
+    if alone:
+        raise ValueError(f"expected {{camera}} in the topics of several cameras, got {alone[0]}")
+    return [(f"{name}/{topic}", text.replace("{camera}", name)) for name in cameras for topic, text in named]
 
 
 def boolean(name: str, given: dict[str, str]) -> bool:

@@ -139,6 +139,24 @@ def test_all_given(launch: Launch, tmp_path: Path) -> None:
     }
 
 
+def test_topics_of_several_cameras_follow_their_names(launch: Launch) -> None:
+    node = launch(cameras="front, rear", image="/{camera}/image_raw", camera_info="/{camera}/info")["perception"]
+    remapped = {word for before, word in pairwise(node["arguments"]) if before == "-r"}
+    assert remapped == {
+        "front/image:=/front/image_raw",
+        "front/camera_info:=/front/info",
+        "rear/image:=/rear/image_raw",
+        "rear/camera_info:=/rear/info",
+    }
+    (given,) = node["files"]
+    assert yaml.safe_load(given)["/**"]["ros__parameters"] == {"cameras": ["front", "rear"]}
+
+
+def test_one_topic_is_not_for_several_cameras(launch: Launch) -> None:
+    with pytest.raises(RuntimeError, match=r"expected \{camera\} in the topics of several cameras, got /image_raw"):
+        launch(cameras="front,rear", image="/image_raw")
+
+
 def test_users_fastdds_profile_comes_first(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASTDDS_DEFAULT_PROFILES_FILE", "/etc/mine.xml")
     assert launch()["perception"]["profile"] == "/etc/mine.xml"

@@ -1,6 +1,6 @@
 """The way of a frame while the node is active, from image to published geometry, and the threads it passes through.
 
-With several cameras there is one model thread, which serves them in turn; the threads after it are each camera's own.
+With several cameras one model thread serves them in turn. The other threads are each camera's own.
 
 executor thread   Image + CameraInfo -> Synchronizer -> CameraFrame;  depth, points -> References
       |
