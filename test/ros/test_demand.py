@@ -26,8 +26,8 @@ def test_no_image_is_taken_while_nobody_subscribes(start, client):
     )
     client.until(lambda: client.node.count_subscribers("/image") == 1, "subscription of the node")
     client.repeat(lambda: client.send_frame(IMAGE, 1), lambda: client.received["disparity/image"], "disparity")
-    client.until(lambda: last().message == "running", "running node")
-    assert last().hardware_id == "camera_optical"
+    # The node runs from the subscription on, and knows the camera from the first image on.
+    client.until(lambda: last().message == "running" and last().hardware_id == "camera_optical", "running node")
     client.node.destroy_subscription(subscription)
     client.until(lambda: client.node.count_subscribers("/image") == 0, "end of the subscription")
     client.until(lambda: last().message.startswith("idle"), "idle node")
