@@ -24,7 +24,7 @@ FARTHEST = 0.03
 SKY = 1e-3
 # Keeps the gradient of a square root finite; the chord of a third of a degree.
 ROUNDING = 3e-5
-# Steps of log depth that are an edge, as in the boundary F1 of Depth Pro (arXiv 2410.02073), and how softly it begins.
+# Thresholds of log depth for an edge, as in the boundary F1 of Depth Pro (arXiv 2410.02073), and their softness.
 EDGE_STEPS, SOFTNESS = (0.05, 0.1, 0.2), 0.02
 # Keeps the fit to a constant prediction finite; the variance of a hundredth of the range.
 FLAT = 1e-4
@@ -32,27 +32,25 @@ FLAT = 1e-4
 
 @dataclass(frozen=True)
 class DecodedError:
-    """Scalars. values: mean absolute error of the annotation in [-1, 1]; angles: mean of chord^power / power between
-    unit normals, which is 1 - cos of the angle with power 2 and lets small angles count with power 1; the others are 0
-    of normals and of a depth's best fit, see :class:`FittedError`."""
+    """Scalars. values: mean absolute error of the annotation in [-1, 1]. angles: mean of chord^power / power between
+    unit normals; with power 2 that is 1 - cos of the angle, with power 1 small angles count more. of_fit: of a depth,
+    None of normals."""
 
     values: Tensor
     angles: Tensor
-    relative: Tensor
-    fitted: Tensor
-    gradients: Tensor
-    correlation: Tensor
-    edges: Tensor
-    boundary: Tensor
+    of_fit: FittedError | None
 
 
 class FittedError(NamedTuple):
-    """Scalars, of a disparity after the least-squares scale and shift of each view, as in the evaluation (MiDaS, arXiv
-    1907.01341). relative: the share by which 1 / depth is off, which is AbsRel as far as it is small; fitted: mean
-    absolute error, a view's range being 1; gradients: that of the differences of neighbors, at several scales;
-    correlation: what is missing to 1; edges: as gradients, of the logarithm of depth, in which an edge is as high as
-    the ratio of its two sides, whether near or far; boundary: what is missing to 1 of a soft boundary F1. The mean of
-    two places where an edge may be is no edge: differences are smallest there, the score is not."""
+    """Errors of a disparity after the least-squares scale and shift of each view, as in the evaluation (MiDaS, arXiv
+    1907.01341). All are scalars.
+
+    relative: relative error of 1 / depth, which is AbsRel if it is small. fitted: mean absolute error, relative to the
+    range of the view. gradients: error of the differences between neighbors, at several scales. correlation: 1 minus
+    the correlation. edges: as gradients, of log depth, in which the height of an edge is the ratio of its two sides,
+    near or far. boundary: 1 minus a soft boundary F1. A prediction that blurs an edge over two possible places has the
+    smallest error of differences, but not the best F1.
+    """
 
     relative: Tensor
     fitted: Tensor
@@ -66,10 +64,10 @@ class EndToEndLoss(BaseModel):
     """Adds the errors of the decoded annotation to the squared error of the latent, see :class:`DecodedError`, as in
     the end-to-end fine-tuning of arXiv 2409.11355.
 
-    decoder: also train the VAE's decoder; its inputs are predictions, which are smoother than the latents it was
-    trained on. latent: weight of the latent's own error. views: how many of a batch are decoded, which takes most of a
-    step's time; None: all. slopes: whether the angles of a depth's slopes count; without them it is decoded in mixed
-    precision.
+    decoder: also train the VAE's decoder, whose inputs are predictions, which are smoother than the latents it was
+    trained on. latent: weight of the latent's own error. views: number of views of a batch that are decoded, which
+    takes most of the time of a step; None: all. slopes: whether the angles of a depth's slopes count; without them the
+    depth is decoded in mixed precision.
     """
 
     decoded: float = Field(gt=0)
@@ -92,21 +90,22 @@ class EndToEndLoss(BaseModel):
     def of_prediction(self, model: TorchModel, predicted: Tensor, truth: Tensor, batch: Batch) -> Tensor:
         """The loss, a scalar, for latents (B, C, h, w)."""
         error = decoded_error(model, predicted[: self.views], batch.first(self.views), self.power, self.slopes)
-        weighted = sum(getattr(self, name) * getattr(error, name) for name in (*FittedError._fields, "angles"))
+        of_fit = error.of_fit._asdict() if error.of_fit is not None else {}
+        weighted = sum(getattr(self, name) * value for name, value in of_fit.items()) + self.angles * error.angles
         return self.latent * mean_square(predicted - truth, model, batch) + self.decoded * error.values + weighted
 
 
 def decoded_error(model: TorchModel, latent: Tensor, batch: Batch, power: int, slopes: bool = True) -> DecodedError:
     """The errors of `latent` (B, C, h, w) against the batch's annotation, over its valid pixels.
 
-    What is decoded is not clamped, so that an answer beyond the range can be put right. The angles of a depth are those
-    of its slopes, at the true disparity and under a camera as wide as the image, which need not be the true one: where
-    two disparities have the same such normals they have the same normals in any camera. The disparity itself is not
-    theirs to move: the same slope is a steeper surface where it is small, so the far would be pushed near. Without
-    `slopes` the angles of a depth are 0.
+    Decoded values are not clamped, so that values outside the range get a gradient. The angles of a depth are between
+    the normals of its slopes, at the true disparity and for a camera as wide as the image. That need not be the true
+    camera: if two disparities have the same normals for one camera, they have the same for any. The disparity must be
+    the true one, because the same slope is a steeper surface at a small disparity, so the loss would pull far points
+    nearer. Without `slopes` the angles of a depth are 0.
     """
     latent = latent.float().contiguous(memory_format=torch.channels_last)
-    if slopes:  # bfloat16's steps are as high as the slopes of what is far
+    if slopes:  # the steps of bfloat16 are as high as the slopes of far surfaces
         with torch.autocast(latent.device.type, enabled=False):
             decoded = model.decode_unclamped(latent)
     else:
@@ -115,23 +114,23 @@ def decoded_error(model: TorchModel, latent: Tensor, batch: Batch, power: int, s
     values = 2 * _mean((decoded - truth).abs().mean(1, keepdim=True), valid)
     if batch.task == "normals":
         normals, true = (F.normalize(2 * each - 1, dim=1) for each in (decoded, truth))
-        return DecodedError(values, _mean(_angle(normals, true, power), valid), *[torch.zeros_like(values)] * 6)
+        return DecodedError(values, _mean(_angle(normals, true, power), valid), None)
     answer, disparity = decoded.mean(1, keepdim=True), truth[:, :1]
     inverse_depth = (disparity + batch.shift.to(decoded)[:, None, None, None]).clamp_min(0)
     of_fit = fitted_error(answer, disparity, inverse_depth, valid)
     if not slopes:
-        return DecodedError(values, torch.zeros_like(values), *of_fit)
+        return DecodedError(values, torch.zeros_like(values), of_fit)
     angles = []
     for scale in SCALES:
         known = (F.avg_pool2d(valid, scale) > 0.999).to(valid)
         at = F.avg_pool2d(inverse_depth, scale).clamp_min(FARTHEST)
         normals, true = (surface_normals(F.avg_pool2d(each, scale), at) for each in (answer, disparity))
         angles.append(_mean(_angle(normals, true, power), -F.max_pool2d(-known, 2, 1)))
-    return DecodedError(values, torch.stack(angles).mean(), *of_fit)
+    return DecodedError(values, torch.stack(angles).mean(), of_fit)
 
 
 def fitted_error(answer: Tensor, disparity: Tensor, inverse_depth: Tensor, valid: Tensor) -> FittedError:
-    """Of |a answer + b - disparity| with the a and b that fit each view best, least squares over what is not sky.
+    """The errors of a answer + b, with the least-squares a and b of each view over everything but the sky.
 
     All (B, 1, H, W); disparity in [0, 1], inverse_depth proportional to 1 / depth with the same unit.
     """
@@ -153,7 +152,7 @@ def fitted_error(answer: Tensor, disparity: Tensor, inverse_depth: Tensor, valid
 
 
 def soft_boundary_f1(logarithm: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
-    """The boundary F1 of log depths (B, 1, H, W) with edges that begin softly, over all views; a scalar in [0, 1]."""
+    """The boundary F1 of log depths (B, 1, H, W) with soft thresholds, over all views; a scalar in [0, 1]."""
     together: list[Tensor] = []
     for threshold in EDGE_STEPS:
         right, there = torch.zeros_like(valid.sum()), torch.zeros_like(valid.sum())
