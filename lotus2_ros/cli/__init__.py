@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import NamedTuple
 
 from lotus2_ros.config.errors import RunError
+from lotus2_ros.model.progress import show_progress
 
 
 class Command(NamedTuple):
@@ -44,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     name = _command_parser().parse_args(argv[:1]).command
     debug = "--debug" in argv  # errors come before the arguments are parsed, too
+    show_progress()
     try:
         return _run(name, argv[1:])
     except KeyboardInterrupt:

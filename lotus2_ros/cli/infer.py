@@ -22,6 +22,7 @@ OPTIONS = {
     "--tasks": "model.tasks",
     "--posterior": "model.posterior",
     "--seed": "model.seed",
+    "--samples": "model.samples",
     "--dtype": "model.dtype",
     "--conditioning": "model.timestep_dtype",
     "--process-resolution": "model.process_resolution",

@@ -8,14 +8,10 @@ from typing import Any
 
 from lotus2_ros.config import Config, add_option, walk
 from lotus2_ros.config.output import check_apart
-from lotus2_ros.model.layers.linear import PRECISIONS
-from lotus2_ros.model.layers.precision import resolve_device
-from lotus2_ros.model.lotus import conversion as lotus
-from lotus2_ros.prepare.convert import convert
-from lotus2_ros.prepare.hub import FLUX, LOTUS2
-from lotus2_ros.prepare.sources import from_lotus, from_released, from_trained
-from lotus2_ros.prepare.work import check_output
+from lotus2_ros.config.precisions import LOTUS_PRECISIONS, PRECISIONS
+from lotus2_ros.prepare.space import GIGABYTE
 
+FLUX, LOTUS2 = "black-forest-labs/FLUX.1-dev", "jingheya/Lotus-2"
 # Option -> parameter, whose default and choices it takes.
 OPTIONS = {"--tasks": "model.tasks", "--conditioning": "model.timestep_dtype", "--device": "model.device"}
 HELP = {
@@ -23,12 +19,16 @@ HELP = {
     "--conditioning": "Dtype to which guidance and timesteps are rounded; it cannot be changed later",
     "--device": "Where the conversion runs; auto: cuda if there is a GPU",
 }
-GIGABYTE = 1e9
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     place = "folder, or owner/name[@revision] on the Hugging Face hub, such as"
-    parser.add_argument("--flux", metavar="F", help=f"FLUX.1-dev in diffusers' layout: {place} {FLUX}")
+    parser.add_argument(
+        "--flux",
+        metavar="F",
+        help=f"FLUX.1-dev in diffusers' layout: {place} {FLUX}; flux1-dev.safetensors may be in place of transformer/, "
+        "in the folder or named here",
+    )
     parser.add_argument("--lotus2", metavar="L", help=f"the lotus-2_*.safetensors files: {place} {LOTUS2}")
     parser.add_argument(
         "--bundle", type=Path, metavar="B", help="instead of --flux and --lotus2: a bundle that `lotus2 train` wrote"
@@ -43,8 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, type=Path, metavar="BUNDLE", help="new folder for the bundle")
     parser.add_argument(
         "--precision",
-        choices=sorted({*PRECISIONS, *lotus.PRECISIONS}),
-        help="number format of the network's weights (default: that of the files, bfloat16 for FLUX.1-dev)",
+        choices=tuple(dict.fromkeys((*PRECISIONS, *LOTUS_PRECISIONS))),
+        help=f"number format of the network's weights: {', '.join(PRECISIONS)} for Lotus-2; "
+        f"{', '.join(LOTUS_PRECISIONS)} for Lotus-D and Lotus-G (default: that of the files, bfloat16 for FLUX.1-dev)",
     )
     fields = dict(walk())
     for option, name in OPTIONS.items():
@@ -52,6 +53,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    print(f"preparing {args.output}", flush=True)
+    # Imported only now, because it takes seconds, in which a user should see that something happens.
+    from lotus2_ros.model.layers.precision import resolve_device
+    from lotus2_ros.prepare.convert import convert
+    from lotus2_ros.prepare.sources import from_lotus, from_released, from_trained
+    from lotus2_ros.prepare.work import check_output
+
     config = Config().updated({name: getattr(args, name) for name in OPTIONS.values()}).model
     device = resolve_device(config.device)
     check_output(args.output)  # before anything is fetched
@@ -61,11 +69,13 @@ def run(args: argparse.Namespace) -> int:
     if bool(args.flux) != bool(args.lotus2):
         raise ValueError("expected --flux and --lotus2 together")
     if args.lotus1:
-        conversion = from_lotus(args.lotus1, config, precision=args.precision)
+        conversion = from_lotus(args.lotus1, config, output=args.output, precision=args.precision)
     elif args.bundle:
         conversion = from_trained(args.bundle, config, precision=args.precision, device=device)
     else:
-        conversion = from_released(args.flux, args.lotus2, config, precision=args.precision, device=device)
+        conversion = from_released(
+            args.flux, args.lotus2, config, output=args.output, precision=args.precision, device=device
+        )
     print(summary(args.output, convert(conversion, args.output)))
     return 0
 

@@ -84,8 +84,10 @@ def add_option(parser: argparse.ArgumentParser, option: str, name: str, item: Fi
         dest=name,
         default=item.default,
         type=(lambda text: tuple(text.split(","))) if is_list else type(item.default),
-        metavar=(",".join if is_list else "|".join)(meta["choices"]) or option.strip("-").upper(),
-        help=(help or meta["help"]) + (f" (default: {shown})" if shown != "" else ""),
+        metavar="|".join(meta["choices"]) or option.strip("-").upper(),
+        help=(help or meta["help"])
+        + ("; several separated by commas" if is_list else "")
+        + (f" (default: {shown})" if shown != "" else ""),
     )
 
 

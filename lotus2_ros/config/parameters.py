@@ -32,7 +32,8 @@ class ModelConfig:
     )
     dtype: str = parameter(
         "auto",
-        "Compute dtype; auto: bfloat16 on cuda; float32 on cpu, with bfloat16 matrix products if the CPU has them",
+        "Compute dtype; auto: bfloat16 on cuda, on GPUs without it float32 for Lotus-2 and float16 for Lotus-D and "
+        "Lotus-G; float32 on cpu, with bfloat16 matrix products if the CPU has them",
         choices=("auto", "float32", "bfloat16", "float16"),
     )
     tasks: tuple[str, ...] = parameter(("auto",), "Tasks to predict; auto: all tasks of the model", choices=TASKS)

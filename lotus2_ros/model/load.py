@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -13,6 +14,7 @@ from lotus2_ros.model.family import Family, LoadOptions
 from lotus2_ros.model.interface import InferenceModel
 from lotus2_ros.model.layers.precision import dtype_named, resolve_device, resolve_dtype
 from lotus2_ros.model.manifest import MANIFEST, FloatName, Header, read_header
+from lotus2_ros.model.memory import MemoryShortageError, memory_errors
 from lotus2_ros.model.weights import CheckpointError
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
@@ -47,15 +49,21 @@ def load_model(
         samples=samples,
         seed=seed,
     )
-    if header is not None:
-        return family.load_bundle(folder, header, options)
-    return family.load_released(folder, options)
+    try:
+        with memory_errors():
+            if header is not None:
+                return family.load_bundle(folder, header, options)
+            return family.load_released(folder, options)
+    except MemoryShortageError as error:
+        raise MemoryShortageError(f"{folder}: {error}") from error
+    except RuntimeError as error:  # torch's, of CUDA for instance
+        raise CheckpointError(f"{folder}: cannot be loaded on {device} ({str(error).splitlines()[0]})") from error
 
 
 def _recognize(folder: Path) -> tuple[Family, Header | None]:
     """The family of a folder, and the header of its manifest, None if it is in the released layout."""
     if not folder.is_dir():
-        raise CheckpointError(f"{folder}: no such folder; expected a bundle or a folder in the released layout")
+        raise CheckpointError(f"{folder}: {_problem(folder)}; expected a bundle or a folder in the released layout")
     if (folder / MANIFEST).is_file():
         header = read_header(folder / MANIFEST, FORMATS)
         return next(family for family in FAMILIES if header.family in family.formats), header
@@ -64,3 +72,14 @@ def _recognize(folder: Path) -> tuple[Family, Header | None]:
             return family, None
     layouts = ", or ".join(family.layout for family in FAMILIES)
     raise CheckpointError(f"{folder}: neither a bundle ({MANIFEST}) nor a released layout ({layouts})")
+
+
+def _problem(path: Path) -> str:
+    """What a path that is not a folder is instead."""
+    if path.suffix == ".gguf":
+        return "a GGUF file, quantized for other programs, which is not read"
+    if path.is_file():
+        return "a single file, not a folder; `lotus2 prepare` makes a bundle of a FLUX checkpoint (--flux)"
+    if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(path)):
+        return "no such folder; models of the Hugging Face hub are fetched by `lotus2 prepare`"
+    return "no such folder"

@@ -38,7 +38,7 @@ def require_memory(device: torch.device, needed: int, what: str) -> None:
     free = free_memory(device)
     if free is not None and needed > free:
         raise MemoryShortageError(
-            f"{what} needs {needed / GIGABYTE:.1f} GB of memory on {device}, {free / GIGABYTE:.1f} GB free"
+            f"expected {needed / GIGABYTE:.1f} GB of free memory on {device} for {what}, got {free / GIGABYTE:.1f} GB"
         )
 
 
@@ -47,6 +47,8 @@ def memory_errors(advice: str = "") -> Iterator[None]:
     """Turn errors about memory of Python, torch and safetensors into a MemoryShortageError, followed by the advice."""
     try:
         yield
+    except MemoryShortageError as error:
+        raise MemoryShortageError(f"{error}{advice and f'; {advice}'}") from error
     except (MemoryError, RuntimeError, OSError) as error:
         if not is_shortage(error):
             raise

@@ -2,36 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
-from transformers.utils import logging
+from transformers import CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5TokenizerFast
+from transformers.utils import logging as library
 
-from lotus2_ros.model.weights import CheckpointError, open_weights, read_json, weight_file
+from lotus2_ros.model.layers.precision import multiplies_bfloat16
+from lotus2_ros.model.manifest import naming
+from lotus2_ros.model.memory import is_shortage
+from lotus2_ros.model.progress import ProgressLog
+from lotus2_ros.model.weights import CheckpointError, WeightFile, check_weights, open_weights, read_json, weight_file
+
+log = logging.getLogger(__name__)
 
 # No attention mask is used, so all tokens take part, although all but the first are padding.
 T5_TOKENS = 512
+# Names of the one table of token embeddings; a file has it under one or both.
+T5_TABLES = ("shared.weight", "encoder.embed_tokens.weight")
 
 
-@torch.inference_mode()
 def embed_empty_prompt(folder: Path, *, device: torch.device) -> tuple[Tensor, Tensor]:
     """(prompt_embeds (1, 512, D) from T5, pooled (1, P) from CLIP at its first end-of-text token), on the CPU.
 
-    In the dtype of the encoders' files. The files are memory-mapped, and one encoder is loaded after the other.
+    If the GPU has too little memory, the CPU does it. Raises CheckpointError that names the file.
     """
+    try:
+        return _embed_on(device, folder)
+    except RuntimeError as error:
+        if device.type == "cpu" or not is_shortage(error):
+            raise
+        log.warning("%s has too little memory for the text encoders, so they run on the CPU", device)
+    return _embed_on(torch.device("cpu"), folder)
+
+
+@torch.no_grad()
+def _embed_on(device: torch.device, folder: Path) -> tuple[Tensor, Tensor]:
     clip_ids = _tokenize(CLIPTokenizer, folder / "tokenizer").to(device)
-    t5_ids = _tokenize(T5TokenizerFast, folder / "tokenizer_2", T5_TOKENS).to(device)
-    pooled = _encoder(CLIPTextModel, folder / "text_encoder").to(device)(clip_ids).pooler_output
-    prompt_embeds = _encoder(T5EncoderModel, folder / "text_encoder_2").to(device)(t5_ids).last_hidden_state
+    t5_ids = _tokenize(T5TokenizerFast, folder / "tokenizer_2", T5_TOKENS)
+    clip = _encoder(CLIPTextModel, folder / "text_encoder")
+    pooled = clip.to(device, _fast_dtype(clip.dtype, device))(clip_ids).pooler_output
+    del clip
+    prompt_embeds = embed_with_t5(folder / "text_encoder_2", t5_ids, device)
     for tensor, component in ((pooled, "text_encoder"), (prompt_embeds, "text_encoder_2")):
         if not bool(tensor.isfinite().all()):
             raise CheckpointError(f"{folder / component}: its embedding of the empty prompt has NaN or infinite values")
     return prompt_embeds.cpu().clone(), pooled.cpu().clone()
+
+
+@torch.no_grad()
+def embed_with_t5(folder: Path, ids: Tensor, device: torch.device) -> Tensor:
+    """ids (1, T) on the CPU -> the last hidden state (1, T, D) of a T5 encoder, whose layers are in memory one by one.
+
+    It computes in the dtype of the file if the device is fast in it, else in float32.
+    """
+    encoder, weights = _open_t5(folder)
+    table = next(name for name in T5_TABLES if name in weights)
+    embeds = weights[table].read(table)[ids]
+    dtype = _fast_dtype(embeds.dtype, device)
+    blocks = {f"encoder.block.{i}.": block for i, block in enumerate(encoder.encoder.block)}
+    progress = ProgressLog("T5 layer", len(blocks))
+
+    def load(module: Any, prefix: str) -> None:
+        state = {key: weights[prefix + key].read(prefix + key).to(device, dtype) for key in module.state_dict()}
+        module.load_state_dict(state, assign=True)
+
+    def unload(module: Any, *_: object) -> None:
+        module.to("meta")
+        progress.step()
+
+    for prefix, block in blocks.items():
+        block.register_forward_pre_hook(lambda module, _, prefix=prefix: load(module, prefix))
+        block.register_forward_hook(unload)
+    load(encoder.encoder.final_layer_norm, "encoder.final_layer_norm.")
+    return encoder(inputs_embeds=embeds.to(device, dtype)).last_hidden_state
 
 
 @torch.inference_mode()
@@ -50,10 +99,31 @@ def check_encoders(folder: Path) -> None:
     """Raise CheckpointError unless all files are there and the encoders' weights are complete."""
     for kind, component in ((CLIPTokenizer, "tokenizer"), (T5TokenizerFast, "tokenizer_2")):
         _check_vocabulary(kind, folder / component)
-    for component in ("text_encoder", "text_encoder_2"):
-        _expect_folder(folder / component)
-        read_json(folder / component / "config.json")
-        open_weights(weight_file(folder / component, "model"))
+    _expect_folder(folder / "text_encoder")
+    read_json(folder / "text_encoder" / "config.json")
+    open_weights(weight_file(folder / "text_encoder", "model"))
+    _open_t5(folder / "text_encoder_2")
+
+
+def _open_t5(folder: Path) -> tuple[Any, Mapping[str, WeightFile]]:
+    """A T5 encoder on the meta device and the files of its weights, by key. Keys and shapes are checked."""
+    _expect_folder(folder)
+    config = read_json(folder / "config.json")
+    with naming(folder / "config.json"), torch.device("meta"):
+        encoder = T5EncoderModel(T5Config.from_dict(config)).eval()
+    file = weight_file(folder, "model")
+    # A file of the whole T5 has its decoder, too.
+    weights = {key: home for key, home in open_weights(file).items() if not key.startswith(("decoder.", "lm_head."))}
+    tables = [name for name in T5_TABLES if name in weights] or T5_TABLES[:1]
+    expected = {key: tensor for key, tensor in encoder.state_dict().items() if key not in T5_TABLES}
+    expected |= dict.fromkeys(tables, encoder.shared.weight)
+    check_weights(file, {key: home.header[key] for key, home in weights.items()}, expected)
+    return encoder, weights
+
+
+def _fast_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """The dtype in which to run an encoder stored in `dtype`. T5 overflows float16."""
+    return dtype if dtype == torch.bfloat16 and multiplies_bfloat16(device) else torch.float32
 
 
 def _tokenize(kind: Any, folder: Path, length: int | None = None, *, padded: bool = True) -> Tensor:
@@ -99,14 +169,14 @@ def _encoder(kind: Any, folder: Path) -> Any:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without the library's progress bar and its table of wrong keys, which we report ourselves."""
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    level = library.get_verbosity()
+    library.set_verbosity_error()
+    library.disable_progress_bar()
     try:
         yield
     finally:
-        logging.set_verbosity(level)
-        logging.enable_progress_bar()
+        library.set_verbosity(level)
+        library.enable_progress_bar()
 
 
 def _expect_folder(folder: Path) -> None:

@@ -5,19 +5,40 @@ from __future__ import annotations
 import json
 import math
 import pickle
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from lotus2_ros.model.memory import require_memory
+
+EXPECTED = "expected safetensors in float32, bfloat16 or float16"
+
 
 class CheckpointError(ValueError):
     """A checkpoint cannot be used. The message names the file and, if there is one, the key."""
+
+
+class Weights(Protocol):
+    """Tensors of one file by name."""
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def header(self) -> Mapping[str, Tensor]:
+        """Their shapes and dtypes, on the meta device."""
+        ...
+
+    def read(self, key: str) -> Tensor:
+        """One tensor, on the CPU."""
+        ...
 
 
 class WeightFile:
@@ -41,11 +62,13 @@ class WeightFile:
 def read_weights(path: Path, *keys: str) -> dict[str, Tensor]:
     """The tensors of a weight file, or some of them. A safetensors file is memory-mapped."""
     if not path.is_file():
-        raise CheckpointError(f"{path}: file not found")
+        raise CheckpointError(f"{path}: file not found{_found_instead(path)}")
     with path.open("rb") as file:
-        zipped = file.read(2) == b"PK"
+        magic = file.read(4)
+        if magic == b"GGUF":
+            raise CheckpointError(f"{path}: a GGUF file, weights quantized for other programs; {EXPECTED}")
         try:
-            if not zipped:
+            if not magic.startswith(b"PK"):
                 with safe_open(path, framework="pt") as weights:
                     return {key: weights.get_tensor(key) for key in keys or weights.keys()}
             file.seek(0)
@@ -54,6 +77,19 @@ def read_weights(path: Path, *keys: str) -> dict[str, Tensor]:
             return {key: tensors[key] for key in keys} if keys else tensors
         except (SafetensorError, RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
             raise CheckpointError(f"{path}: truncated or not a weight file ({str(error).splitlines()[0]})") from None
+
+
+def _found_instead(path: Path) -> str:
+    """What lies in the place of a missing weight file, if it is a layout that is known but not read."""
+    names = sorted(file.name for file in path.parent.glob("*") if file.is_file())
+    variants = [name for name in names if re.search(r"\.(fp16|bf16|fp8|non_ema)\b.*safetensors", name)]
+    pickled = [name for name in names if name.endswith((".bin", ".ckpt", ".pt", ".pth"))]
+    gguf = [name for name in names if name.endswith(".gguf")]
+    if variants:
+        return f"; {variants[0]} is a variant of it: fetch the file without a variant, or rename this one"
+    if pickled:
+        return f"; {pickled[0]} has pickled weights: fetch the safetensors file"
+    return f"; {gguf[0]} is a GGUF file, quantized for other programs; {EXPECTED}" if gguf else ""
 
 
 def stored_name(parameter: str) -> str:
@@ -128,7 +164,16 @@ def dtype_name(dtype: torch.dtype) -> str:
 def assign_weights(
     model: nn.Module, state: Mapping[str, Tensor], device: torch.device, dtype_of: Callable[[str], torch.dtype | None]
 ) -> None:
-    """Put a complete `stored_state` into a model that was built on the meta device."""
+    """Put a complete `stored_state` into a model that was built on the meta device.
+
+    Raises MemoryShortageError if the device has too little memory for what has to be copied.
+    """
+    copied = 0
+    for name in model.state_dict():
+        tensor = state[stored_name(name)]
+        dtype = dtype_of(name) or tensor.dtype
+        copied += tensor.numel() * dtype.itemsize if (tensor.device, tensor.dtype) != (device, dtype) else 0
+    require_memory(device, copied, "the model")
     model.load_state_dict(
         {name: state[stored_name(name)].to(device, dtype_of(name)) for name in model.state_dict()},
         strict=True,

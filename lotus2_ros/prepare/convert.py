@@ -1,9 +1,9 @@
-"""From a conversion to a bundle on disk, part by part; a run that was killed continues where it was."""
+"""From a conversion to a bundle on disk, part by part; a run that ended early continues where it was."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,25 +13,35 @@ import torch
 from lotus2_ros import __version__
 from lotus2_ros.model.conversion import Conversion
 from lotus2_ros.model.manifest import write_manifest
+from lotus2_ros.model.memory import memory_errors
+from lotus2_ros.prepare.checksums import Checksums
 from lotus2_ros.prepare.progress import PrepareProgress
-from lotus2_ros.prepare.work import Work, check_output, check_space, unfinished_size
+from lotus2_ros.prepare.space import check_space, unfinished_size, work_folder
+from lotus2_ros.prepare.work import Work, check_output
 
-# Room beside the weights: headers, the manifest, and what a killed run leaves for the next.
+log = logging.getLogger(__name__)
+
+# Room beside the weights: headers, the manifest, and what an earlier run left.
 SPACE_MARGIN = 1 << 26
-CHUNK = 1 << 20
+ADVICE = "close other programs, or choose --device cpu"
 
 
 def convert(conversion: Conversion, output: Path) -> dict[str, Any]:
     """Write a bundle and return its manifest.
 
-    Continues an interrupted run for the same output if files and settings are the same; the result is the same, too.
-    Raises ValueError or OSError, and leaves nothing, on bad input, NaN or Inf anywhere, or too little room.
+    Continues an earlier run for the same output if files and settings are the same; the result is the same, too.
+    Raises ValueError or OSError on bad input, NaN or Inf anywhere, too little room or memory. What was done until then
+    is kept for the next run.
     """
     check_output(output)
     check_space(output.parent, conversion.size + SPACE_MARGIN - unfinished_size(output))
-    sources = checksums(conversion.files)
+    checksums = Checksums.read(work_folder(output))
+    sources = checksums.of(conversion.files)
     work = Work(output, {**conversion.plan, "versions": [__version__, torch.__version__], "sources": sources})
-    with leaving_nothing(work):
+    checksums.write(work.folder)
+    if work.continues:
+        print(f"continuing the unfinished run in {work.folder}", flush=True)
+    with keeping(work), memory_errors(ADVICE):
         with PrepareProgress("converting", len(conversion.parts)) as progress:
             for part in conversion.convert(work):
                 progress.step(part)
@@ -41,25 +51,14 @@ def convert(conversion: Conversion, output: Path) -> dict[str, Any]:
     return manifest
 
 
-def checksums(files: Mapping[str, Path]) -> dict[str, str]:
-    """SHA-256 of each file."""
-    digests = {}
-    with PrepareProgress("reading", len(files)) as progress:
-        for name, path in files.items():
-            digest = hashlib.sha256()
-            with path.open("rb") as file:
-                while chunk := file.read(CHUNK):
-                    digest.update(chunk)
-            digests[name] = digest.hexdigest()
-            progress.step(name)
-    return digests
-
-
 @contextmanager
-def leaving_nothing(work: Work) -> Iterator[None]:
-    """Remove the unfinished bundle on an error. A killed or interrupted run keeps it, and the next run continues."""
+def keeping(work: Work) -> Iterator[None]:
+    """After an error say where the finished parts are, or remove the folder if there are none."""
     try:
         yield
     except Exception:  # any error; it is raised again
-        work.discard()
+        if work.has_results:
+            log.warning("what is done is kept in %s: the same command continues there", work.folder)
+        else:
+            work.discard()
         raise

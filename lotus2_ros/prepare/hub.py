@@ -1,23 +1,41 @@
-"""Locating released files: in a folder, or on the Hugging Face hub, from which only the needed files are fetched."""
+"""Released files in a folder, or on the Hugging Face hub: first looked up, then only the needed ones fetched."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-from lotus2_ros.prepare.work import check_space
+from lotus2_ros.prepare.space import GIGABYTE, check_spaces, unfinished_size
 
-FLUX, LOTUS2 = "black-forest-labs/FLUX.1-dev", "jingheya/Lotus-2"
 NAME = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(@(?P<revision>[\w.-][\w./-]*))?")
 
 
 class HubError(ValueError):
     """Files cannot be fetched. The message says what to do."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """Released files that were looked up: in `folder`, which may be a single file, or on the hub.
+
+    name: under which they are recorded as sources; for files of the hub `owner/name@commit`. sizes: bytes by file name.
+    missing: bytes that are not in the hub's cache yet.
+    """
+
+    name: str
+    sizes: Mapping[str, int]
+    folder: Path | None = None
+    missing: int = 0
+    patterns: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        fetched = f", {self.missing / GIGABYTE:.2f} GB to fetch" if self.missing else ""
+        return f"{self.name}: {len(self.sizes)} files, {sum(self.sizes.values()) / GIGABYTE:.2f} GB{fetched}"
 
 
 @dataclass(frozen=True)
@@ -28,14 +46,14 @@ class Origin:
     name: str
 
 
-def locate(place: str, name: str, patterns: Sequence[str]) -> Origin:
-    """A local folder, recorded as `name`; or a model `owner/name[@revision]` on the hub, whose files are fetched.
+def find(place: str, name: str, patterns: Sequence[str]) -> Found:
+    """Look up a local folder or file, to be recorded as `name`, or a model `owner/name[@revision]` of the hub.
 
-    Fetched files stay in the hub's cache, so an interrupted fetch continues. Raises HubError.
+    Nothing is fetched yet. With HF_HUB_OFFLINE the hub's cache has to have the files. Raises HubError.
     """
     folder = Path(place).expanduser()
-    if folder.is_dir():
-        return Origin(folder, name)
+    if folder.exists():
+        return Found(name, _sizes(folder if folder.is_dir() else folder.parent, patterns), folder)
     match = NAME.fullmatch(place)
     if match is None:
         raise HubError(
@@ -43,18 +61,47 @@ def locate(place: str, name: str, patterns: Sequence[str]) -> Origin:
         )
     repo, revision = match["repo"], match["revision"]
     try:
-        # Use the commit from here on, because a branch may move.
-        commit = HfApi().model_info(repo, revision=revision).sha
-        files = snapshot_download(repo, revision=commit, allow_patterns=list(patterns), dry_run=True)
+        if constants.HF_HUB_OFFLINE:
+            cached = Path(
+                snapshot_download(repo, revision=revision, allow_patterns=list(patterns), local_files_only=True)
+            )
+            return Found(f"{repo}@{cached.name}", _sizes(cached, patterns), cached)
+        HfApi().auth_check(repo)
+        files = snapshot_download(repo, revision=revision, allow_patterns=list(patterns), dry_run=True)
     except Exception as error:  # of many classes, see _explained
         raise _explained(place, repo, error) from error
     if not files:
         raise HubError(f"{place}: expected {' or '.join(patterns)}, found none")
-    check_space(Path(constants.HF_HUB_CACHE), sum(file.file_size or 0 for file in files if file.will_download))
+    # Use the commit from here on, because a branch may move.
+    return Found(
+        f"{repo}@{files[0].commit_hash}",
+        {file.filename: file.file_size or 0 for file in files},
+        missing=sum(file.file_size or 0 for file in files if file.will_download),
+        patterns=tuple(patterns),
+    )
+
+
+def check_room(found: Iterable[Found], output: Path, bundle: int) -> None:
+    """Raise DiskSpaceError unless there is room for all that is missing and for a bundle of about so many bytes."""
+    missing = sum(each.missing for each in found)
+    check_spaces({Path(constants.HF_HUB_CACHE): missing, output.parent: max(0, bundle - unfinished_size(output))})
+
+
+def fetch(found: Found) -> Origin:
+    """The files in a folder; those of the hub in its cache, so an interrupted fetch continues. Raises HubError."""
+    if found.folder is not None:
+        return Origin(found.folder, found.name)
+    repo, _, commit = found.name.partition("@")
     try:
-        return Origin(Path(snapshot_download(repo, revision=commit, allow_patterns=list(patterns))), f"{repo}@{commit}")
+        folder = snapshot_download(repo, revision=commit, allow_patterns=list(found.patterns))
     except Exception as error:  # of many classes, see _explained
-        raise _explained(place, repo, error) from error
+        raise _explained(repo, repo, error) from error
+    return Origin(Path(folder), found.name)
+
+
+def _sizes(folder: Path, patterns: Sequence[str]) -> dict[str, int]:
+    files = sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
+    return {str(file.relative_to(folder)): file.stat().st_size for file in files}
 
 
 def _explained(place: str, repo: str, error: Exception) -> HubError:
@@ -70,4 +117,5 @@ def _explained(place: str, repo: str, error: Exception) -> HubError:
     while reason.__cause__ is not None:
         reason = reason.__cause__
     line = next(iter(str(reason).strip().splitlines()), "no reason given")
-    return HubError(f"{place}: no such folder, and it cannot be fetched from the hub ({line})")
+    offline = "" if constants.HF_HUB_OFFLINE else "; if its files are in the hub's cache, set HF_HUB_OFFLINE=1"
+    return HubError(f"{place}: no such folder, and it cannot be fetched from the hub ({line}){offline}")

@@ -1,4 +1,4 @@
-"""The folder in which a bundle is written, beside its final place. A run that was killed continues there."""
+"""The folder in which a bundle is written, beside its final place. A run that ended early continues there."""
 
 from __future__ import annotations
 
@@ -15,24 +15,9 @@ from torch import Tensor
 
 from lotus2_ros.config.output import OutputError
 from lotus2_ros.model.weights import read_weights
+from lotus2_ros.prepare.space import work_folder
 
 PLAN, BUNDLE = "plan.json", "bundle"
-GIGABYTE = 1e9
-
-
-class DiskSpaceError(ValueError):
-    """Too little room on a disk."""
-
-
-def check_space(folder: Path, needed: int) -> None:
-    """Raise DiskSpaceError unless `needed` bytes can be written below a folder, which need not exist yet."""
-    folder = folder.absolute()
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    free = shutil.disk_usage(existing).free
-    if free < needed:
-        raise DiskSpaceError(
-            f"expected {needed / GIGABYTE:.2f} GB free at {folder}, got {free / GIGABYTE:.2f} GB; free some space"
-        )
 
 
 def check_output(output: Path) -> None:
@@ -43,20 +28,12 @@ def check_output(output: Path) -> None:
         raise OutputError(f"{output}: already there; remove it or choose another --output")
 
 
-def work_folder(output: Path) -> Path:
-    return output.with_name(f"{output.name}.part")
-
-
-def unfinished_size(output: Path) -> int:
-    """Bytes in the work folder. They are used by the next run, or removed."""
-    return sum(file.stat().st_size for file in work_folder(output).rglob("*") if file.is_file())
-
-
 class Work:
     """`<output>.part`: the plan, intermediate results, and `bundle/` with the finished files.
 
     plan: everything that the result depends on. An earlier run with the same plan is continued; the files of a run with
-    another plan are removed. Raises OutputError if the folder exists and is no work folder.
+    another plan are removed. `continues`: whether there is something to continue. Raises OutputError if the folder
+    exists and is no work folder.
     """
 
     def __init__(self, output: Path, plan: Mapping[str, Any]) -> None:
@@ -67,6 +44,12 @@ class Work:
             shutil.rmtree(self.folder, ignore_errors=True)
         self.bundle.mkdir(parents=True, exist_ok=True)
         (self.folder / PLAN).write_text(text)
+        self.continues = self.has_results
+
+    @property
+    def has_results(self) -> bool:
+        """Whether any part or intermediate result is there."""
+        return any(self.folder.rglob("*.safetensors"))
 
     def _is_of(self, plan: str) -> bool:
         file = self.folder / PLAN

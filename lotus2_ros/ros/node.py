@@ -25,10 +25,12 @@ def main(args: list[str] | None = None) -> NoReturn:
 
     from lotus2_ros.config import ConfigError
     from lotus2_ros.model.engine.device import use_threads
+    from lotus2_ros.model.progress import show_progress
     from lotus2_ros.ros.executor import ResilientExecutor
     from lotus2_ros.ros.perception import PerceptionNode
     from lotus2_ros.ros.shared_memory import remove_stale_segments
 
+    show_progress()
     use_threads(1)  # in this thread; the model thread has its own setting
     os.environ.setdefault(FASTDDS_PROFILE, str(fastdds_profile()))  # or large messages are lost
     remove_stale_segments()

@@ -102,3 +102,20 @@ def test_the_node_refuses_invalid_parameters_and_takes_large_messages(chosen):
     assert result.returncode == 2, result.stderr
     assert "model.device: expected one of auto, cpu, cuda, openvino:DEVICE, got 'tpu'" in result.stderr
     assert result.stdout.strip() == (chosen or str(fastdds_profile()))
+
+
+def test_prepare_says_something_before_its_slow_imports():
+    code = "import sys, lotus2_ros.cli, lotus2_ros.cli.prepare; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=allowed(60)).returncode == 0
+
+
+def test_help_says_what_each_family_takes(capsys):
+    for command in ("prepare", "infer"):
+        with pytest.raises(SystemExit):
+            cli.main([command, "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert (
+        "float32, bfloat16, float8, int8, nf4 for Lotus-2; float32, bfloat16, float16 for Lotus-D and Lotus-G" in text
+    )
+    assert "--tasks auto|depth|normals" in text and "several separated by commas" in text
+    assert "--samples SAMPLES" in text

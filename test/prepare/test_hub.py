@@ -5,19 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
+from huggingface_hub import constants
 
+from lotus2_ros.config import Config
 from lotus2_ros.demo.deadlines import allowed
 from lotus2_ros.model.load import load_model
-from lotus2_ros.prepare.hub import HubError, Origin, locate
+from lotus2_ros.model.weights import CheckpointError
+from lotus2_ros.prepare import sources
+from lotus2_ros.prepare.hub import Found, HubError, Origin, check_room, fetch, find
+from lotus2_ros.prepare.space import DiskSpaceError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILES = {
@@ -27,8 +35,11 @@ FILES = {
     "flux1-dev.safetensors": b"24 GB that nobody needs",
 }
 FETCH = (
-    "import sys; from lotus2_ros.prepare.hub import locate\n"
-    "try: origin = locate(sys.argv[1], 'flux', ['transformer/*', 'vae/*'])\n"
+    "import sys; from pathlib import Path; from lotus2_ros.prepare.hub import check_room, fetch, find\n"
+    "try:\n"
+    "    found = find(sys.argv[1], 'flux', ['transformer/*', 'vae/*'])\n"
+    "    check_room([found], Path('bundle'), 0)\n"
+    "    origin = fetch(found)\n"
     "except ValueError as error: sys.exit(f'{type(error).__name__}: {error}')\n"
     "print(origin.folder, origin.name)"
 )
@@ -76,6 +87,8 @@ class Handler(BaseHTTPRequestHandler):
         elif path == f"/api/models/owner/model/tree/{COMMIT}":
             rows = [{"type": "file", "path": n, "size": len(c), "oid": etag(c)} for n, c in self.server.files.items()]
             self.send(json.dumps(rows).encode())
+        elif path == "/api/models/owner/model/auth-check":
+            self.refuse(HTTPStatus.UNAUTHORIZED, "GatedRepo") if self.server.gated else self.send(b"{}")
         elif path.startswith("/api/models/owner/model/"):
             self.refuse(HTTPStatus.NOT_FOUND, "RevisionNotFound")
         elif path.startswith(f"/owner/model/resolve/{COMMIT}/"):
@@ -151,23 +164,28 @@ def run(hub: Hub, cache: Path, *command: str, **environment: str) -> subprocess.
     )
 
 
-def fetch(hub: Hub, cache: Path, place: str = "owner/model", **environment: str) -> subprocess.CompletedProcess[str]:
+def run_fetch(
+    hub: Hub, cache: Path, place: str = "owner/model", **environment: str
+) -> subprocess.CompletedProcess[str]:
     return run(hub, cache, "-c", FETCH, place, **environment)
 
 
 def test_a_folder_is_taken_as_it_is(tmp_path: Path) -> None:
-    assert locate(str(tmp_path), "flux", ["*"]) == Origin(tmp_path, "flux")
+    (tmp_path / "a.json").write_text("{}")
+    found = find(str(tmp_path), "flux", ["*"])
+    assert (found.sizes, found.missing) == ({"a.json": 2}, 0)
+    assert fetch(found) == Origin(tmp_path, "flux")
 
 
 @pytest.mark.parametrize("place", ["nowhere", "../a/b", "a/b/c", "/etc/none", "a b/c", "owner/model@"])
 def test_what_is_neither_a_folder_nor_a_name_of_the_hub(place: str) -> None:
     with pytest.raises(HubError, match="expected a folder or a name on the hub"):
-        locate(place, "flux", ["*"])
+        find(place, "flux", ["*"])
 
 
 @pytest.mark.parametrize("place", ["owner/model", "owner/model@main", f"owner/model@{COMMIT}"])
 def test_only_what_is_needed_is_fetched_and_its_commit_is_told(hub: Hub, tmp_path: Path, place: str) -> None:
-    result = fetch(hub, tmp_path, place)
+    result = run_fetch(hub, tmp_path, place)
     assert result.returncode == 0, result.stderr
     folder, name = result.stdout.split()
     assert name == f"owner/model@{COMMIT}"
@@ -179,7 +197,7 @@ def test_only_what_is_needed_is_fetched_and_its_commit_is_told(hub: Hub, tmp_pat
 def test_a_broken_connection_goes_on_where_it_was(hub: Hub, tmp_path: Path) -> None:
     name = "transformer/big.safetensors"
     hub.broken.add(name)
-    result = fetch(hub, tmp_path)
+    result = run_fetch(hub, tmp_path)
     assert result.returncode == 0, result.stderr
     assert (Path(result.stdout.split()[0]) / name).read_bytes() == FILES[name]
     ranges = [requested for method, path, requested in hub.requests if path.endswith(name) and method == "GET"]
@@ -189,19 +207,19 @@ def test_a_broken_connection_goes_on_where_it_was(hub: Hub, tmp_path: Path) -> N
 
 def test_what_was_fetched_is_not_fetched_again(hub: Hub, tmp_path: Path) -> None:
     hub.down.add("vae/config.json")
-    result = fetch(hub, tmp_path)
+    result = run_fetch(hub, tmp_path)
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1].startswith("HubError: owner/model: no such folder, and it cannot be fetched")
     hub.down.clear()
     hub.requests.clear()
-    assert fetch(hub, tmp_path).returncode == 0
+    assert run_fetch(hub, tmp_path).returncode == 0
     assert "vae/config.json" in hub.fetched()
     assert "transformer/big.safetensors" not in hub.fetched()
 
 
 def test_a_gated_model_says_what_to_do(hub: Hub, tmp_path: Path) -> None:
     hub.gated = True
-    result = fetch(hub, tmp_path)
+    result = run_fetch(hub, tmp_path)
     assert result.returncode == 1
     page = f"http://127.0.0.1:{hub.server_port}/owner/model"
     message = f"HubError: owner/model: accept its licence at {page}, then log in with `hf auth login`"
@@ -217,12 +235,12 @@ def test_a_gated_model_says_what_to_do(hub: Hub, tmp_path: Path) -> None:
     ],
 )
 def test_what_is_not_there(hub: Hub, tmp_path: Path, place: str, message: str) -> None:
-    assert fetch(hub, tmp_path, place).stderr.splitlines()[-1] == f"HubError: {message}"
+    assert run_fetch(hub, tmp_path, place).stderr.splitlines()[-1] == f"HubError: {message}"
 
 
 @pytest.mark.parametrize("environment", [{"HF_ENDPOINT": "http://127.0.0.1:1"}, {"HF_HUB_OFFLINE": "1"}])
 def test_without_a_network(hub: Hub, tmp_path: Path, environment: dict[str, str]) -> None:
-    result = fetch(hub, tmp_path, **environment)
+    result = run_fetch(hub, tmp_path, **environment)
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1].startswith("HubError: owner/model: no such folder, and it cannot be fetched")
     assert not hub.requests
@@ -233,6 +251,50 @@ def test_room_on_the_disk_is_looked_at_first(hub: Hub, tmp_path: Path) -> None:
     line = run(hub, tmp_path, "-c", code, "owner/model").stderr.splitlines()[-1]
     assert line.startswith("DiskSpaceError: expected 0.03 GB free at ") and "got 0.00 GB" in line
     assert not hub.fetched()
+
+
+def test_downloads_and_bundle_add_up_where_they_share_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=100_000_000))
+    found = [Found("a@1", {}, missing=40_000_000), Found("b@1", {}, missing=30_000_000)]
+    check_room(found, tmp_path / "bundle", 30_000_000)
+    expected = rf"expected 0\.11 GB free at {tmp_path}/cache and {tmp_path}, got 0\.10 GB"
+    with pytest.raises(DiskSpaceError, match=expected):
+        check_room(found, tmp_path / "bundle", 40_000_000)
+
+
+def test_without_a_network_a_full_cache_is_enough(hub: Hub, tmp_path: Path) -> None:
+    online = run_fetch(hub, tmp_path)
+    hub.requests.clear()
+    offline = run_fetch(hub, tmp_path, HF_HUB_OFFLINE="1")
+    assert (offline.returncode, offline.stdout) == (0, online.stdout), offline.stderr
+    assert not hub.requests
+    next(Path(online.stdout.split()[0]).rglob("big.safetensors")).unlink()
+    assert "is incomplete" in run_fetch(hub, tmp_path, HF_HUB_OFFLINE="1").stderr.splitlines()[-1]
+
+
+def test_all_is_looked_up_and_fits_before_anything_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    sizes = {"transformer/a.safetensors": 20_000_000_000, "text_encoder_2/b.safetensors": 9_000_000_000}
+
+    def found(place: str, name: str, patterns: Sequence[str]) -> Found:
+        calls.append(f"find {place}")
+        return Found(f"{place}@1", sizes, missing=29_000_000_000)
+
+    def room(found: Sequence[Found], output: Path, bundle: int) -> None:
+        calls.append(f"room for {len(found)} and {bundle}")
+
+    monkeypatch.setattr(sources, "find", found)
+    monkeypatch.setattr(sources, "check_room", room)
+    monkeypatch.setattr(sources, "fetch", lambda found: calls.append(f"fetch {found.name}") or Origin(tmp_path, ""))
+    options = {"output": tmp_path / "bundle", "precision": "nf4"}
+    with pytest.raises(CheckpointError):  # there is nothing in the folder
+        sources.from_released("o/flux", "o/lotus", Config().model, device=torch.device("cpu"), **options)
+    assert calls == ["find o/flux", "find o/lotus", "room for 2 and 10000000000", "fetch o/flux@1", "fetch o/lotus@1"]
+    calls.clear()
+    with pytest.raises(CheckpointError):
+        sources.from_lotus(["o/lotus-depth", "o/lotus-normal"], Config().model, **{**options, "precision": None})
+    assert calls[:3] == ["find o/lotus-depth", "find o/lotus-normal", "room for 2 and 0"]  # no U-Nets among these files
 
 
 def test_a_bundle_of_what_is_on_the_hub(hub: Hub, shared: Path, tmp_path: Path) -> None:

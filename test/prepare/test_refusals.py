@@ -28,14 +28,15 @@ def replace(path: Path, weights: dict[str, Tensor]) -> None:
 
 @pytest.fixture
 def refused(released: Path, arguments: Arguments, capsys: pytest.CaptureFixture[str]) -> Refused:
-    """Exit status 2, one line with this in it, and nothing left."""
+    """Exit status 2, one line with this in it, and nothing left but the parts that were finished."""
 
     def check(message: str, *more: str) -> None:
         output = released.parent / "out" / "bundle"
         assert main(arguments(released, output, *more)) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("lotus2 prepare: ") and message in line, line
-        assert not output.parent.exists() or not list(output.parent.iterdir())
+        left = list(output.parent.iterdir()) if output.parent.exists() else []
+        assert not left or (left == [output.with_name("bundle.part")] and list(left[0].rglob("*.safetensors")))
 
     return check
 

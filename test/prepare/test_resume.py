@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from lotus2_ros.cli import main
 from lotus2_ros.demo.deadlines import allowed
+from lotus2_ros.model.lotus2.conversion import Lotus2Conversion
 from lotus2_ros.model.lotus2.fuse import FusedPart, Fusion
+from lotus2_ros.model.lotus2.released import open_released
+from lotus2_ros.prepare import checksums
+from lotus2_ros.prepare.work import Work
 
 CORE = "lotus-2_core_predictor_depth.safetensors"
 Arguments = Callable[..., list[str]]
@@ -128,3 +134,68 @@ def test_other_sources_start_anew(released: Path, arguments: Arguments, kill: Ki
     assert main(arguments(released, output, "--precision", "int8")) == 0
     assert main(arguments(released, tmp_path / "other", "--precision", "int8")) == 0
     assert contents(output) == contents(tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("a bug"), OSError(5, "Input/output error"), torch.OutOfMemoryError("no")]
+)
+def test_after_any_error_it_goes_on_and_reads_no_file_again(
+    prepared: Prepared,
+    golden: Path,
+    arguments: Arguments,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+) -> None:
+    output, part, expected = tmp_path / "bundle", Fusion.part, contents(prepared("int8"))
+
+    def fail(self: Fusion, name: str) -> FusedPart:
+        if name == "single_blocks.1":
+            raise error
+        return part(self, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Fusion, "part", fail)
+        assert main(arguments(golden, output, "--precision", "int8")) in (1, 2)
+    assert f"what is done is kept in {output}.part: the same command continues there" in caplog.text
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    monkeypatch.setattr(checksums, "_digest", lambda *_: pytest.fail("a file was read again"))
+    assert main(arguments(golden, output, "--precision", "int8")) == 0
+    assert f"continuing the unfinished run in {output}.part" in capsys.readouterr().out
+    assert contents(output) == expected
+
+
+def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
+    file = tmp_path / "weights"
+    file.write_text("one")
+    known = checksums.Checksums()
+    first = known.of({"weights": file})
+    known.write(tmp_path)
+    file.write_text("two")
+    os.utime(file, ns=(1, 1))
+    second = checksums.Checksums.read(tmp_path).of({"weights": file})
+    assert second != first == {"weights": "7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed"}
+
+
+def test_where_the_gpu_is_too_small_the_cpu_goes_on(
+    prepared: Prepared, golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    convert_on, expected = Lotus2Conversion._convert_on, contents(prepared("int8"))
+
+    def on_a_small_gpu(self: Lotus2Conversion, device: torch.device, *rest: object) -> Iterator[str]:
+        for number, name in enumerate(convert_on(self, torch.device("cpu"), *rest)):
+            if device.type == "cuda" and number == 5:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            yield name
+
+    monkeypatch.setattr(Lotus2Conversion, "_convert_on", on_a_small_gpu)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    source = open_released(golden, golden)
+    conversion = Lotus2Conversion(source, {}, precision="int8", device=torch.device("cuda"))
+    work = Work(tmp_path / "bundle", {})
+    assert list(conversion.convert(work)) == conversion.parts
+    assert "cuda has too little memory for this, so the rest runs on the CPU" in caplog.text
+    del expected["bundle.json"]
+    assert contents(work.bundle) == expected

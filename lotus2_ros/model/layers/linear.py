@@ -12,12 +12,13 @@ converted (`kept_dtypes` lists them). Biases, and the weights of float layers, h
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lotus2_ros.config.precisions import PRECISIONS
 from lotus2_ros.model.layers.quantization import (
     dequantize_nf4,
     multiply_quantized,
@@ -27,8 +28,6 @@ from lotus2_ros.model.layers.quantization import (
     quantize_rows,
 )
 
-PrecisionName = Literal["float32", "bfloat16", "float8", "int8", "nf4"]
-PRECISIONS: tuple[PrecisionName, ...] = get_args(PrecisionName)
 FLOATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 EIGHT_BITS = {"float8": torch.float8_e4m3fn, "int8": torch.int8}
 

@@ -6,15 +6,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from lotus2_ros.config.precisions import LOTUS_PRECISIONS
 from lotus2_ros.model.conversion import Conversion, Store
-from lotus2_ros.model.layers.precision import DTYPES, dtype_named
+from lotus2_ros.model.layers.precision import dtype_named
 from lotus2_ros.model.lotus import FORMAT
 from lotus2_ros.model.lotus.bundle import describe, parts
 from lotus2_ros.model.lotus.released import open_pipelines
 from lotus2_ros.model.manifest import Space
 from lotus2_ros.model.weights import dtype_name
-
-PRECISIONS = tuple(DTYPES)
 
 
 class LotusConversion(Conversion):
@@ -23,9 +22,9 @@ class LotusConversion(Conversion):
     def __init__(
         self, folders: Mapping[str, Path], files: Mapping[str, Path], *, predicts: Space, precision: str | None
     ) -> None:
-        if precision not in (None, *PRECISIONS):
+        if precision not in (None, *LOTUS_PRECISIONS):
             raise ValueError(
-                f"expected a precision of {', '.join(PRECISIONS)} for Lotus-D and Lotus-G, got {precision}"
+                f"expected a precision of {', '.join(LOTUS_PRECISIONS)} for Lotus-D and Lotus-G, got {precision}"
             )
         self.files = files
         self.model, self.state = open_pipelines(folders, predicts=predicts)

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lotus2_ros.model.layouts import open_component
 from lotus2_ros.model.lotus.lotus import Lotus
 from lotus2_ros.model.manifest import ModelSettings, Space, naming, plain_config
 from lotus2_ros.model.prompt import embed_unpadded_prompt
-from lotus2_ros.model.weights import CheckpointError, check_keys, check_weights, open_weights, read_json, weight_file
+from lotus2_ros.model.weights import CheckpointError, check_keys, check_weights, read_json, weight_file
 
 INDEX = "model_index.json"
 PIPELINES = {"LotusDPipeline": "lotus-d", "LotusGPipeline": "lotus-g"}
@@ -98,12 +99,13 @@ def open_pipelines(folders: Mapping[str, Path], *, predicts: Space, **settings: 
     state = {"prompt_embeds": prompt}
     expected = model.state_dict()
     for task, folder in folders.items():
-        vae = _read(folder / "vae", {k.removeprefix("vae."): v for k, v in expected.items() if k.startswith("vae.")})
+        vae_keys = {k.removeprefix("vae."): v for k, v in expected.items() if k.startswith("vae.")}
+        vae = _read(folder / "vae", vae_keys, configs["vae"])
         _check_same(vae, state, folder)
         state |= {f"vae.{key}": tensor for key, tensor in vae.items()}
         prefix = f"unets.{task}."
         unet = {k.removeprefix(prefix): v for k, v in expected.items() if k.startswith(prefix)}
-        state |= {prefix + key: tensor for key, tensor in _read(folder / "unet", unet).items()}
+        state |= {prefix + key: tensor for key, tensor in _read(folder / "unet", unet, configs["unet"]).items()}
     return model, state
 
 
@@ -124,11 +126,11 @@ def _config(folders: Mapping[str, Path], part: str) -> dict[str, Any]:
     return configs[0]
 
 
-def _read(component: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _read(component: Path, expected: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
     file = weight_file(component)
-    homes = open_weights(file)
+    homes = open_component(file, config)
     check_keys(file, homes, expected)
-    for home in set(homes.values()):
+    for home in dict.fromkeys(homes.values()):
         inside = {key: tensor for key, tensor in expected.items() if homes[key] is home}
         check_weights(home.path, home.header, inside)
     return {key: home.read(key) for key, home in homes.items()}

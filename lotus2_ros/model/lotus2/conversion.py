@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lotus2_ros.config.precisions import PRECISIONS, PrecisionName
 from lotus2_ros.model.conversion import Conversion, Store
-from lotus2_ros.model.layers.linear import PRECISIONS, PrecisionName
 from lotus2_ros.model.lotus2 import FUSED_FORMAT
 from lotus2_ros.model.lotus2.bundle import describe_fused, part_file
 from lotus2_ros.model.lotus2.fuse import FusedPart, Fusion, Source
 from lotus2_ros.model.lotus2.probe import ENDS, Probe
+from lotus2_ros.model.memory import is_shortage
+
+log = logging.getLogger(__name__)
 
 PROMPT, PROBE = "prompt.safetensors", "probe.safetensors"
 
@@ -45,7 +49,7 @@ class Lotus2Conversion(Conversion):
 
     @property
     def parts(self) -> list[str]:
-        return self._blank().names
+        return ["prompt", *self._blank().names]
 
     @property
     def size(self) -> int:
@@ -54,8 +58,26 @@ class Lotus2Conversion(Conversion):
         return sum(t.numel() * (dtype_of(name) or t.dtype).itemsize for name, t in model.state_dict().items())
 
     def convert(self, store: Store) -> Iterator[str]:
+        """Where the GPU has too little memory, the CPU goes on."""
+        compute = Probe.compute_dtype(self.precision, self.device)
+        told: set[str] = set()
+        for device in (self.device, torch.device("cpu")):
+            try:
+                for name in self._convert_on(device, compute, store):
+                    if name not in told:
+                        told.add(name)
+                        yield name
+                return
+            except RuntimeError as error:
+                if device.type == "cpu" or not is_shortage(error):
+                    raise
+                log.warning("%s has too little memory for this, so the rest runs on the CPU", device)
+            torch.cuda.empty_cache()
+
+    def _convert_on(self, device: torch.device, compute: torch.dtype, store: Store) -> Iterator[str]:
         self._fusion = Fusion(replace(self.source, embed_prompt=lambda: self._embed_prompt(store)), self.precision)
-        probe, state = Probe(self._fusion.model, self.device), store.read(PROBE)
+        yield "prompt"
+        probe, state = Probe(self._fusion.model, device, compute), store.read(PROBE)
         done = 0
         if state is not None:
             probe.state, done = state, int(state["done"])
@@ -94,8 +116,8 @@ class Lotus2Conversion(Conversion):
     @torch.no_grad()
     def _convert_part(self, fusion: Fusion, name: str, store: Store, probe: Probe) -> None:
         dtype_of = fusion.model.dtype_of(self._stored_dtype)
-        part = FusedPart(name, {key: tensor.to(self.device) for key, tensor in fusion.part(name).tensors.items()})
-        stored = {key: tensor.to(self.device, dtype_of(key)) for key, tensor in fusion.store(part).items()}
+        part = FusedPart(name, {key: tensor.to(probe.device) for key, tensor in fusion.part(name).tensors.items()})
+        stored = {key: tensor.to(probe.device, dtype_of(key)) for key, tensor in fusion.store(part).items()}
         store.write_part(part_file(name), stored)
         probe.take(name, part.tensors, stored)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from lotus2_ros.model.interface import InferenceModel
     from lotus2_ros.model.manifest import Header
     from lotus2_ros.model.trainable import NetworkConfig
+
+log = logging.getLogger(__name__)
 
 
 class Lotus2Family(Family):
@@ -50,14 +53,22 @@ class Lotus2Family(Family):
             raise CheckpointError(f"{folder / MANIFEST}: {error}") from None
 
     def is_released(self, folder: Path) -> bool:
-        return (folder / "transformer").is_dir() and (folder / "vae").is_dir()
+        diffusers = (folder / "transformer").is_dir() and (folder / "vae").is_dir()
+        return diffusers or ((folder / "flux1-dev.safetensors").is_file() and (folder / "text_encoder_2").is_dir())
 
     def load_released(self, folder: Path, options: LoadOptions) -> InferenceModel:
+        """Fused on the way, in the compute dtype."""
         from lotus2_ros.model.lotus2.fuse import fuse
         from lotus2_ros.model.lotus2.released import open_released
+        from lotus2_ros.model.memory import memory_errors
 
-        source = open_released(folder, folder, tasks=options.tasks, timestep_dtype=options.timestep_dtype)
-        return fuse(source, "float32", device=options.device, dtype=options.dtype)
+        prepare = f"lotus2 prepare --flux {folder} --lotus2 {folder} --output BUNDLE --precision nf4"
+        log.warning("%s: released files are fused at every start, which takes minutes; once: %s", folder, prepare)
+        with memory_errors(f"make a smaller model of it: {prepare}"):
+            source = open_released(
+                folder, folder, tasks=options.tasks, timestep_dtype=options.timestep_dtype, device=options.device
+            )
+            return fuse(source, "float32", device=options.device, dtype=options.dtype)
 
     def networks(self) -> tuple[type[NetworkConfig], ...]:
         from lotus2_ros.model.lotus2.networks import FluxNetwork, ScratchNetwork

@@ -22,6 +22,8 @@ from lotus2_ros.model.lotus2.blocks import HeadNorms
 from lotus2_ros.model.lotus2.conditioning import rounded_guidance
 from lotus2_ros.model.lotus2.fused import FusedLotus2
 from lotus2_ros.model.lotus2.trainable import TrainableLotus2
+from lotus2_ros.model.memory import require_memory
+from lotus2_ros.model.progress import ProgressLog
 from lotus2_ros.model.weights import CheckpointError, assign_weights, stored_state
 
 ROTATED = r".*\.(to_[qk]|add_[qk]_proj|norm_(added_)?[qk])"
@@ -218,11 +220,18 @@ class Fusion:
 
 
 def fuse(source: Source, precision: str, *, device: torch.device, dtype: torch.dtype) -> FusedLotus2:
-    """The whole model in memory, ready to run."""
+    """The whole model in memory, ready to run. Beside it only one part is in memory at a time.
+
+    Raises MemoryShortageError if the device has too little memory for it.
+    """
     fusing = Fusion(source, precision)
-    state: dict[str, Tensor] = {}
+    model, state = fusing.model, dict[str, Tensor]()
+    dtype_of = model.dtype_of(dtype)
+    bytes_of = {name: t.numel() * (dtype_of(name) or t.dtype).itemsize for name, t in model.state_dict().items()}
+    require_memory(device, sum(bytes_of.values()), "the model")
+    progress = ProgressLog("fusing part", len(fusing.names))
     for part in fusing.parts():
-        state |= fusing.store(part)
-    model = fusing.model
-    assign_weights(model, state, device, model.dtype_of(dtype))
+        state |= {name: tensor.to(device, dtype_of(name)) for name, tensor in fusing.store(part).items()}
+        progress.step()
+    assign_weights(model, state, device, dtype_of)
     return model.eval().requires_grad_(False)

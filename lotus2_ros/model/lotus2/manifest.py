@@ -8,8 +8,8 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransf
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
+from lotus2_ros.config.precisions import PrecisionName
 from lotus2_ros.model.components import config_of
-from lotus2_ros.model.layers.linear import PrecisionName
 from lotus2_ros.model.manifest import FloatName, Manifest, Section, Task
 
 RANK = Field(ge=1, le=65536)

@@ -81,15 +81,18 @@ class ProbeStream:
 
 
 class Probe:
-    """A float32 stream, and one with the stored weights in this device's compute dtype."""
+    """A float32 stream, and one with the stored weights in a compute dtype."""
 
-    def __init__(self, model: FusedLotus2, device: torch.device) -> None:
-        precision = model.plan.precision
-        dtype = torch.float32 if precision == "float32" else resolve_dtype("auto", device)
+    def __init__(self, model: FusedLotus2, device: torch.device, dtype: torch.dtype) -> None:
         self._compute = str(dtype).removeprefix("torch.")
         self._exact = ProbeStream(model, "float32", torch.float32, device)
-        self._stored = ProbeStream(model, precision, dtype, device)
-        self._device = device
+        self._stored = ProbeStream(model, model.plan.precision, dtype, device)
+        self.device = device
+
+    @staticmethod
+    def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
+        """The dtype in which a model of this precision is run on the device."""
+        return torch.float32 if precision == "float32" else resolve_dtype("auto", device)
 
     def take(self, part: str, exact: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> None:
         self._exact.take(part, exact)
@@ -102,7 +105,7 @@ class Probe:
 
     @state.setter
     def state(self, state: Mapping[str, Tensor]) -> None:
-        self._exact.tokens, self._stored.tokens = (state[name].to(self._device) for name in ("exact", "stored"))
+        self._exact.tokens, self._stored.tokens = (state[name].to(self.device) for name in ("exact", "stored"))
 
     def errors(self) -> dict[str, str | float]:
         """The compute dtype, and the relative root mean square error of each result."""

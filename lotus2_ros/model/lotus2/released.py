@@ -1,10 +1,10 @@
-"""The released layout: FLUX.1-dev as a diffusers folder, and the six `lotus-2_*` files in the same or another one."""
+"""The released layout: FLUX.1-dev, and the six `lotus-2_*` files in the same or another folder."""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +13,21 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransf
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lotus2_ros.model.layouts import open_component
 from lotus2_ros.model.lotus2.base import CORE, SHARPENER
+from lotus2_ros.model.lotus2.flux_layout import flux_component, flux_file, flux_folder
 from lotus2_ros.model.lotus2.fuse import Source
 from lotus2_ros.model.lotus2.trainable import TrainableLotus2, is_base
-from lotus2_ros.model.manifest import FloatName, ModelSettings, Task, choose_tasks, plain_config
+from lotus2_ros.model.manifest import FloatName, ModelSettings, Task, choose_tasks
 from lotus2_ros.model.prompt import T5_TOKENS, check_encoders, embed_empty_prompt
 from lotus2_ros.model.weights import (
     CheckpointError,
     WeightFile,
+    Weights,
     assign_weights,
     check_keys,
     check_weights,
-    open_weights,
-    read_json,
     stored_state,
-    weight_file,
-)
-
-# The files of FLUX.1-dev that are read.
-FLUX_FILES = (
-    "scheduler/*.json",
-    *(f"{name}/*" for name in ("tokenizer", "tokenizer_2")),
-    *(f"{name}/*.{kind}" for name in ("text_encoder", "text_encoder_2") for kind in ("json", "safetensors")),
-    *(f"{name}/*.{kind}" for name in ("transformer", "vae") for kind in ("json", "safetensors")),
 )
 
 # Names of tasks and modules -> their names in file names.
@@ -59,24 +51,26 @@ def open_released(
     timestep_dtype: FloatName | None = None,
     device: torch.device | None = None,
 ) -> Source:
-    """The released model as a `Source`. flux: FLUX's diffusers folder; lotus2: the folder of the `lotus-2_*` files.
+    """The released model as a `Source`. lotus2: the folder of the `lotus-2_*` files.
 
-    The headers of all files are checked before any tensor is read. device: of the text encoders, by default the CPU.
-    Raises CheckpointError that names file and key.
+    flux: FLUX's diffusers folder, in which `flux1-dev.safetensors` and `ae.safetensors` may be in place of transformer/
+    and vae/; or a single file of the transformer, beside which the other components are. device: of the text encoders,
+    by default the CPU. The headers of all files are checked before any tensor is read. Raises CheckpointError that
+    names file and key.
     """
     model = _empty(flux, choose_tasks(TASKS, tasks, lotus2), timestep_dtype)
     with torch.device("meta"):
         for task in model.tasks:
             for stage in (CORE, SHARPENER):
                 model.add_adapter(stage, task, adapter_rank(WeightFile(lotus2_file(lotus2, stage, task))))
-    return _source(model, _locate_all(stored_state(model), flux, lotus2), flux, device)
+    return _source(model, _locate_all(stored_state(model), flux, lotus2, model.vae.config), flux, device)
 
 
 def open_flux(flux: Path, *, tasks: Sequence[str], device: torch.device | None = None) -> Source:
     """FLUX.1-dev alone as a `Source`, to be trained: without LoRAs, and without weights for the continuity modules."""
     model = _empty(flux, choose_tasks(TASKS, tasks, flux), None)
     base = {name: tensor for name, tensor in stored_state(model).items() if is_base(name)}
-    return _source(model, _locate_all(base, flux, flux), flux, device)
+    return _source(model, _locate_all(base, flux, flux, model.vae.config), flux, device)
 
 
 def load_released(
@@ -125,12 +119,6 @@ def save_adapters(model: TrainableLotus2, lotus2: Path) -> None:
         partial.replace(file)
 
 
-def flux_files(folder: Path) -> list[str]:
-    """The existing files among FLUX_FILES, in a fixed order."""
-    found = (file for pattern in FLUX_FILES for file in sorted(folder.glob(pattern)))
-    return [str(file.relative_to(folder)) for file in found if file.is_file()]
-
-
 def lotus2_files(tasks: Sequence[str]) -> list[str]:
     """The names of the Lotus-2 files for some tasks."""
     return [lotus2_file(Path(), part, task).name for task in tasks for part in (CORE, SHARPENER, "continuity")]
@@ -147,7 +135,7 @@ def locate(flux: Path, lotus2: Path, name: str) -> tuple[Path, str]:
     if match := re.fullmatch(rf"(.+\.lora_[AB])\.({CORE}|{SHARPENER})_(\w+)(\.weight)", name):
         return lotus2_file(lotus2, match[2], match[3]), match[1] + match[4]
     component, key = name.split(".", 1)
-    return weight_file(flux / component), key
+    return flux_file(flux, component), key
 
 
 def adapter_rank(file: WeightFile) -> int:
@@ -160,14 +148,14 @@ def adapter_rank(file: WeightFile) -> int:
 
 def _empty(flux: Path, tasks: tuple[Task, ...], timestep_dtype: FloatName | None) -> TrainableLotus2:
     """The model on the meta device, without LoRAs."""
-    scheduler_file = flux / "scheduler" / "scheduler_config.json"
-    scheduler_config = plain_config(read_json(scheduler_file)) | {"num_train_timesteps": SHARPENER_TRAIN_TIMESTEPS}
     with torch.device("meta"):
-        transformer = _component(FluxTransformer2DModel, flux / "transformer")
+        transformer = flux_component(FluxTransformer2DModel, flux, "transformer")
         return TrainableLotus2(
-            _component(AutoencoderKL, flux / "vae"),
+            flux_component(AutoencoderKL, flux, "vae"),
             transformer,
-            _build(FlowMatchEulerDiscreteScheduler, scheduler_config, scheduler_file),
+            flux_component(
+                FlowMatchEulerDiscreteScheduler, flux, "scheduler", num_train_timesteps=SHARPENER_TRAIN_TIMESTEPS
+            ),
             ModelSettings(
                 tasks=tasks, process_resolution=PROCESS_RESOLUTION, timestep_dtype=timestep_dtype or TIMESTEP_DTYPE
             ),
@@ -178,34 +166,37 @@ def _empty(flux: Path, tasks: tuple[Task, ...], timestep_dtype: FloatName | None
 
 
 def _source(
-    model: TrainableLotus2, places: Mapping[str, tuple[WeightFile, str]], flux: Path, device: torch.device | None
+    model: TrainableLotus2, places: Mapping[str, tuple[Weights, str]], flux: Path, device: torch.device | None
 ) -> Source:
-    check_encoders(flux)
+    folder = flux_folder(flux)
+    check_encoders(folder)
 
     def read(name: str) -> Tensor:
         file, key = places[name]
         return file.read(key)
 
     def embed_prompt() -> tuple[Tensor, Tensor]:
-        prompt_embeds, pooled = embed_empty_prompt(flux, device=device or torch.device("cpu"))
-        _check_embedding(flux / "text_encoder_2", prompt_embeds, model.conditioner.prompt_embeds)
-        _check_embedding(flux / "text_encoder", pooled, model.conditioner.pooled)
+        prompt_embeds, pooled = embed_empty_prompt(folder, device=device or torch.device("cpu"))
+        _check_embedding(folder / "text_encoder_2", prompt_embeds, model.conditioner.prompt_embeds)
+        _check_embedding(folder / "text_encoder", pooled, model.conditioner.pooled)
         return prompt_embeds, pooled
 
     return Source(model.requires_grad_(False), read, embed_prompt)
 
 
-def _locate_all(shapes: Mapping[str, Tensor], flux: Path, lotus2: Path) -> Mapping[str, tuple[WeightFile, str]]:
-    """File and key of each weight; keys and shapes are checked against the model."""
+def _locate_all(
+    shapes: Mapping[str, Tensor], flux: Path, lotus2: Path, vae: Mapping[str, Any] | None = None
+) -> Mapping[str, tuple[Weights, str]]:
+    """File and key of each weight; keys and shapes are checked against the model. vae: the config of its VAE."""
     expected: dict[Path, dict[str, str]] = defaultdict(dict)
     for name in (name for name in shapes if name not in EMBEDDINGS):
         file, key = locate(flux, lotus2, name)
         expected[file][key] = name
-    places: dict[str, tuple[WeightFile, str]] = {}
+    places: dict[str, tuple[Weights, str]] = {}
     for file, names in sorted(expected.items()):
-        homes = open_weights(file)
+        homes = open_component(file, vae or {})
         check_keys(file, homes, names)
-        for home in set(homes.values()):
+        for home in dict.fromkeys(homes.values()):
             inside = {key: shapes[name] for key, name in names.items() if homes[key] is home}
             check_weights(home.path, home.header, inside)
         places |= {name: (homes[key], key) for key, name in names.items()}
@@ -218,15 +209,3 @@ def _check_embedding(folder: Path, embedding: Tensor, expected: Tensor) -> None:
             f"{folder}: expected a prompt embedding of shape {tuple(expected.shape)}, as the transformer takes, "
             f"got {tuple(embedding.shape)}"
         )
-
-
-def _component(kind: Callable[..., Any], folder: Path) -> Any:
-    file = folder / "config.json"
-    return _build(kind, plain_config(read_json(file)), file)
-
-
-def _build(kind: Callable[..., Any], config: dict[str, Any], file: Path) -> Any:
-    try:
-        return kind(**config)
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{file}: {error}") from None

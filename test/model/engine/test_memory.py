@@ -113,9 +113,9 @@ def test_a_compiled_model_is_freed():
 def test_what_is_free_is_known_before_it_is_needed():
     free = free_memory(CPU)
     assert free is not None and 100 * MB < free < 1 << 44
-    require_memory(CPU, free // 2, "the model")
-    with pytest.raises(MemoryShortageError, match=r"the model needs \d+\.\d GB of memory on cpu, \d+\.\d GB free"):
-        require_memory(CPU, 2 * free, "the model")
+    require_memory(CPU, free // 2, "it")
+    with pytest.raises(MemoryShortageError, match=r"expected \d+\.\d GB of free memory on cpu for it, got \d+\.\d GB"):
+        require_memory(CPU, 2 * free, "it")
 
 
 def test_a_container_s_limit_counts(monkeypatch, tmp_path):
