@@ -179,6 +179,16 @@ def random_bundle(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def bundle_with_prior(tmp_path_factory) -> Path:
+    from lotus2_ros.model.lotus2.bundle import save_bundle
+
+    folder = tmp_path_factory.mktemp("bundle_with_prior")
+    metadata = {"name": "random", "licence": "none", "card": "README.md"}
+    save_bundle(build_small(PRIOR), folder, metadata=metadata, dtype=torch.float32)
+    return folder
+
+
 class Writer:
     """Writes files into a folder, by their path in it, in the formats of data sets, as their makers' tools do."""
 

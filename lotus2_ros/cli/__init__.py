@@ -25,6 +25,7 @@ COMMANDS = {
     "demo": Command("lotus2_ros.cli.demo", "play a recording through the node and show the results"),
     "infer": Command("lotus2_ros.cli.infer", "estimate disparity, normals and points of image files"),
     "prepare": Command("lotus2_ros.cli.prepare", "convert released weights to a bundle that the node runs"),
+    "export": Command("lotus2_ros.cli.export", "write a model as ONNX graphs, for ONNX Runtime and TensorRT"),
     "bag": Command("lotus2_ros.cli.bag", "run the model over a recording and write the results to a new bag"),
     "view": Command("lotus2_ros.cli.view", "look at the results of a recording or of the running node, in Rerun"),
     "node": Command("lotus2_ros.cli.node", "run the ROS 2 node; ROS arguments follow --ros-args"),

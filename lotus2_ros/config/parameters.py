@@ -18,7 +18,9 @@ COMPRESSED_FORMATS = ("jpeg", "png", "webp", "bmp")  # of compressed images
 class ModelConfig:
     """The model and how it computes."""
 
-    path: str = parameter("", "Folder of a bundle or of released files; empty: the small bundled model")
+    path: str = parameter(
+        "", "Folder of a bundle, of released files, or of an exported model; empty: the small bundled model"
+    )
     device: str = parameter(
         "auto",
         "Device of the model; auto: cuda if there is one. openvino:GPU and openvino:NPU are Intel's, untested",
@@ -27,8 +29,8 @@ class ModelConfig:
     engine: str = parameter(
         "auto",
         "What runs the model; auto: on a cpu, with model.compile, the faster of torch and OpenVINO for each stage; "
-        "else torch",
-        choices=("auto", "torch", "openvino"),
+        "onnxruntime for an exported model; else torch",
+        choices=("auto", "torch", "openvino", "onnxruntime"),
     )
     dtype: str = parameter(
         "auto",

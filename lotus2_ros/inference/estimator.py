@@ -8,22 +8,24 @@ from copy import copy
 from dataclasses import replace
 from functools import partial
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lotus2_ros.config import Config
+from lotus2_ros.config import Config, ModelConfig
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.inference.alignment import align
 from lotus2_ros.inference.annotations import annotate, deviation
 from lotus2_ros.inference.geometry import Geometry
 from lotus2_ros.inference.inputs import ImageInput, ReferenceInput, as_image, as_reference, check_camera
 from lotus2_ros.inference.sharpening import Sharpening
-from lotus2_ros.model.engine.choice import EngineChoice
+from lotus2_ros.model.engine.choice import ONNXRUNTIME, EngineChoice
 from lotus2_ros.model.engine.device import Stopwatch, finish, upload, use_threads
 from lotus2_ros.model.engine.runtime import choose_resolution, optimize
+from lotus2_ros.model.export.manifest import is_exported
 from lotus2_ros.model.interface import GeometryModel
 from lotus2_ros.model.layers.precision import resolve_matmul_dtype
 from lotus2_ros.model.load import load_model
@@ -139,7 +141,9 @@ class Estimator:
         """Work to run once so that no frame of this size has to wait for it: names and functions.
 
         On a GPU the model is compiled and its CUDA graphs are recorded at the first call for each choice of tasks.
+        Raises ImageSizeError if the model does not take images of this size.
         """
+        self._process_size(height, width)
         tasks = self.model.tasks
         choices, runs = [tasks], 1
         if self.device.type == "cuda":
@@ -203,7 +207,8 @@ def load(
     """Load a model, ready to predict.
 
     Args:
-        path: a bundle, or a folder in the released layout; the small bundled model by default.
+        path: a bundle, a folder in the released layout, or one that `lotus2 export` wrote; the small bundled model by
+            default.
         device: "cpu" or "cuda"; by default the GPU if there is one.
         engine: "torch", or "openvino" to compile the model with it for each image size; by default torch, or with
             ``compile`` on a CPU the faster of the two.
@@ -239,6 +244,8 @@ def load_estimator(config: Config, *, live: bool = False) -> Estimator:
     chosen = config.model
     if chosen.threads and not live:
         use_threads(chosen.threads)
+    if chosen.path and is_exported(Path(chosen.path)):
+        return Estimator(load_exported(chosen), config)
     engine = EngineChoice.of(chosen.engine, chosen.device, chosen.dtype, chosen.threads)
     model = load_model(
         chosen.path,
@@ -257,3 +264,19 @@ def load_estimator(config: Config, *, live: bool = False) -> Estimator:
         engine=engine,
     )
     return Estimator(model, config, choose_resolution(model) if live else None)
+
+
+def load_exported(chosen: ModelConfig) -> GeometryModel:
+    """A model that `lotus2 export` wrote."""
+    from lotus2_ros.model.engine.onnxruntime import ExportedModel
+
+    if chosen.engine not in ("auto", ONNXRUNTIME):
+        raise ValueError(f"{chosen.path}: expected model.engine onnxruntime for an exported model, got {chosen.engine}")
+    return ExportedModel(
+        Path(chosen.path),
+        device=chosen.device,
+        tasks=chosen.wanted_tasks,
+        threads=chosen.threads,
+        samples=chosen.samples,
+        seed=chosen.seed,
+    )

@@ -213,6 +213,26 @@ class InferenceModel(TorchModel):
     def on_meta(self, tasks: Sequence[str], precision: str = "float32", sharpeners: bool = True) -> InferenceModel:
         """The same network on the meta device, for some of its tasks, its linear layers in `precision`."""
 
+    # What is exported, as functions of tensors alone
+
+    @property
+    def noise_channels(self) -> int:
+        """Channels of noise behind those of the image's latent in what `core` takes; 0: it takes the latent alone."""
+        return 0
+
+    @abstractmethod
+    def core(self, latent: Tensor, task: str) -> Tensor:
+        """One pass of the core predictor: what the network takes (B, C, h, w) -> annotation latent."""
+
+    def euler_step(self, latent: Tensor, task: str, timestep: Tensor, delta: Tensor) -> Tensor:
+        """One step of the sharpener: latent (1, C, h, w) float32 -> the latent, at a timestep (1,) on the model's own
+        scale, moved by `delta` (1,), the next noise level minus this one."""
+        raise ValueError(f"{self.name} has no detail sharpener for {task}")
+
+    def schedule(self, steps: int, height: int, width: int) -> tuple[list[float], list[float]]:
+        """The steps + 1 noise levels of a sharpening of a latent of height x width, and the timestep of each step."""
+        raise ValueError(f"{self.name} has no detail sharpener")
+
 
 class ImageSizeError(ValueError):
     """The image is too small for the model."""

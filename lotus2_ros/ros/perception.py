@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from itertools import product
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.clock import Clock, ClockType
@@ -12,6 +14,7 @@ from rclpy.timer import Timer
 from lotus2_ros.config import NONE, ConfigError
 from lotus2_ros.inference.estimator import Estimator, load_estimator
 from lotus2_ros.model.engine.memory import check_headroom, free_compiled
+from lotus2_ros.model.interface import ImageSizeError
 from lotus2_ros.ros import parameters
 from lotus2_ros.ros.diagnostics import Diagnostics
 from lotus2_ros.ros.pipeline import STOP_TIMEOUT, CameraOutputs, Pipeline
@@ -194,12 +197,12 @@ class PerceptionNode(LifecycleNode):
         sizes = [size.split("x") for size in config.model.warm_up if size != NONE]
         # Cameras may have process resolutions of their own.
         by_resolution = {own.current.model.process_resolution: own.current for own in self._configs.cameras.values()}
-        steps = [
-            step
-            for own in by_resolution.values()
-            for width, height in sizes
-            for step in estimator.with_config(own).warm_up(int(height), int(width))
-        ]
+        steps: list[tuple[str, Callable[[], None]]] = []
+        for own, (width, height) in product(by_resolution.values(), sizes):
+            try:
+                steps += estimator.with_config(own).warm_up(int(height), int(width))
+            except ImageSizeError as error:
+                self.get_logger().warning(f"no warm-up for {width}x{height}: {error}")
         for number, (what, run) in enumerate(steps, start=1):
             self._progress(f"{number} of {len(steps)}, {what}")
             run()

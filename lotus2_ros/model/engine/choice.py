@@ -11,7 +11,7 @@ from lotus2_ros.model.interface import InferenceModel
 from lotus2_ros.model.layers.linear import FLOATS
 from lotus2_ros.model.layers.precision import multiplies_bfloat16, resolve_device, resolve_dtype
 
-OPENVINO = "openvino"
+OPENVINO, ONNXRUNTIME = "openvino", "onnxruntime"
 INSTALL = "pip install openvino"
 # Compiled stages hold weights of their own, so `auto` compiles small models only.
 COMPILED_BYTES = 1 << 30
@@ -35,6 +35,8 @@ class EngineChoice:
     @classmethod
     def of(cls, engine: str, device: str, dtype: str, threads: int = 0) -> EngineChoice:
         """Raises ValueError if engine and device do not go together, or if OpenVINO is asked for and is missing."""
+        if engine == ONNXRUNTIME:
+            raise ValueError("model.engine onnxruntime: expected a folder that `lotus2 export` wrote as model.path")
         kind, _, openvino_device = device.partition(":")
         if kind == OPENVINO:
             if engine not in ("auto", OPENVINO):

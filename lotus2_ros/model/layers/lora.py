@@ -82,6 +82,8 @@ class LoraDelta(nn.Module):
     def add_to(self, y: Tensor, x: Tensor) -> Tensor:
         """y (..., out) + B A x (..., in); changes y in place."""
         hidden = self.down(x).split([rank for _, rank, _, _ in self._parts], dim=-1)
+        if torch.onnx.is_in_onnx_export():  # writing into a slice would be a ScatterND of the whole tensor
+            return y + self._joined(hidden, y)
         for (name, _, start, size), part in zip(self._parts, hidden, strict=True):
             y.narrow(-1, start, size).add_(self.up[name](part))
         return y
@@ -93,6 +95,15 @@ class LoraDelta(nn.Module):
         for (name, _, start, size), down in zip(self._parts, downs, strict=True):
             merged[start : start + size] += cast(FloatLinear, self.up[name]).weight @ down
         return merged
+
+    def _joined(self, hidden: Sequence[Tensor], y: Tensor) -> Tensor:
+        """What is added to all outputs, zeros where no LoRA adapts a layer."""
+        pieces, end = [], 0
+        for (name, _, start, size), part in zip(self._parts, hidden, strict=True):
+            pieces += [torch.zeros_like(y[..., end:start]), self.up[name](part)]
+            end = start + size
+        pieces.append(torch.zeros_like(y[..., end:]))
+        return torch.cat([piece for piece in pieces if piece.shape[-1]], dim=-1)
 
 
 class LoraLinear(nn.Module):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lotus2_ros.model.interface import InferenceModel
 from lotus2_ros.model.manifest import ModelSettings
+from lotus2_ros.model.noise import draw_noise
 from lotus2_ros.model.trainable import TrainableModel, TrainedPart
 
 TIMESTEP = 999
@@ -92,14 +93,16 @@ class Lotus(InferenceModel, TrainableModel):
         )
 
     def noise(self, latent: Tensor) -> Tensor:
-        """(samples, C, h, w) for an image latent (1, C, h, w). Sample N does not depend on the number of samples."""
+        """(samples, C, h, w) for an image latent (1, C, h, w)."""
         shape = tuple(latent.shape)
+        return self.cached(("noise", shape), lambda: draw_noise(shape, self.samples, self.seed).to(latent))
 
-        def draw() -> Tensor:
-            generator = torch.Generator().manual_seed(self.seed)
-            return torch.cat([torch.randn(shape, generator=generator) for _ in range(self.samples)]).to(latent)
+    @property
+    def noise_channels(self) -> int:
+        return self.latent_channels if self.generative else 0
 
-        return self.cached(("noise", shape), draw)
+    def core(self, latent: Tensor, task: str) -> Tensor:
+        return self.transform(latent, task)
 
     def compiled_parts(self) -> Mapping[nn.Module, bool]:
         return dict.fromkeys((*self.unets.values(), self.vae.encoder, self.vae.decoder), False)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lotus2_ros.model.interface import InferenceModel
 from lotus2_ros.model.layers.linear import kept_dtypes
 from lotus2_ros.model.lotus2 import flux
-from lotus2_ros.model.lotus2.base import CORE, CORE_TIMESTEP, SHARPENER, FusedPlan, Lotus2, adapter_name
+from lotus2_ros.model.lotus2.base import CORE, CORE_TIMESTEP, SHARPENER, FusedPlan, Lotus2, adapter_name, moved
 from lotus2_ros.model.lotus2.blocks import Rotary
 from lotus2_ros.model.lotus2.conditioning import rounded_timestep
 from lotus2_ros.model.lotus2.fused_flux import FusedFlux
@@ -93,14 +93,24 @@ class FusedLotus2(Lotus2, InferenceModel):
         for task in tasks:
             self.require(CORE, task)
         names = tuple(adapter_name(CORE, task) for task in tasks)
-        batch = self._pass(latent.expand(len(tasks), -1, -1, -1), CORE_TIMESTEP, names)
+        batch = self._pass(latent.expand(len(tasks), -1, -1, -1), self._modulation(CORE_TIMESTEP), names)
         parts = zip(tasks, batch.split(1), strict=True)
         return {task: self.carry_features(self.continuity[task](one), latent) for task, one in parts}
 
     def transform(self, latent: Tensor, stage: str, task: str, timestep: float | Tensor) -> Tensor:
-        return self._pass(latent, timestep, (adapter_name(stage, task),))
+        return self._pass(latent, self._modulation(timestep), (adapter_name(stage, task),))
 
-    def _pass(self, latent: Tensor, timestep: float | Tensor, adapters: tuple[str, ...]) -> Tensor:
+    def euler_step(self, latent: Tensor, task: str, timestep: Tensor, delta: Tensor) -> Tensor:
+        self.require(SHARPENER, task)
+        modulation = self.transformer.modulation(timestep).to(self.dtype)
+        return moved(latent, self._pass(latent.to(self.dtype), modulation, (adapter_name(SHARPENER, task),)), delta)
+
+    def schedule(self, steps: int, height: int, width: int) -> tuple[list[float], list[float]]:
+        sigmas = self.sigmas(steps, height * width // 4)
+        timesteps = torch.tensor(sigmas[:-1]) * self.scheduler.config.num_train_timesteps
+        return sigmas, rounded_timestep(timesteps, self.settings.timestep_dtype).tolist()
+
+    def _pass(self, latent: Tensor, modulation: Tensor, adapters: tuple[str, ...]) -> Tensor:
         height, width = latent.shape[2:]
         rows, columns = height // 2, width // 2
         rotary: Rotary = self.cached(("rotary", rows, columns), lambda: self.transformer.rotary(rows, columns))
@@ -109,7 +119,7 @@ class FusedLotus2(Lotus2, InferenceModel):
             patches = self.transformer(flux.pack(latent), modulation, rotary, adapters)
             return flux.unpack(patches, height, width)
 
-        return self.executor(("transform", adapters), run, latent, self._modulation(timestep), *rotary)
+        return self.executor(("transform", adapters), run, latent, modulation, *rotary)
 
     def _modulation(self, timestep: float | Tensor) -> Tensor:
         """The modulation of all blocks at a timestep, cached if that is a number."""

@@ -1,0 +1,1 @@
+"""Export of a model as ONNX graphs, for runtimes other than torch."""

@@ -1,0 +1,223 @@
+"""Export and ONNX Runtime, on small random models of each family."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import lotus2_ros
+from lotus2_ros.config.output import OutputError
+from lotus2_ros.model.engine.onnxruntime import CPU, Session
+from lotus2_ros.model.export.export import ExportDifferenceError, difference, export
+from lotus2_ros.model.export.graphs import write_graph
+from lotus2_ros.model.export.manifest import ExportManifest
+from lotus2_ros.model.export.stages import constants_computed, run_stages, stages_of
+from lotus2_ros.model.interface import ImageSizeError
+from lotus2_ros.model.load import load_model
+from lotus2_ros.model.weights import CheckpointError
+
+MISSING = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
+
+SIZE = (24, 40)  # height, width
+CLOSE = 1e-3
+
+
+def exported(source: Path, output: Path, **options) -> Path:
+    lines: list[str] = []
+    export(source, output, size=SIZE, say=lines.append, **options)
+    assert all(f"{graph}.onnx" in lines for graph in ExportManifest.of(output).graphs)
+    return output
+
+
+@pytest.fixture(scope="session")
+def bundle(bundle_with_prior) -> Path:
+    """A Lotus-2 with an image prior and a sharpener."""
+    return bundle_with_prior
+
+
+@pytest.fixture(scope="session")
+def lotus2(bundle, tmp_path_factory) -> Path:
+    """Exported as a large model: graphs that share their weights."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr("lotus2_ros.model.export.export.SMALL_BYTES", 0)
+        return exported(bundle, tmp_path_factory.mktemp("export") / "lotus2", tasks=("normals",))
+
+
+def image(seed: int = 1) -> torch.Tensor:
+    """(H, W, 3) uint8."""
+    return torch.randint(0, 256, (*SIZE, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+def assert_close(found: torch.Tensor, expected: torch.Tensor) -> None:
+    assert found.shape == expected.shape and (found - expected).abs().max() <= CLOSE
+
+
+def test_lotus2_predicts_and_sharpens_as_torch_does(bundle, lotus2):
+    ours = lotus2_ros.load(bundle, device="cpu", dtype="float32", tasks=("normals",))
+    theirs = lotus2_ros.load(lotus2)
+    expected, found = ours.predict(image()), theirs.predict(image())
+    assert found.disparity is None
+    assert_close(found.normals, expected.normals)
+    assert_close(found.latents["normals"], expected.latents["normals"])
+    for steps in (1, 3):
+        sharp, wanted = theirs.sharpen(found, steps=steps).result(), ours.sharpen(expected, steps=steps).result()
+        assert_close(sharp.normals, wanted.normals)
+        assert (sharp.normals - found.normals).abs().max() > 10 * CLOSE  # it did something
+
+
+@pytest.mark.larger_set  # the tracing of seven graphs takes half a minute
+@pytest.mark.parametrize(("family", "output"), [("tiny-lotus-d", "normals"), ("tiny-lotus-g", "disparity")])
+def test_lotus_predicts_as_torch_does(family, output, shared, tmp_path):
+    kind = {"normals": "normal", "disparity": "disparity"}[output]
+    source = tmp_path / f"{family}-{kind}"
+    source.symlink_to(shared / "golden" / family)
+    folder = exported(source, tmp_path / "export")
+    options = {"parameters": {"model.samples": 3, "model.seed": 7}}
+    expected = lotus2_ros.load(source, device="cpu", dtype="float32", process_resolution=SIZE[1], **options)
+    estimator = lotus2_ros.load(folder, **options)
+    found, wanted = estimator.predict(image()), expected.predict(image())
+    assert_close(getattr(found, output), getattr(wanted, output))
+    if family == "tiny-lotus-g":
+        assert_close(found.uncertainty, wanted.uncertainty)
+        assert wanted.uncertainty.max() > 0
+    else:  # the graph from image to normals
+        pixels = image().permute(2, 0, 1)[None] / 127.5 - 1
+        normals = Session(folder / "image_to_normals.onnx", [(CPU, {})])(pixels)
+        assert_close(normals[0].permute(1, 2, 0), wanted.normals)
+
+
+def test_the_network_of_a_generative_model_takes_noise(shared, tmp_path):
+    source = tmp_path / "lotus-g-disparity"
+    source.symlink_to(shared / "golden" / "tiny-lotus-g")
+    assert core_difference(source, "fp32", tmp_path, ("depth",)) <= CLOSE
+
+
+def test_half_precision_stays_near_float32(bundle, tmp_path):
+    assert 0 < core_difference(bundle, "fp16", tmp_path, ("depth",)) <= 2e-2
+
+
+def core_difference(source: Path, precision: str, folder: Path, tasks: tuple[str, ...]) -> float:
+    """Of the core predictor alone, from torch in float32."""
+    dtype = {"fp32": "float32", "fp16": "float16"}[precision]
+    model = load_model(source, device="cpu", dtype="float32", tasks=tasks)
+    with torch.inference_mode():
+        results = run_stages(model, stages_of(model, *SIZE, whole=False))
+    model = load_model(source, device="cpu", dtype=dtype, tasks=tasks)
+    stage = next(stage for stage in stages_of(model, *SIZE, whole=False) if stage.name == "core_depth")
+    with torch.no_grad(), constants_computed(model, *SIZE):
+        write_graph(model, stage, folder / "core.onnx", None)
+    inputs, output = results["core_depth"]
+    assert inputs[0].shape == stage.inputs["latent"]
+    return difference(Session(folder / "core.onnx", [(CPU, {})])(*inputs), output)
+
+
+def test_the_readme_and_the_manifest_name_every_graph(lotus2):
+    manifest, text = ExportManifest.of(lotus2), (lotus2 / "README.md").read_text()
+    assert list(manifest.graphs) == ["encode", "core_normals", "sharpen_normals", "decode"]
+    for name, graph in manifest.graphs.items():
+        assert f"trtexec --onnx={name}.onnx --saveEngine={name}.plan" in text
+        assert graph.error is not None and graph.error <= CLOSE
+        assert all(f"`{each}` {' x '.join(map(str, shape))}" in text for each, shape in graph.inputs.items())
+    assert manifest.graphs["encode"].inputs == {"image": (1, 3, *SIZE)}
+    assert "rgb / 127.5 - 1" in text and "| 10 |" in text  # normalization, and the last of ten steps
+    assert "card" not in json.loads((lotus2 / "export.json").read_text())
+
+
+def test_graphs_have_no_path_of_the_machine_that_made_them(lotus2):
+    assert not [file for file in lotus2.glob("*.onnx") if b"site-packages" in file.read_bytes()]
+
+
+def test_graphs_share_their_weights(bundle, lotus2):
+    assert sum(file.stat().st_size for file in lotus2.glob("*.onnx")) < (lotus2 / "weights.bin").stat().st_size
+    model = load_model(bundle, device="cpu", dtype="float32", tasks=("normals",))
+    stored = sum(tensor.nbytes for tensor in model.state_dict().values())
+    assert (lotus2 / "weights.bin").stat().st_size < 1.5 * stored
+    assert "weights.bin" in (lotus2 / "README.md").read_text()
+
+
+def test_an_export_leaves_files_of_others(bundle, tmp_path, monkeypatch):
+    output = tmp_path / "export"
+    written: list[str] = []
+
+    def write(model, stage, path, weights):
+        written.append(stage.name)
+        path.write_bytes(b"graph")
+
+    monkeypatch.setattr("lotus2_ros.model.export.export.write_graph", write)
+    export(bundle, output, size=SIZE, check=False, say=lambda line: None)
+    (output / "encode.plan").write_text("an engine")
+    export(bundle, output, size=SIZE, check=False, tasks=("depth",), say=lambda line: None)
+    assert (output / "encode.plan").read_text() == "an engine"
+    assert not (output / "core_normals.onnx").exists() and (output / "core_depth.onnx").exists()
+    assert not output.with_name("export.part").exists()
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "notes.txt").write_text("mine")
+    with pytest.raises(OutputError, match="not written by `lotus2 export`"):
+        export(bundle, other)
+    with pytest.raises(OutputError, match="is the input"):
+        export(bundle, bundle)
+
+
+def test_a_graph_that_differs_from_torch_is_not_kept(bundle, lotus2, tmp_path, monkeypatch):
+    def write(model, stage, path, weights):  # graphs of another image size
+        path.symlink_to(lotus2 / path.name)
+
+    monkeypatch.setattr("lotus2_ros.model.export.export.write_graph", write)
+    monkeypatch.setattr("lotus2_ros.model.export.export.SMALL_BYTES", 0)
+    monkeypatch.setattr("lotus2_ros.model.export.export.LARGEST_DIFFERENCE", {"fp32": -1.0})
+    with pytest.raises(ExportDifferenceError, match="encode: expected a difference to torch of at most -1"):
+        export(bundle, tmp_path / "export", size=SIZE, tasks=("normals",), say=lambda line: None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_exported_model_takes_images_of_its_shape_alone(lotus2):
+    estimator = lotus2_ros.load(lotus2)
+    larger = image().repeat_interleave(4, 0).repeat_interleave(4, 1)
+    assert estimator.predict(larger).normals.shape == (96, 160, 3)
+    with pytest.raises(ImageSizeError, match="exported for images of the shape of 40x24, got 40x12"):
+        estimator.predict(image()[:12])
+    with pytest.raises(ImageSizeError, match="exported for images of the shape of 40x24"):
+        estimator.warm_up(40, 24)  # height, width
+
+
+def test_what_does_not_fit_is_one_line(lotus2, bundle, tmp_path):
+    with pytest.raises(ValueError, match=r"--size: expected multiples of 8 for random, such as 24x40, got 25x40"):
+        export(bundle, tmp_path / "export", size=(25, 40))
+    with pytest.raises(ValueError, match=r"model.device cuda: this onnxruntime has .*CPUExecutionProvider only"):
+        lotus2_ros.load(lotus2, parameters={"model.device": "cuda"})
+    with pytest.raises(ValueError, match="expected model.engine onnxruntime for an exported model, got torch"):
+        lotus2_ros.load(lotus2, engine="torch")
+    with pytest.raises(ValueError, match="model.engine onnxruntime: expected a folder that `lotus2 export` wrote"):
+        lotus2_ros.load(bundle, engine="onnxruntime")
+    with pytest.raises(CheckpointError, match="has no task 'depth'; it has normals"):
+        lotus2_ros.load(lotus2, tasks=("depth",))
+    with pytest.raises(ValueError, match=r"expected model.posterior mode"):
+        lotus2_ros.load(lotus2, parameters={"model.posterior": "sample"}).predict(image())
+    estimator = lotus2_ros.load(lotus2)
+    with pytest.raises(ValueError, match="expected 1 to 50 sharpener steps, got 51"):
+        estimator.sharpen(estimator.predict(image()), steps=51)
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "export.json").write_text(
+        (lotus2 / "export.json").read_text().replace('"multiple": 8', '"multiple": "8"')
+    )
+    with pytest.raises(CheckpointError, match=r"export.json: multiple: expected a valid integer, got '8'"):
+        lotus2_ros.load(broken)
+    (broken / "export.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"encode.onnx: .*"):
+        lotus2_ros.load(broken)
+
+
+def test_quantized_bundles_are_refused(bundle, tmp_path, monkeypatch):
+    from lotus2_ros.cli import main
+
+    prepared = tmp_path / "int8"
+    assert main(["prepare", "--bundle", str(bundle), "--output", str(prepared), "--precision", "int8"]) == 0
+    with pytest.raises(ValueError, match="expected a bundle in float32 or bfloat16, got int8; prepare it again"):
+        export(prepared, tmp_path / "export", size=SIZE)
