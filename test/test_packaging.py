@@ -68,6 +68,10 @@ def test_pip_builds_with_the_same_packages_as_setup() -> None:
     assert PYPROJECT["build-system"]["requires"] == requirements("build")
 
 
+def test_development_has_what_an_export_needs():
+    assert set(requirements("export")) <= set(requirements("dev"))
+
+
 def test_every_imported_ros_package_is_declared() -> None:
     declared = {item.text for item in package_xml() if item.tag in ("depend", "exec_depend")}
     modules = imported_modules(ROOT / "lotus2_ros") | imported_modules(ROOT / "launch")

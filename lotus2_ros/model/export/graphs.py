@@ -111,8 +111,9 @@ def _simplify(model: Any) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's warnings, about torchvision and its own deprecated calls."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    """Without the exporter's warnings, about torchvision and its own deprecated calls, and torch's trace of its work."""
+    names = ("torch.onnx", "torch.__trace", "onnxscript", "onnx_ir")
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:
