@@ -145,6 +145,13 @@ class SharpConfig:
         high=50,
         live=True,
     )
+    tasks: tuple[str, ...] = parameter(
+        ("auto",),
+        "Tasks that the sharpener refines; auto: all tasks of the model. The others stay as the core predictor gives "
+        "them",
+        choices=TASKS,
+        live=True,
+    )
     share: float = parameter(
         0.25,
         "Minimum share of the model's time for a sharpened frame in progress, however fast images arrive; at most one "
@@ -153,6 +160,9 @@ class SharpConfig:
         high=1.0,
         live=True,
     )
+
+    def refines(self, task: str) -> bool:
+        return "auto" in self.tasks or task in self.tasks
 
 
 @dataclass(frozen=True)

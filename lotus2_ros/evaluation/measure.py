@@ -44,7 +44,7 @@ def stages(
 ) -> dict[str, Geometry]:
     """Geometries of `image` by stage: `core`, and `sharp` after `steps` (None: the model's own; 0: not at all)."""
     coarse = estimator.predict(image, tasks=tasks)
-    if steps == 0 or not any(map(estimator.model.has_sharpener, coarse.latents)):
+    if steps == 0 or not any(map(estimator.refines, coarse.latents)):
         return {"core": coarse}
     return {"core": coarse, "sharp": estimator.sharpen(coarse, steps).result()}
 

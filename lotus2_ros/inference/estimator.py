@@ -120,10 +120,10 @@ class Estimator:
         """The detail sharpener on a geometry of :meth:`predict`, none of its steps run yet.
 
         ``steps`` is the number of Euler steps per task, by default (None or 0) that of the parameter ``sharp.steps``,
-        else the model's own. ``tasks`` are some of the geometry's, by default all that have a sharpener; the others
-        stay as they are. Raises ValueError if none has one.
+        else the model's own. ``tasks`` are some of the geometry's, by default those of the parameter ``sharp.tasks``
+        that have a sharpener; the others stay as they are. Raises ValueError if none has one.
         """
-        chosen = geometry.latents if tasks is None else tasks
+        chosen = list(filter(self.refines, geometry.latents)) if tasks is None else tasks
         steps = steps or self.config.sharp.steps or self.model.settings.sharpener_steps
         return Sharpening(
             self.model,
@@ -132,6 +132,10 @@ class Estimator:
             steps,
             sky=self.config.depth.sky,
         )
+
+    def refines(self, task: str) -> bool:
+        """Whether the sharpener refines a task: there is one for it, and ``sharp.tasks`` has it."""
+        return self.model.has_sharpener(task) and self.config.sharp.refines(task)
 
     def is_new(self, height: int, width: int) -> bool:
         """Whether no image was predicted yet at the size that the model sees images of this size at."""
@@ -158,7 +162,7 @@ class Estimator:
 
         def sharpen() -> None:
             for geometry in coarse:
-                self.sharpen(geometry, steps=1).result()
+                self.sharpen(geometry, steps=1, tasks=list(geometry.latents)).result()
             finish(self.device)
 
         steps: list[tuple[str, Callable[[], None]]] = []

@@ -17,7 +17,7 @@ class ModelFacts:
     name: str
     precision: str
     device: str  # cpu, or the name of the GPU
-    has_sharpener: bool
+    sharpened: tuple[str, ...]  # the tasks that have a detail sharpener
     sharpens_by_default: bool
 
     @classmethod
@@ -27,14 +27,16 @@ class ModelFacts:
             model.name,
             model.precision,
             device_name(device),
-            any(map(model.has_sharpener, model.tasks)),
+            tuple(filter(model.has_sharpener, model.tasks)),
             model.settings.sharpen_by_default,
         )
 
     def sharpener_note(self, sharp: SharpConfig) -> str:
         """Why a node's sharpener does not run; empty if it does."""
-        if not self.has_sharpener:
+        if not self.sharpened:
             return f"{self.name} has no detail sharpener"
+        if not any(map(sharp.refines, self.sharpened)):
+            return f"{self.name} has no detail sharpener for {', '.join(sharp.tasks)} (sharp.tasks)"
         if not sharp.enabled:
             return "sharp.enabled is false"
         if not (self.sharpens_by_default or sharp.steps):

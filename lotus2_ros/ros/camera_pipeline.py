@@ -188,7 +188,7 @@ class CameraPipeline:
             self._diagnostics.reject("image_size", str(error))
             return None
         self._queue_for_sender(frame, geometry, {"wait": started - frame.arrived, "convert": converted - started})
-        refinable = [task for task in tasks if task in sharp and self._estimator.model.has_sharpener(task)]
+        refinable = [task for task in tasks if task in sharp and self._estimator.refines(task)]
         return CoarseResult(self, frame, geometry, refinable) if refinable else None
 
     def sharpen(self, coarse: CoarseResult) -> SharpenAndPublish:

@@ -83,8 +83,10 @@ def process_recording(
     A frame that cannot be used is kept without results, and ``warn`` is told why. An interrupted run goes on exactly
     where it was. Raises NoGeometryError, and ValueError if frames are to be sharpened by a model without a sharpener.
     """
-    if task.sharpen_every and not workers.facts.has_sharpener:
-        raise ValueError(f"{workers.facts.name} has no detail sharpener; expected no --sharpen-every")
+    if task.sharpen_every and not any(map(config.sharp.refines, workers.facts.sharpened)):
+        raise ValueError(
+            f"{workers.facts.name} has no detail sharpener for the tasks of sharp.tasks; expected no --sharpen-every"
+        )
     with ExitStack() as stack:
         begun = bag.state or {"frames": 0, "kept": 0, "sources": {}, "failures": {}}
         kept = stack.enter_context(

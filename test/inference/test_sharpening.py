@@ -67,6 +67,15 @@ def test_only_the_tasks_asked_for_are_sharpened(estimator, coarse):
     assert torch.equal(sharp.disparity, coarse.disparity) and not torch.equal(sharp.normals, coarse.normals)
 
 
+def test_the_parameter_chooses_the_tasks_that_are_sharpened(estimator, coarse):
+    estimator.config = estimator.config.updated({"sharp.tasks": ("normals",)})
+    sharp = estimator.sharpen(coarse, steps=1).result()
+    assert torch.equal(sharp.disparity, coarse.disparity) and not torch.equal(sharp.normals, coarse.normals)
+    assert not torch.equal(estimator.sharpen(coarse, 1, ["depth"]).result().disparity, coarse.disparity)
+    for _, run in estimator.warm_up(*coarse.image.shape[:2]):  # of all tasks: the parameter may change
+        run()
+
+
 def test_a_model_without_a_sharpener_says_so(estimator, coarse, monkeypatch):
     monkeypatch.setattr(estimator.model, "has_sharpener", lambda task: False)
     with pytest.raises(ValueError, match="has no detail sharpener for depth, normals"):

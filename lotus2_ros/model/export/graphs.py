@@ -111,7 +111,7 @@ def _simplify(model: Any) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's warnings, about torchvision and its own deprecated calls, and torch's trace of its work."""
+    """Without the exporter's warnings, and torch's trace of its work."""
     names = ("torch.onnx", "torch.__trace", "onnxscript", "onnx_ir")
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
