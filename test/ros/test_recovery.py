@@ -1,6 +1,7 @@
 """After a failure: retries, or an exit that a launch file's respawn answers; and nothing of the model stays behind."""
 
 import gc
+import threading
 import weakref
 
 import pytest
@@ -54,6 +55,21 @@ def test_diagnostics_stay_at_error_after_a_failure(start, client):
     client.until(lambda: len(diagnostics) > 2, "diagnostics")
     last = diagnostics[-1].status[0]
     assert last.level == DiagnosticStatus.ERROR and last.message.startswith("cannot configure: nowhere: no such folder")
+
+
+def test_a_shutdown_in_another_thread_leaves_the_node_to_its_own(domain):
+    """rclpy destroys the nodes of a context in the thread that shuts it down, while the executor still uses them."""
+    context = Context()
+    rclpy.init(context=context, domain_id=domain)
+    node = PerceptionNode(context=context, cli_args=["--ros-args", "-p", "node.autostart:=false"])
+    try:
+        signals = threading.Thread(target=context.try_shutdown)
+        signals.start()
+        signals.join()
+        assert not context.ok() and list(node.publishers) and list(node.timers)
+    finally:
+        node.close(1.0)
+    assert not list(node.publishers)
 
 
 def test_cleanup_frees_the_model_at_once(domain, random_bundle):
