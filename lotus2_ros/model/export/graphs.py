@@ -60,7 +60,7 @@ class WeightsFile:
                     self._path.name,
                     *self._places[digest],
                     dtype=tensor.dtype,
-                    shape=onnx_ir.Shape(tensor.shape),
+                    shape=onnx_ir.Shape(tensor.shape.numpy()),
                     name=value.name or "",
                     base_dir=self._path.parent,
                 )
