@@ -11,7 +11,8 @@ from lotus2_ros.scale.field_tracker import FieldTracker
 from lotus2_ros.scale.fit import AlignmentError
 from lotus2_ros.scale.history import History, PastFrame
 from lotus2_ros.scale.reference import Reference
-from lotus2_ros.scale.scale import RelativeGeometry, Scale, relative_scale
+from lotus2_ros.scale.relative import RelativeScaleMean
+from lotus2_ros.scale.scale import RelativeGeometry, Scale
 from lotus2_ros.scale.sources import ScaleSource, is_better, metric_sources, relative_source
 from lotus2_ros.scale.spread import Spread
 from lotus2_ros.scale.tracker import Registration, Tracker
@@ -22,8 +23,6 @@ GATE = 1.3
 CONFIRMATIONS = 3
 # Process noise: relative standard deviation of the scale after one second, for a static and for a moving camera.
 NOISE_STATIC, NOISE_MOVING = 0.001, 0.1
-# Measurements in the running mean of the relative shift, for a static and for a moving camera.
-SHIFTS_STATIC, SHIFTS_MOVING = 20, 5
 
 
 class ScaleFilter:
@@ -55,7 +54,7 @@ class ScaleFilter:
         self._measured_stamp = math.nan  # of its reference, seconds
         self._variance = math.inf  # relative, of the predicted metric scale
         self._drift = 0.0  # part of it that came after the last measurement
-        self._shift_count = 0.0  # measurements in the running mean of the relative shift
+        self._relative = RelativeScaleMean()
         self._accepted = self._rejected = 0  # metric measurements in a row
         self._history = History()
 
@@ -95,7 +94,8 @@ class ScaleFilter:
         elif self._is_valid(frame.stamp, config):
             scale = self._coast(predicted, note)
         else:
-            scale = self._update_relative(frame, predicted, registration, config, note)
+            note = note or self._expired(frame.stamp)
+            scale = self._relative.update(frame, predicted, registration, config, note)
         if scale.metric:
             scale = replace(scale, age=frame.stamp - self._measured_stamp)
         scale = self._remember(frame, scale, predicted, config)
@@ -123,7 +123,7 @@ class ScaleFilter:
         noise = (static * NOISE_STATIC + (1 - static) * NOISE_MOVING) ** 2 * seconds
         self._variance += noise
         self._drift += noise
-        self._shift_count = min(self._shift_count, static * SHIFTS_STATIC + (1 - static) * SHIFTS_MOVING - 1)
+        self._relative.age(static)
         if self._last is None or not registration.disparities:
             return None
         if registration.scale_shift is None:
@@ -198,36 +198,11 @@ class ScaleFilter:
         source = predicted or self._measured
         return replace(self._measured, scale=source.scale, shift=source.shift, note=note)
 
-    def _update_relative(
-        self,
-        frame: RelativeGeometry,
-        predicted: Scale | None,
-        registration: Registration,
-        config: ScaleConfig,
-        note: str,
-    ) -> Scale:
-        """A scale without meters: the mean of the measured shifts, and a factor that keeps near surfaces in place."""
-        if not note and self._measured is not None:
-            age = frame.stamp - self._measured_stamp
-            note = f"the last fit of {self._measured.source} is {age:.1f} s old"
-        source = relative_source(config)
-        try:
-            measured = source.measure(frame, None, config)
-        except AlignmentError as error:
-            note = note or str(error)
-            if predicted is None:
-                return relative_scale(note=note)
-            name = "none" if predicted.metric else predicted.source
-            return replace(predicted, source=name, metric=False, age=math.nan, inlier_fraction=math.nan, note=note)
-        near = registration.disparities[-1] if registration.disparities else 0.0
-        if predicted is None or predicted.scale * near + predicted.shift <= 0:
-            return replace(measured, note=note)
-        self._shift_count += 1
-        gain = 1 / self._shift_count if source.needs else 1.0  # a configured shift has no noise
-        old = predicted.shift / predicted.scale
-        shift = old + gain * (measured.shift / measured.scale - old)
-        scale = predicted.scale * (near + old) / (near + shift)
-        return replace(measured, scale=scale, shift=scale * shift, note=note)
+    def _expired(self, stamp: float) -> str:
+        """Why the last metric measurement is not used any more; empty if there was none."""
+        if self._measured is None:
+            return ""
+        return f"the last fit of {self._measured.source} is {stamp - self._measured_stamp:.1f} s old"
 
     def _remember(self, frame: RelativeGeometry, scale: Scale, predicted: Scale | None, config: ScaleConfig) -> Scale:
         """Store the frame, correct the past by the update, and add the tracker's correction to the scale."""

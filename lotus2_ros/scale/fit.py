@@ -122,8 +122,7 @@ def fit_scale_shift(disparity: Tensor, inverse_depth: Tensor, weight: Tensor) ->
     refusal = refusal.where(agree >= MINIMUM_POINTS, 2).where(spread > least[..., 1], 3)
     refusal = refusal.where(used >= MINIMUM_POINTS, 1)
     scale, shift = (value.where(refusal == 0, torch.nan) for value in (scale, shift))
-    residual = variance.sqrt() * count / total
-    return scale, shift, FitStats(used, agree / used, residual, refusal, REASONS)
+    return scale, shift, FitStats(used, agree / used, variance.sqrt() * count / total, refusal, REASONS)
 
 
 def _sample(points: Tensor, weight: Tensor) -> Tensor:
