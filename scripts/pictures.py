@@ -2,16 +2,14 @@
 
     .venv/bin/python scripts/pictures.py [--frame FOLDER] [--output docs/images]
 
-cloud.jpg shows the image beside its cloud, turning.gif the cloud from a camera that swings from side to side. FOLDER
-holds
-rgb.png, depth.png and intrinsics.json; the depth is the reference that the scale is fitted to.
+cloud.jpg shows the image beside its cloud, turning.gif beside the cloud from a camera that swings from side to side.
+FOLDER holds rgb.png, depth.png and intrinsics.json; the depth is the reference that the scale is fitted to.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 from pathlib import Path
 
 import torch
@@ -21,10 +19,10 @@ from torch import Tensor
 import lotus2_ros
 from lotus2_ros.bags.files import read_depth
 from lotus2_ros.view.preview import cloud_view
+from lotus2_ros.view.turning import save_turning
 
 FRAME = Path("test/data/frames/indoor_tum_rgbd_open3d")
-YAW, PITCH, SWING = 22.0, 12.0, 26.0  # degrees
-VIEWS, GIF_SIZE, GIF_COLORS, FRAME_MS = 15, (480, 360), 160, 90
+YAW, PITCH = 22.0, 12.0  # degrees
 
 
 def main() -> None:
@@ -42,12 +40,7 @@ def main() -> None:
         return picture(cloud_view(geometry.image, geometry.depth, geometry.camera, yaw=yaw, pitch=PITCH))
 
     side_by_side([picture(geometry.image), view(YAW)]).save(args.output / "cloud.jpg", quality=88)
-    angles = [-SWING * math.cos(math.pi * i / (VIEWS - 1)) for i in range(VIEWS)]
-    there = [view(angle).resize(GIF_SIZE).quantize(GIF_COLORS, dither=Image.Dither.NONE) for angle in angles]
-    views = there + there[-2:0:-1]  # and back
-    views[0].save(
-        args.output / "turning.gif", save_all=True, append_images=views[1:], duration=FRAME_MS, loop=0, optimize=True
-    )
+    save_turning(args.output / "turning.gif", geometry.image, geometry.depth, geometry.camera)
 
 
 def picture(pixels: Tensor) -> Image.Image:

@@ -83,7 +83,8 @@ def test_every_imported_ros_package_is_declared() -> None:
 def test_every_imported_library_is_required() -> None:
     distributions = {"cv2": "opencv-python-headless", "yaml": "pyyaml", "open3d": "open3d-cpu"}
     distributions["backports"] = "backports.zstd"
-    lines = [line for name in ("runtime", "export") for line in requirements(name)]
+    distributions |= {"rerun": "rerun-sdk", "PIL": "pillow"}
+    lines = [line for name in ("runtime", "export", "ray", "view") for line in requirements(name)]
     required = {re.split(r"[<>=;\[ ]", line)[0] for line in lines}
     known = set(sys.stdlib_module_names) | ROS_MODULES | {"lotus2_ros", "compression"}  # compression: 3.14's
     modules = {name for name in imported_modules(ROOT / "lotus2_ros") - known if not name.endswith("_msgs")}

@@ -66,7 +66,9 @@ def run_demo(
     print(table(results, count))
     if inputs and recording.reference and not any(report.metric for report in results.reports):
         print(f"{recording.reference}: the reference gave no metric scale")
-    print(f"\n{output}: preview.png, points.ply, output.mcap (Foxglove, ros2 bag play), {source.name}, logs")
+    print(
+        f"\n{output}: preview.png, turning.gif, points.ply, output.mcap (Foxglove, ros2 bag play), {source.name}, logs"
+    )
     print(f"done in {time.monotonic() - start:.0f} s")
 
 

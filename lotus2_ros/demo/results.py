@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from lotus2_ros.bags import read_messages
@@ -21,9 +19,10 @@ from lotus2_ros.evaluation.metrics import DepthError, depth_error
 from lotus2_ros.geometry.depth import valid_depth
 from lotus2_ros.ros.messages import MessageError, camera_from_info, depth_to_tensor, image_to_tensor
 from lotus2_ros.ros.serialized import deserialize
-from lotus2_ros.ros.viewing import cloud_tensors
+from lotus2_ros.ros.viewing import cloud_tensors, float_image
 from lotus2_ros.view.ply import save_ply
 from lotus2_ros.view.preview import Row, save_preview
+from lotus2_ros.view.turning import save_turning
 
 STAGES = {"core": "/perception/", "sharpener": "/perception/sharp/"}
 TITLES = {"core": "core predictor", "sharpener": "detail sharpener"}
@@ -92,13 +91,6 @@ def error_where_known(depth: Tensor, truth: Tensor, is_metric: bool) -> DepthErr
     return depth_error(depth, truth)
 
 
-def float_image(item: Any) -> Tensor:
-    """A 32FC1 or 32FC3 image of the node: (H, W) or (H, W, 3)."""
-    values = np.frombuffer(item.data, np.float32)
-    shape = (item.height, item.width, 3) if item.encoding == "32FC3" else (item.height, item.width)
-    return torch.from_numpy(values.reshape(shape).copy())
-
-
 def candidate_stamps(results: Results) -> list[int]:
     """The frames to show, the best first: from the middle of the sharpened ones outward, then of all others."""
     candidates: dict[int, None] = {}
@@ -110,7 +102,7 @@ def candidate_stamps(results: Results) -> list[int]:
 
 
 def save_shown_frame(folder: Path, target: Path, results: Results) -> None:
-    """preview.png and points.ply of the best frame that has all its messages; a damaged frame is passed over.
+    """The pictures and the cloud of the best frame that has all its messages; a damaged frame is passed over.
 
     Raises SessionError when there is none.
     """
@@ -120,6 +112,7 @@ def save_shown_frame(folder: Path, target: Path, results: Results) -> None:
         try:
             save_picture(folder / "preview.png", found)
             save_cloud(folder / "points.ply", found)
+            save_animation(folder / "turning.gif", found)
             return
         except (KeyError, ValueError, RuntimeError) as error:
             reason = f"{type(error).__name__}: {error}"
@@ -152,6 +145,18 @@ def save_picture(path: Path, found: dict[str, Any]) -> None:
     if not rows:
         raise ValueError("expected results of the frame in the recording, got none")
     save_preview(path, rows)
+
+
+def save_animation(path: Path, found: dict[str, Any]) -> None:
+    """The image beside the turning cloud of the sharpest depth; no file if there is none with a point."""
+    path.unlink(missing_ok=True)
+    names = (prefix + name for prefix in reversed(STAGES.values()) for name in ("depth/image", "relative/depth/image"))
+    depth = next((float_image(found[name]) for name in names if name in found), None)
+    if depth is not None:
+        image = image_to_tensor(found.get(IMAGE_TOPIC) or found[COMPRESSED_TOPIC])
+        camera = camera_from_info(found[INFO_TOPIC], image.shape[0], image.shape[1], "cpu", rectified=False)
+        with suppress(ValueError):
+            save_turning(path, image, depth, camera)
 
 
 def save_cloud(path: Path, found: dict[str, Any]) -> None:

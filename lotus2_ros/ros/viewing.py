@@ -92,8 +92,16 @@ def view_recording(log: RerunLog, path: Path, node: str) -> int:
     images = (IMAGE_TOPIC, COMPRESSED_TOPIC)
     viewing = Viewing(log, node, images)
     wanted = [*images, *viewing.topics]
+    unread: set[str] = set()
     for topic, kind, _, raw in tqdm(read_messages(bag, wanted), unit=" messages"):
-        viewing.show(topic, deserialize(raw, kind))
+        try:
+            item = deserialize(raw, kind)
+        except Exception as error:  # the middleware's, of a report as an earlier version wrote it
+            if topic not in unread:
+                tqdm.write(f"{topic}: not shown, of another version: {error}")
+            unread.add(topic)
+            continue
+        viewing.show(topic, item)
     if not viewing.count:
         raise InputError(f"{bag}: no results of a node {node!r}; `lotus2 bag {path} OUT` makes them")
     return viewing.count
@@ -119,8 +127,10 @@ def view_node(log: RerunLog, node: str, image_topic: str, compressed: bool, seco
 
 
 def float_image(item: Any) -> Tensor:
-    """A 32FC1 image of the node, (H, W)."""
-    return torch.from_numpy(np.frombuffer(item.data, np.float32).reshape(item.height, item.width).copy())
+    """A 32FC1 or 32FC3 image of the node: (H, W) or (H, W, 3)."""
+    values = np.frombuffer(item.data, np.float32)
+    shape = (item.height, item.width, 3) if item.encoding == "32FC3" else (item.height, item.width)
+    return torch.from_numpy(values.reshape(shape).copy())
 
 
 def cloud_tensors(cloud: Any) -> tuple[Tensor, Tensor]:
