@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from types import FrameType
 
 import rclpy
 from lifecycle_msgs.srv import GetState
@@ -42,9 +43,7 @@ def main() -> None:
     parser.add_argument("--node", required=True, help="Name of the node to record")
     parser.add_argument("--timeout", type=float, required=True, help="Seconds to wait for its topics")
     args = parser.parse_args(remove_ros_args(sys.argv)[1:])
-    interrupted = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: interrupted.set())
+    on_signal(signal.default_int_handler)  # KeyboardInterrupt, as long as there is nothing to record
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     try:
         with BagWriter(args.bag) as bag:
@@ -53,11 +52,18 @@ def main() -> None:
             # The node subscribes to its inputs only while somebody subscribes to its outputs.
             subscribe(recorder, bag, outputs_of(recorder, args.node, args.timeout))
             subscribe(recorder, bag, inputs_of(recorder, args.node, args.timeout))
+            interrupted = threading.Event()
+            on_signal(lambda *_: interrupted.set())
             while not interrupted.is_set():
                 rclpy.spin_once(recorder, timeout_sec=0.1)
             drain(recorder, bag)
     finally:
         rclpy.try_shutdown()
+
+
+def on_signal(handler: Callable[[int, FrameType | None], object]) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handler)
 
 
 def drain(recorder: Node, bag: BagWriter) -> None:
@@ -155,5 +161,7 @@ def record(bag: BagWriter, topic: str, kind: str, raw: bytes) -> None:
 if __name__ == "__main__":
     try:
         main()
+    except KeyboardInterrupt:
+        pass
     except (TimeoutError, RuntimeError) as error:
         raise SystemExit(f"recorder: {error}") from None

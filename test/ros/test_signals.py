@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -42,7 +44,10 @@ def cpu_seconds(pid: int) -> float:
 
 def segments(pid: int) -> list[Path]:
     """The segments of shared memory whose lock files a process holds open."""
-    opened = [link.readlink() for link in Path(f"/proc/{pid}/fd").iterdir()]
+    opened = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            opened.append(link.readlink())
     locks = [path for path in opened if path.name.startswith("fastdds_") and "port" not in path.name]
     return [path.with_name(path.name.removesuffix("_el")) for path in locks]
 
@@ -88,6 +93,20 @@ def test_while_it_imports(start):
         time.sleep(0.01)
     time.sleep(0.5)  # somewhere in its imports, which take seconds
     assert_clean(node, signal.SIGINT)
+
+
+def test_a_recorder_that_waits_for_a_node(client, domain, tmp_path):
+    command = [sys.executable, "-m", "lotus2_ros.ros.recorder", str(tmp_path / "out.mcap")]
+    command += ["--node", "nobody", "--timeout", "1000"]
+    with subprocess.Popen(command, env={**os.environ, "ROS_DOMAIN_ID": str(domain)}) as recorder:
+        try:
+            client.until(lambda: "recorder" in client.node.get_node_names(), "recorder")
+            held = segments(recorder.pid)
+            recorder.send_signal(signal.SIGINT)
+            assert recorder.wait(allowed(30)) == 0
+        finally:
+            recorder.kill()
+    assert held and not any(segment.exists() for segment in held)
 
 
 def test_while_frames_stream(start, client):
