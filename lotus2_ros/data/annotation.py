@@ -1,4 +1,5 @@
-"""What the model is to answer: depth and normals as annotations, three channels in [-1, 1], each with its validity."""
+"""Depth and normals as the annotations that a model is trained to generate: three channels in [-1, 1], and their
+validity."""
 
 from __future__ import annotations
 
@@ -16,10 +17,10 @@ MINIMUM_SPAN = 1e-6  # of a disparity that is everywhere the same
 def disparity_annotation(depth: Tensor, *, sky_in_range: bool = True) -> tuple[Tensor, Tensor, Tensor]:
     """depth (H, W) in meters, +Inf in the sky, NaN where unknown -> annotation (3, H, W), valid (H, W) bool, shift.
 
-    1/depth with its 2 % and 98 % quantiles brought to -1 and 1 and clamped there, three times the same; the sky has
-    disparity 0 and counts (training protocol of arXiv 2409.18124 and 2512.01030). `sky_in_range`: for the quantiles
-    too; it does not in that protocol. `shift`, a scalar, is what that loses: but for what was clamped 1/depth is
-    proportional to (annotation + 1) / 2 + shift. Raises ValueError without any depth.
+    The 2 % and 98 % quantiles of 1/depth become -1 and 1; values beyond are clamped. The three channels are equal. The
+    sky has disparity 0 and is valid (training protocol of arXiv 2409.18124 and 2512.01030). `sky_in_range`: whether the
+    sky counts in the quantiles; in that protocol it does not. `shift` is a scalar that the annotation loses: except for
+    clamped pixels, 1/depth is proportional to (annotation + 1) / 2 + shift. Raises ValueError without any depth.
     """
     valid = ~depth.isnan() & (depth > 0)
     ranged = valid if sky_in_range else valid & depth.isfinite()
@@ -35,10 +36,10 @@ def disparity_annotation(depth: Tensor, *, sky_in_range: bool = True) -> tuple[T
 
 
 def renormalize(annotation: Tensor, valid: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-    """Disparity annotations (B, 3, H, W) that were cut out of larger ones, valid (B, 1, H, W), shift (B,), in their own
-    range; and their own shift.
+    """Normalize disparity annotations (B, 3, H, W) that are crops of larger ones to their own range, and return their
+    own shift; valid (B, 1, H, W), shift (B,).
 
-    The same as :func:`disparity_annotation` of the part, but for what was clamped in the whole.
+    The same as :func:`disparity_annotation` of the crop, except for values that were clamped in the larger image.
     """
     known = torch.where(valid, annotation[:, :1], torch.nan).flatten(1)
     low, high = torch.nanquantile(known, torch.tensor(QUANTILES, device=known.device), dim=1)[..., None, None, None]
@@ -50,8 +51,8 @@ def renormalize(annotation: Tensor, valid: Tensor, shift: Tensor) -> tuple[Tenso
 def normals_annotation(normals: Tensor, sky: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """normals (H, W, 3) in the optical frame, NaN where unknown -> annotation (3, H, W) in the model's axes, valid.
 
-    The model's axes are x left, y up, z toward the camera. `sky` (H, W) bool: pixels that are to face the camera;
-    without it the sky, which has no normal, does not count.
+    The model's axes are x left, y up, z toward the camera. `sky` (H, W) bool: pixels whose normal is set to face the
+    camera. Without it the sky, which has no normal, is not valid.
     """
     valid = normals.isfinite().all(-1)
     toward = torch.tensor([0.0, 0.0, -1.0], device=normals.device)

@@ -1,4 +1,4 @@
-"""The files of a data set, in a folder or in the tar that it is distributed as, and what is in them."""
+"""The files of a data set, in a folder or in the tar in which it is distributed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Files:
             raise FileNotFoundError(f"{root}: expected a folder or an uncompressed tar, got nothing")
 
     def glob(self, pattern: str) -> list[str]:
-        """Paths, sorted; raises FileNotFoundError where there is none."""
+        """Sorted paths; raises FileNotFoundError if there are none."""
         if self._members is not None:
             depth = len(PurePosixPath(pattern).parts)
             paths = (PurePosixPath(name) for name in self._members)
@@ -54,7 +54,8 @@ class Files:
             return tar.read(size)
 
     def read_image(self, name: str) -> Tensor:
-        """(H, W, 3) uint8 RGB, as stored: not turned by EXIF, like the truth that belongs to it."""
+        """(H, W, 3) uint8 RGB, as stored; EXIF orientation is not applied, because the ground truth is stored the same
+        way."""
         image = self._decode(name, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         return torch.from_numpy(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
 
@@ -85,7 +86,7 @@ class Files:
         return torch.from_numpy(channels["RGB"].astype(np.float32))
 
     def read_hdf5(self, name: str) -> Tensor:
-        """float32: what Hypersim's files hold, an array called "dataset"."""
+        """float32: the array "dataset" of one of Hypersim's files."""
         import h5py  # only one of the data sets has such files
 
         data = io.BytesIO(self.read(name))

@@ -1,4 +1,4 @@
-"""What the readers of all data sets have in common."""
+"""The common part of the readers of all data sets."""
 
 from __future__ import annotations
 
@@ -14,11 +14,8 @@ from lotus2_ros.data.sample import Sample
 
 
 class Reader(Sequence[Sample]):
-    """One sample for each file that matches `pattern`, in the order of their paths, read when it is asked for.
-
-    `root` is a folder or an uncompressed tar. Raises FileNotFoundError, and ValueError for files that are not what
-    they should be.
-    """
+    """One sample for each file that matches `pattern`, in the order of the paths, read on demand. `root` is a folder or
+    an uncompressed tar. Raises FileNotFoundError, and ValueError for files with unexpected content."""
 
     pattern: str
 
@@ -47,12 +44,12 @@ def stem(name: str) -> str:
 
 
 def within(depth: Tensor, limits: tuple[float, float]) -> Tensor:
-    """Depth, and NaN where it is not between the limits."""
+    """The depth, with NaN outside the limits."""
     return torch.where((depth > limits[0]) & (depth < limits[1]), depth, torch.nan)
 
 
 def require_one_size(where: Path, image: Tensor, truth: Tensor) -> None:
-    """Raises ValueError where the truth (H, W, ...) is not of the size of the image (H, W, ...)."""
+    """Raise ValueError unless the ground truth (H, W, ...) has the size of the image (H, W, ...)."""
     if image.shape[:2] != truth.shape[:2]:
         expected, got = ("{1} x {0}".format(*part.shape) for part in (image, truth))
         raise ValueError(f"{where}: expected truth of the image's size, {expected}, got {got}")

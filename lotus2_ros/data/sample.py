@@ -1,4 +1,4 @@
-"""One image with what is known about it."""
+"""One image with its ground truth."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Everything that is measured on one sample, as a record.
+"""The measurements of one sample, as a record.
 
 A record is a tree of numbers by name, such as `core/depth/abs_rel`, so that it can be stored as one line of JSON and
-averaged without knowing its content. What cannot be measured is missing from it.
+averaged without knowing its content. Quantities that cannot be measured are missing from it.
 """
 
 from __future__ import annotations

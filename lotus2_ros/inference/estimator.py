@@ -138,7 +138,7 @@ class Estimator:
         return self.model.has_sharpener(task) and self.config.sharp.refines(task)
 
     def is_new(self, height: int, width: int) -> bool:
-        """Whether no image was predicted yet at the size that the model sees images of this size at."""
+        """Whether no image of this processing size was predicted yet."""
         return self._process_size(height, width) not in self._seen
 
     def warm_up(self, height: int, width: int) -> list[tuple[str, Callable[[], None]]]:

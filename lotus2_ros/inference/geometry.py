@@ -1,4 +1,4 @@
-"""What is estimated of one image."""
+"""The estimated geometry of one image."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from lotus2_ros.scale.scale import Scale
 class Geometry:
     """The geometry of one image. Tensors are on the model's device, at the image's size (H, W).
 
-    What the model does not predict, or was not asked for, is None. The tensors were made in inference mode: ``clone()``
-    them before changing them in place.
+    A quantity that the model does not predict, or that was not requested, is None. The tensors were made in inference
+    mode: ``clone()`` them before changing them in place.
     """
 
     image: Tensor = field(repr=False)  # (H, W, 3) uint8 RGB

@@ -1,4 +1,4 @@
-"""What a caller may pass to the estimator, as the tensors it works on."""
+"""The inputs of the estimator, checked and converted to tensors."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def check_camera(camera: Camera | None, image: Tensor) -> None:
 
 
 def _advice(image: np.ndarray | Tensor) -> str:
-    """What to do about an image of the wrong shape or type, as the end of a sentence."""
+    """The end of an error about an image of the wrong shape or type: how to convert it."""
     shape = tuple(image.shape)
     if "float" in str(image.dtype):
         return "; multiply by 255 and convert to uint8 if its values are in [0, 1]"

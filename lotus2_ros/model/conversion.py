@@ -1,4 +1,4 @@
-"""What `lotus2 prepare` asks of a model that is made into a bundle."""
+"""How `lotus2 prepare` converts a model to a bundle."""
 
 from __future__ import annotations
 

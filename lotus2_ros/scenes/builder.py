@@ -132,8 +132,8 @@ class Builder:
         hue: tuple[float, float] | None = None,
         photographed: float = PHOTOGRAPHED,
     ) -> Surface:
-        """A random one with a pattern of the families (any if none); with probability `plain` almost of one colour, and
-        of the others with `photographed` a photograph, where there are assets."""
+        """A random surface with a pattern of the families (any if none). With probability `plain` it has almost one
+        color. With assets, the others have a photograph with probability `photographed`."""
         chosen = str(self.rng.choice(families or textures.FAMILIES))
         first = self._color(bright, hue)
         almost = self.chance(plain)

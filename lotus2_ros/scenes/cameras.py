@@ -18,7 +18,7 @@ _GLANCE = 24
 
 
 def drawn_by_a_lens(camera: Camera, rng: np.random.Generator) -> Camera:
-    """Most cameras as they are; of the others some are off centre, some distort, a few are fisheyes."""
+    """A camera with a random lens: most are unchanged, some are off center, some distort, a few are fisheyes."""
     if rng.random() > 0.25:
         return camera
     K = camera.K.clone()
@@ -48,7 +48,7 @@ def _glance(renderer: Renderer, pose: Pose, camera: Camera) -> tuple[float, floa
 
 
 def clear_pose(world: World, renderer: Renderer, rng: np.random.Generator, camera: Camera) -> Pose:
-    """Nothing too near, and more to see than one or two surfaces, but for some views from close by."""
+    """A pose with nothing too near and with more than one or two surfaces in view, except for some close views."""
     near, most, fewest = (0.5, 0.9, 3) if rng.random() < 0.15 else (1.0, 0.65, 5)
     for attempt in range(40):
         pose = world.choose_pose(rng)
@@ -59,10 +59,8 @@ def clear_pose(world: World, renderer: Renderer, rng: np.random.Generator, camer
 
 
 def pose_before_a_thing(world: World, renderer: Renderer, rng: np.random.Generator, camera: Camera) -> Pose:
-    """As if someone had seen a thing and gone up to it: it is in the middle and a good part of the image.
-
-    A clear pose where nothing is found that one can get near to.
-    """
+    """A pose near an object, which is in the middle and fills a good part of the image. A clear pose if no object can
+    be approached."""
     small = _small(camera)
     least, most = np.log(world.size_of_things * np.array(SURROUNDINGS))
     for _ in range(40):

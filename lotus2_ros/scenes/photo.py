@@ -1,4 +1,4 @@
-"""From linear light to a photograph: exposure, blur, colour, noise and what compression leaves."""
+"""From linear light to a photograph: exposure, blur, color, noise and compression artifacts."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ class Renderer:
         return View(image, depth, normals, camera, pose, stamp_s)
 
     def _look_on(self, light: Tensor, points: Tensor, rays: Tensor, hit: Hit, pixel: float) -> None:
-        """Mixes into `light` (N, 3), in place, what is seen through glass and what mirrors reflect."""
+        """Add to `light` (N, 3), in place, the light through glass and from mirrors."""
         part, far = hit.part, hit.distance
         facing = -(rays * hit.normals).sum(-1, keepdim=True)
         reflected = rays + 2 * facing * hit.normals

@@ -1,4 +1,4 @@
-"""What worlds under a roof have in common: walls, what hangs on them, furniture, lamps, where a camera stands."""
+"""The common parts of indoor worlds: walls, pictures and shelves on them, furniture, lamps, camera poses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a world is made of, and how a camera stands in it. x and y on the ground, z up, metres."""
+"""The parts of a world, and the pose of a camera in it. x and y on the ground, z up, meters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What cameras and files do to images, so that training does not go by what our renderer alone does."""
+"""Artifacts of cameras and files, so that training does not depend on our renderer's images alone."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def jitter(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def degrade(images: Tensor, generator: torch.Generator) -> Tensor:
-    """(B, 3, H, W) in [-1, 1], some of them out of focus, of fewer pixels, compressed as JPEG does."""
+    """(B, 3, H, W) in [-1, 1]: some images out of focus, at lower resolution or with JPEG artifacts."""
     drawn = torch.rand(len(images), 4, generator=generator)
     degraded = []
     for image, (blurred, coarse, pressed, much) in zip(images, drawn.tolist(), strict=True):
@@ -56,10 +56,9 @@ def _blur(image: Tensor, deviation: float) -> Tensor:
 
 
 def mix_convolved(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """(B, 3, H, W) in [-1, 1], a `share` of them mixed with themselves under a random filter of three colors.
+    """(B, 3, H, W) in [-1, 1], a `share` of them mixed with their random convolution (arXiv 2007.13003).
 
-    Shapes stay and colors and fine texture change, which in rendered images are not those of a camera (random
-    convolutions, arXiv 2007.13003).
+    Shapes stay. Colors and fine texture change, because those of rendered images differ from a camera's.
     """
     count, channels = images.shape[:2]
     size = FILTER_SIZES[int(torch.randint(len(FILTER_SIZES), (), generator=generator))]

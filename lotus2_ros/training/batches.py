@@ -34,7 +34,7 @@ class Batch:
     seed: int
 
     def first(self, count: int | None) -> Batch:
-        """Of so many views, all if None."""
+        """The first ``count`` views; all if None."""
         return replace(self, **{name: getattr(self, name)[:count] for name in TENSORS})
 
     def to(self, device: torch.device) -> Batch:

@@ -13,8 +13,8 @@ from lotus2_ros.training.batches import Batch
 
 
 def encode(model: TorchModel, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Latents of the images, (B, C, h, w) or, with a prior's F features, which may be trained, (B, C + F, h, w), and of
-    their annotations (B, C, h, w)."""
+    """Latents of the images, (B, C, h, w), or (B, C + F, h, w) with the F features of a prior, and of their
+    annotations, (B, C, h, w). The prior may be trained."""
     with torch.no_grad():
         both = model.encode_annotation(torch.cat((batch.image, batch.annotation)))
         image, truth = both.to(model.vae.dtype).chunk(2)

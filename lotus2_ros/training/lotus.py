@@ -16,10 +16,10 @@ from lotus2_ros.training.latents import encode, mean_square
 
 
 class LotusObjective(BaseModel):
-    """One pass at t = 999 to the annotation: minimize |f(z_x, s_y) - z_y|^2, of G with noise beside z_x.
+    """One pass at t = 999 to the annotation: minimize |f(z_x, s_y) - z_y|^2; Lotus-G also gets noise beside z_x.
 
-    With `reconstruction`, the detail preserver, also |f(z_x, s_x) - z_x|^2, where s is the task switcher, so that the
-    network keeps what the image's details are made of (arXiv 2409.18124).
+    With `reconstruction`, the detail preserver, also minimize |f(z_x, s_x) - z_x|^2, where s is the task switcher, so
+    that the network keeps the details of the image (arXiv 2409.18124).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -137,7 +137,7 @@ class EndToEnd(EndToEndLoss, _OnePass):
 
 
 class _FromCoarse(_Objective):
-    """The detail sharpener: a flow from what the trained core predicts, z_c, to the annotation.
+    """The detail sharpener: a flow from the prediction z_c of the trained core to the annotation.
 
     z_t = t z_c + (1 - t) z_y, minimize |v(z_t, t) - (z_c - z_y)|^2 (eq. 16-17).
     """
@@ -168,8 +168,10 @@ class Sharpener(_FromCoarse):
 
 
 class SharpenerEndToEnd(EndToEndLoss, _FromCoarse):
-    """The detail sharpener, which sees what comes of its velocity: the end of the flow by it, z_t - t v, decoded, see
-    :class:`EndToEndLoss`. t is 1 for half of the views: there a sharpener of one step does all, of few the most."""
+    """The detail sharpener with the loss on the decoded end of its flow, z_t - t v, see :class:`EndToEndLoss`.
+
+    t is 1 for half of the views, because a sharpener with few steps does most of its work there.
+    """
 
     kind: Literal["sharpener_end_to_end"]
 
