@@ -6,7 +6,8 @@ Needs no weights: speed does not depend on their values, so random ones are made
 `FluxTransformer2DModel` in bfloat16, eager, PEFT adapters unmerged, the prompt's embeddings cached, with the same VAE
 and everything around it. Rows come as they are measured; near the deadline, what is left is skipped and named. Floors
 are the products' operations by the card's own rate of large products, and the time to read the weights by its rate of
-copies. `--tiny` runs all of it with tiny models, on a CPU where there is no GPU.
+copies. A card that is too small for a variant skips it and names it: one of 12 to 24 GB measures the eight-bit and
+four-bit variants at smaller sizes. `--tiny` runs all of it with tiny models, on a CPU where there is no GPU.
 
 Exit code 1 if results are wrong: compiled and recorded against eager, products against float32.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import math
 import sys
 import time
 import traceback
@@ -37,6 +39,7 @@ from benchmarks.timing import machine, median_ms
 from lotus2_ros.config import Config
 from lotus2_ros.inference.estimator import Estimator
 from lotus2_ros.model.engine.flops import weight_bytes
+from lotus2_ros.model.engine.memory import frame_bytes
 from lotus2_ros.model.engine.runtime import choose_resolution, optimize
 from lotus2_ros.model.interface import GeometryModel
 from lotus2_ros.model.lotus2.base import Lotus2
@@ -46,6 +49,7 @@ PLAIN = "plain"
 PRECISIONS = "bfloat16,float8,int8,nf4"
 LOOPED = ("bfloat16", "float8")
 SIZES = "640x480,1024x1024,384x288,768x768,512x384"  # the most telling first
+SMALL_CARD, SMALL_SIZES = 32.0, "640x480,384x288,512x384"  # GB below which a card has fewer sizes, and those
 RESERVE = 70.0  # seconds kept for each variant still to come
 LOOP_SECONDS = 45.0  # for both core loops of a variant, at most
 FEWEST_FRAMES = 20
@@ -67,12 +71,17 @@ class Bench:
     deadline: float
     ceilings: Ceilings
     report: Report
+    memory: float  # bytes of the card
     work: dict[tuple[str, tuple[int, int]], Work] = field(default_factory=dict)
     weights: dict[str, int] = field(default_factory=dict)  # bytes of one task's core predictor, by variant
     wrong: list[str] = field(default_factory=list)
 
     def run(self) -> None:
         for number, variant in enumerate(self.variants):
+            needed = self.needed(variant)
+            if needed > self.memory:
+                self.report.note(f"{variant}: skipped, needs {needed / 1e9:.1f} of {self.memory / 1e9:.1f} GB")
+                continue
             reserve = RESERVE * (len(self.variants) - 1 - number)
             for compiled in (True, False):
                 try:
@@ -87,6 +96,16 @@ class Bench:
                     self.free()
             if not any(row.variant.startswith(variant) for row in self.report.rows):
                 self.wrong.append(f"{variant}: does not run")
+
+    def needed(self, variant: str) -> float:
+        """Bytes of a variant's weights, of all tasks, and of its frames at the first size. Plain has one task, and as
+        many weights as the fused model has with two."""
+        width, height = self.sizes[0]
+        with torch.device("meta"):
+            lotus1 = build_lotus(variant, self.lotus1, TASKS) if variant in FAMILIES else None
+            model = lotus1 or build_fused(self.shape, "bfloat16" if variant == PLAIN else variant)
+        model.to(torch.bfloat16)
+        return weight_bytes(model) + frame_bytes(model, height, width)
 
     def measure(self, variant: str, reserve: float, compiled: bool) -> None:
         """All sizes of one variant; at the first of them also whether it is right, and the latencies of the loop.
@@ -202,12 +221,20 @@ class Bench:
             torch.cuda.empty_cache()
 
 
+def card_memory(device: torch.device) -> float:
+    """Bytes; infinite on a CPU, where tiny models run."""
+    return float(torch.cuda.get_device_properties(device).total_memory) if device.type == "cuda" else math.inf
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, help="folder for gpu.md and gpu.json")
-    parser.add_argument("--sizes", default=SIZES, help="WIDTHxHEIGHT, multiples of 16, separated by commas")
+    parser.add_argument(
+        "--sizes", help=f"WIDTHxHEIGHT, multiples of 16 (default: {SIZES}; below {SMALL_CARD:g} GB: {SMALL_SIZES})"
+    )
+    parser.add_argument("--memory", type=float, help="GB of the card to plan for (default: this card's)")
     parser.add_argument("--precisions", default=PRECISIONS, help=f"some of {PRECISIONS}; plain is always measured")
-    parser.add_argument("--deadline", type=float, default=520.0, help="seconds after which nothing new is begun")
+    parser.add_argument("--deadline", type=float, default=440.0, help="seconds after which nothing new is begun")
     parser.add_argument("--frames", type=int, default=300, help="frames of the core loops")
     parser.add_argument("--seconds", type=float, default=0.6, help="for each figure")
     parser.add_argument("--tiny", action="store_true", help="a tiny model; runs without a GPU")
@@ -227,10 +254,14 @@ def main() -> int:
     title = f"{machine(device)}; TFLOP/s: {rates}; copies {ceilings.bandwidth / 1e12:.2f} TB/s"
     print(title, flush=True)
     report = Report(title, options.output)
-    sizes = [(int(width), int(height)) for width, height in (size.split("x") for size in options.sizes.split(","))]
+    memory = 1e9 * options.memory if options.memory else card_memory(device)
+    chosen = options.sizes or (SMALL_SIZES if memory < 1e9 * SMALL_CARD else SIZES)
+    sizes = [(int(width), int(height)) for width, height in (size.split("x") for size in chosen.split(","))]
     variants = [PLAIN, *options.precisions.split(","), *FAMILIES]
     deadline = started + options.deadline
-    bench = Bench(device, shape, lotus1, sizes, variants, options.seconds, options.frames, deadline, ceilings, report)
+    bench = Bench(
+        device, shape, lotus1, sizes, variants, options.seconds, options.frames, deadline, ceilings, report, memory
+    )
     bench.wrong += wrong_products(device, report.note)
     transformer, (width, height) = shape.configs["transformer"], sizes[0]
     heads, head_size = transformer["num_attention_heads"], transformer["attention_head_dim"]

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from benchmarks.ceilings import Ceilings
 from benchmarks.timing import median_ms
+from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.inference.estimator import Estimator
 from lotus2_ros.model.engine.device import Download, copy_stream
 from lotus2_ros.model.engine.flops import Flops, count_frame, count_step
 from lotus2_ros.model.interface import InferenceModel
 from lotus2_ros.model.lotus2.base import Lotus2
 from lotus2_ros.model.lotus2.fused import FusedLotus2
+from lotus2_ros.scale.filter import ScaleFilter
 
 TASK = "depth"
 SIGMA = 0.5
@@ -34,6 +38,8 @@ class Row:
     frame: float
     core_both: float | None
     frame_both: float | None
+    node_frame: float  # all that the node asks of a frame: a camera, a reference, and a filter that lasts
+    align: float  # the step of it that makes depth metric
     memory: float | None  # GB taken from the card while frames are predicted
     core_floor: float
     frame_floor: float
@@ -71,13 +77,14 @@ def measure_row(
     latent = model.encode(pixels)
     stream = copy_stream(device)
     image = torch.randint(0, 256, (height, width, 3), dtype=torch.uint8)
+    everything = model.tasks
 
     def frame(tasks: Sequence[str]) -> None:
         geometry = estimator.predict(image, tasks=tasks)
         Download({"depth": geometry.depth, "normals": geometry.normals}, stream).wait()
 
+    node_frame = NodeFrame(estimator, image, everything if both else (TASK,))
     host = torch.device("cpu")  # a frame begins and ends there, so its time is the host's
-    everything = model.tasks
     encode = median_ms(lambda: model.encode(pixels), device, seconds)
     core = median_ms(lambda: model.predict(latent, (TASK,)), device, seconds)
     decode = median_ms(lambda: model.decode(latent), device, seconds)
@@ -101,11 +108,41 @@ def measure_row(
         whole,
         core_both,
         frame_both,
+        median_ms(node_frame, host, seconds),
+        statistics.median(node_frame.align),
         memory_gb(device, lambda: frame(everything if both else (TASK,))),
         core_floor,
         core_floor + rest,
         None if work.step is None else floor_ms(work.step, weights, ceilings, precision),
     )
+
+
+class NodeFrame:
+    """One frame after another as the node predicts them: with camera, reference depth and a filter that lasts."""
+
+    def __init__(self, estimator: Estimator, image: Tensor, tasks: Sequence[str]) -> None:
+        self._estimator, self._image, self._tasks = estimator, image, tasks
+        height, width = image.shape[:2]
+        self._camera = Camera.from_intrinsics(width, height, width, width, (width - 1) / 2, (height - 1) / 2)
+        self._stream = copy_stream(estimator.device)
+        self._filter, self._stamp = ScaleFilter(), 0.0
+        disparity = estimator.predict(image, tasks=tasks).disparity
+        assert disparity is not None
+        self._reference = 1 / (0.5 * disparity.cpu() + 0.1)  # meters, so that the fit finds a scale as it should
+        self.align: list[float] = []  # ms of each frame's align step
+
+    def __call__(self) -> None:
+        self._stamp += 0.1
+        geometry = self._estimator.predict(
+            self._image,
+            self._camera,
+            self._reference,
+            tasks=self._tasks,
+            scale_filter=self._filter,
+            stamp=self._stamp,
+        )
+        Download({"depth": geometry.depth, "normals": geometry.normals}, self._stream).wait()
+        self.align.append(1e3 * geometry.latency["align"])
 
 
 def memory_gb(device: torch.device, run: Callable[[], None]) -> float | None:

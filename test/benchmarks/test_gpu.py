@@ -6,7 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from benchmarks.ceilings import Ceilings
+from benchmarks.gpu import Bench
+from benchmarks.lotus_models import TRUE
+from benchmarks.models import FLUX
+from benchmarks.report import Report
 from lotus2_ros.demo.deadlines import allowed
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +28,8 @@ def test_gpu_bench_measures_everything_it_names(bench, tmp_path):
     variants = ("plain", "bfloat16", "float8", "int8", "nf4", "lotus-d", "lotus-g")
     assert measured == {(variant, size) for variant in variants for size in sizes}
     for row in found["rows"]:
-        assert all(row[name] > 0 for name in ("encode", "core", "decode", "frame", "core_floor"))
+        assert all(row[name] > 0 for name in ("encode", "core", "decode", "frame", "node_frame", "align", "core_floor"))
+        assert row["align"] < row["node_frame"]
         assert row["step"] is None if row["variant"].startswith("lotus-") else row["step"] > 0
         assert row["variant"] == "plain" or row["frame_both"] > 0
     assert {(loop["core loop, ms"], loop["sharpener"]) for loop in found["loops"]} == {
@@ -38,6 +45,21 @@ def test_gpu_bench_names_what_it_had_no_time_for(bench, tmp_path):
     printed = bench("benchmarks.gpu", *options)
     assert "bfloat16 48x32: skipped for the deadline" in printed
     assert "bfloat16: core loop skipped for the deadline" in printed
+
+
+def test_gpu_bench_skips_what_a_card_cannot_hold_and_takes_fewer_sizes(bench):
+    printed = bench("benchmarks.gpu", "--tiny", "--memory", "0.1", "--precisions", "nf4", "--seconds", "0.01")
+    for variant in ("plain", "nf4", "lotus-d", "lotus-g"):
+        assert f"{variant}: skipped, needs 1." in printed  # the workspace of a GPU's libraries alone
+
+
+@pytest.mark.parametrize(("memory", "fitting"), [(12e9, {"nf4"}), (24e9, {"nf4", "int8", "float8"})])
+def test_what_fits_the_cards_people_have(memory, fitting):
+    shape, sizes = FLUX, [(640, 480)]
+    ceilings, report = Ceilings({"bfloat16": 1.0}, 1.0), Report("", None)
+    variants = ["plain", "bfloat16", "float8", "int8", "nf4"]
+    bench = Bench(torch.device("cpu"), shape, TRUE, sizes, variants, 1.0, 1, 0.0, ceilings, report, memory)
+    assert {variant for variant in variants if bench.needed(variant) <= memory} == fitting
 
 
 def test_gpu_bench_needs_neither_ros_nor_a_renderer():
