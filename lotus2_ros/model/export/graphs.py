@@ -96,6 +96,9 @@ def _simplify(model: Any) -> None:
     from onnxscript.optimizer import fold_constants
 
     fold_constants(model)
+    common.ShapeInferencePass()(model)
+    _cast_plainly(model)
+    fold_constants(model)
     for simplification in (
         common.RemoveUnusedNodesPass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
@@ -107,6 +110,17 @@ def _simplify(model: Any) -> None:
         common.NameFixPass(),
     ):
         simplification(model)
+
+
+def _cast_plainly(model: Any) -> None:
+    """CastLike, which the exporter writes and not every runtime has, as Cast."""
+    import onnx_ir
+
+    for node in model.graph:
+        if node.op_type == "CastLike" and node.inputs[1].dtype is not None:
+            node.attributes["to"] = onnx_ir.AttrInt64("to", node.inputs[1].dtype.value)
+            node.op_type = "Cast"
+            node.resize_inputs(1)
 
 
 @contextmanager

@@ -135,6 +135,7 @@ def test_graphs_have_common_operators_in_float32_and_no_path_of_this_machine(lot
         assert b"site-packages" not in file.read_bytes()
         graph = onnx.load(file, load_external_data=False).graph
         assert {node.domain for node in graph.node} == {""}
+        assert "CastLike" not in {node.op_type for node in graph.node}
         types = {tensor.data_type for tensor in graph.initializer}
         types |= {
             each.i for node in graph.node if node.op_type == "Cast" for each in node.attribute if each.name == "to"
