@@ -28,7 +28,8 @@ from lotus2_ros import scenes
 from lotus2_ros.data.annotation import disparity_annotation
 from lotus2_ros.data.sample import Sample
 from lotus2_ros.evaluation.frames import read_frames
-from lotus2_ros.model.interface import TorchModel, process_size
+from lotus2_ros.model.image_size import process_size
+from lotus2_ros.model.interface import TorchModel
 from lotus2_ros.model.load import BUNDLED
 from lotus2_ros.model.lotus2.bundle import load_bundle
 from lotus2_ros.model.lotus2.trainable import TrainableLotus2

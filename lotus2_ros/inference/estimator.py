@@ -15,15 +15,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lotus2_ros.config import Config, ModelConfig
+from lotus2_ros.config import Config
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.inference.alignment import align
 from lotus2_ros.inference.annotations import annotate, deviation
 from lotus2_ros.inference.geometry import Geometry
 from lotus2_ros.inference.inputs import ImageInput, ReferenceInput, as_image, as_reference, check_camera
 from lotus2_ros.inference.sharpening import Sharpening
-from lotus2_ros.model.engine.choice import ONNXRUNTIME, EngineChoice
+from lotus2_ros.model.engine.choice import EngineChoice
 from lotus2_ros.model.engine.device import Stopwatch, finish, upload, use_threads
+from lotus2_ros.model.engine.onnxruntime import load_exported
 from lotus2_ros.model.engine.runtime import choose_resolution, optimize
 from lotus2_ros.model.export.manifest import is_exported
 from lotus2_ros.model.interface import GeometryModel
@@ -268,19 +269,3 @@ def load_estimator(config: Config, *, live: bool = False) -> Estimator:
         engine=engine,
     )
     return Estimator(model, config, choose_resolution(model) if live else None)
-
-
-def load_exported(chosen: ModelConfig) -> GeometryModel:
-    """A model that `lotus2 export` wrote."""
-    from lotus2_ros.model.engine.onnxruntime import ExportedModel
-
-    if chosen.engine not in ("auto", ONNXRUNTIME):
-        raise ValueError(f"{chosen.path}: expected model.engine onnxruntime for an exported model, got {chosen.engine}")
-    return ExportedModel(
-        Path(chosen.path),
-        device=chosen.device,
-        tasks=chosen.wanted_tasks,
-        threads=chosen.threads,
-        samples=chosen.samples,
-        seed=chosen.seed,
-    )

@@ -5,7 +5,6 @@ Code outside this package uses this interface only and does not depend on the fa
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from lotus2_ros.model.cache import CachingModule
 from lotus2_ros.model.euler import EulerSteps
+from lotus2_ros.model.image_size import check_image, process_size
 from lotus2_ros.model.manifest import ModelSettings, Task
 
 
@@ -93,14 +93,6 @@ class GeometryModel(ABC):
         """Raise ValueError unless the model has this task."""
         if task not in self.tasks:
             raise ValueError(f"expected a task of {self.name} ({', '.join(self.tasks)}), got {task!r}")
-
-
-def check_image(image: Tensor, multiple: int) -> None:
-    """Raise ValueError unless an image has the shape that `GeometryModel.encode` takes."""
-    if image.ndim != 4 or image.shape[1] != 3:
-        raise ValueError(f"expected an image of shape (B, 3, H, W), got {tuple(image.shape)}")
-    if any(side == 0 or side % multiple for side in image.shape[2:]):
-        raise ValueError(f"expected sides that are multiples of {multiple}, got {tuple(image.shape[2:])}")
 
 
 class TorchModel(CachingModule, GeometryModel):
@@ -232,31 +224,3 @@ class InferenceModel(TorchModel):
     def schedule(self, steps: int, height: int, width: int) -> tuple[list[float], list[float]]:
         """The steps + 1 noise levels of a sharpening of a latent of height x width, and the timestep of each step."""
         raise ValueError(f"{self.name} has no detail sharpener")
-
-
-class ImageSizeError(ValueError):
-    """The image is too small for the model."""
-
-
-def process_size(
-    height: int, width: int, resolution: int, multiple: int, *, upscale: bool = False, by_area: bool = False
-) -> tuple[int, int]:
-    """The size (height, width) at which an image is processed.
-
-    The longer side is reduced to `resolution` if it is larger; with `upscale` it is also enlarged if it is smaller.
-    Then the shorter side is rounded down to a multiple of `multiple`; the longer side is scaled with it and rounded
-    down too. With `by_area` a 4:3 image gets `resolution` as its longer side, and an image of another shape the same
-    number of pixels, so that wide images lose no more detail than others.
-    """
-    longer = max(height, width)
-    if by_area:
-        resolution = math.isqrt(resolution**2 * 3 * longer // (4 * max(1, min(height, width))))
-    if longer > resolution or upscale:
-        height, width = height * resolution // longer, width * resolution // longer
-    shorter = min(height, width)
-    fitted = shorter // multiple * multiple
-    if fitted == 0:
-        raise ImageSizeError(
-            f"image too small: expected at least {multiple} px at processing size, got a shorter side of {shorter} px"
-        )
-    return height * fitted // shorter // multiple * multiple, width * fitted // shorter // multiple * multiple

@@ -14,7 +14,7 @@ from lotus2_ros.inference.estimator import Estimator
 from lotus2_ros.inference.geometry import Geometry
 from lotus2_ros.inference.sharpening import Sharpening
 from lotus2_ros.model.engine.device import Download, copy_stream, finish
-from lotus2_ros.model.interface import ImageSizeError
+from lotus2_ros.model.image_size import ImageSizeError
 from lotus2_ros.ros.decoder import DecoderThread
 from lotus2_ros.ros.diagnostics import Diagnostics, Monitored
 from lotus2_ros.ros.filtered import CloudFilterThread, UnfilteredCloud

@@ -14,7 +14,7 @@ from rclpy.timer import Timer
 from lotus2_ros.config import NONE, ConfigError
 from lotus2_ros.inference.estimator import Estimator, load_estimator
 from lotus2_ros.model.engine.memory import check_headroom, free_compiled
-from lotus2_ros.model.interface import ImageSizeError
+from lotus2_ros.model.image_size import ImageSizeError
 from lotus2_ros.ros import parameters
 from lotus2_ros.ros.diagnostics import Diagnostics
 from lotus2_ros.ros.pipeline import STOP_TIMEOUT, CameraOutputs, Pipeline

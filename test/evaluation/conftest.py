@@ -8,7 +8,7 @@ import torch
 
 from lotus2_ros import scenes
 from lotus2_ros.inference.annotations import Annotations
-from lotus2_ros.model.interface import process_size
+from lotus2_ros.model.image_size import process_size
 
 
 class Oracle:

@@ -16,10 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lotus2_ros.config import ModelConfig
+from lotus2_ros.model.engine.choice import ONNXRUNTIME
 from lotus2_ros.model.engine.stored import cache_folder
 from lotus2_ros.model.euler import EulerSteps
 from lotus2_ros.model.export.manifest import EXPORT, ExportManifest, Schedule
-from lotus2_ros.model.interface import GeometryModel, ImageSizeError, check_image
+from lotus2_ros.model.image_size import ImageSizeError, check_image
+from lotus2_ros.model.interface import GeometryModel
 from lotus2_ros.model.manifest import ModelSettings, choose_tasks
 from lotus2_ros.model.noise import draw_noise
 from lotus2_ros.model.weights import CheckpointError
@@ -167,3 +170,17 @@ class ExportedModel(GeometryModel):
         """A graph takes one image."""
         graph = self._graphs[name]
         return torch.cat([graph(one) for one in batch.split(1)])
+
+
+def load_exported(chosen: ModelConfig) -> ExportedModel:
+    """The model of `model.path`, a folder that `lotus2 export` wrote. Raises as `ExportedModel` does."""
+    if chosen.engine not in ("auto", ONNXRUNTIME):
+        raise ValueError(f"{chosen.path}: expected model.engine onnxruntime for an exported model, got {chosen.engine}")
+    return ExportedModel(
+        Path(chosen.path),
+        device=chosen.device,
+        tasks=chosen.wanted_tasks,
+        threads=chosen.threads,
+        samples=chosen.samples,
+        seed=chosen.seed,
+    )

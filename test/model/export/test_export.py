@@ -16,7 +16,7 @@ from lotus2_ros.model.export.export import ExportDifferenceError, difference, ex
 from lotus2_ros.model.export.graphs import write_graph
 from lotus2_ros.model.export.manifest import ExportManifest
 from lotus2_ros.model.export.stages import constants_computed, run_stages, stages_of
-from lotus2_ros.model.interface import ImageSizeError
+from lotus2_ros.model.image_size import ImageSizeError
 from lotus2_ros.model.load import load_model
 from lotus2_ros.model.weights import CheckpointError
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lotus2_ros.model.interface import process_size
+from lotus2_ros.model.image_size import process_size
 from lotus2_ros.model.lotus2.base import CORE, SHARPENER
 from lotus2_ros.model.lotus2.trainable import LORA_TARGETS, TrainableLotus2
 
