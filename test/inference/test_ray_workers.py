@@ -1,0 +1,49 @@
+"""Workers on a Ray cluster of this machine: the same answers as in this process, also after one of them was killed."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from lotus2_ros.config import Config
+from lotus2_ros.inference.estimator import load
+from lotus2_ros.inference.ray_workers import RayWorkers
+from lotus2_ros.inference.work import Question, answer, in_order
+
+
+def test_without_ray_the_error_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ValueError, match=r"pip install 'lotus2_ros\[ray\]'"):
+        RayWorkers(Config(), "auto", 0)
+
+
+def test_two_actors_answer_in_order_and_one_may_be_killed(random_bundle):
+    ray = pytest.importorskip("ray", reason="ray is an optional extra")
+    config = Config().updated({"model.path": str(random_bundle), "model.device": "cpu"})
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 255, (48, 64, 3), dtype=np.uint8) for _ in range(8)]
+    pictures[5] = pictures[5][:1, :1]  # too small for the model
+    workers = RayWorkers(config, "local", 2)
+    assert workers.capacity == 4 and workers.facts.name == "random"
+
+    def questions():
+        for index, picture in enumerate(pictures):
+            if index == 6:
+                ray.kill(workers._actors[0], no_restart=False)
+            yield Question(index, picture)
+
+    try:
+        answered = list(in_order(workers, questions()))
+    finally:
+        workers.close()
+    assert [each.question.index for each in answered] == list(range(8))
+    estimator = load(random_bundle, device="cpu")
+    for index, each in enumerate(answered):
+        if index == 5:
+            assert isinstance(each.future.exception(), ValueError)
+        else:
+            expected = answer(estimator, Question(index, pictures[index])).found().disparity
+            torch.testing.assert_close(each.future.result().found().disparity, expected, rtol=1e-6, atol=1e-6)
