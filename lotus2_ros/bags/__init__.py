@@ -1,7 +1,7 @@
-"""Recorded input as one stream of frames, and rosbag2 files out; nothing here needs a running ROS.
+"""Recorded input as one stream of frames, and rosbag2 files as output, without a running ROS.
 
-Image files, folders, video, rosbag2 (mcap, sqlite3) and ROS 1 bags all become :class:`RecordedFrame`: ROS 2
-messages with one image, its camera_info and, where there is one, a reference depth.
+Image files, folders, video, rosbag2 (mcap, sqlite3) and ROS 1 bags all become :class:`RecordedFrame`: ROS 2 messages
+with one image, its camera_info and, if there is one, a reference depth.
 """
 
 from lotus2_ros.bags.frames import RecordedFrame, Recording

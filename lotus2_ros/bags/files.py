@@ -52,10 +52,8 @@ def calibration_beside(file: Path, fov: float | None) -> tuple[str, CameraInfoOf
 
 
 def open_images(paths: list[Path], fov: float | None, say: Say) -> Recording:
-    """Images in the given order, one per second. What cannot be decoded is left out, with a line.
-
-    Its frames raise InputError in the end if not one image could be decoded.
-    """
+    """Images in the given order, one per second. Files that cannot be decoded are skipped, with one line each. If none
+    can be decoded, the frames raise InputError at the end."""
     calibrations = {path.parent: calibration_beside(path, fov) for path in paths}
 
     def frames() -> Iterator[RecordedFrame]:

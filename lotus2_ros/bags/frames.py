@@ -1,4 +1,4 @@
-"""The stream that every kind of input becomes, and the ROS 2 messages in it (rosbags' classes, no rclpy)."""
+"""The common stream of all kinds of input, and its ROS 2 messages (rosbags' classes, no rclpy)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ START_NS = PERIOD_NS = 10**9
 
 @dataclass(frozen=True)
 class RecordedFrame:
-    """One image with what belongs to it; every message is a ROS 2 message with the image's frame_id."""
+    """One image with its calibration and references; every message is a ROS 2 message with the image's frame_id."""
 
     stamp_ns: int
     image: Any  # sensor_msgs Image or CompressedImage
@@ -47,11 +47,9 @@ class RecordedFrame:
 
 @dataclass(frozen=True)
 class Recording:
-    """An opened input: what it is, where its calibration comes from, and its frames in the order of their recording.
-
+    """An opened input: its name, the source of its calibration, and its frames in the order of their recording.
     ``reference`` is the topic or file of measured depth or points; empty if there is none. ``count`` is the number of
-    frames, some of which may turn out to be damaged; None: not known.
-    """
+    frames, some of which may turn out to be damaged; None: not known."""
 
     name: str
     camera: str

@@ -1,4 +1,4 @@
-"""Which reader an input needs."""
+"""Chooses the reader for an input."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _open(items: list[Path], topics: BagTopics, fov: float | None, say: Say) -> 
 
 
 def find_bag(path: Path) -> Path | None:
-    """What rosbags opens: a bag file or a folder with metadata.yaml; None if ``path`` is no bag."""
+    """The path that rosbags opens: a bag file, or a folder with metadata.yaml; None if ``path`` is no bag."""
     if path.is_file():
         return path if path.suffix in BAG_SUFFIXES else None
     if (path / "metadata.yaml").is_file():
@@ -106,7 +106,7 @@ def find_bag(path: Path) -> Path | None:
 
 
 def folder_images(folder: Path, say: Say) -> list[Path]:
-    """The images of a folder in the order of their names; says which of its files are none."""
+    """The images of a folder in the order of their names; other files are reported with one line."""
     there = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
     there = [file for file in there if file.name != intrinsics.NAME]
     images = [file for file in there if is_image(file)]

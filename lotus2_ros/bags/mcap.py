@@ -119,7 +119,7 @@ def _intact_chunk(bio: BinaryIO, start: int, size: int) -> ChunkInfo | None:
 
 
 def rosbag2_metadata(path: Path) -> dict[str, Any]:
-    """What a finished MCAP file of a rosbag2 writer has of its ``metadata.yaml``; empty if nothing."""
+    """The ``metadata.yaml`` content in a finished MCAP file of a rosbag2 writer; empty if there is none."""
     with path.open("rb") as bio:
         if read_profile(bio) is None:
             return {}

@@ -1,4 +1,4 @@
-"""Bags of ROS 2 (mcap, sqlite3) and ROS 1 as messages of ROS 2. Any damage is one line."""
+"""Bags of ROS 2 (mcap, sqlite3) and ROS 1 as messages of ROS 2. Any damage is reported in one line."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def open_reader(path: Path, say: Say = say_on_stderr) -> Iterator[BagReader]:
 
 
 class BagReader:
-    """An open bag. What cannot be read raises InputError; damage behind readable messages is a line for ``say``."""
+    """An open bag. Raises InputError if nothing can be read; damage after readable messages is reported to ``say``."""
 
     def __init__(self, path: Path, reader: AnyReader, say: Say) -> None:
         self.path = path
@@ -134,7 +134,8 @@ class BagReader:
 
 
 class _Rosbag2Folder(DirectoryReader):
-    """`ros2 bag reindex` of some distributions leaves the kind of storage empty: the files say it."""
+    """The storage plugin of a folder; some distributions' `ros2 bag reindex` leaves its name empty, so the files
+    tell."""
 
     STORAGE_PLUGINS: Mapping[str, Any] = {
         "mcap": SalvagingReader,
@@ -175,7 +176,7 @@ def _text(error: Exception) -> str:
 
 
 def advice(path: Path) -> str:
-    """What a user can do about a damaged bag."""
+    """The command that may repair a damaged bag."""
     return ADVICE.get(path.suffix, ADVICE[""]).format(name=path.name)
 
 
@@ -190,7 +191,8 @@ def kind_of(msgtype: str) -> str:
 
 
 def _decompressed(raw: bytes | memoryview) -> bytes | memoryview:
-    """A single file of a bag that was compressed per message lacks the metadata.yaml that would say so."""
+    """The message without compression. A single file of a bag that was compressed per message lacks the metadata.yaml
+    that names the compression."""
     return zstd.decompress(raw) if bytes(raw[:4]) == ZSTD_MAGIC else raw
 
 

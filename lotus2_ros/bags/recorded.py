@@ -1,4 +1,4 @@
-"""One camera of a bag: its images, each with its calibration and what was measured at its time."""
+"""One camera of a bag: its images, each with its calibration and the measurements of its time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bag that grows frame by frame, and that a later run goes on with after an interruption."""
+"""A bag that grows frame by frame, and that a later run continues after an interruption."""
 
 from __future__ import annotations
 
@@ -89,10 +89,8 @@ class ResumableBag(BagWriter):
         return self
 
     def checkpoint(self, state: Mapping[str, Any]) -> None:
-        """What a later run needs to go on from here, even if this process is killed or the machine fails.
-
-        ``state`` holds dicts, lists, numbers, strings and tensors.
-        """
+        """Store the state with which a later run continues from here, even if this process is killed or the machine
+        fails. ``state`` holds dicts, lists, numbers, strings and tensors."""
         self.flush()
         for file in self._folder.glob("*.mcap"):
             sync(file)

@@ -126,7 +126,7 @@ class BagWriter:
 
 
 def partial_folder(path: Path) -> Path:
-    """Where a bag grows: beside its place, so that moving it there is a rename."""
+    """The folder in which a bag grows, beside its final place, so that moving it there is a rename."""
     return path.parent / f"{path.name}.partial"
 
 
@@ -143,10 +143,10 @@ def written_by(path: Path) -> str | None:
 
 
 def write_frames(path: Path, frames: Iterable[RecordedFrame]) -> int:
-    """Frames as the node's inputs: image or image/compressed, camera_info, reference/depth. Returns how many.
+    """Write frames as the node's inputs: image or image/compressed, camera_info, reference/depth. Returns their number.
 
-    They can be played: gaps longer than MAX_GAP_NS are cut, and where the time of recording goes back it stands still.
-    The stamps stay as they are.
+    The result can be played: gaps longer than MAX_GAP_NS are cut, and the time of recording never goes back. Stamps are
+    unchanged.
     """
     count, time_ns, recorded_ns = 0, 0, 0
     with BagWriter(path) as bag:
@@ -160,7 +160,8 @@ def write_frames(path: Path, frames: Iterable[RecordedFrame]) -> int:
 
 
 def write_frame(bag: BagWriter, frame: RecordedFrame, time_ns: int | None = None) -> None:
-    """At the time of its recording, or another. Calibration and reference first: the node answers to the image."""
+    """Write a frame at the time of its recording, or another. Calibration and reference come first, because the node
+    processes the image when it arrives."""
     time_ns = frame.time_ns if time_ns is None else time_ns
     compressed = frame.image.__msgtype__ == COMPRESSED_IMAGE
     bag.write(INFO_TOPIC, frame.camera_info, time_ns)

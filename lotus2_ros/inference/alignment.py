@@ -1,4 +1,4 @@
-"""From a model's answer to depth: the part that depends on the frames before, and so takes them in their order."""
+"""From a prediction to depth. This part depends on earlier frames, so it takes the frames in their order."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def align(
 
 @torch.inference_mode()
 def align_sharp(coarse: Geometry, found: Annotations, *, sky: bool) -> Geometry:
-    """What the sharpener made of a geometry.
+    """The sharpened prediction, aligned.
 
     The sharpened disparity has a scale and a shift of its own. It is fitted to the coarse depth, so that the two agree,
     and takes the local field of the coarse geometry.

@@ -1,4 +1,4 @@
-"""What a report says of a model, wherever the model is."""
+"""The facts about a model that a report contains, also if the model runs in another process."""
 
 from __future__ import annotations
 

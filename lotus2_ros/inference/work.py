@@ -1,7 +1,7 @@
-"""The model's part of a recording as work for others: frames in, what the model says of them out, in order.
+"""The model's part of a recording as work for other processes: frames in, predictions out, in order.
 
-Only the model's answer to each image is computed elsewhere. It depends on no other frame, so that the results are the
-same however many workers there are.
+Only the prediction for each image is computed elsewhere. It depends on no other frame, so the results do not depend on
+the number of workers.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model says of a frame, on the host: the fields of Annotations, and seconds by stage."""
+    """The prediction for one frame, on the host: the fields of Annotations, and seconds by stage."""
 
     annotations: dict[str, np.ndarray]
     latency: dict[str, float]
@@ -68,7 +68,7 @@ def _arrays(found: Annotations) -> dict[str, np.ndarray]:
 
 
 class Workers(Protocol):
-    """Where the model is: in this process, in others, or on a cluster."""
+    """The place where the model runs: this process, other processes, or a cluster."""
 
     facts: ModelFacts
     capacity: int  # questions in progress that keep all workers busy
@@ -100,7 +100,7 @@ class OwnProcess:
 
 
 class WorkerLostError(RuntimeError):
-    """A worker died of a frame, more than once."""
+    """A frame ended a worker, more than once."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,8 @@ class Answered:
 def in_order(workers: Workers, questions: Iterable[Question]) -> Iterator[Answered]:
     """Every question with its answer or error, in order. At most ``workers.capacity`` of them are in memory.
 
-    When a worker dies, everything in progress is asked again, one frame at a time: that which kills a worker again gets
-    WorkerLostError, the others their answers.
+    When a worker dies, everything in progress is asked again, one frame at a time. A frame that ends a worker again
+    gets WorkerLostError, the others get their answers.
     """
     waiting: deque[Answered] = deque()
     for question in questions:

@@ -1,4 +1,4 @@
-"""How much memory a device has left, and errors in one line where it is too little."""
+"""The free memory of a device, and one-line errors if it is too little."""
 
 from __future__ import annotations
 

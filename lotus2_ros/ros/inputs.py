@@ -1,4 +1,4 @@
-"""The node's inputs: subscriptions that are open only while needed, and what the model is given of a frame."""
+"""The node's inputs: subscriptions that are open only while needed, and the conversion of a frame for the model."""
 
 from __future__ import annotations
 
@@ -90,9 +90,9 @@ class Inputs:
         self._references.close()
 
     def read(self, frame: CameraFrame) -> ModelInput:
-        """What the model is given of a frame; called in the model thread.
+        """The model's input for a frame; called in the model thread.
 
-        Raises MessageError, whatever is wrong with a message.
+        Raises MessageError for any problem with a message.
         """
         with only_message_errors():
             config = self._config.current

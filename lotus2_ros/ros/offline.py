@@ -1,7 +1,7 @@
-"""A recording through the model without a running ROS: the node's messages on the node's topics, frame by frame.
+"""Processes a recording without a running ROS and writes the node's messages on the node's topics, frame by frame.
 
-The frames go to workers in the order of the recording, and their answers come back in the same order. References, scale
-and tracking depend on the frames before: all of them are here, in one place.
+The frames go to workers in the order of the recording, and the predictions come back in the same order. References,
+scale and tracking depend on earlier frames, so they are computed here, in one place.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ NAMED = 12  # frames of one failure that are named
 
 
 class NoGeometryError(RunError):
-    """A recording of which not one frame could be used; says why."""
+    """No frame of a recording could be used; the message gives the reason."""
 
 
 @dataclass
 class Task:
-    """What is to be done with a recording."""
+    """A recording, and the options for processing it."""
 
     recording: Recording
     source: Path
@@ -55,7 +55,7 @@ class Task:
 
 @dataclass
 class Outcome:
-    """What became of the frames."""
+    """Counts of frames by result."""
 
     failures: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))  # frames by reason
     sources: Counter[str] = field(default_factory=Counter)  # results by the source of their scale

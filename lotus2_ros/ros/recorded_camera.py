@@ -1,4 +1,4 @@
-"""One camera of a recording, in order: what was measured, and the scale of each frame, as a running node has them."""
+"""One camera of a recording: its references and scales, frame by frame in order, as in a running node."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the node did with one frame, as a FrameReport."""
+"""The FrameReport of one frame."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes intervals true: a factor on the standard deviation by range, from errors at points that it was not told."""
+"""Calibrates standard deviations: a factor by range, from the errors at held-out points."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class RangeFactor:
         return torch.lerp(self.log_factor[right - 1], self.log_factor[right], share.clamp(0, 1))
 
 
-class Calibration:
+class SpreadCalibration:
     """The errors of the last references, as quotients of what was said of them; old ones count less and less."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What the errors at the held-out points of a reference tell of the errors between them."""
+"""From the errors at the held-out points of a reference to the errors between them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The local field: what a line leaves at the points of a reference, carried to the pixels between them."""
+"""The local field: the residuals of the scale and shift at the points of a reference, interpolated over the image."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ BEYOND, FARTHER, FAR_SAMPLE = 2.0, 0.02, 512
 
 @dataclass(frozen=True)
 class Field:
-    """A field, and what it is worth."""
+    """A field, and how much it improves the held-out points."""
 
     log_factor: Tensor  # (h, w) logarithm of a factor on depth
     error: float  # median relative error of depth at held-out points

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from lotus2_ros.scale.calibration import Calibration
+from lotus2_ros.scale.calibration import SpreadCalibration
 from lotus2_ros.scale.errors import Errors
 from lotus2_ros.scale.field import fit_field
 from lotus2_ros.scale.history import PastFrame
@@ -36,7 +36,7 @@ class FieldTracker:
         self._stamp = self._error = math.nan
         self._farthest = math.inf
         self._errors: Errors | None = None
-        self._calibration = Calibration()
+        self._calibration = SpreadCalibration()
 
     def carry(self, still: Tensor | None, stamp: float) -> None:
         """Fade the field to the frame of ``stamp``; ``still`` (h, w): from 0, a pixel moved, to 1, it is static."""

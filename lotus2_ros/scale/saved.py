@@ -1,4 +1,4 @@
-"""A scale filter as plain data, so that an interrupted run goes on exactly where it was."""
+"""A scale filter as plain data, so that an interrupted run continues exactly."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ PACKAGE = "lotus2_ros."  # only classes in it are made from data
 
 
 def saved(scale_filter: ScaleFilter) -> dict[str, Any]:
-    """Everything that the filter knows, as dicts, lists, numbers, strings and tensors."""
+    """The state of the filter as dicts, lists, numbers, strings and tensors."""
     return _plain(scale_filter)
 
 
 def restored(state: dict[str, Any]) -> ScaleFilter:
-    """The filter of :func:`saved`. Raises ValueError if the data are of something else, or of another version."""
+    """The filter of :func:`saved`. Raises ValueError if the data are of another object or version."""
     try:
         found = _object(state)
     except (ImportError, AttributeError, KeyError, TypeError) as error:
@@ -71,5 +71,5 @@ def _object(value: Any) -> Any:
 def _class(name: str) -> Any:
     module, _, qualname = name.partition(":")
     if not module.startswith(PACKAGE):
-        raise TypeError(f"a class of {PACKAGE}*, got {name}")
+        raise TypeError(f"expected a class of {PACKAGE}*, got {name}")
     return getattr(import_module(module), qualname)

@@ -1,4 +1,4 @@
-"""How far depth may be off: one standard deviation for each pixel, as a share of its depth."""
+"""The uncertainty of depth: one standard deviation for each pixel, relative to its depth."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lotus2_ros.scale.calibration import INTERVAL, Calibration
+from lotus2_ros.scale.calibration import INTERVAL, SpreadCalibration
 from lotus2_ros.scale.errors import Errors
 
 POINTS = 900
@@ -17,7 +17,7 @@ def errors(factor, seed=0, believed=1.0):
 
 
 def test_each_range_has_its_factor():
-    calibration = Calibration()
+    calibration = SpreadCalibration()
     calibration.add(errors(lambda log_depth: torch.where(log_depth < 1, 0.5, 2.0)))
     found = calibration.factor().log_at(torch.tensor([-5.0, 0.2, 2.9, 9.0])).exp()
     assert found[:2].tolist() == pytest.approx([0.5, 0.5], rel=0.4)
@@ -25,7 +25,7 @@ def test_each_range_has_its_factor():
 
 
 def test_a_few_points_tell_little():
-    calibration = Calibration()
+    calibration = SpreadCalibration()
     one = errors(lambda log_depth: 20 + 0 * log_depth)
     few = Errors(one.log_line, one.log_excess, one.reach, *(v[:3] for v in (one.quotient, one.log_depth, one.believed)))
     calibration.add(few)
@@ -33,7 +33,7 @@ def test_a_few_points_tell_little():
 
 
 def test_it_forgets_slowly():
-    calibration = Calibration()
+    calibration = SpreadCalibration()
     calibration.add(errors(lambda log_depth: 4 + 0 * log_depth))
     factors = []
     for seed in range(1, 6):
@@ -43,7 +43,7 @@ def test_it_forgets_slowly():
 
 
 def test_points_that_are_not_believed_count_little():
-    calibration = Calibration()
+    calibration = SpreadCalibration()
     right, wrong = errors(lambda log_depth: 1 + 0 * log_depth), errors(lambda log_depth: 50 + 0 * log_depth, 1, 0.0)
     calibration.add(right)
     calibration.add(wrong)

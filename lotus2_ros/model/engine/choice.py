@@ -1,4 +1,4 @@
-"""Which engine runs a model: torch, or OpenVINO on Intel and AMD CPUs."""
+"""The choice of an engine for a model: torch, or OpenVINO on Intel and AMD CPUs."""
 
 from __future__ import annotations
 

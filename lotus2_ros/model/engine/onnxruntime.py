@@ -44,7 +44,7 @@ def import_onnxruntime() -> ModuleType:
     return onnxruntime
 
 
-class Session:
+class GraphSession:
     """A graph, ready to run. providers: name and options, the first that can run a node does."""
 
     def __init__(self, path: Path, providers: Sequence[tuple[str, dict[str, Any]]], threads: int = 0) -> None:
@@ -107,7 +107,7 @@ class ExportedModel(GeometryModel):
         names += [f"sharpen_{task}" for task in chosen if task in manifest.sharpened]
         if missing := [name for name in names if name not in manifest.graphs]:
             raise CheckpointError(f"{folder / EXPORT}: graphs: expected {missing[0]}, got none of that name")
-        self._graphs = {name: Session(folder / f"{name}.onnx", providers, threads) for name in names}
+        self._graphs = {name: GraphSession(folder / f"{name}.onnx", providers, threads) for name in names}
         used = self._graphs["encode"].providers[0].removesuffix("ExecutionProvider")
         log.info("ONNX Runtime runs %s with its %s provider", self.name, used)
 
@@ -162,7 +162,7 @@ class ExportedModel(GeometryModel):
         return EulerSteps(latent, partial(self._move, self._graphs[f"sharpen_{task}"], schedule), schedule.sigmas)
 
     @staticmethod
-    def _move(graph: Session, schedule: Schedule, latent: Tensor, sigma: float, following: float) -> Tensor:
+    def _move(graph: GraphSession, schedule: Schedule, latent: Tensor, sigma: float, following: float) -> Tensor:
         timestep = schedule.timesteps[schedule.sigmas.index(sigma)]
         return graph(latent, torch.tensor([timestep]), torch.tensor([following - sigma]))
 

@@ -156,10 +156,10 @@ def _compare(
     say: Callable[[str], None],
 ) -> None:
     """Run each graph by ONNX Runtime on the CPU. Raises ExportDifferenceError."""
-    from lotus2_ros.model.engine.onnxruntime import CPU, Session
+    from lotus2_ros.model.engine.onnxruntime import CPU, GraphSession
 
     for name, (inputs, output) in expected.items():
-        error = difference(Session(folder / f"{name}.onnx", [(CPU, {})])(*inputs), output)
+        error = difference(GraphSession(folder / f"{name}.onnx", [(CPU, {})])(*inputs), output)
         graphs[name]["error"] = error
         say(f"{name}: difference to torch {error:.1e}")
         if not error <= largest:

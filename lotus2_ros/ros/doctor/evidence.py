@@ -1,4 +1,4 @@
-"""What a running graph or a recording has of one camera: the subject of the checks in ``camera.py``."""
+"""The data of one camera in a running graph or a recording: the subject of the checks in ``camera.py``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a check finds, and how a list of checks runs. Imports nothing that may be missing."""
+"""The findings of checks, and a runner for a list of checks. Imports nothing that may be missing."""
 
 from __future__ import annotations
 

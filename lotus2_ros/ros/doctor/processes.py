@@ -12,7 +12,7 @@ LIBRARIES = ("libfastdds", "libfastrtps")
 
 
 class UnreadableError(RuntimeError):
-    """A process that cannot be found or read; says why."""
+    """A process that cannot be found or read; the message gives the reason."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 
 import lotus2_ros
 from lotus2_ros.config.output import OutputError
-from lotus2_ros.model.engine.onnxruntime import CPU, Session
+from lotus2_ros.model.engine.onnxruntime import CPU, GraphSession
 from lotus2_ros.model.export.export import ExportDifferenceError, difference, export
 from lotus2_ros.model.export.graphs import write_graph
 from lotus2_ros.model.export.manifest import ExportManifest
@@ -87,7 +87,7 @@ def test_lotus_predicts_as_torch_does(family, output, shared, tmp_path):
         assert wanted.uncertainty.max() > 0
     else:  # the graph from image to normals
         pixels = image().permute(2, 0, 1)[None] / 127.5 - 1
-        normals = Session(folder / "image_to_normals.onnx", [(CPU, {})])(pixels)
+        normals = GraphSession(folder / "image_to_normals.onnx", [(CPU, {})])(pixels)
         assert_close(normals[0].permute(1, 2, 0), wanted.normals)
 
 
@@ -113,7 +113,7 @@ def core_difference(source: Path, precision: str, folder: Path, tasks: tuple[str
         write_graph(model, stage, folder / "core.onnx", None)
     inputs, output = results["core_depth"]
     assert inputs[0].shape == stage.inputs["latent"]
-    return difference(Session(folder / "core.onnx", [(CPU, {})])(*inputs), output)
+    return difference(GraphSession(folder / "core.onnx", [(CPU, {})])(*inputs), output)
 
 
 def test_the_readme_and_the_manifest_name_every_graph(lotus2):
@@ -178,7 +178,7 @@ def test_an_export_leaves_files_of_others(bundle, tmp_path, monkeypatch):
 def test_a_graph_that_differs_from_torch_is_not_kept(bundle, tmp_path, monkeypatch):
     monkeypatch.setattr("lotus2_ros.model.export.export.write_graph", lambda model, stage, path, weights: path.touch())
     monkeypatch.setattr(
-        "lotus2_ros.model.engine.onnxruntime.Session", lambda path, providers: lambda *inputs: torch.zeros(1)
+        "lotus2_ros.model.engine.onnxruntime.GraphSession", lambda path, providers: lambda *inputs: torch.zeros(1)
     )
     with pytest.raises(ExportDifferenceError, match=r"encode: expected a difference to torch of at most 0.001, got"):
         export(bundle, tmp_path / "export", size=SIZE, tasks=("normals",), say=lambda line: None)
