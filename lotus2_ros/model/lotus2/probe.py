@@ -22,7 +22,7 @@ from lotus2_ros.model.weights import CheckpointError
 
 HEIGHT, WIDTH = 96, 128
 # The parts that stay in memory.
-ENDS = ("vae", "ends")
+ENDS = ("vae", "prior", "ends")
 
 
 class ProbeStream:

@@ -222,7 +222,7 @@ def test_what_does_not_fit_is_one_line(lotus2, bundle, tmp_path):
         lotus2_ros.load(broken)
 
 
-def test_quantized_bundles_are_refused(bundle, tmp_path, monkeypatch):
+def test_quantized_bundles_are_refused(bundle, tmp_path):
     from lotus2_ros.cli import main
 
     prepared = tmp_path / "int8"
