@@ -49,7 +49,7 @@ def memory_errors(advice: str = "") -> Iterator[None]:
         yield
     except MemoryShortageError as error:
         raise MemoryShortageError(f"{error}{advice and f'; {advice}'}") from error
-    except (MemoryError, RuntimeError, OSError) as error:
+    except Exception as error:  # of many classes, see is_shortage
         if not is_shortage(error):
             raise
         line = next(iter(str(error).strip().splitlines()), "out of memory")
@@ -57,9 +57,7 @@ def memory_errors(advice: str = "") -> Iterator[None]:
 
 
 def is_shortage(error: BaseException) -> bool:
-    """Whether an error says that memory could not be allocated. On the CPU torch's is a plain RuntimeError."""
+    """Whether an error says that memory could not be allocated; those of torch and safetensors are of many classes."""
     said = str(error).lower()
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError | OSError)
-        and any(words in said for words in ("allocate memory", "out of memory", "unable to mmap"))
-    )
+    kinds = MemoryError | torch.OutOfMemoryError
+    return isinstance(error, kinds) or "allocate memory" in said or "out of memory" in said

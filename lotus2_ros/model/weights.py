@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lotus2_ros.model.memory import require_memory
+from lotus2_ros.model.memory import is_shortage, require_memory
 
 EXPECTED = "expected safetensors in float32, bfloat16 or float16"
 
@@ -76,6 +76,8 @@ def read_weights(path: Path, *keys: str) -> dict[str, Tensor]:
             tensors = torch.load(file, map_location="cpu", weights_only=True)
             return {key: tensors[key] for key in keys} if keys else tensors
         except (SafetensorError, RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+            if is_shortage(error):
+                raise
             raise CheckpointError(f"{path}: truncated or not a weight file ({str(error).splitlines()[0]})") from None
 
 
