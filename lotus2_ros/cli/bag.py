@@ -19,7 +19,7 @@ from lotus2_ros.ros.offline import NoGeometryError, Task, process_recording, war
 
 ENGINE = "model.engine"
 # The options that the frames of the output depend on.
-PLANNED = ("reference_topic", "camera_info_topic", "fov", "model", "sharpen_every", "parameter", "keep_topics")
+PLANNED = ("reference_topic", "camera_info_topic", "fov", "model", "sharpen_every", "parameter", "keep_topics", ENGINE)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -28,14 +28,14 @@ class ModelConfig:
     )
     engine: str = parameter(
         "auto",
-        "What runs the model; auto: on a cpu, with model.compile, the faster of torch and OpenVINO for each stage; "
-        "onnxruntime for an exported model; else torch",
+        "What runs the model; openvino compiles it for each image size. auto: onnxruntime for an exported model; in "
+        "the node on a cpu, the faster of torch and openvino for each stage; else torch",
         choices=("auto", "torch", "openvino", "onnxruntime"),
     )
     dtype: str = parameter(
         "auto",
         "Compute dtype; auto: bfloat16 on cuda, on GPUs without it float32 for Lotus-2 and float16 for Lotus-D and "
-        "Lotus-G; float32 on cpu, with bfloat16 matrix products if the CPU has them",
+        "Lotus-G; float32 on cpu, the network by openvino in bfloat16 if the CPU has it",
         choices=("auto", "float32", "bfloat16", "float16"),
     )
     tasks: tuple[str, ...] = parameter(("auto",), "Tasks to predict; auto: all tasks of the model", choices=TASKS)
@@ -69,7 +69,7 @@ class ModelConfig:
         False, "Test-time flip: also process each image mirrored, for ~/uncertainty; doubles the time", live=True
     )
     compile: bool = parameter(
-        True, "Compile the model: on cuda with torch, CUDA graphs included; on a cpu with OpenVINO, see model.engine"
+        True, "On cuda, compile the model and record CUDA graphs; on a cpu, let model.engine auto try openvino"
     )
     warm_up: tuple[str, ...] = parameter(
         ("640x480",),

@@ -28,7 +28,6 @@ from lotus2_ros.model.engine.onnxruntime import load_exported
 from lotus2_ros.model.engine.runtime import choose_resolution, optimize
 from lotus2_ros.model.export.manifest import is_exported
 from lotus2_ros.model.interface import GeometryModel
-from lotus2_ros.model.layers.precision import resolve_matmul_dtype
 from lotus2_ros.model.load import load_model
 from lotus2_ros.scale.filter import ScaleFilter
 from lotus2_ros.scale.scale import relative_scale
@@ -215,13 +214,11 @@ def load(
         path: a bundle, a folder in the released layout, or one that `lotus2 export` wrote; the small bundled model by
             default.
         device: "cpu" or "cuda"; by default the GPU if there is one.
-        engine: "torch", or "openvino" to compile the model with it for each image size; by default torch, or with
-            ``compile`` on a CPU the faster of the two.
+        engine: "torch", the default, or "openvino", which is faster on a CPU and compiles for each image size.
         dtype: "float32", "bfloat16" or "float16"; by default what suits the device.
         tasks: "depth", "normals"; by default all that the model has.
         process_resolution: longer side in pixels at which the model sees the image; by default its own.
-        compile: compile the model: the first image of each size takes minutes on a GPU and seconds on a CPU, all
-            others less.
+        compile: on a GPU, compile the model: the first image of each size takes minutes, all others less.
         parameters: any of the node's parameters by name, for example ``{"scale.camera_height": 1.2}``.
 
     Raises ValueError on a wrong argument and on a model that cannot be loaded.
@@ -242,16 +239,16 @@ def load(
 def load_estimator(config: Config, *, live: bool = False) -> Estimator:
     """The model that ``config.model`` names, ready to predict. Raises ValueError if it cannot be loaded.
 
-    ``live``: for a camera. Where the configuration leaves the resolution open, choose one at which this GPU keeps up;
-    the result then depends on the GPU, so recordings are not processed this way. Setting the number of CPU threads,
-    ``config.model.threads``, is left to the thread that will run the model.
+    ``live``: for a camera. Where the configuration leaves resolution or engine open, choose what keeps up on this
+    machine; the result then depends on the machine, so recordings are not processed this way. Setting the number of CPU
+    threads, ``config.model.threads``, is left to the thread that will run the model.
     """
     chosen = config.model
     if chosen.threads and not live:
         use_threads(chosen.threads)
     if chosen.path and is_exported(Path(chosen.path)):
         return Estimator(load_exported(chosen), config)
-    engine = EngineChoice.of(chosen.engine, chosen.device, chosen.dtype, chosen.threads)
+    engine = EngineChoice.of(chosen, live=live)
     model = load_model(
         chosen.path,
         device=engine.device,
@@ -261,11 +258,5 @@ def load_estimator(config: Config, *, live: bool = False) -> Estimator:
         samples=chosen.samples,
         seed=chosen.seed,
     )
-    optimize(
-        model,
-        compile=chosen.compile,
-        graphs=chosen.compile,
-        matmul_dtype=resolve_matmul_dtype(chosen.dtype),
-        engine=engine,
-    )
+    optimize(model, compile=chosen.compile, graphs=chosen.compile, engine=engine)
     return Estimator(model, config, choose_resolution(model) if live else None)

@@ -192,6 +192,12 @@ class InferenceModel(TorchModel):
     configs: Mapping[str, Mapping[str, Any]]
     batched = False
 
+    def decode(self, latent: Tensor) -> Tensor:
+        if self.batched or len(latent) == 1:
+            return super().decode(latent)
+        # One by one, so that an executor prepares the decoder once for any choice of tasks.
+        return torch.cat([self.decode(part) for part in latent.split(1)])
+
     @property
     @abstractmethod
     def linear_precision(self) -> str:

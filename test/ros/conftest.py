@@ -188,7 +188,8 @@ def start(domain, tmp_path, random_bundle) -> Iterator[Callable[..., NodeProcess
     started: list[NodeProcess] = []
 
     def start(parameters: dict | None = None, command: tuple[str, ...] = ("-m", "lotus2_ros.ros.node")) -> NodeProcess:
-        values = {"model.path": random_bundle, **(parameters or {})}
+        # Compiling the model takes longer than most of these tests.
+        values = {"model.path": random_bundle, "model.engine": "torch", **(parameters or {})}
         values = {name: value for name, value in values.items() if value is not None}
         node = NodeProcess(domain, tmp_path / f"node{len(started)}.log", list(command), values)
         started.append(node)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from lotus2_ros.config import ModelConfig
 from lotus2_ros.model.interface import InferenceModel
 from lotus2_ros.model.layers.linear import FLOATS
 from lotus2_ros.model.layers.precision import multiplies_bfloat16, resolve_device, resolve_dtype
@@ -19,7 +20,7 @@ COMPILED_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class EngineChoice:
-    """What runs a model, from the parameters `model.engine`, `device` and `dtype`.
+    """What runs a model.
 
     name: torch, openvino, or auto, the faster of the two. device: of the weights and of everything that torch computes.
     openvino_device: where OpenVINO runs, by its own name. dtype: as it was asked for. threads: of the CPU, 0 for
@@ -33,8 +34,14 @@ class EngineChoice:
     threads: int = 0
 
     @classmethod
-    def of(cls, engine: str, device: str, dtype: str, threads: int = 0) -> EngineChoice:
-        """Raises ValueError if engine and device do not go together, or if OpenVINO is asked for and is missing."""
+    def of(cls, config: ModelConfig, *, live: bool = False) -> EngineChoice:
+        """What the parameters ask for.
+
+        live: for a camera. `auto` is torch otherwise: engines round differently, and recordings are to give the same
+        every time and on every worker. Raises ValueError if engine and device do not go together, or if OpenVINO is
+        asked for and is missing.
+        """
+        engine, device, dtype, threads = config.engine, config.device, config.dtype, config.threads
         if engine == ONNXRUNTIME:
             raise ValueError("model.engine onnxruntime: expected a folder that `lotus2 export` wrote as model.path")
         kind, _, openvino_device = device.partition(":")
@@ -48,20 +55,21 @@ class EngineChoice:
             if not has_openvino():
                 raise ValueError(f"model.engine openvino needs the package openvino; install it: {INSTALL}")
             return cls(engine, torch.device("cpu"), openvino_device or "CPU", dtype, threads)
+        if not (live and config.compile):
+            engine = "torch"
         return cls(engine, resolve_device(device), "CPU", dtype, threads)
 
     @property
-    def weight_dtype(self) -> torch.dtype:
+    def weight_dtype(self) -> str:
         """The dtype to load the weights in. OpenVINO takes float32 and rounds to what it computes in by itself."""
-        return torch.float32 if self.name == OPENVINO else resolve_dtype(self.dtype, self.device)
+        return "float32" if self.name == OPENVINO else self.dtype
 
-    def tries_openvino(self, model: InferenceModel, compile: bool) -> bool:
+    def tries_openvino(self, model: InferenceModel) -> bool:
         """Whether the model is to be compiled with OpenVINO, for good or to see whether that is faster."""
         if self.name != "auto":
             return self.name == OPENVINO
         return (
-            compile
-            and model.device.type == "cpu"
+            model.device.type == "cpu"
             and model.dtype is torch.float32
             and model.linear_precision in FLOATS
             and sum(parameter.nbytes for parameter in model.parameters()) <= COMPILED_BYTES

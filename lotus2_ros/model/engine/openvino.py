@@ -53,7 +53,7 @@ def import_openvino() -> ModuleType:
 
 
 class CompiledStages:
-    """A `GeometryModel.executor` that compiles each stage for each shape of its tensors, and runs it.
+    """A `TorchModel.executor` that compiles each stage for each shape of its tensors, and runs it.
 
     Where the engine is `auto`, a stage is compiled and timed against torch when it first runs, and the faster one runs
     it from then on. The `STAGES` most recently used are kept.
@@ -134,7 +134,7 @@ class CompiledStages:
         with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the tracer: sizes become constants, and they are
             inputs = tuple(tensor.clone() for tensor in tensors)
-            traced = torch.jit.trace(_Stage(function), inputs, check_trace=False)
+            traced = torch.jit.trace(TracedFunction(function), inputs, check_trace=False)
             shapes = [tuple(tensor.shape) for tensor in inputs]
             return self._openvino.convert_model(traced, example_input=inputs, input=shapes)
 
@@ -154,7 +154,9 @@ class CompiledStages:
             return pool.submit(measure).result()
 
 
-class _Stage(nn.Module):
+class TracedFunction(nn.Module):
+    """A function as a module, which can be traced."""
+
     def __init__(self, function: Run) -> None:
         super().__init__()
         self._function = function

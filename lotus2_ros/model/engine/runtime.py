@@ -49,7 +49,6 @@ def optimize(
     *,
     compile: bool,
     graphs: bool,
-    matmul_dtype: torch.dtype = torch.float32,
     engine: EngineChoice | None = None,
 ) -> None:
     """Make the model fast on its device. Afterwards it must not be moved or converted.
@@ -58,7 +57,6 @@ def optimize(
     minute). Compiled code is cached on disk, under $TORCHINDUCTOR_CACHE_DIR or $XDG_CACHE_HOME/lotus2_ros. If
     compilation does not work here, a warning says why, and the model runs eagerly with the same results.
     graphs: on a GPU, record the work for each image size as CUDA graphs. Both have no effect on a CPU.
-    matmul_dtype: on a CPU, the dtype of torch's matrix products in the linear layers of a float32 model.
     engine: what runs the model on a CPU, by default torch.
     """
     keep_freed_memory()  # also with a GPU: messages and clouds are made on the CPU
@@ -77,8 +75,8 @@ def optimize(
         linears = [module for module in model.modules() if isinstance(module, FloatLinear)]
         if sum(linear.weight.nbytes for linear in linears) <= PACKED_BYTES:
             for linear in linears:
-                linear.prepack(matmul_dtype)
-    if engine is not None and engine.tries_openvino(model, compile):
+                linear.prepack()
+    if engine is not None and engine.tries_openvino(model):
         from lotus2_ros.model.engine.openvino import CompiledStages
 
         model.executor = CompiledStages(model, engine)

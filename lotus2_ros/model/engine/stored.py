@@ -17,6 +17,7 @@ from lotus2_ros.model.interface import InferenceModel
 log = logging.getLogger(__name__)
 
 LARGEST_BYTES = 2 << 30  # of all files together; the least recently used go first
+DIGEST = 16  # bytes, at the start of a file
 SOURCES = Path(__file__).parents[1]  # the code that computes a stage
 
 
@@ -37,15 +38,17 @@ class StoredStages:
         self._folder, self._made_from = folder, made_from
 
     def read(self, *parts: object) -> bytes | None:
+        """None also for a file that is damaged."""
         path = self._path(parts)
         if path is None:
             return None
         try:
-            content = path.read_bytes()
+            stored = path.read_bytes()
             path.touch()
         except OSError:
             return None
-        return content
+        content = stored[DIGEST:]
+        return content if hashlib.blake2b(content, digest_size=DIGEST).digest() == stored[:DIGEST] else None
 
     def write(self, content: bytes, *parts: object) -> None:
         """Does nothing where the folder cannot take it."""
@@ -54,7 +57,7 @@ class StoredStages:
             return
         try:
             with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-                file.write(content)
+                file.write(hashlib.blake2b(content, digest_size=DIGEST).digest() + content)
             Path(file.name).replace(path)  # whole or not at all: another process may read it
             self._prune(path.parent)
         except OSError as error:
@@ -76,7 +79,7 @@ def fingerprint(model: InferenceModel) -> str:
     """A hash of all that a model computes with: weights, configs and the code of this package."""
     described = [type(model).__name__, json.dumps(model.configs, sort_keys=True, default=list), repr(model.settings)]
     described += [f"torch {torch.__version__}"]
-    digest = hashlib.blake2b(_digest(described).encode(), digest_size=16)
+    digest = hashlib.blake2b(_digest(described).encode(), digest_size=DIGEST)
     for path in sorted(SOURCES.rglob("*.py")):
         digest.update(path.read_bytes())
     for name, tensor in model.state_dict().items():
@@ -86,4 +89,4 @@ def fingerprint(model: InferenceModel) -> str:
 
 
 def _digest(texts: Iterable[str]) -> str:
-    return hashlib.blake2b("\0".join(texts).encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b("\0".join(texts).encode(), digest_size=DIGEST).hexdigest()

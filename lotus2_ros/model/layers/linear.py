@@ -88,17 +88,15 @@ class FloatLinear(nn.Module):
         compiled = torch.compiler.is_compiling() or torch.jit.is_tracing()
         plain = compiled or x.requires_grad or x.dtype is not torch.float32
         if not plain and self._packed is not None:
-            factor = x.to(self._packed.dtype)
-            return torch.ops.mkldnn._linear_pointwise(factor, self._packed, self.bias, "none", [], "").float()
+            return torch.ops.mkldnn._linear_pointwise(x, self._packed, self.bias, "none", [], "")
         return F.linear(x, self.weight, self.bias)
 
-    def prepack(self, matmul_dtype: torch.dtype = torch.float32) -> None:
+    def prepack(self) -> None:
         """From now on multiply by a copy of the weight in oneDNN's layout, if this is a float32 layer on the CPU.
 
         On AMD this is twice as fast as the kernel that torch picks. It needs the weight's memory a second time, so it
-        is for small models. With bfloat16 as `matmul_dtype` both factors are rounded to it, which is twice as fast
-        again on a CPU with bfloat16 instructions; sums stay in float32. Moving, converting or loading the layer drops
-        the copy. After changing the weight in place, call this again.
+        is for small models. Moving, converting or loading the layer drops the copy. After changing the weight in
+        place, call this again.
         """
         self._packed = None
         if (
@@ -108,7 +106,7 @@ class FloatLinear(nn.Module):
             and torch.backends.mkldnn.enabled
             and hasattr(torch.ops.mkldnn, "_linear_pointwise")
         ):
-            self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach().to(matmul_dtype), None)
+            self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), None)
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
         self._packed = None

@@ -35,14 +35,14 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     """Whether the device has bfloat16 instructions. One without them is slower in bfloat16 than in float32."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= AMPERE
+    return cpu_has("avx512_bf16", "amx_bf16")
+
+
+def cpu_has(*names: str) -> bool:
+    """Whether the CPU has one of these instruction sets, by torch's names for them."""
     # Since torch 2.13; for older versions assume that there are none.
     capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(bool(capabilities.get(name)) for name in ("avx512_bf16", "amx_bf16"))
-
-
-def resolve_matmul_dtype(dtype: str | torch.dtype) -> torch.dtype:
-    """The dtype of matrix products on a CPU: with 'auto' bfloat16 if it has instructions for that, else float32."""
-    return torch.bfloat16 if dtype == "auto" and multiplies_bfloat16(torch.device("cpu")) else torch.float32
+    return any(bool(capabilities.get(name)) for name in names)
 
 
 def resolve_dtype(

@@ -55,18 +55,6 @@ def test_optimised_for_the_cpu_the_results_stay():
         assert all(module._packed is not None for module in model.modules() if isinstance(module, FloatLinear))
 
 
-@pytest.mark.usefixtures("onednn_bfloat16")
-def test_products_in_bfloat16_change_little():
-    model = make_model()
-    expected = outputs(model)
-    optimize(model, compile=False, graphs=False, matmul_dtype=torch.bfloat16)
-    results = outputs(model)
-    assert_equal(results, expected, 2e-2)
-    if torch.backends.mkldnn.is_available():
-        assert not all(map(torch.equal, results, expected))
-    assert all(result.dtype == torch.float32 for result in results)
-
-
 def test_a_large_model_is_not_held_twice(monkeypatch):
     model = make_model()
     monkeypatch.setattr(runtime, "PACKED_BYTES", 1000)

@@ -11,7 +11,7 @@ from lotus2_ros.data.sample import Sample
 from lotus2_ros.evaluation.measure import measure
 from lotus2_ros.evaluation.summary import flat
 from lotus2_ros.inference.estimator import Estimator
-from lotus2_ros.model.layers.precision import resolve_dtype, resolve_matmul_dtype
+from lotus2_ros.model.layers.precision import multiplies_bfloat16, resolve_dtype
 from lotus2_ros.model.load import BUNDLED
 from lotus2_ros.model.lotus.family import LotusFamily
 from lotus2_ros.model.lotus2.bundle import load_bundle
@@ -22,23 +22,21 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(
-    ("has", "asked", "expected"),
+    ("has", "expected"),
     [
-        ({"avx512_bf16": True}, "auto", torch.bfloat16),
-        ({"amx_bf16": True, "avx512_bf16": False}, "auto", torch.bfloat16),
-        ({"avx2": True, "avx512_bf16": False}, "auto", torch.float32),
-        ({"avx512_bf16": True}, "float32", torch.float32),
-        ({"avx512_bf16": True}, torch.float32, torch.float32),
+        ({"avx512_bf16": True}, True),
+        ({"amx_bf16": True, "avx512_bf16": False}, True),
+        ({"avx2": True, "avx512_bf16": False}, False),
     ],
 )
-def test_a_cpu_multiplies_in_bfloat16_if_it_can_and_nothing_else_is_asked_for(monkeypatch, has, asked, expected):
+def test_which_cpu_has_bfloat16(monkeypatch: pytest.MonkeyPatch, has: dict[str, bool], expected: bool) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has, raising=False)
-    assert resolve_matmul_dtype(asked) is expected
+    assert multiplies_bfloat16(CPU) is expected
 
 
-def test_a_torch_that_does_not_say_what_a_cpu_can_multiplies_in_float32(monkeypatch):
+def test_a_torch_that_does_not_say_what_a_cpu_can_counts_on_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    assert resolve_matmul_dtype("auto") is torch.float32
+    assert not multiplies_bfloat16(CPU)
 
 
 @pytest.mark.parametrize(

@@ -38,18 +38,6 @@ def test_equals_the_plain_product(layer, shape, generator):
     assert_plain(layer, torch.randn(shape, generator=generator))
 
 
-@pytest.mark.usefixtures("onednn_bfloat16")
-@pytest.mark.parametrize("shape", [(40,), (3, 7, 40), (2, 0, 40)])
-def test_products_in_bfloat16_round_the_factors_and_give_float32(layer, shape, generator):
-    layer.prepack(torch.bfloat16)
-    x = torch.randn(shape, generator=generator)
-    expected = F.linear(x.bfloat16().float(), layer.weight.bfloat16().float(), layer.bias)
-    result = layer(x)
-    assert result.dtype == torch.float32 and layer.weight.dtype == torch.float32
-    assert torch.allclose(result, expected, rtol=2**-8, atol=1e-5)  # the result is rounded too
-    assert not len(result.flatten()) or not torch.equal(result, F.linear(x, layer.weight, layer.bias))
-
-
 def test_of_views(layer, generator):
     assert_plain(layer, torch.randn(40, 9, generator=generator).T)
     assert_plain(layer, torch.randn(4, 6, 80, generator=generator)[:, ::2, ::2])

@@ -96,10 +96,21 @@ def test_a_gpus_products_get_the_shapes_they_take(
             assert y.shape == (2, rows, sizes[1]) and y.dtype == dtype
 
 
+def test_a_cpu_without_vnni_multiplies_int8_weights_in_float(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_vnni": False}, raising=False)
+    quantization._has_product.cache_clear()
+    assert not has_quantized_matmul(torch.int8, torch.device("cpu"))
+    quantization._has_product.cache_clear()
+    expected = "cpu has no fast int8 products here: weights are dequantized, which is slower"
+    assert [record.getMessage() for record in caplog.records] == [expected]
+
+
 def test_what_a_device_cannot_multiply_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     quantization._has_product.cache_clear()
     for _ in range(2):
         assert not has_quantized_matmul(torch.float8_e4m3fn, torch.device("cpu"))
     assert not has_quantized_matmul(torch.int8, torch.device("meta"))
-    expected = "cpu has no exact float8_e4m3fn products here: weights are dequantized, which is slower"
+    expected = "cpu has no fast float8_e4m3fn products here: weights are dequantized, which is slower"
     assert [record.getMessage() for record in caplog.records] == [expected]
