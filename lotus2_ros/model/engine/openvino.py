@@ -12,8 +12,9 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -136,7 +137,8 @@ class CompiledStages:
             inputs = tuple(tensor.clone() for tensor in tensors)
             traced = torch.jit.trace(TracedFunction(function), inputs, check_trace=False)
             shapes = [tuple(tensor.shape) for tensor in inputs]
-            return self._openvino.convert_model(traced, example_input=inputs, input=shapes)
+            with _logging_unchanged():
+                return self._openvino.convert_model(traced, example_input=inputs, input=shapes)
 
     def _measure(self, *runs: Callable[[], object]) -> list[float]:
         """The shortest time of each in seconds, run in turn, in a thread that has the threads of the model.
@@ -163,6 +165,18 @@ class TracedFunction(nn.Module):
 
     def forward(self, *tensors: Tensor) -> Tensor:
         return self._function(*tensors)
+
+
+@contextmanager
+def _logging_unchanged() -> Iterator[None]:
+    """OpenVINO's converter silences the root logger, and after an error leaves it so."""
+    root = logging.getLogger()
+    level, filters, handlers = root.level, root.filters[:], root.handlers[:]
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.filters, root.handlers = filters, handlers
 
 
 def seconds(run: Callable[[], object]) -> float:
