@@ -155,7 +155,7 @@ def _done(compute: Callable[[], Answer]) -> Future[Answer]:
     future: Future[Answer] = Future()
     try:
         future.set_result(compute())
-    except Exception as error:
+    except Exception as error:  # it is raised where the result is read
         future.set_exception(error)
     return future
 
