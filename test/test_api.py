@@ -83,7 +83,7 @@ def test_load_takes_a_bundle_and_the_nodes_parameters(random_bundle: Path) -> No
     ("arguments", "message"),
     [
         ({"path": "nowhere"}, "nowhere: no such folder"),
-        ({"device": "tpu"}, "model.device: expected one of auto, cpu, cuda, got 'tpu'"),
+        ({"device": "tpu"}, "model.device: expected one of auto, cpu, cuda, openvino:DEVICE, got 'tpu'"),
         ({"tasks": "depth"}, "model.tasks: expected a list of strings, got 'depth'"),
         ({"parameters": {"model.colour": 1}}, "unknown parameter 'model.colour'"),
     ],

@@ -9,6 +9,7 @@ import rclpy
 from rclpy.context import Context
 from rclpy.parameter import Parameter
 
+from lotus2_ros.demo.deadlines import allowed
 from lotus2_ros.ros.perception import SUCCESS, PerceptionNode
 
 pytestmark = pytest.mark.ros
@@ -41,7 +42,7 @@ def test_fifty_lifecycle_cycles_leave_nothing_behind(domain, random_bundle):
             used.append(resources())
     finally:
         gc.unfreeze()
-        node.close(timeout=5.0)
+        node.close(timeout=allowed(5.0))
         rclpy.shutdown(context=context)
     (memory, threads, files), (last_memory, last_threads, last_files) = used[SETTLED], used[-1]
     assert last_memory - memory < GROWTH_MB
