@@ -172,7 +172,15 @@ class ScaleConfig:
     source: str = parameter(
         "auto",
         "Source of the metric scale; auto: the first of these that is available; none: publish relative topics only",
-        choices=("auto", "reference_depth", "reference_points", "camera_height", "none"),
+        choices=(
+            "auto",
+            "reference_depth",
+            "reference_points",
+            "odometry",
+            "camera_height",
+            "metric_model",
+            "none",
+        ),
         live=True,
     )
     max_age: float = parameter(
@@ -189,6 +197,19 @@ class ScaleConfig:
         choices=("tf", "X Y Z QX QY QZ QW"),
         live=True,
     )
+    fixed_frame: str = parameter(
+        "",
+        "For the source odometry: a frame that does not move with the robot, odom for example, in which /tf has the "
+        "camera's pose; empty: the pose comes from nav_msgs/Odometry on `odometry`",
+        live=True,
+    )
+    camera_pose: str = parameter(
+        "tf",
+        "For the source odometry: pose of the camera's optical frame in the child frame of the odometry, as a "
+        "translation in meters and a quaternion; tf: look it up in /tf",
+        choices=("tf", "X Y Z QX QY QZ QW"),
+        live=True,
+    )
     camera_height: float = parameter(
         0.0, "Height of the camera above the floor, in meters; 0: unknown", low=0.0, high=100.0, live=True
     )  # fmt: skip
@@ -199,6 +220,15 @@ class ScaleConfig:
     camera_roll: float = parameter(
         0.0, "Clockwise rotation of the camera about its optical axis, in degrees; used with camera_height",
         low=-180.0, high=180.0, live=True,
+    )  # fmt: skip
+    metric_model: str = parameter(
+        "",
+        "For the source metric_model: folder, or name in the local Hugging Face cache, of a metric depth model that "
+        "transformers' AutoModelForDepthEstimation loads; empty: none",
+    )
+    metric_download: bool = parameter(False, "Download scale.metric_model from the Hugging Face hub if it is not there")
+    metric_period: float = parameter(
+        1.0, "Seconds between two runs of scale.metric_model", low=0.0, high=3600.0, live=True
     )  # fmt: skip
     relative_shift: float = parameter(
         0.0,

@@ -30,6 +30,7 @@ from lotus2_ros.model.export.manifest import is_exported
 from lotus2_ros.model.interface import GeometryModel
 from lotus2_ros.model.load import load_model
 from lotus2_ros.scale.filter import ScaleFilter
+from lotus2_ros.scale.metric_model import MetricModel, configured_metric_model
 from lotus2_ros.scale.scale import relative_scale
 
 
@@ -39,9 +40,12 @@ class Estimator:
     Made by :func:`load`. It is for one thread at a time.
     """
 
-    def __init__(self, model: GeometryModel, config: Config, resolution: int | None = None) -> None:
+    def __init__(
+        self, model: GeometryModel, config: Config, resolution: int | None = None, metric: MetricModel | None = None
+    ) -> None:
         """``resolution`` is what the model works at where ``config.model.process_resolution`` is 0; None: its own."""
         self.model = model
+        self.metric_model = metric  # of the scale source metric_model
         self.config = config
         self.device = model.device
         self._resolution = resolution or model.settings.process_resolution
@@ -79,7 +83,8 @@ class Estimator:
                 another resolution; or points (N, 3) in meters in the camera's optical frame (x right, y down, z
                 forward).
             tasks: some of the model's tasks, by default all.
-            scale_filter: keeps the scale steady over the frames of one camera; without it the image stands alone.
+            scale_filter: keeps the scale steady over the frames of one camera; without it the image stands alone, and
+                the metric model is asked where there is one and no reference.
             stamp: time of the image in seconds, for the filter.
             with_sigma: whether :attr:`Geometry.sigma` will be read.
 
@@ -90,6 +95,8 @@ class Estimator:
         image = as_image(image)
         reference = as_reference(reference, camera)
         check_camera(camera, image)
+        if self.metric_model is not None and scale_filter is None and reference is None and camera is not None:
+            reference = self.metric_model.reference(image, camera, stamp)
         geometry = self.unaligned(image, camera, tasks)
         return align(geometry, reference, scale_filter or ScaleFilter(), stamp, self.config, with_sigma=with_sigma)
 
@@ -259,4 +266,5 @@ def load_estimator(config: Config, *, live: bool = False) -> Estimator:
         seed=chosen.seed,
     )
     optimize(model, compile=chosen.compile, graphs=chosen.compile, engine=engine)
-    return Estimator(model, config, choose_resolution(model) if live else None)
+    metric_model = configured_metric_model(config.scale, model.device)
+    return Estimator(model, config, choose_resolution(model) if live else None, metric_model)

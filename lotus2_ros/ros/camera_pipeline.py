@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CompressedImage
@@ -20,6 +20,7 @@ from lotus2_ros.ros.diagnostics import Diagnostics, Monitored
 from lotus2_ros.ros.filtered import CloudFilterThread, UnfilteredCloud
 from lotus2_ros.ros.inputs import Inputs
 from lotus2_ros.ros.messages import MessageError, stamp_seconds
+from lotus2_ros.ros.metric_depth import MetricDepth
 from lotus2_ros.ros.publishers import FILTERED, Publishers, payloads_of
 from lotus2_ros.ros.report import sharpener_note
 from lotus2_ros.ros.synchronizer import CameraFrame
@@ -96,6 +97,7 @@ class CameraPipeline:
         self._config = config
         self._queue = queue
         self._scale_filter = ScaleFilter()
+        self._metric_depth = MetricDepth(estimator.metric_model, config)
         self._copies = copy_stream(estimator.device)
         self._decoder = DecoderThread(self._enqueue, diagnostics.reject, config, failed)
         self._sender = SenderThread(self._send, failed)
@@ -164,7 +166,9 @@ class CameraPipeline:
         stamp = stamp_seconds(frame.image.header)
         started = time.perf_counter()
         try:
-            given = self._inputs.read(frame)
+            given = self._inputs.read(frame, self._scale_filter.wants("odometry", stamp, scale))
+            if given.reference is None or given.reference.problem:
+                given = replace(given, reference=self._metric_depth.take() or given.reference)
             converted = time.perf_counter()
             height, width = given.image.shape[:2]
             if self._estimator.is_new(height, width):
@@ -188,6 +192,7 @@ class CameraPipeline:
             self._diagnostics.reject("image_size", str(error))
             return None
         self._queue_for_sender(frame, geometry, {"wait": started - frame.arrived, "convert": converted - started})
+        self._metric_depth.run(given, stamp, self._scale_filter)
         refinable = [task for task in tasks if task in sharp and self._estimator.refines(task)]
         return CoarseResult(self, frame, geometry, refinable) if refinable else None
 

@@ -15,6 +15,7 @@ from lotus2_ros.geometry.calibration import Calibration
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.ros.diagnostics import Diagnostics
 from lotus2_ros.ros.messages import camera_from_info, image_to_tensor, only_message_errors
+from lotus2_ros.ros.odometry import CameraMotion
 from lotus2_ros.ros.references import References
 from lotus2_ros.ros.synchronizer import (
     CameraFrame,
@@ -57,6 +58,7 @@ class Inputs:
         self._device = device
         self._rectified = image_is_rectified(node, config.current.input, camera)
         self._references = References(node, diagnostics, lambda: config.current)
+        self._motion = CameraMotion(node, diagnostics, lambda: config.current)
         self._synchronizer = Synchronizer(lambda: config.current, deliver, diagnostics)
         self._subscriptions: list = []
         self._camera: tuple[object, Camera] | None = None
@@ -70,7 +72,9 @@ class Inputs:
                 "camera_info": self._synchronizer.info,
                 "reference/depth": self._references.depth,
                 "reference/points": self._references.points,
+                "odometry": self._motion.odometry,
             }
+            self._motion.listen()
             subscriptions = subscribe(self._node, self._config.current, callbacks, self._name)
             self._synchronizer.take_infos = partial(take_all, subscriptions["camera_info"])
             self._subscriptions = list(subscriptions.values())
@@ -88,17 +92,21 @@ class Inputs:
     def close(self) -> None:
         self.unsubscribe()
         self._references.close()
+        self._motion.close()
 
-    def read(self, frame: CameraFrame) -> ModelInput:
+    def read(self, frame: CameraFrame, wants_motion: bool) -> ModelInput:
         """The model's input for a frame; called in the model thread.
 
-        Raises MessageError for any problem with a message.
+        ``wants_motion``: without another reference, take points from the camera's motion. Raises MessageError for any
+        problem with a message.
         """
         with only_message_errors():
             config = self._config.current
             image = image_to_tensor(frame.image, config.input) if frame.pixels is None else frame.pixels
             camera = self._camera_of(frame, *image.shape[:2])
             reference = self._references.for_frame(frame.image.header, camera, config.scale)
+            if reference is None and wants_motion:
+                reference = self._motion.for_frame(image, frame.image.header, camera, config.scale)
         return ModelInput(image, camera, reference)
 
     def _camera_of(self, frame: CameraFrame, height: int, width: int) -> Camera:

@@ -2,7 +2,7 @@
 
 With several cameras one model thread serves them in turn. The other threads are each camera's own.
 
-executor thread   Image + CameraInfo -> Synchronizer -> CameraFrame;  depth, points -> References
+executor thread   Image + CameraInfo -> Synchronizer -> CameraFrame;  depth, points -> References;  odometry
       |
 decoder thread    CompressedImage -> tensor, behind a latest queue of its own
       |

@@ -25,7 +25,7 @@ from lotus2_ros.ros.transforms import BY_TF, TransformPendingError, Transforms
 from lotus2_ros.scale.reference import Reference
 from lotus2_ros.scale.sources import metric_sources
 
-# The topic of each scale source that needs references.
+# The topic of each scale source that another sensor measures.
 TOPICS = {"reference_depth": "reference/depth", "reference_points": "reference/points"}
 QUEUE = 10  # measurements of each source
 MAX_AHEAD = 1.0  # seconds that another sensor's clock may be ahead of the camera's, whatever scale.max_age is
@@ -94,7 +94,7 @@ class References:
         """
         stamp = stamp_seconds(header)
         self._follow_clock(stamp)
-        for source in (source.name for source in metric_sources(config) if source.needs_reference):
+        for source in (source.name for source in metric_sources(config) if source.name in TOPICS):
             self._reject_unusable(source, header, config)
             for measurement in self._candidates(source, stamp, config.reference_slop):
                 reference = self._reference(measurement, header.frame_id, camera, config)

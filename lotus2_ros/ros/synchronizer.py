@@ -23,6 +23,7 @@ from lotus2_ros.ros.messages import stamp_nanoseconds
 
 IMAGE_QUEUE = 10  # as image_transport's CameraSubscriber has it
 TRANSPORTS = ("compressed", "compressedDepth")  # besides raw
+ODOMETRY_QUEUE = 50
 INFO_QUEUE = 30  # they are small, and a callback may find many of them at once
 
 
@@ -155,16 +156,17 @@ def subscribe(
     """
     image_transport, reference_transport = config.input.image_transport, config.input.reference_transport
     # The executor serves the ready ones in this order: whatever belongs to an image should be there before it.
-    wanted = [
+    wanted: list[tuple[Any, str, int]] = [
         (reference_transport, "reference/depth", 1),
         (PointCloud2, "reference/points", 1),
+        *_odometry(),
         (CameraInfo, "camera_info", INFO_QUEUE),
         (image_transport, "image", 1),
     ]
     options = QoSOverridingOptions.with_default_policies()
     subscriptions = {}
     for kind, name, depth in wanted:
-        topic = input_topic(name, camera)
+        topic = name if name == "odometry" else input_topic(name, camera)  # the robot's, for all cameras
         if isinstance(kind, str):
             topic, kind = topic_of(node, topic, kind), Image if kind == "raw" else CompressedImage
         # A new profile for each topic: rclpy writes a topic's overrides into the one that it is given.
@@ -173,6 +175,15 @@ def subscribe(
             kind, topic, callbacks[name], qos, qos_overriding_options=options
         )
     return subscriptions
+
+
+def _odometry() -> list[tuple[Any, str, int]]:
+    """The subscription of odometry, where its message is installed."""
+    try:
+        from nav_msgs.msg import Odometry
+    except ImportError:  # the wheels of ROS have it in a package of its own, ros-nav-msgs
+        return []
+    return [(Odometry, "odometry", ODOMETRY_QUEUE)]
 
 
 def take_all(subscription: Any) -> Iterator[Any]:

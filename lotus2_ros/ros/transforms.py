@@ -1,4 +1,4 @@
-"""Transforms from the frame of a reference's points to the optical frame of the camera: by parameter or by /tf."""
+"""Transforms between the camera and other frames: by parameter or by /tf."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from std_msgs.msg import Header
 from torch import Tensor
 
 from lotus2_ros.geometry.projection import rigid_transform
-from lotus2_ros.ros.messages import MessageError
+from lotus2_ros.ros.messages import MessageError, stamp_seconds
 
 REASON = "reference_transform"
-BY_TF = "tf"  # a value of scale.points_transform
+BY_TF = "tf"  # a value of scale.points_transform and scale.camera_pose
 
 
 class TransformPendingError(MessageError):
@@ -54,30 +54,46 @@ class Transforms:
         same = header.frame_id == camera_frame or not header.frame_id or not camera_frame
         if parameter == BY_TF and same:
             return points
-        transform = self._lookup(header, camera_frame) if parameter == BY_TF else parse_transform(parameter)
+        name = "scale.points_transform"
+        transform = self.lookup(header, camera_frame, name) if parameter == BY_TF else parse_transform(parameter, name)
         return (points.double() @ transform[:3, :3].T + transform[:3, 3]).float()
 
-    def _lookup(self, points: Header, camera_frame: str) -> Tensor:
-        """(4, 4) at the stamp of the points."""
-        expected = f"expected a transform from {points.frame_id!r} to {camera_frame!r}"
+    def lookup(self, header: Header, target: str, parameter: str) -> Tensor:
+        """(4, 4) from the header's frame to ``target`` at its stamp; ``parameter`` is the one to set without /tf.
+
+        Raises TransformPendingError, or MessageError where waiting does not help.
+        """
+        expected = f"expected a transform from {header.frame_id!r} to {target!r}"
         if self._buffer is None:
-            advice = "set scale.points_transform"
-            raise MessageError(REASON, f"{expected}, but tf2_ros is not installed; {advice}")
+            raise MessageError(REASON, f"{expected}, but tf2_ros is not installed; set {parameter}")
         try:
-            stamp = Time.from_msg(points.stamp)
-            found = self._buffer.lookup_transform(camera_frame, points.frame_id, stamp).transform
+            found = self._buffer.lookup_transform(target, header.frame_id, Time.from_msg(header.stamp)).transform
         except self._errors as error:
-            raise TransformPendingError(REASON, f"{expected} on /tf, or in scale.points_transform: {error}") from None
+            raise TransformPendingError(REASON, f"{expected} on /tf, or in {parameter}: {error}") from None
         except (ValueError, OverflowError) as error:  # rclpy's, of a negative stamp
             raise MessageError(REASON, f"{expected}, at a stamp that ROS can express: {error}") from None
-        t, q = found.translation, found.rotation
-        return _rigid((t.x, t.y, t.z), (q.x, q.y, q.z, q.w), "/tf")
+        return _of_message(found)
+
+    def newest(self, frame: str, target: str) -> tuple[float, Tensor] | None:
+        """The newest transform from ``frame`` to ``target``, after its stamp in seconds; None: there is none."""
+        if self._buffer is None:
+            return None
+        try:
+            found = self._buffer.lookup_transform(target, frame, Time())
+        except self._errors:
+            return None
+        return stamp_seconds(found.header), _of_message(found.transform)
 
 
-def parse_transform(parameter: str) -> Tensor:
-    """(4, 4) of "X Y Z QX QY QZ QW". Raises MessageError."""
-    numbers = [float(number) for number in parameter.split()]
-    return _rigid(numbers[:3], numbers[3:], "scale.points_transform")
+def parse_transform(value: str, parameter: str) -> Tensor:
+    """(4, 4) of "X Y Z QX QY QZ QW", the value of ``parameter``. Raises MessageError."""
+    numbers = [float(number) for number in value.split()]
+    return _rigid(numbers[:3], numbers[3:], parameter)
+
+
+def _of_message(transform: Any) -> Tensor:
+    t, q = transform.translation, transform.rotation
+    return _rigid((t.x, t.y, t.z), (q.x, q.y, q.z, q.w), "/tf")
 
 
 def _rigid(translation: Any, quaternion: Any, source: str) -> Tensor:

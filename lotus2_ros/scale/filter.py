@@ -62,11 +62,16 @@ class ScaleFilter:
         """Whether :meth:`align` can use normals for the next frame, which has this ``stamp`` and ``reference``."""
         for source in (*metric_sources(config), relative_source(config)):
             if source.needs_reference:
-                if reference is not None and reference.source == source.name:
+                if reference is not None and reference.source == source.name and not reference.problem:
                     return False
             else:
                 return "normals" in source.needs and not self._is_superseded(source, stamp, config)
         return False
+
+    def wants(self, name: str, stamp: float, config: ScaleConfig) -> bool:
+        """Whether :meth:`align` can use a reference of the source ``name`` for a frame of ``stamp``."""
+        found = next((source for source in metric_sources(config) if source.name == name), None)
+        return found is not None and not (found.yields and self._is_superseded(found, stamp, config))
 
     def align(
         self,
@@ -137,13 +142,15 @@ class ScaleFilter:
         """The best metric measurement and its stamp; or none, and why."""
         notes: list[str] = []
         for source in metric_sources(config):
+            if source.yields and self._is_superseded(source, frame.stamp, config):
+                continue
             try:
                 if not source.needs_reference:
-                    if not self._is_superseded(source, frame.stamp, config):
-                        measured = source.measure(frame, None, config)
-                        return replace(measured, note="; ".join(notes)), frame.stamp, ""
-                elif reference is not None and reference.source == source.name:
-                    return self._measure_reference(source, frame, predicted, reference, config), reference.stamp, ""
+                    measured = source.measure(frame, None, config)
+                    return replace(measured, note="; ".join(notes)), frame.stamp, ""
+                if reference is not None and reference.source == source.name:
+                    measured = self._measure_reference(source, frame, predicted, reference, config)
+                    return replace(measured, note="; ".join(notes)), reference.stamp - reference.age, ""
             except AlignmentError as error:
                 notes.append(str(error))
         return None, math.nan, "; ".join(notes)
@@ -158,6 +165,8 @@ class ScaleFilter:
     ) -> Scale:
         """The scale of a frame by a reference. A late one is fitted to its own frame and carried over to this one."""
         slop = config.reference_slop
+        if reference.age > config.max_age:
+            raise AlignmentError(f"the points of {source.name} are {reference.age:.1f} s old")
         if abs(reference.stamp - frame.stamp) <= slop:
             return source.measure(frame, reference, config)
         past = self._history.nearest(reference.stamp, slop)

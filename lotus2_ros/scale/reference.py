@@ -29,16 +29,24 @@ RANGE_SAMPLES = 80  # pixels along the longer side of the image that are checked
 class Reference:
     """Measured depth of the camera's view: (H', W') meters along z, of any size, dense or sparse.
 
-    0, negative, NaN and Inf mean no measurement. Raises ValueError if ``depth`` is not a matrix.
+    0, negative, NaN and Inf mean no measurement. Raises ValueError if ``depth`` is not a matrix, or ``weight`` not like
+    it.
     """
 
     depth: Tensor
-    stamp: float = 0.0  # seconds
+    stamp: float = 0.0  # seconds, of the frame that it belongs to
     source: str = "reference_depth"  # name of the ScaleSource
+    weight: Tensor | None = None  # (H', W'): a measurement of weight 2 counts as two of weight 1. None: all count 1.
+    age: float = 0.0  # seconds from the measurement to `stamp`
+    deviation: float = 0.0  # relative, of an error that all measurements share
+    problem: str = ""  # why it must not be used
 
     def __post_init__(self) -> None:
         if self.depth.ndim != 2:
             raise ValueError(f"expected a reference depth of shape (H, W), got {tuple(self.depth.shape)}")
+        if self.weight is not None and self.weight.shape != self.depth.shape:
+            expected = f"expected weights of shape {tuple(self.depth.shape)}, as depth"
+            raise ValueError(f"{expected}, got {tuple(self.weight.shape)}")
 
     @classmethod
     def of(cls, values: Tensor, camera: Camera | None = None, stamp: float = 0.0) -> Reference:
@@ -64,11 +72,11 @@ class Reference:
 
 
 def measure_by_reference(frame: RelativeGeometry, reference: Reference | None, config: ScaleConfig) -> Scale:
-    """The scale source "reference_depth" and "reference_points"."""
+    """The scale sources whose measurement is a :class:`Reference`."""
     assert reference is not None  # the source needs it
     scale, shift, stats = fit_to_reference(frame.disparity, reference)
     _check_range(frame.disparity, scale, shift, reference)
-    return metric_scale(scale, shift, reference.source, stats)
+    return metric_scale(scale, shift, reference.source, stats, reference.deviation)
 
 
 def fit_to_reference(
@@ -77,13 +85,16 @@ def fit_to_reference(
     """Scale and shift of ``disparity`` (H, W) in meters, and the quality of the fit.
 
     depth = 1 / (scale * disparity + shift). With ``space`` "depth", ``disparity`` is affine-invariant depth instead,
-    and depth = scale * disparity + shift. All measurements have the same weight: in inverse depth, weights that grow
-    with depth make depth worse, on streets most. Raises AlignmentError if the reference does not determine the fit.
+    and depth = scale * disparity + shift. Measured depth has the same weight everywhere: in inverse depth, weights that
+    grow with depth make depth worse, on streets most. Raises AlignmentError if the reference does not determine the
+    fit.
     """
-    _, _, measured, predicted = sample_reference(disparity, reference)
-    scale, shift, stats = fit_scale_shift(
-        predicted, 1 / measured if space == "disparity" else measured, torch.ones_like(measured)
-    )
+    if reference.problem:
+        raise AlignmentError(reference.problem)
+    rows, columns = _places(reference.depth)
+    measured, predicted = reference.depth[rows, columns], _at(disparity, reference.depth, rows, columns)
+    weight = torch.ones_like(measured) if reference.weight is None else reference.weight[rows, columns]
+    scale, shift, stats = fit_scale_shift(predicted, 1 / measured if space == "disparity" else measured, weight)
     stats.check()
     return float(scale), float(shift), stats
 
@@ -93,16 +104,26 @@ def sample_reference(disparity: Tensor, reference: Reference) -> tuple[Tensor, T
     and the disparity (N,) there.
     """
     depth = reference.depth
+    rows, columns = _places(depth)
+    down, across = (rows + 0.5) / depth.shape[0], (columns + 0.5) / depth.shape[1]
+    return down, across, depth[rows, columns], _at(disparity, depth, rows, columns)
+
+
+def _places(depth: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows and columns (N,) of at most 8192 measurements."""
     rows, columns = torch.nonzero(valid_depth(depth), as_tuple=True)
     if len(rows) > FIT_POINTS:
         places = torch.arange(FIT_POINTS, dtype=torch.float64, device=depth.device) * GOLDEN_RATIO % 1
         chosen = (places * len(rows)).long()
         rows, columns = rows[chosen], columns[chosen]
-    down, across = (rows + 0.5) / depth.shape[0], (columns + 0.5) / depth.shape[1]
-    # The pixel of the disparity image that contains the center of each measurement's pixel.
-    at_v = ((rows + 0.5) * disparity.shape[0] / depth.shape[0]).long().to(disparity.device)
-    at_u = ((columns + 0.5) * disparity.shape[1] / depth.shape[1]).long().to(disparity.device)
-    return down, across, depth[rows, columns], disparity[at_v, at_u].to(depth.device)
+    return rows, columns
+
+
+def _at(disparity: Tensor, depth: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Disparity (N,) in the pixel that contains the center of each measurement's pixel."""
+    v = ((rows + 0.5) * disparity.shape[0] / depth.shape[0]).long().to(disparity.device)
+    u = ((columns + 0.5) * disparity.shape[1] / depth.shape[1]).long().to(disparity.device)
+    return disparity[v, u].to(depth.device)
 
 
 def _check_range(disparity: Tensor, scale: float, shift: float, reference: Reference) -> None:

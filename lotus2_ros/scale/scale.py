@@ -76,11 +76,11 @@ class Scale:
         return factor, self.shift - factor * other.shift
 
 
-def metric_scale(scale: float, shift: float, source: str, stats: FitStats) -> Scale:
-    """A metric Scale from the result of a fit."""
+def metric_scale(scale: float, shift: float, source: str, stats: FitStats, shared: float = 0.0) -> Scale:
+    """A metric Scale from the result of a fit; ``shared``: deviation by an error of all points."""
     inliers, residual, points = (float(value) for value in (stats.inlier_fraction, stats.residual, stats.points))
     # Two unknowns from this many inliers. Errors that all points share do not show in the residuals.
-    deviation = max(MIN_DEVIATION, residual * math.sqrt(2 / (inliers * points)))
+    deviation = math.hypot(shared, max(MIN_DEVIATION, residual * math.sqrt(2 / (inliers * points))))
     return Scale(scale, shift, source, metric=True, inlier_fraction=inliers, deviation=deviation)
 
 

@@ -29,6 +29,7 @@ class ScaleSource:
     # (frame, reference, config) -> Scale. Raises AlignmentError if the data do not determine it.
     function: Callable[[RelativeGeometry, Reference | None, ScaleConfig], Scale]
     is_configured: Callable[[ScaleConfig], bool] = lambda config: True
+    yields: bool = True  # does not measure while the last measurement of a better source is valid
 
     @property
     def needs_reference(self) -> bool:
@@ -50,10 +51,14 @@ class ScaleSource:
 
 # In the order of scale.source = auto.
 SOURCES = (
-    ScaleSource("reference_depth", True, (REFERENCE,), measure_by_reference),
-    ScaleSource("reference_points", True, (REFERENCE,), measure_by_reference),
+    ScaleSource("reference_depth", True, (REFERENCE,), measure_by_reference, yields=False),
+    ScaleSource("reference_points", True, (REFERENCE,), measure_by_reference, yields=False),
+    ScaleSource("odometry", True, (REFERENCE,), measure_by_reference),
     ScaleSource(
         "camera_height", True, ("normals", "camera"), measure_by_camera_height, lambda config: config.camera_height > 0
+    ),
+    ScaleSource(
+        "metric_model", True, (REFERENCE,), measure_by_reference, lambda config: bool(config.metric_model)
     ),
     ScaleSource("normals", False, ("normals", "camera"), measure_by_normals, lambda config: config.relative_shift == 0),
     ScaleSource(

@@ -127,3 +127,57 @@ def test_a_relative_scale_stays_positive_after_metres_under_a_sky():
     for stamp in (0.9, 1.2, 1.5):
         got = scale_filter.align(street(stamp)[0], None, CONFIG)
     assert not got.metric and got.scale > 0 and got.shift / got.scale == pytest.approx(CONFIG.relative_shift)
+
+
+def points(stamp, factor=1.0, **fields):
+    """Depth of the room as the source odometry gives it."""
+    depth, _ = room_normals()
+    return Reference(factor * depth, stamp, **{"source": "odometry"} | fields)
+
+
+def test_points_of_odometry_are_as_old_as_the_motion_that_gave_them():
+    scale_filter = ScaleFilter()
+    assert scale_filter.align(room(1.0), points(1.0, age=0.4), CONFIG).age == pytest.approx(0.4)
+    assert scale_filter.align(room(1.5), points(1.5, age=0.9), CONFIG).age == pytest.approx(0.9)
+    late = scale_filter.align(room(1.7), points(1.7, age=1.1), CONFIG)
+    assert not late.metric and "the points of odometry are 1.1 s old" in late.note
+
+
+def test_a_refused_odometry_keeps_the_last_fit_and_says_why():
+    scale_filter = ScaleFilter()
+    scale_filter.align(room(1.0), points(1.0), CONFIG)
+    kept = scale_filter.align(room(1.5), points(1.5, problem="it jumps"), CONFIG)
+    assert kept.metric and kept.source == "odometry" and kept.age == pytest.approx(0.5) and kept.note == "it jumps"
+    lost = scale_filter.align(room(2.2), points(2.2, problem="it jumps"), CONFIG)
+    assert not lost.metric and lost.note == "it jumps"
+
+
+def test_the_height_takes_over_from_a_refused_odometry():
+    config = replace(CONFIG, camera_height=1.4)
+    scale_filter, refused = ScaleFilter(), points(1.0, problem="it jumps")
+    assert scale_filter.wants_normals(1.0, refused, config)
+    got = scale_filter.align(room(1.0), refused, config)
+    assert got.source == "camera_height" and got.note == "it jumps"
+
+
+@pytest.mark.parametrize(
+    ("better", "worse"), [("reference_points", "odometry"), ("odometry", "metric_model")]
+)  # fmt: skip
+def test_a_worse_source_waits_until_the_better_one_is_too_old(better, worse):
+    config, scale_filter = replace(CONFIG, metric_model="folder"), ScaleFilter()
+    scale_filter.align(room(1.0), points(1.0, source=better), config)
+    assert not scale_filter.wants(worse, 1.5, config) and scale_filter.wants(better, 1.5, config)
+    kept = scale_filter.align(room(1.5), points(1.5, factor=2.0, source=worse), config)
+    assert kept.source == better and kept.scale == pytest.approx(0.5, rel=1e-2)
+    assert scale_filter.wants(worse, 2.1, config)
+    assert scale_filter.align(room(2.1), points(2.1, factor=2.0, source=worse), config).source == worse
+
+
+def test_a_reference_with_a_shared_error_weighs_less_than_what_is_known():
+    sure, doubtful = ScaleFilter(), ScaleFilter()
+    for scale_filter, deviation in ((sure, 0.0), (doubtful, 0.15)):
+        scale_filter.align(room(1.0), points(1.0), CONFIG)
+        scale_filter.align(room(1.1), points(1.1, factor=1.2, deviation=deviation), CONFIG)
+    scales = [scale_filter.align(room(1.2), None, CONFIG) for scale_filter in (sure, doubtful)]
+    assert scales[1].deviation > 0.15 > 0.05 > scales[0].deviation
+    assert abs(scales[1].scale - 0.5) < 0.2 * abs(scales[0].scale - 0.5)

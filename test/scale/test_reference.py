@@ -100,3 +100,22 @@ def test_what_is_no_reference_is_refused(values, message):
 def test_a_reference_is_a_matrix_of_depth():
     with pytest.raises(ValueError, match=r"shape \(H, W\), got \(1, 24, 36\)"):
         Reference(DEPTH[None])
+
+
+def test_measurements_count_by_their_weights():
+    depth = 1 / (0.4 * DISPARITY + 0.1)
+    wrong = torch.arange(depth.shape[1]) % 2 == 0
+    given = torch.where(wrong, 2 * depth, depth)
+    weight = torch.where(wrong, 0.1, 1.0).expand_as(depth)
+    assert fit_to_reference(DISPARITY, Reference(given, weight=weight))[0] == pytest.approx(0.4, rel=1e-3)
+    assert fit_to_reference(DISPARITY, Reference(given, weight=1.1 - weight))[0] == pytest.approx(0.2, rel=1e-3)
+
+
+def test_weights_have_the_shape_of_the_depth():
+    with pytest.raises(ValueError, match=r"expected weights of shape \(4, 5\), as depth, got \(5, 4\)"):
+        Reference(torch.ones(4, 5), weight=torch.ones(5, 4))
+
+
+def test_a_reference_with_a_problem_is_refused_with_it():
+    with pytest.raises(AlignmentError, match="the clock stands"):
+        fit_to_reference(DISPARITY, Reference(1 / (DISPARITY + 1), problem="the clock stands"))

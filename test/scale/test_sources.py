@@ -26,8 +26,8 @@ def test_the_choices_of_the_parameter_are_the_metric_sources_in_their_order():
     assert declared.metadata["choices"] == ("auto", *metric, "none")
 
 
-def test_every_source_that_needs_references_has_a_topic():
-    assert list(TOPICS) == [source.name for source in SOURCES if source.needs_reference]
+def test_every_source_that_another_sensor_measures_has_a_topic():
+    assert list(TOPICS) == [source.name for source in SOURCES if not source.yields and source.needs_reference]
 
 
 def test_sources_need_references_or_what_a_frame_has():
@@ -38,8 +38,9 @@ def test_sources_need_references_or_what_a_frame_has():
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({}, ["reference_depth", "reference_points"]),
-        ({"camera_height": 1.2}, ["reference_depth", "reference_points", "camera_height"]),
+        ({}, ["reference_depth", "reference_points", "odometry"]),
+        ({"camera_height": 1.2}, ["reference_depth", "reference_points", "odometry", "camera_height"]),
+        ({"metric_model": "folder"}, ["reference_depth", "reference_points", "odometry", "metric_model"]),
         ({"camera_height": 1.2, "source": "camera_height"}, ["camera_height"]),
         ({"source": "camera_height"}, []),
         ({"camera_height": 1.2, "source": "reference_points"}, ["reference_points"]),

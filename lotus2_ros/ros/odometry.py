@@ -1,0 +1,116 @@
+"""The camera's motion by nav_msgs/Odometry or /tf, and the points that it gives."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from rclpy.node import Node
+from std_msgs.msg import Header
+from torch import Tensor
+
+from lotus2_ros.config import Config, ScaleConfig
+from lotus2_ros.geometry.camera import Camera
+from lotus2_ros.geometry.projection import rigid_transform
+from lotus2_ros.ros.diagnostics import Diagnostics
+from lotus2_ros.ros.messages import MessageError, stamp_seconds
+from lotus2_ros.ros.transforms import BY_TF, TransformPendingError, Transforms, parse_transform
+from lotus2_ros.scale.motion import Motion
+from lotus2_ros.scale.reference import Reference
+from lotus2_ros.scale.trajectory import Trajectory
+
+SOURCE = "odometry"  # the scale source, and the topic
+
+
+class CameraMotion:
+    """Turns odometry and images into references. The executor thread fills it, the model thread reads it."""
+
+    def __init__(self, node: Node, diagnostics: Diagnostics, config: Callable[[], Config]) -> None:
+        self._diagnostics = diagnostics
+        self._config = config
+        self._transforms = Transforms(node)
+        self._lock = threading.Lock()
+        self._robot = Trajectory()  # of `_frames`, by odometry
+        self._frames = ("", "")  # frame_id and child_frame_id
+        self._camera = Trajectory()  # by /tf; in the model thread
+        self._motion = Motion()
+
+    def listen(self) -> None:
+        """Subscribe to /tf if poses come from there, in the executor thread."""
+        scale = self._config().scale
+        if scale.source == SOURCE and (scale.fixed_frame or scale.camera_pose == BY_TF):
+            self._transforms.listen()
+
+    def close(self) -> None:
+        self._transforms.close()
+
+    def odometry(self, message: Any) -> None:
+        """A nav_msgs/Odometry: the pose of the robot in a fixed frame."""
+        scale = self._config().scale
+        if scale.source not in ("auto", SOURCE) or scale.fixed_frame:
+            return
+        if scale.camera_pose == BY_TF:
+            self._transforms.listen()
+        p, q = message.pose.pose.position, message.pose.pose.orientation
+        try:
+            pose = rigid_transform((p.x, p.y, p.z), (q.x, q.y, q.z, q.w))
+            if not bool(torch.isfinite(pose).all()):
+                raise ValueError("expected finite numbers, got NaN or Inf in the position")
+        except ValueError as error:
+            self._diagnostics.reject("odometry_pose", f"{SOURCE}: {error}", frame=False)
+            return
+        with self._lock:
+            frames = message.header.frame_id, message.child_frame_id
+            if frames != self._frames:
+                self._frames, self._robot = frames, Trajectory()
+            self._robot.add(stamp_seconds(message.header), pose)
+
+    def for_frame(self, image: Tensor, header: Header, camera: Camera, config: ScaleConfig) -> Reference | None:
+        """The points of a frame (H, W, 3) uint8; its ``problem`` says why there are none, None: nothing to say."""
+        stamp = stamp_seconds(header)
+        try:
+            pose = self._pose(header, config)
+        except MessageError as error:
+            return self._refused(stamp, error.reason, str(error))
+        if pose is None:
+            if config.source != SOURCE:
+                return None
+            return self._refused(stamp, "odometry_missing", f"expected a pose of the camera at {stamp:.3f} s, got none")
+        reference = self._motion.add(image, camera, pose.numpy(), stamp)
+        if reference is not None and reference.problem:
+            return self._refused(stamp, "odometry_wrong", reference.problem)
+        return reference
+
+    def _refused(self, stamp: float, reason: str, text: str) -> Reference:
+        self._diagnostics.reject(reason, f"{SOURCE}: {text}", frame=False)
+        return Reference(torch.full((1, 1), torch.nan), stamp, SOURCE, problem=f"{SOURCE}: {text}")
+
+    def _pose(self, header: Header, config: ScaleConfig) -> Tensor | None:
+        """From the camera's optical frame to a fixed frame, (4, 4); None: not known at this stamp."""
+        stamp = stamp_seconds(header)
+        if config.fixed_frame:
+            try:
+                self._camera.add(stamp, self._transforms.lookup(header, config.fixed_frame, "scale.fixed_frame"))
+            except TransformPendingError:  # /tf is often later than the image
+                newest = self._transforms.newest(header.frame_id, config.fixed_frame)
+                if newest is None:
+                    raise
+                self._camera.add(*newest)
+            return self._camera.at(stamp)
+        with self._lock:
+            robot, (_, child) = self._robot.at(stamp), self._frames
+        if robot is None:
+            return None
+        if config.camera_pose != BY_TF:
+            return robot @ parse_transform(config.camera_pose, "scale.camera_pose")
+        if not child or not header.frame_id or child == header.frame_id:
+            return robot
+        try:
+            return robot @ self._transforms.lookup(header, child, "scale.camera_pose")
+        except TransformPendingError:
+            newest = self._transforms.newest(header.frame_id, child)
+            if newest is None:
+                raise
+            return robot @ newest[1]
