@@ -74,8 +74,7 @@ class Corners:
 
     def _is_inside(self, pixels: Array) -> Array:
         height, width = self._image.shape
-        inside: Array = ((pixels >= BORDER) & (pixels < (width - BORDER, height - BORDER))).all(-1)
-        return inside
+        return np.asarray(((pixels >= BORDER) & (pixels < (width - BORDER, height - BORDER))).all(-1))
 
 
 def _flow(before: Array, after: Array, pixels: Array, expected: Array, levels: int) -> tuple[Array, Array]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields, replace
 from statistics import median
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -25,6 +26,8 @@ from lotus2_ros.geometry.depth import disparity_to_depth
 from lotus2_ros.ros.bridge import create_cloud
 from lotus2_ros.ros.messages import tensor_to_image
 from lotus2_ros.scale.reference import Reference, fit_to_reference
+from lotus2_ros.scenes.render import Renderer
+from lotus2_ros.scenes.worlds import build
 
 pytestmark = pytest.mark.ros
 WIDTH, HEIGHT, POINTS = 320, 240, 200
@@ -76,8 +79,9 @@ class Player:
         self._zero -= 100  # back in time: nothing is left of what came before
 
     def configure(self, **scale) -> None:
-        values = asdict(ScaleConfig(**scale)).items()
-        parameters = [Parameter(f"scale.{name}", value=value).to_parameter_msg() for name, value in values]
+        config = ScaleConfig(**scale)
+        live = [item.name for item in fields(config) if item.metadata["live"]]
+        parameters = [Parameter(f"scale.{name}", value=getattr(config, name)).to_parameter_msg() for name in live]
         request = SetParameters.Request(parameters=parameters)
         assert all(result.successful for result in self.client.call(SetParameters, "set_parameters", request).results)
 
@@ -93,6 +97,16 @@ class Player:
         fields = [PointField(name=n, offset=4 * i, datatype=PointField.FLOAT32, count=1) for i, n in enumerate("xyz")]
         rows = points.contiguous().numpy().view([(name, "f4") for name in "xyz"]).reshape(-1)
         self.client.publish("reference/points", create_cloud(self.header(seconds, "lidar"), fields, rows))
+
+    def send_odometry(self, robot: np.ndarray, seconds: float) -> None:
+        """The pose (4, 4) of the robot, about its z axis turned only."""
+        messages = pytest.importorskip("nav_msgs.msg", reason="ros-nav-msgs is not installed")
+        message = messages.Odometry(header=self.header(seconds, "odom"), child_frame_id="base_link")
+        pose = message.pose.pose
+        pose.position.x, pose.position.y, pose.position.z = robot[:3, 3].tolist()
+        half = math.atan2(robot[1, 0], robot[0, 0]) / 2
+        pose.orientation.z, pose.orientation.w = math.sin(half), math.cos(half)
+        self.client.publish("odometry", message)
 
     def play(self, view: scenes.View, seconds: float) -> Answer:
         """Send a frame and wait until all is there that comes of it: metric or relative, never both."""
@@ -139,10 +153,35 @@ def sparse(view: scenes.View, number: int) -> Tensor:
     return torch.where(places < POINTS, view.depth, math.nan)
 
 
+def camera_of(view: scenes.View) -> np.ndarray:
+    """(4, 4), from the optical frame to the world."""
+    pose = np.eye(4)
+    pose[:3, :3], pose[:3, 3] = view.pose.rotation(), view.pose.position
+    return pose
+
+
+def robot_of(view: scenes.View) -> np.ndarray:
+    """(4, 4) of a robot on the floor whose center is 0.3 m behind the camera; x forward, y left."""
+    cos, sin = math.cos(view.pose.yaw), math.sin(view.pose.yaw)
+    x, y, _ = view.pose.position - 0.3 * np.array([cos, sin, 0])
+    return np.array([[cos, -sin, 0, x], [sin, cos, 0, y], [0, 0, 1, 0], [0, 0, 0, 1]])
+
+
 @pytest.fixture(scope="module")
 def views() -> list[scenes.View]:
     """With the floor in sight."""
     return list(itertools.islice(scenes.sequence(7, 60, WIDTH, HEIGHT), FRAMES))
+
+
+@pytest.fixture(scope="module")
+def moving(views) -> list[scenes.View]:
+    """A robot that drives a curve in the same room, 8 cm from frame to frame."""
+    renderer, start = Renderer(build(7, "room")), views[0].pose
+    poses = [start]
+    for _ in range(FRAMES - 1):
+        ahead = 0.08 * np.array([math.cos(poses[-1].yaw), math.sin(poses[-1].yaw), 0])
+        poses.append(replace(start, position=poses[-1].position + ahead, yaw=poses[-1].yaw + 0.02))
+    return [renderer.view(pose, views[0].camera, seed=7) for pose in poses]
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +206,23 @@ def test_sparse_depth_gives_metres_as_good_as_the_fit_alone(player, views):
     assert summary(answers) == {(True, "reference_depth")}
     assert {answer.report.scale_age for answer in answers} == {0.0}
     assert median(answer.error for answer in answers) <= 1.1 * median(alone)
+
+
+def test_odometry_of_a_robot_that_drives(player, moving):
+    """The camera looks down, 0.3 m before the robot's center and above it."""
+    mount = np.linalg.inv(robot_of(moving[0])) @ camera_of(moving[0])
+    vector = cv2.Rodrigues(mount[:3, :3])[0][:, 0]
+    angle = np.linalg.norm(vector)
+    quaternion = *(vector / angle * math.sin(angle / 2)), math.cos(angle / 2)
+    player.start(source="odometry", camera_pose=" ".join(f"{number:.9f}" for number in (*mount[:3, 3], *quaternion)))
+    answers, alone = [], []
+    for number, view in enumerate(moving):
+        player.send_odometry(robot_of(view), PERIOD * number)
+        answers.append(player.play(view, PERIOD * number))
+        alone.append(offline_error(answers[-1], sparse(view, number)))
+    metric = [number for number, answer in enumerate(answers) if answer.report.metric]
+    assert summary(answers[-4:]) == {(True, "odometry")} and metric[0] > 0
+    assert median(answers[n].error for n in metric) <= 1.25 * median(alone[n] for n in metric)
 
 
 def test_millimetres_of_half_the_size_at_a_third_of_the_rate(player, views):
