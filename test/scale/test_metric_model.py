@@ -113,12 +113,12 @@ def test_a_model_of_relative_depth_is_refused_in_one_line(save):
 
 def test_a_name_is_not_downloaded_unless_asked(monkeypatch):
     monkeypatch.setattr("socket.socket.connect", lambda *args: pytest.fail("it used the network"))
-    with pytest.raises(ValueError, match="scale.metric_download:=true downloads it"):
+    with pytest.raises(ValueError, match=r"scale.metric_download:=true downloads it"):
         load_metric_model("nobody/has-this-model", CPU)
 
 
 def test_a_folder_without_a_model_is_refused_in_one_line(tmp_path):
-    with pytest.raises(ValueError, match="scale.metric_model: expected a metric depth model") as caught:
+    with pytest.raises(ValueError, match=r"scale.metric_model: expected a metric depth model") as caught:
         load_metric_model(str(tmp_path), CPU)
     assert "\n" not in str(caught.value) and "download" not in str(caught.value)
 
