@@ -254,7 +254,8 @@ def load_estimator(config: Config, *, live: bool = False) -> Estimator:
     if chosen.threads and not live:
         use_threads(chosen.threads)
     if chosen.path and is_exported(Path(chosen.path)):
-        return Estimator(load_exported(chosen), config)
+        exported = load_exported(chosen)
+        return Estimator(exported, config, metric=configured_metric_model(config.scale, exported.device))
     engine = EngineChoice.of(chosen, live=live)
     model = load_model(
         chosen.path,
