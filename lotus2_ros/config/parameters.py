@@ -291,6 +291,16 @@ class CloudConfig:
         high=10.0,
         live=True,
     )
+    remove_ground: bool = parameter(
+        False, "Leave the floor out of the clouds (NaN in the cloud); needs predicted normals", live=True
+    )
+    ground_height: float = parameter(
+        0.1,
+        "With cloud.remove_ground, what faces up is floor up to this height in meters plus 5 % of its depth",
+        low=0.0,
+        high=10.0,
+        live=True,
+    )
     filter_period: float = parameter(
         1.0, "Period of ~/filtered/points, in seconds", low=0.0, high=3600.0, live=True
     )  # fmt: skip

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 from lotus2_ros.config import CloudConfig
 from lotus2_ros.geometry.cloud import organized_cloud
+from lotus2_ros.geometry.floor import floor_mask
 from lotus2_ros.inference.geometry import Geometry
 
 
@@ -17,7 +19,6 @@ def cloud_of(geometry: Geometry, config: CloudConfig) -> Tensor | None:
     if depth is None or geometry.camera is None:
         return None
     sigma = geometry.sigma if config.needs_sigma else None
-    removed = sigma > config.max_sigma * depth if sigma is not None and config.max_sigma > 0 else None
     return organized_cloud(
         depth,
         geometry.camera,
@@ -28,5 +29,16 @@ def cloud_of(geometry: Geometry, config: CloudConfig) -> Tensor | None:
         max_depth=config.max_depth or math.inf,
         edge_threshold=config.edge_threshold,
         sigma=sigma if config.has_sigma else None,
-        removed=removed,
+        removed=_removed(geometry, depth, sigma, config),
     )
+
+
+def _removed(geometry: Geometry, depth: Tensor, sigma: Tensor | None, config: CloudConfig) -> Tensor | None:
+    """Bool (H, W), true where depth is too unsure or floor; None: nowhere."""
+    masks = []
+    if sigma is not None and config.max_sigma > 0:
+        masks.append(sigma > config.max_sigma * depth)
+    if config.remove_ground and geometry.normals is not None and geometry.camera is not None:
+        rays = geometry.camera.rays.to(depth.device)
+        masks.append(floor_mask(depth, rays, geometry.normals, config.ground_height))
+    return torch.stack(masks).any(0) if masks else None

@@ -173,7 +173,10 @@ class CameraPipeline:
             height, width = given.image.shape[:2]
             if self._estimator.is_new(height, width):
                 self._node.get_logger().info(f"first image of {width}x{height}: warming up")
-            if "depth" in wanted and self._scale_filter.wants_normals(stamp, given.reference, scale):
+            has_floor_removed = self._config.current.cloud.remove_ground
+            if "depth" in wanted and (
+                has_floor_removed or self._scale_filter.wants_normals(stamp, given.reference, scale)
+            ):
                 wanted.add("normals")
             tasks = [task for task in self._estimator.model.tasks if task in wanted]
             geometry = self._estimator.predict(

@@ -1,0 +1,101 @@
+"""The floor in a depth image: its plane, and the pixels that lie on it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# Largest angle in degrees between the floor's normal and the image's upward direction: the camera's pitch and roll.
+MAX_TILT = 50.0
+# Largest angle in degrees between a normal and the floor's for a pixel that may be floor.
+MAX_ANGLE = 30.0
+# Pixels along the longer side of the image that a plane is looked for in, and planes that are tried.
+SAMPLES, PLANES = 64, 64
+# A pixel is on a plane if it is nearer to it than this many meters and this share of its depth.
+NEAR, NEAR_SHARE = 0.02, 0.02
+# A pixel below a plane outweighs this many on it, because nothing lies below the floor.
+BELOW_PENALTY = 3
+# Smallest share of the image that is a floor.
+MIN_SHARE = 0.02
+# A bump of the floor in predicted depth grows with depth: this share of it is added to the height of what faces up.
+BUMP_SHARE = 0.05
+REFINEMENTS = 3
+# Largest angle in degrees between a plane and the mean of the normals on it. More: depth is bent, or it is no floor.
+MAX_BEND = 15.0
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The plane m . p = 1 for points p in the camera's optical frame."""
+
+    plane: Tensor  # (3,) m: the floor's downward normal over the camera's height above it
+
+    def height(self, depth: Tensor, rays: Tensor) -> Tensor:
+        """Height (...) above the floor of pixels (...) with rays (..., 3) with z = 1, in the unit of depth."""
+        return (1 - depth * (rays @ self.plane)) / self.plane.norm()
+
+    @property
+    def up(self) -> Tensor:
+        return -self.plane / self.plane.norm()
+
+
+def find_floor(depth: Tensor, rays: Tensor, normals: Tensor) -> Floor | None:
+    """The lowest plane with many pixels whose normals point up in the image; None if there is none.
+
+    Args:
+        depth: (H, W) along z, in meters.
+        rays: (H, W, 3) with z = 1.
+        normals: (H, W, 3) unit, optical frame, toward the camera.
+    """
+    step = max(1, max(depth.shape) // SAMPLES)
+    every = (slice(step // 2, None, step),) * 2
+    z, r, n = depth[every].flatten(), rays[every].flatten(0, 1), normals[every].flatten(0, 1)
+    seen = torch.isfinite(z) & torch.isfinite(n).all(-1)
+    z, r, n = z[seen], r[seen], n[seen]
+    faces_up = -n[:, 1] > math.cos(math.radians(MAX_TILT + MAX_ANGLE))
+    found = torch.nonzero(faces_up)[:, 0]
+    if len(found) < MIN_SHARE * max(1, len(seen)):
+        return None
+    chosen = found[torch.randint(len(found), (PLANES, 3), generator=torch.Generator().manual_seed(0)).to(found.device)]
+    planes, failed = torch.linalg.solve_ex(r[chosen].double(), (1 / z[chosen]).double())
+    planes = planes.float()
+    up = -planes / planes.norm(dim=-1, keepdim=True)
+    heights = (1 - z * (planes @ r.T)) / planes.norm(dim=-1, keepdim=True)  # (PLANES, N)
+    near = NEAR + NEAR_SHARE * z
+    agree = n @ up.T > math.cos(math.radians(MAX_ANGLE))
+    on = (heights.abs() < near) & agree.T
+    score = on.sum(1) - BELOW_PENALTY * (heights < -3 * near).sum(1)
+    is_floor = (failed == 0) & (-up[:, 1] > math.cos(math.radians(MAX_TILT))) & torch.isfinite(planes).all(-1)
+    best = torch.where(is_floor, score, -torch.inf).argmax()
+    if not (is_floor[best] and on[best].sum() >= MIN_SHARE * len(seen)):
+        return None
+    floor = Floor(_refined(planes[best], z, r, agree[:, best]))
+    facing = n[agree[:, best] & (floor.height(z, r).abs() < near)].mean(0)
+    return floor if facing @ floor.up > math.cos(math.radians(MAX_BEND)) * facing.norm() else None
+
+
+def _refined(plane: Tensor, z: Tensor, r: Tensor, agree: Tensor) -> Tensor:
+    """Least squares of inverse depth, which is linear in the ray on a plane, over the pixels on the plane."""
+    for _ in range(REFINEMENTS):
+        height = (1 - z * (r @ plane)) / plane.norm()
+        weight = (agree & (height.abs() < 2 * (NEAR + NEAR_SHARE * z))).float() * z.square()  # of equal heights
+        weighted = weight[:, None] * r
+        plane = torch.linalg.lstsq(weighted.T @ r, weighted.T @ (1 / z)[:, None]).solution[:, 0]
+    return plane
+
+
+def floor_mask(depth: Tensor, rays: Tensor, normals: Tensor, height: float) -> Tensor:
+    """Bool (H, W), true on the floor; false everywhere if none is found. Arguments as of :func:`find_floor`.
+
+    What faces up is floor up to ``height`` meters above or below its plane, and a share of depth more, since predicted
+    floors have bumps. What faces elsewhere is floor only where it touches the plane.
+    """
+    floor = find_floor(depth, rays, normals)
+    if floor is None:
+        return torch.zeros_like(depth, dtype=torch.bool)
+    off = floor.height(depth, rays).abs_()
+    faces_up = normals @ floor.up > math.cos(math.radians(MAX_ANGLE))
+    return off < torch.where(faces_up, height + BUMP_SHARE * depth, NEAR + NEAR_SHARE * depth)
