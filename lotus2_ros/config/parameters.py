@@ -291,8 +291,12 @@ class CloudConfig:
         high=10.0,
         live=True,
     )
-    remove_ground: bool = parameter(
-        False, "Leave the floor out of the clouds (NaN in the cloud); needs predicted normals", live=True
+    remove_ground: str = parameter(
+        "none",
+        "Leave the floor out of ~/filtered/points, or of all clouds (NaN in the cloud); needs predicted normals. A "
+        "costmap is cleared by clouds with the floor",
+        choices=("none", "filtered", "all"),
+        live=True,
     )
     ground_height: float = parameter(
         0.1,

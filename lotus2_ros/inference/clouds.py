@@ -13,8 +13,8 @@ from lotus2_ros.geometry.floor import floor_mask
 from lotus2_ros.inference.geometry import Geometry
 
 
-def cloud_of(geometry: Geometry, config: CloudConfig) -> Tensor | None:
-    """The channels (H', W', C) of :func:`organized_cloud`; None without depth or a camera."""
+def cloud_of(geometry: Geometry, config: CloudConfig, *, floor: bool = True) -> Tensor | None:
+    """The channels (H', W', C) of :func:`organized_cloud`; None without depth or a camera. ``floor``: with it."""
     depth = geometry.depth
     if depth is None or geometry.camera is None:
         return None
@@ -29,16 +29,18 @@ def cloud_of(geometry: Geometry, config: CloudConfig) -> Tensor | None:
         max_depth=config.max_depth or math.inf,
         edge_threshold=config.edge_threshold,
         sigma=sigma if config.has_sigma else None,
-        removed=_removed(geometry, depth, sigma, config),
+        removed=_removed(geometry, depth, sigma, config, floor),
     )
 
 
-def _removed(geometry: Geometry, depth: Tensor, sigma: Tensor | None, config: CloudConfig) -> Tensor | None:
+def _removed(
+    geometry: Geometry, depth: Tensor, sigma: Tensor | None, config: CloudConfig, floor: bool
+) -> Tensor | None:
     """Bool (H, W), true where depth is too unsure or floor; None: nowhere."""
     masks = []
     if sigma is not None and config.max_sigma > 0:
         masks.append(sigma > config.max_sigma * depth)
-    if config.remove_ground and geometry.normals is not None and geometry.camera is not None:
+    if not floor and geometry.normals is not None and geometry.camera is not None:
         rays = geometry.camera.rays.to(depth.device)
         masks.append(floor_mask(depth, rays, geometry.normals, config.ground_height))
     return torch.stack(masks).any(0) if masks else None

@@ -173,7 +173,7 @@ class CameraPipeline:
             height, width = given.image.shape[:2]
             if self._estimator.is_new(height, width):
                 self._node.get_logger().info(f"first image of {width}x{height}: warming up")
-            has_floor_removed = self._config.current.cloud.remove_ground
+            has_floor_removed = self._config.current.cloud.remove_ground != "none"
             if "depth" in wanted and (
                 has_floor_removed or self._scale_filter.wants_normals(stamp, given.reference, scale)
             ):

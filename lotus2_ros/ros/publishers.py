@@ -45,7 +45,14 @@ class ProducerInput:
     @cached_property
     def points(self) -> Tensor | None:
         """Rows of an organized cloud (H', W', C), computed once for all topics that need them."""
-        return cloud_of(self.geometry, self.cloud)
+        return cloud_of(self.geometry, self.cloud, floor=self.cloud.remove_ground != "all")
+
+    @property
+    def unfiltered_points(self) -> Tensor | None:
+        """The rows that the filtered cloud is made of."""
+        if self.cloud.remove_ground == "filtered":
+            return cloud_of(self.geometry, self.cloud, floor=False)
+        return self.points
 
     @property
     def colored_normals(self) -> Tensor | None:
@@ -115,7 +122,7 @@ TOPICS = {
         PointCloud2,
         "depth",
         "`points`, downsampled to voxels and without outliers, every `cloud.filter_period` seconds",
-        lambda source: source.points,
+        lambda source: source.unfiltered_points,
         metric=True,
     ),
     "disparity/image": Topic(
