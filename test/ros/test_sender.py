@@ -28,7 +28,8 @@ class Slow:
 
 
 def test_the_model_does_not_wait_for_a_slow_subscriber():
-    """All puts return while the first item is being sent; older items that wait are dropped and counted."""
+    """All puts return while the first item is being sent; older items that wait are dropped and counted. The stage that
+    was served less goes first."""
     slow = Slow()
     slow.sender.queue.put("core", 1)
     assert slow.begun.acquire(timeout=TIMEOUT)
@@ -40,7 +41,7 @@ def test_the_model_does_not_wait_for_a_slow_subscriber():
         slow.go_on.release()
     for _ in range(2):
         assert slow.begun.acquire(timeout=TIMEOUT)
-    assert slow.sender.stop(TIMEOUT) and slow.sent == [1, -1, 1]
+    assert slow.sender.stop(TIMEOUT) and slow.sent == [1, 1, -1]
 
 
 def test_a_sender_that_does_not_come_back_is_told_of():
