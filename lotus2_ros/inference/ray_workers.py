@@ -31,8 +31,9 @@ class RayWorkers:
         self._config = config
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options_of(address))
-        except (ConnectionError, RuntimeError) as error:
-            raise ValueError(f"no Ray cluster at {address!r}: {error}; `ray start --head` starts one") from None
+        except Exception as error:  # of a cluster that does not start in time it is of no class of its own
+            text = (str(error).splitlines() or [""])[0] or type(error).__name__
+            raise ValueError(f"no Ray cluster at {address!r}: {text}; `ray start --head` starts one") from None
         resources = ray.cluster_resources()
         gpus = 0 if config.model.device == "cpu" else int(resources.get("GPU", 0))
         count = count or gpus or max(1, int(resources.get("CPU", 1)))
