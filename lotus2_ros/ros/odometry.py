@@ -40,7 +40,7 @@ class CameraMotion:
     def listen(self) -> None:
         """Subscribe to /tf if poses come from there, in the executor thread."""
         scale = self._config().scale
-        if scale.source == SOURCE and (scale.fixed_frame or scale.camera_pose == BY_TF):
+        if scale.fixed_frame and scale.source in ("auto", SOURCE):
             self._transforms.listen()
 
     def close(self) -> None:
