@@ -38,7 +38,7 @@ from lotus2_ros.training.config import TrainingConfig, read_config
 from lotus2_ros.training.objectives import Objective
 from lotus2_ros.training.run import run_stages
 
-CONFIG = Path(__file__).parents[1] / "config/train/bundled.yaml"
+CONFIG = Path(__file__).parents[1] / "config/train/without_prior.yaml"
 # Of the rendered 160 x 120, so that all sides are whole tokens.
 SIZE, LONGER_SIDE = 0.4, 64
 EULER_STEPS = 10

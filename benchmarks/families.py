@@ -40,7 +40,7 @@ RUNS = Path(__file__).parents[1] / "config/train"
 STAGES = ("core_small", "core", "core_decoded")
 _G = ("network.generative=true",)
 _PLAIN = tuple(f"stages.{stage}.objective.reconstruction=false" for stage in STAGES)
-# Of the bundled model's run: the blocks that STAGES train, and what those of the others see and count.
+# Of the run of a Lotus-2: the blocks that STAGES train, and what those of the others see and count.
 _LIKE_THE_OTHERS = (
     "network.single_blocks=4",
     "network.process_by_area=false",
@@ -53,7 +53,7 @@ _LIKE_THE_OTHERS = (
 )
 # File of the run and changes of it.
 FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "lotus-2": ("bundled.yaml", _LIKE_THE_OTHERS),
+    "lotus-2": ("without_prior.yaml", _LIKE_THE_OTHERS),
     "lotus-d": ("lotus_d.yaml", ()),
     "lotus-d without detail preserver": ("lotus_d.yaml", _PLAIN),
     "lotus-g": ("lotus_d.yaml", _G),
@@ -104,9 +104,9 @@ def main() -> None:
 def configuration(
     file: str, changes: Sequence[str], stages: Sequence[str], steps: Sequence[int] | None = None, *, quick: bool
 ) -> TrainingConfig:
-    """`stages` of a run of so many `steps`, by default as many as the bundled model's."""
-    bundled = {stage.name: stage.steps for stage in read_config(RUNS / "bundled.yaml", []).stages}
-    counts = zip(stages, steps or [bundled[stage] for stage in stages], strict=True)
+    """`stages` of a run of so many `steps`, by default as many as that of `without_prior.yaml`."""
+    usual = {stage.name: stage.steps for stage in read_config(RUNS / "without_prior.yaml", []).stages}
+    counts = zip(stages, steps or [usual[stage] for stage in stages], strict=True)
     changes = (*changes, *(f"stages.{stage}.steps={count}" for stage, count in counts))
     few = ("data.shards=1", "data.scenes_per_shard=4", "data.views_per_scene=1") if quick else ()
     config = read_config(RUNS / file, [*changes, *few])

@@ -120,19 +120,12 @@ class SingleStep(_OnePass):
 
 
 class EndToEnd(EndToEndLoss, _OnePass):
-    """The core predictor with the loss on the decoded annotation, see :class:`EndToEndLoss`.
-
-    blind: share of the views whose latent is hidden, so that the core learns to use the prior's features alone.
-    """
+    """The core predictor with the loss on the decoded annotation, see :class:`EndToEndLoss`."""
 
     kind: Literal["end_to_end"]
-    blind: float = Field(default=0.0, ge=0, le=1)
 
     def loss(self, model: TrainableLotus2, batch: Batch) -> Tensor:
         image, truth = encode(model, batch)
-        if self.blind:
-            hidden = _times(truth, batch.generator()) < self.blind
-            image = model.carry_features(model.without_features(image).masked_fill(hidden, 0.0), image)
         return self.of_prediction(model, self.predict(model, image, batch.task, batch.generator()), truth, batch)
 
 

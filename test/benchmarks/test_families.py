@@ -42,7 +42,7 @@ def test_families_have_the_same_budget_and_shape_of_vae():
             for config, each in zip(configs, objectives, strict=True)
         ]
         assert kinds == [("scratch", None), *[("unet", True), ("unet", False)] * 2]
-        own = {"kind", "reconstruction", "prediction", "continuity", "blind"}
+        own = {"kind", "reconstruction", "prediction", "continuity"}
         weights = [{key: value for key, value in each.items() if key not in own} for each in objectives]
         assert all(each == weights[0] for each in weights)
     assert [config.network.generative for config in configs[1:]] == [False, False, True, True]

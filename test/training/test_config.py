@@ -7,7 +7,7 @@ from lotus2_ros.training.config import TrainingConfig, read_config
 from lotus2_ros.training.objectives import SingleStep
 
 RUNS = sorted((Path(__file__).parents[2] / "config" / "train").glob("*.yaml"))
-BUNDLED = next(path for path in RUNS if path.stem == "bundled")
+WITHOUT_PRIOR = next(path for path in RUNS if path.stem == "without_prior")
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
@@ -16,8 +16,8 @@ def test_the_runs_that_come_with_the_package_are_valid(path):
 
 
 def test_changes_reach_what_they_name_and_nothing_else():
-    plain = read_config(BUNDLED, [])
-    changed = read_config(BUNDLED, ["stages.core.steps=7", "data.shards=2", "seed=3", "tasks=[depth]"])
+    plain = read_config(WITHOUT_PRIOR, [])
+    changed = read_config(WITHOUT_PRIOR, ["stages.core.steps=7", "data.shards=2", "seed=3", "tasks=[depth]"])
     stages = {stage.name: stage for stage in changed.stages}
     assert (stages["core"].steps, changed.data.shards, changed.seed, changed.tasks) == (7, 2, 3, ("depth",))
     assert stages["core"].objective == SingleStep(kind="single_step", prediction="clean", continuity=True)
@@ -49,13 +49,13 @@ def test_changes_reach_what_they_name_and_nothing_else():
 )
 def test_a_wrong_value_is_named(change, expected):
     with pytest.raises(ValueError) as error:
-        read_config(BUNDLED, [change])
+        read_config(WITHOUT_PRIOR, [change])
     assert expected in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_missing_key_and_a_file_that_is_no_run_are_named(tmp_path):
     path = tmp_path / "run.yaml"
-    content = yaml.safe_load(BUNDLED.read_text())
+    content = yaml.safe_load(WITHOUT_PRIOR.read_text())
     del content["network"]["heads"]
     path.write_text(yaml.safe_dump(content))
     with pytest.raises(ValueError, match=r"run\.yaml: missing key network.*heads"):
@@ -70,27 +70,27 @@ def test_a_missing_key_and_a_file_that_is_no_run_are_named(tmp_path):
 
 def test_only_a_network_from_nothing_grows():
     with pytest.raises(ValueError, match="no single_blocks in stages unless network"):
-        read_config(BUNDLED.with_stem("lotus_d"), ["stages.core.single_blocks=2"])
+        read_config(WITHOUT_PRIOR.with_stem("lotus_d"), ["stages.core.single_blocks=2"])
 
 
 def test_former_keys_and_objectives_still_work_and_are_announced_once(caplog, tmp_path):
-    text = BUNDLED.read_text().replace("interpolate_start:", "kept:").replace("average_after:", "mean_from:")
+    text = WITHOUT_PRIOR.read_text().replace("interpolate_start:", "kept:").replace("average_after:", "mean_from:")
     text = text.replace("random_convolution:", "filtered:").replace("close_up:", "of_things:")
     former = tmp_path / "former.yaml"
     former.write_text(text.replace("sharpen_by_default:", "sharpens:"))
-    assert read_config(former, []) == read_config(BUNDLED, [])
+    assert read_config(former, []) == read_config(WITHOUT_PRIOR, [])
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 5 and f"{former}: kept is now called interpolate_start; the old name still works" in said
-    lotus = BUNDLED.with_stem("lotus_d")
+    lotus = WITHOUT_PRIOR.with_stem("lotus_d")
     former.write_text(lotus.read_text().replace("kind: lotus", "kind: lotus1"))
     assert read_config(former, []) == read_config(lotus, [])
     assert "lotus1_end_to_end is now called lotus_end_to_end" in caplog.text
 
 
 def test_a_former_key_of_a_change_works_and_both_names_at_once_are_refused():
-    changed = read_config(BUNDLED, ["stages.core.kept=0.25"])
+    changed = read_config(WITHOUT_PRIOR, ["stages.core.kept=0.25"])
     assert next(stage for stage in changed.stages if stage.name == "core").interpolate_start == 0.25
     with pytest.raises(
-        ValueError, match=r"bundled\.yaml: expected interpolate_start alone, .* former name; remove kept"
+        ValueError, match=r"without_prior\.yaml: expected interpolate_start alone, .* former name; remove kept"
     ):
-        read_config(BUNDLED, ["stages.core.kept=0.25", "stages.core.interpolate_start=0.5"])
+        read_config(WITHOUT_PRIOR, ["stages.core.kept=0.25", "stages.core.interpolate_start=0.5"])

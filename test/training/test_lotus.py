@@ -151,12 +151,12 @@ def test_a_run_gives_a_bundle_that_runs(generative, tmp_path):
             r"unet \(.*\), got single_step",
         ),
         (
-            RUN.with_name("bundled.yaml"),
+            RUN.with_name("without_prior.yaml"),
             "stages.core.objective={kind: lotus, reconstruction: true}",
             r"scratch \(.*\), got lotus",
         ),
         (
-            RUN.with_name("bundled.yaml"),
+            RUN.with_name("without_prior.yaml"),
             "stages.core.objective={kind: lotus_end_to_end, reconstruction: true, decoded: 1, angles: 1, power: 1}",
             r"scratch \(.*\), got lotus_end_to_end",
         ),

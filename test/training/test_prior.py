@@ -6,10 +6,9 @@ import pytest
 import torch
 
 from lotus2_ros.model.lotus2 import published
-from lotus2_ros.model.lotus2.bundle import save_bundle
 from lotus2_ros.model.lotus2.networks import PriorNetwork, ScratchNetwork
 from lotus2_ros.training.latents import encode, measure_latents
-from lotus2_ros.training.objectives import DeterministicFlow, EndToEnd, Sharpener, SingleStep, StochasticFlow
+from lotus2_ros.training.objectives import DeterministicFlow, Sharpener, SingleStep, StochasticFlow
 
 CPU = torch.device("cpu")
 OBJECTIVES = (
@@ -68,41 +67,6 @@ def test_the_scale_of_latents_is_of_latents_alone(model, batch):
     image, truth = encode(model, batch("depth"))
     both = torch.cat((model.without_features(image), truth))
     assert float(both.mean()) == pytest.approx(0, abs=1e-4) and float(both.std()) == pytest.approx(1, abs=1e-3)
-
-
-def test_a_blind_core_sees_features_alone(model, batch, monkeypatch):
-    seen = []
-    monkeypatch.setattr(type(model), "transform", lambda self, latent, *_: seen.append(latent) or latent[:, :4])
-    given = batch("normals")
-    for blind in (0.0, 1.0):
-        objective = EndToEnd(
-            kind="end_to_end", prediction="clean", continuity=False, decoded=1, angles=1, power=1, blind=blind
-        )
-        objective.loss(model, given)
-    assert float(seen[0][:, :4].abs().min()) > 0 and float(seen[1][:, :4].abs().max()) == 0
-    assert torch.equal(seen[0][:, 4:], seen[1][:, 4:])
-
-
-def test_a_network_begins_with_a_bundle_that_has_no_prior(network, with_prior, tmp_path):
-    stages = [SimpleNamespace(objective=objective, single_blocks=None) for objective in OBJECTIVES]
-    torch.manual_seed(1)
-    before = network.build(("depth", "normals"), stages, CPU)
-    for parameter in before.parameters():
-        parameter.data += 0.05 * torch.randn_like(parameter)
-    before.vae.register_to_config(shift_factor=0.1, scaling_factor=2.0)
-    save_bundle(before, tmp_path, metadata={"name": "before", "licence": "none"}, dtype=torch.float32)
-    after = with_prior.model_copy(update={"start": tmp_path}).build(("depth", "normals"), stages, CPU)
-    assert after.vae.config.scaling_factor == 2.0
-    image, features = torch.rand(1, 3, 16, 24), torch.zeros(1, 3, 4, 6)
-    latent = before.eval().encode(image)
-    with torch.no_grad():
-        for task in ("depth", "normals"):
-            given = torch.cat((latent, features), dim=1)
-            torch.testing.assert_close(after.eval().core(given, task)[:, :4], before.core(latent, task))
-            torch.testing.assert_close(after.velocity(given, task, 0.5), before.velocity(latent, task, 0.5))
-    larger = with_prior.model_copy(update={"start": tmp_path, "single_blocks": 2})
-    with pytest.raises(ValueError, match="expected a bundle of the network's design, got one without"):
-        larger.build(("depth", "normals"), stages, CPU)
 
 
 def test_a_package_that_is_not_there_is_named(monkeypatch):

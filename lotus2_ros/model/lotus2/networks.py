@@ -41,9 +41,8 @@ class PriorNetwork(BaseModel):
 class ScratchNetwork(SmallNetwork):
     """A small FLUX network from scratch.
 
-    patch: side of the square of latent pixels that is one token (FLUX: 2). start: a bundle of this design, with or
-    without a prior, whose weights the training begins with. vae: a bundle whose VAE it begins with, in place of a stage
-    that trains one.
+    patch: side of the square of latent pixels that is one token (FLUX: 2). vae: a bundle whose VAE the training begins
+    with, in place of a stage that trains one.
     """
 
     objectives: ClassVar[tuple[str, ...]] = ("autoencoder", "stochastic_flow", *FLOWS_AND_STEPS)
@@ -62,7 +61,6 @@ class ScratchNetwork(SmallNetwork):
     sharpen_by_default: bool = True
     patch: Literal[1, 2] = 2
     prior: PriorNetwork | None = None
-    start: Path | None = None
     vae: Path | None = None
 
     def check(self, tasks: Sequence[Task], stages: Sequence[TrainingStage]) -> None:
@@ -111,10 +109,8 @@ class ScratchNetwork(SmallNetwork):
         if any(stage.objective.part() == "sharpener" for stage in stages):
             for task in tasks:
                 model.add_adapter(SHARPENER, task, self.sharpener_rank)
-        if self.start is not None:
-            begin_with(model, self.start)
         if self.vae is not None:
-            begin_with(model, self.vae, part="vae.")
+            begin_with_vae(model, self.vae)
         return model.to(device)
 
     def save(self, model: TrainableLotus2, folder: Path, metadata: Mapping[str, Any]) -> None:
@@ -122,23 +118,16 @@ class ScratchNetwork(SmallNetwork):
 
 
 @torch.no_grad()
-def begin_with(model: TrainableLotus2, folder: Path, part: str = "") -> None:
-    """Copy the weights of a bundle of the same design whose names begin with `part`, and the scale of its latents.
-
-    A prior that the bundle lacks, and the embedder's channels for it, keep their weights, and so do sharpeners of
-    another rank.
-    """
+def begin_with_vae(model: TrainableLotus2, folder: Path) -> None:
+    """Copy the VAE of a bundle, and the scale of its latents. Raises ValueError if it is of another design."""
     given, vae = read_weights(folder / WEIGHTS), TrainableManifest.read(folder / MANIFEST).components.vae
     model.vae.register_to_config(**{key: vae[key] for key in ("shift_factor", "scaling_factor")})
     for name, own in stored_state(model).items():
-        if not name.startswith(part):
+        if not name.startswith("vae."):
             continue
-        if name == EMBEDDER and name in given:
-            own[:, : given[name].shape[1]].copy_(given[name])
-        elif name in given and (SHARPENER not in name or given[name].shape == own.shape):
-            own.copy_(given[name])
-        elif not name.startswith("prior.") and SHARPENER not in name:
-            raise ValueError(f"{folder}: expected a bundle of the network's design, got one without {name}")
+        if name not in given or given[name].shape != own.shape:
+            raise ValueError(f"{folder}: expected a bundle with a VAE of the network's design, got another {name}")
+        own.copy_(given[name])
 
 
 class FluxNetwork(NetworkConfig):

@@ -1,4 +1,4 @@
-"""Networks from scratch that begin with the weights of a bundle."""
+"""Networks from scratch that begin with the VAE of a bundle."""
 
 from pathlib import Path
 
@@ -52,16 +52,6 @@ def test_vae_takes_the_vae_of_a_bundle_and_nothing_else(build, bundle):
     assert (begun.vae.config.scaling_factor, begun.vae.config.shift_factor) == (0.5, 0.25)
 
 
-def test_start_takes_the_weights_of_a_bundle_and_keeps_the_new_prior(build, bundle):
-    _, model = build(1)
-    _, begun = build(2, start=bundle, prior=PRIOR)
-    _, untouched = build(2, prior=PRIOR)
-    assert all(same(model, begun, "vae.")) and all(same(model, begun, "transformer.single_transformer_blocks."))
-    assert all(same(untouched, begun, "prior."))
-    given = model.transformer.x_embedder.weight
-    assert torch.equal(begun.transformer.x_embedder.weight[:, : given.shape[1]], given.half().float())
-
-
-def test_a_bundle_of_another_design_is_refused(build, bundle):
-    with pytest.raises(ValueError, match="expected a bundle of the network's design"):
-        build(2, start=bundle, single_blocks=3)
+def test_a_vae_of_another_design_is_refused(build, bundle):
+    with pytest.raises(ValueError, match=r"expected a bundle with a VAE of the network's design, got another vae\."):
+        build(2, vae=bundle, latent_channels=4)
