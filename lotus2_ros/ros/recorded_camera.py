@@ -84,11 +84,12 @@ class RecordedTransforms(Transforms):
 
     def listen(self) -> None: ...
 
-    def _lookup(self, points: Header, camera_frame: str) -> Tensor:
+    def lookup(self, header: Header, target: str, parameter: str) -> Tensor:
+        """Nothing comes later that could be waited for: what is not there raises MessageError."""
         try:
-            return self.buffer.lookup(camera_frame, points.frame_id, stamp_nanoseconds(points))
+            return self.buffer.lookup(target, header.frame_id, stamp_nanoseconds(header))
         except TransformError as error:
-            raise MessageError(REASON, f"{error}; scale.points_transform can say it") from None
+            raise MessageError(REASON, f"{error}; {parameter} can say it") from None
 
 
 class Rejections:
