@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.geometry.figure import Figure
-from benchmarks.geometry.steadiness import known
+from benchmarks.geometry.steadiness import FAR, known
 from lotus2_ros.config import ScaleConfig
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.inference.estimator import Estimator, load
@@ -133,8 +133,8 @@ def depth_errors(
             for scale_filter, given in zip(filters, (reference, _points(seen, generator)), strict=True)
         ]
         if all(scale.metric for scale in scales):
-            errors = [(scale.depth_of(prediction.disparity) / seen.depth - 1).abs().nanmean() for scale in scales]
-            found.append([float(error) for error in errors])
+            depths = [scale.depth_of(prediction.disparity).nan_to_num(FAR).clamp_max(FAR) for scale in scales]
+            found.append([float((depth / seen.depth - 1).abs().nanmean()) for depth in depths])
     by_motion, by_points = np.mean(found, axis=0) if found else (math.nan, math.nan)
     return float(by_motion), float(by_points)
 
