@@ -96,7 +96,7 @@ class References:
         self._follow_clock(stamp)
         for source in (source.name for source in metric_sources(config) if source.name in TOPICS):
             self._reject_unusable(source, header, config)
-            for measurement in self._candidates(source, stamp, config.reference_slop):
+            for measurement in self._candidates(source, stamp, config):
                 reference = self._reference(measurement, header.frame_id, camera, config)
                 if reference is not None:
                     self._used[source] = max(self._used[source], measurement.stamp)
@@ -152,15 +152,19 @@ class References:
                 text = f"expected depth in the image's frame {header.frame_id!r}, got {frame!r}"
                 self._reject(measurement, "reference_frame", text)
 
-    def _candidates(self, source: str, stamp: float, slop: float) -> list[Measurement]:
-        """Measurements for a frame of ``stamp``, best first: those within ``slop``, then the late ones."""
+    def _candidates(self, source: str, stamp: float, config: ScaleConfig) -> list[Measurement]:
+        """Measurements for a frame of ``stamp``, best first: those within reference_slop, then the late ones.
+
+        Late ones are at most max_age old: a fit to an older one would not be used, and would hide other sources.
+        """
 
         def distance(measurement: Measurement) -> float:
             return abs(measurement.stamp - stamp)
 
         known = sorted(self._known(source), key=distance)
-        near = [measurement for measurement in known if distance(measurement) <= slop]
-        return near + [m for m in known if m not in near and self._used[source] < m.stamp < stamp]
+        near = [measurement for measurement in known if distance(measurement) <= config.reference_slop]
+        oldest = max(self._used[source], stamp - config.max_age)
+        return near + [m for m in known if m not in near and oldest < m.stamp < stamp]
 
     def _reference(
         self, measurement: Measurement, frame_id: str, camera: Camera, config: ScaleConfig

@@ -92,6 +92,12 @@ def test_a_late_reference_is_given_once_and_older_ones_no_more(references):
     assert stamps(references, 2.2, 2.3) == [1.8, None]
 
 
+def test_a_late_reference_older_than_max_age_hides_no_other_source(references):
+    send_depth(references, 1.0)
+    references.points(cloud_of(IN_FRONT, header_of(4.0)))
+    assert stamps(references, 4.0) == [4.0]
+
+
 def test_a_reference_of_a_frame_to_come_waits_for_it(references):
     send_depth(references, 2.0)
     assert stamps(references, 1.0, 1.95) == [None, 2.0]
