@@ -54,7 +54,7 @@ MEASURED = """
 import sys
 from pathlib import Path
 from lotus2_ros.cli import main
-from lotus2_ros.cli import prepare
+from lotus2_ros.prepare import convert, sources
 
 def status(key):
     return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if key in line)

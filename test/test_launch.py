@@ -21,7 +21,7 @@ from lotus2_ros.demo.deadlines import allowed
 ROOT = Path(__file__).parents[1]
 LAUNCH_FILE = ROOT / "launch" / "perception.launch.py"
 ARGUMENTS = {
-    "model", "namespace", "image", "image_transport", "camera_info", "reference_depth", "reference_points",
+    "model", "cameras", "namespace", "image", "image_transport", "camera_info", "reference_depth", "reference_points",
     "params_file", "use_sim_time", "respawn", "rviz", "bag",
 }  # fmt: skip
 

@@ -166,6 +166,8 @@ def subscribe(
     options = QoSOverridingOptions.with_default_policies()
     subscriptions = {}
     for kind, name, depth in wanted:
+        if name not in callbacks:
+            continue
         topic = name if name == "odometry" else input_topic(name, camera)  # the robot's, for all cameras
         if isinstance(kind, str):
             topic, kind = topic_of(node, topic, kind), Image if kind == "raw" else CompressedImage

@@ -19,7 +19,7 @@ def test_bad_inputs_are_one_clear_line(recorder, tmp_path):
     (tmp_path / "text.txt").write_text("hello")
     with pytest.raises(InputError, match=r"text.txt: expected images, a folder, a video or a bag"):
         open_recording([tmp_path / "text.txt"])
-    with pytest.raises(InputError, match="is not a bag"):
+    with pytest.raises(InputError, match="expected a bag, because a topic was given"):
         open_recording([tmp_path / "text.txt"], topic="/image")
     path = recorder.write(tmp_path / "bag", StoragePlugin.MCAP, [recorder.messages()[0]])
     with pytest.raises(InputError, match="no image topic"):

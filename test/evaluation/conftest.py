@@ -35,6 +35,9 @@ class Oracle:
         tasks = tasks or ("depth", "normals")
         return said(disparity if "depth" in tasks else None, normals if "normals" in tasks else None, tasks)
 
+    def refines(self, task):
+        return True
+
     def sharpen(self, coarse, steps):
         disparity = None if coarse.disparity is None else 9 - coarse.disparity
         normals = None if coarse.normals is None else -coarse.normals

@@ -71,6 +71,7 @@ def test_each_camera_has_its_own_topics_frame_and_size(start, client, send):
 def test_turns_are_equal_and_rubbish_stays_with_its_camera(start, client, send):
     start_four(start, client)
     wait_for_all(client, send)
+    client.until(lambda: all(client.received[f"{camera}/report"] for camera in CAMERAS), "reports")
     before = {camera: client.received[f"{camera}/report"][-1].frames_processed for camera in CAMERAS}
     for number in range(60):  # without a pause, so that frames of all wait
         for camera in CAMERAS:

@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 import torch
 from lotus2_ros.msg import FrameReport
-from rcl_interfaces.srv import SetParameters
-from rclpy.parameter import Parameter
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 pytestmark = pytest.mark.ros
@@ -50,19 +48,12 @@ def test_a_tum_frame_comes_back_metric(start, client, shared):
     assert np.nanmin(cloud[..., 2]) > 0 and np.nanmedian(cloud[:100, :, 1]) < 0 < np.nanmedian(cloud[-100:, :, 1])
 
 
-def test_the_bundled_model_sharpens_when_it_is_asked_to(start, client):
-    """Its sharpener brings too little (bundled/README.md), so it waits until somebody says how many steps."""
+def test_the_bundled_model_sharpens_unless_told_not_to(start, client):
     image = torch.zeros(120, 160, 3, dtype=torch.uint8)
-    start({"model.path": None, "sharp.period": 0.0})
+    start({"model.path": None})
     client.subscribe(Image, "disparity/image", "sharp/disparity/image")
     client.subscribe(FrameReport, "report")
     client.warm_up(image, "disparity/image")
-    for stamp in range(2, 8):
-        client.send_and_wait(image, stamp)
-    assert not client.received["sharp/disparity/image"]
-    steps = Parameter("sharp.steps", value=1).to_parameter_msg()
-    answer = client.call(SetParameters, "set_parameters", SetParameters.Request(parameters=[steps]))
-    assert answer.results[0].successful
     client.repeat(
         lambda: client.send_frame(image, 8), lambda: client.received["sharp/disparity/image"], "sharpened frame"
     )

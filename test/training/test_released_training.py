@@ -200,11 +200,15 @@ def distance(tensors, others):
 @pytest.mark.parametrize(
     ("objectives", "changes", "message"),
     [
-        ((SHARPEN,), {}, "expected network.lotus2 with a trained core before the sharpener, got none"),
-        ((CLEAN,), {"tasks": ("depth", "normals"), "ranks": {"depth": 4}}, "ranks of every task, got none of normals"),
+        ((SHARPEN,), {}, "expected a trained core before the sharpener, got none; set network.lotus2"),
+        (
+            (CLEAN,),
+            {"tasks": ("depth", "normals"), "ranks": {"depth": 4}},
+            "for every task, got none for normals",
+        ),
         (({"kind": "autoencoder", "crop": 8, "noise": 0.1},), {}, r"network.source released \(.*\), got autoencoder"),
         (({"kind": "stochastic_flow", "steps": 2},), {}, r"network.source released \(.*\), got stochastic_flow"),
-        ((CLEAN,), {"base_dtype": "bfloat16", "mixed_precision": "no"}, "on a base in bfloat16, got no"),
+        ((CLEAN,), {"base_dtype": "bfloat16", "mixed_precision": "no"}, "because the base is in bfloat16, got no"),
     ],
 )
 def test_runs_that_cannot_be_are_refused(objectives, changes, message, run_of):

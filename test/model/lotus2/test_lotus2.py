@@ -200,7 +200,7 @@ def test_the_continuity_module_starts_as_identity(bare: TrainableLotus2) -> None
 
 def test_what_a_model_cannot_do_is_said(bare: TrainableLotus2) -> None:
     latent = torch.randn(1, 4, 6, 10)
-    with pytest.raises(ValueError, match="no task 'flow'; it has depth, normals"):
+    with pytest.raises(ValueError, match=r"expected a task of unnamed \(depth, normals\), got 'flow'"):
         bare.core(latent, "flow")
     with pytest.raises(ValueError, match="no detail_sharpener for depth"):
         bare.sharpen(latent, "depth", 4)

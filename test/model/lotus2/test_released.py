@@ -235,6 +235,6 @@ def test_an_encoder_has_all_keys_and_no_other(
     whole = load_file(file)
     changed = {"missing": {}, "unexpected": {key: whole[key], "key": torch.ones(3)}, "mismatched": {key: torch.ones(3)}}
     replace(file, {name: tensor for name, tensor in whole.items() if name != key} | changed[change])
-    kind = f"{change} keys?" if change != "mismatched" else rf"({change} keys|{key} has shape)"
+    kind = f"{change} keys?" if change != "mismatched" else rf"({change} keys|expected {key} of shape)"
     refused(released, rf"{component}[^ ]*: {kind}.*")
     assert capfd.readouterr().err == ""
