@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from benchmarks.timing import percentile
-from lotus2_ros.config.live import LiveConfig
 from lotus2_ros.inference.estimator import Estimator
 from lotus2_ros.inference.geometry import Geometry
 from lotus2_ros.inference.sharpening import Sharpening
@@ -67,11 +66,12 @@ def run_core_loop(estimator: Estimator, image: Tensor, period: float, frames: in
         errors.append(error)
         over.set()
 
+    sharp = replace(estimator.config.sharp, period=0.0)
     worker = ModelThread(
         queue,
         predict,
         lambda coarse: CountedSteps(estimator.sharpen(coarse), steps),
-        LiveConfig(estimator.config.updated({"sharp.period": 0.0})),
+        lambda camera: sharp,
         failed,
         enter=lambda: use_threads(estimator.config.model.threads),
     )
