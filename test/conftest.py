@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from forks import Forks
 from hypothesis import settings
 from safetensors.torch import load_file, save_file
 
@@ -87,6 +88,14 @@ def domain_of_programs(domains) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("ROS_DOMAIN_ID", str(next(domains)))
         yield
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """For programs whose imports are not the point of a test."""
+    forks = Forks()
+    yield forks
+    forks.close()
 
 
 @pytest.fixture(scope="session")

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from forks import Forks
 from safetensors.torch import load_file, save_file
 
 from lotus2_ros.cli import main
-from lotus2_ros.demo.deadlines import allowed
 from lotus2_ros.model.lotus2.conversion import Lotus2Conversion
 from lotus2_ros.model.lotus2.fuse import FusedPart, Fusion
 from lotus2_ros.model.lotus2.released import open_released
@@ -51,12 +49,12 @@ main(sys.argv[2:])
 
 
 @pytest.fixture(scope="module")
-def kill(arguments: Arguments) -> Kill:
+def kill(arguments: Arguments, forks: Forks) -> Kill:
     """A run that is killed when so many files, the last of them not quite, are there."""
 
     def run(released: Path, output: Path, precision: str, files: int) -> None:
-        command = [sys.executable, "-c", KILLED, str(files), *arguments(released, output, "--precision", precision)]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=allowed(120))
+        command = arguments(released, output, "--precision", precision)
+        result = forks.run("-c", KILLED, str(files), *command, seconds=120)
         assert result.returncode == -signal.SIGKILL, result.stderr
         assert not output.exists()
 

@@ -1,9 +1,7 @@
 """The loop: it learns, and a run that was killed goes on with the same losses."""
 
 import json
-import signal
-import subprocess
-import sys
+import os
 import time
 from pathlib import Path
 
@@ -28,15 +26,15 @@ CHANGES = [
 
 def command(folder: Path) -> list[str]:
     return [
-        sys.executable, "-m", "lotus2_ros.cli", "train", str(SMOKE), "--output", str(folder / "model"),
+        "-m", "lotus2_ros.cli", "train", str(SMOKE), "--output", str(folder / "model"),
         "--work", str(folder / "work"), "--workers", "1", "--set", *CHANGES,
     ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Path:
+def whole(tmp_path_factory, forks) -> Path:
     folder = tmp_path_factory.mktemp("whole")
-    done = subprocess.run(command(folder), capture_output=True, text=True, timeout=allowed(200))
+    done = forks.run(*command(folder), seconds=200)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -47,18 +45,19 @@ def losses(folder: Path) -> dict[str, list[tuple[float, float]]]:
             for name in stages}  # fmt: skip
 
 
-def test_a_killed_run_goes_on_with_the_same_losses_and_gives_the_same_model(whole, tmp_path):
-    broken = subprocess.Popen(command(tmp_path), stderr=subprocess.PIPE, text=True)
+def test_a_killed_run_goes_on_with_the_same_losses_and_gives_the_same_model(whole, forks, tmp_path):
+    log = tmp_path / "log"
+    with log.open("w") as output:
+        broken = forks.start(command(tmp_path), {**os.environ}, stdout=output, stderr=output)
     curve, checkpoint = tmp_path / "work" / "core.jsonl", tmp_path / "work" / "core.safetensors"
     begun = time.monotonic()
     while len(read_progress(curve)) < 5 or not checkpoint.exists():
-        assert broken.poll() is None and time.monotonic() - begun < allowed(120), broken.stderr.read()
+        assert broken.poll() is None and time.monotonic() - begun < allowed(120), log.read_text()
         time.sleep(0.01)
-    broken.send_signal(signal.SIGKILL)
-    broken.wait()
-    broken.stderr.close()
+    broken.kill()
+    broken.wait(allowed(60))
     assert len(read_progress(curve)) < 30, "the run ended before it was killed"
-    resumed = subprocess.run(command(tmp_path), capture_output=True, text=True, timeout=allowed(200))
+    resumed = forks.run(*command(tmp_path), seconds=200)
     assert resumed.returncode == 0, resumed.stderr
     assert losses(tmp_path) == losses(whole)
     first, second = ((folder / "model" / "model.safetensors").read_bytes() for folder in (whole, tmp_path))
