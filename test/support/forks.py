@@ -133,6 +133,7 @@ def run(arguments: list[str], environment: dict[str, str], folder: str, stdout: 
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
+    sys.path[0] = folder  # in place of this file's
     kind, program, *rest = arguments
     sys.argv = [kind, *rest]
     if kind == "-m":
