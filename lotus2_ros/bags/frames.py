@@ -18,6 +18,7 @@ IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 POINT_CLOUD = "sensor_msgs/msg/PointCloud2"
+ODOMETRY = "nav_msgs/msg/Odometry"
 FRAME_REPORT = "lotus2_ros/msg/FrameReport"
 
 # Without any calibration a camera has to be guessed: 60 degrees is between a webcam and a phone.
@@ -38,6 +39,7 @@ class RecordedFrame:
     recorded_ns: int | None = None  # when it was recorded; None: at its stamp
     points: tuple[Any, ...] = ()  # sensor_msgs PointCloud2, measured points whose nearest image this is
     transforms: tuple[tuple[Any, bool], ...] = ()  # tf2_msgs TFMessage since the last frame, and whether it is static
+    odometry: tuple[Any, ...] = ()  # nav_msgs Odometry since the last frame
 
     @property
     def time_ns(self) -> int:
@@ -48,8 +50,8 @@ class RecordedFrame:
 @dataclass(frozen=True)
 class Recording:
     """An opened input: its name, the source of its calibration, and its frames in the order of their recording.
-    ``reference`` is the topic or file of measured depth or points; empty if there is none. ``count`` is the number of
-    frames, some of which may turn out to be damaged; None: not known."""
+    ``reference`` is the topics or file of measured depth, points and odometry; empty if there is none. ``count`` is the
+    number of frames, some of which may turn out to be damaged; None: not known."""
 
     name: str
     camera: str

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lotus2_ros.bags import files, intrinsics, recorded
 from lotus2_ros.bags.frames import Recording, Say, say_on_stderr
-from lotus2_ros.bags.recorded import BagTopics
+from lotus2_ros.bags.topics import BagTopics
 from lotus2_ros.bags.video import open_video
 from lotus2_ros.inference.image_files import InputError, is_image
 
@@ -23,6 +23,8 @@ def open_recording(
     topic: str | None = None,
     reference_topic: str | None = None,
     camera_info_topic: str | None = None,
+    odometry_topic: str | None = None,
+    with_transforms: bool = False,
     fov: float | None = None,
     limit: int | None = None,
     say: Say = say_on_stderr,
@@ -35,9 +37,11 @@ def open_recording(
     Args:
         topic: the image topic of a bag; needed only where there are several.
         reference_topic: the topic of depth images or points of a bag that gives the scale; by default
-            ``/reference/depth`` and ``/reference/points`` where they are. Points need /tf unless they are in the
-            camera's frame.
+            ``reference/depth`` and ``reference/points``, of the camera's namespace (``/front`` of ``/front/image``) or
+            the nearest above it. Points need /tf unless they are in the camera's frame.
         camera_info_topic: the camera_info topic of a bag; by default the one that belongs to ``topic`` by its name.
+        odometry_topic: the nav_msgs/Odometry of a bag; by default ``odometry``, found as the references are.
+        with_transforms: read /tf and /tf_static even if the bag has neither points nor odometry.
         fov: horizontal field of view in degrees, in place of any calibration.
         limit: the first so many frames only.
         say: is given a line about each frame that is skipped and each damage that is found; stderr by default.
@@ -53,7 +57,8 @@ def open_recording(
     for item in items:
         if not item.exists():
             raise FileNotFoundError(f"no such file or folder: {item}")
-    recording = _open(items, BagTopics(topic, reference_topic, camera_info_topic), fov, _once(say))
+    topics = BagTopics(topic, reference_topic, camera_info_topic, odometry_topic, with_transforms)
+    recording = _open(items, topics, fov, _once(say))
     if limit is None:
         return recording
     count = None if recording.count is None else min(limit, recording.count)
@@ -75,7 +80,7 @@ def _once(say: Say) -> Say:
 def _open(items: list[Path], topics: BagTopics, fov: float | None, say: Say) -> Recording:
     if len(items) == 1 and (bag := find_bag(items[0])) is not None:
         return recorded.open_bag(bag, topics, fov, say)
-    if topics != BagTopics():
+    if topics != BagTopics(transforms=topics.transforms):
         raise InputError(f"expected a bag, because a topic was given, got {items[0]}")
     if len(items) == 1 and items[0].is_dir():
         if files.is_rgbd(items[0]):

@@ -35,7 +35,7 @@ def pair(
 ) -> Iterator[PairedImage]:
     """The images in the order of ``items``, which is that of their recording, each with what belongs to it.
 
-    At most the images of ``lookahead_ns`` are held in memory; none without ``measured_topics``.
+    Only the images of ``lookahead_ns`` are held in memory; with 0 each is released at once.
     """
     images: deque[Recorded] = deque()
     measured: list[Recorded] = []
@@ -59,7 +59,7 @@ def pair(
             others.append(item)
         else:
             images.append(item)
-            if not measured_topics:
+            if not lookahead_ns:
                 yield release()
     while images:
         yield release()

@@ -20,7 +20,6 @@ from lotus2_ros.bags.files import assumed_camera, camera_statement
 from lotus2_ros.bags.frames import (
     COMPRESSED_IMAGE,
     IMAGE,
-    POINT_CLOUD,
     RecordedFrame,
     Recording,
     Say,
@@ -29,49 +28,55 @@ from lotus2_ros.bags.frames import (
     message,
     stamp_ns,
 )
-from lotus2_ros.bags.pairing import PairedImage, Recorded, pair
-from lotus2_ros.bags.reader import BagReader, absolute, open_reader
+from lotus2_ros.bags.pairing import LOOKAHEAD_NS, PairedImage, Recorded, pair
+from lotus2_ros.bags.reader import BagReader, open_reader
+from lotus2_ros.bags.topics import (
+    BagTopics,
+    choose_odometry,
+    choose_references,
+    choose_topic,
+    image_size,
+    image_topics,
+)
 from lotus2_ros.bags.transforms import TF_STATIC_TOPIC, TF_TOPIC
 from lotus2_ros.geometry.calibration import Calibration, is_rectified
 from lotus2_ros.geometry.camera import CameraError
-from lotus2_ros.inference.decoding import DecodeError, read_header
 from lotus2_ros.inference.image_files import InputError
 
-REFERENCE_TOPIC, POINTS_TOPIC = "/reference/depth", "/reference/points"
 LAST_STAMP_NS = 2**31 * 10**9 - 1  # builtin_interfaces/Time holds no later one
 LOOKED_AT = 50  # messages of a topic, until one of them has a stamp
 
 
-@dataclass(frozen=True)
-class BagTopics:
-    """The topics that the user named."""
-
-    image: str | None = None
-    reference: str | None = None
-    camera_info: str | None = None
-
-
 def open_bag(path: Path, wanted: BagTopics, fov: float | None, say: Say) -> Recording:
-    """One image topic of a bag, with the camera_info that belongs to it and with measured depth or points."""
+    """One image topic of a bag, with the camera_info that belongs to it and with what was measured besides."""
     with open_reader(path, say) as reader:
         images = image_topics(reader)
         topic = choose_topic(path, images, wanted.image)
-        depth_topic, points_topic = choose_references(reader, images, wanted.reference)
+        depth_topic, points_topic = choose_references(reader, images, topic, wanted.reference)
+        odometry_topic = choose_odometry(reader, topic, wanted.odometry)
         first = images[topic]
         if fov is not None and wanted.camera_info is None:
             infos = CameraInfos()
         else:
             infos = find_camera_infos(reader, topic, wanted.camera_info, first)
         offsets = {name: stamp_offset(reader, name) for name in (topic, depth_topic, points_topic) if name}
-        transforms = [name for name in (TF_TOPIC, TF_STATIC_TOPIC) if points_topic and name in reader.topics]
+        needs_transforms = bool(points_topic or odometry_topic or wanted.transforms)
+        poses = [odometry_topic] if odometry_topic else []
+        poses += [TF_TOPIC] if needs_transforms and TF_TOPIC in reader.topics else []
         count = reader.counts[topic]
     camera, infos = describe_camera(infos, first, topic, fov)
     camera_of = CameraOfImages(infos, fov, is_rectified(topic))
+    measured = frozenset(offsets) - {topic}
 
     def frames() -> Iterator[RecordedFrame]:
         with open_reader(path, say) as reader:
-            items = decoded(reader, [*offsets, *transforms], offsets, say)
-            for paired in pair(items, topic, frozenset(offsets) - {topic}):
+            static = decoded(reader, [TF_STATIC_TOPIC], offsets, say) if needs_transforms else ()
+            transforms = [(item.message, True) for item in static]  # they hold before they were sent, too
+            odometry: list[Any] = []
+            items = decoded(reader, [*offsets, *poses], offsets, say)
+            for paired in pair(items, topic, measured, LOOKAHEAD_NS if measured or poses else 0):
+                transforms += [(item.message, False) for item in paired.others if item.topic == TF_TOPIC]
+                odometry += [item.message for item in paired.others if item.topic == odometry_topic]
                 image, stamp = paired.image.message, paired.image.stamp_ns
                 try:
                     info = camera_of(image, stamp)
@@ -85,10 +90,12 @@ def open_bag(path: Path, wanted: BagTopics, fov: float | None, say: Say) -> Reco
                     nearest_depth(paired, depth_topic, say),
                     paired.image.time_ns,
                     points=tuple(restamped(m.message, m.stamp_ns) for m in paired.measured if m.topic == points_topic),
-                    transforms=tuple((item.message, item.topic == TF_STATIC_TOPIC) for item in paired.others),
+                    transforms=tuple(transforms),
+                    odometry=tuple(odometry),
                 )
+                transforms, odometry = [], []
 
-    reference = " and ".join(filter(None, (depth_topic, points_topic)))
+    reference = " and ".join(filter(None, (depth_topic, points_topic, odometry_topic)))
     used = tuple(filter(None, (topic, infos.topic, depth_topic, points_topic)))
     return Recording(f"{path}, {topic}", camera, frames, reference, count, used)
 
@@ -134,55 +141,6 @@ def nearest_depth(paired: PairedImage, topic: str | None, say: Say) -> Any:
     return None
 
 
-def image_topics(reader: BagReader) -> dict[str, Any]:
-    """Image topics that have messages, each with the first message that can be decoded, or any if none can be."""
-    found: dict[str, Any] = {}
-    for topic, kind in reader.topics.items():
-        if kind not in (IMAGE, COMPRESSED_IMAGE):
-            continue
-        for item in reader.messages([topic]):
-            try:
-                first = reader.decode(item)
-                found.setdefault(topic, first)
-                if not is_depth(first):
-                    image_size(first)
-            except InputError:
-                continue
-            found[topic] = first
-            break
-    return found
-
-
-def choose_topic(path: Path, images: dict[str, Any], topic: str | None) -> str:
-    color = sorted(name for name, first in images.items() if not is_depth(first))
-    if topic is not None:
-        if absolute(topic) not in images:
-            raise InputError(f"{path}: no images on {topic}; image topics: {', '.join(sorted(images)) or 'none'}")
-        return absolute(topic)
-    if not color:
-        raise InputError(f"{path}: no image topic (sensor_msgs Image or CompressedImage) with messages in this bag")
-    if len(color) > 1:
-        raise InputError(f"{path}: {len(color)} image topics, choose one with --topic: {', '.join(color)}")
-    return color[0]
-
-
-def choose_references(reader: BagReader, images: dict[str, Any], topic: str | None) -> tuple[str | None, str | None]:
-    """The topics of measured depth and of measured points: the one asked for, or those of the node's own names."""
-    depth = sorted(name for name, first in images.items() if is_depth(first))
-    points = sorted(name for name, kind in reader.topics.items() if kind == POINT_CLOUD)
-    if topic is None:
-        default = REFERENCE_TOPIC if REFERENCE_TOPIC in depth else None
-        return default, POINTS_TOPIC if POINTS_TOPIC in points else None
-    if absolute(topic) in points:
-        return None, absolute(topic)
-    if absolute(topic) not in depth:
-        there = f"depth topics: {', '.join(depth) or 'none'}"
-        if points:
-            there += f"; topics of points: {', '.join(points)}"
-        raise InputError(f"{reader.path}: no depth images on {topic}; {there}")
-    return absolute(topic), None
-
-
 def describe_camera(infos: CameraInfos, first: Any, topic: str, fov: float | None) -> tuple[str, CameraInfos]:
     """Where the calibration comes from, for people; and the calibrations without those that do not fit.
 
@@ -218,20 +176,6 @@ def stamp_offset(reader: BagReader, topic: str) -> int:
 
 def guess_camera_info(image: Any, fov: float | None) -> Any:
     return camera_info_message(assumed_camera(*image_size(image), fov), image.header)
-
-
-def image_size(image: Any) -> tuple[int, int]:
-    """Width and height, of a compressed image by its header. Raises InputError."""
-    if hasattr(image, "format"):
-        try:
-            _, width, height = read_header(bytes(image.data))
-        except DecodeError as error:
-            raise InputError(f"a {image.format or 'compressed'} image cannot be decoded: {error}") from None
-    else:
-        width, height = image.width, image.height
-    if width <= 0 or height <= 0:
-        raise InputError(f"expected an image of some size, got {width} x {height}")
-    return width, height
 
 
 def restamped(item: Any, stamp: int, frame_id: str | None = None) -> Any:

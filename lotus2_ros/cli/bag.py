@@ -19,7 +19,10 @@ from lotus2_ros.ros.offline import NoGeometryError, Task, process_recording, war
 
 ENGINE = "model.engine"
 # The options that the frames of the output depend on.
-PLANNED = ("reference_topic", "camera_info_topic", "fov", "model", "sharpen_every", "parameter", "keep_topics", ENGINE)
+PLANNED = (
+    "reference_topic", "camera_info_topic", "odometry_topic", "fov", "model", "sharpen_every", "parameter",
+    "keep_topics", ENGINE,
+)  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--camera-info-topic", metavar="TOPIC", help="calibration of the images (default: by the image topic's name)"
+    )
+    parser.add_argument(
+        "--odometry-topic", metavar="TOPIC", help="nav_msgs/Odometry for the scale source odometry (/odometry)"
     )
     parser.add_argument("--fov", type=float, help="horizontal field of view in degrees, for an uncalibrated input")
     parser.add_argument("--frames", type=int, help="process at most this many frames of each input")
@@ -82,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Raises RunError when not one frame of an input gave geometry; the other inputs are processed."""
     config = Config().updated({"model.path": args.model, ENGINE: getattr(args, ENGINE), **parameters(args.parameter)})
-    jobs = list(jobs_of(args))
+    jobs = list(jobs_of(args, config))
     if args.score:
         return score(args, config, jobs)
     todo = [job for job in jobs if not (len(jobs) > 1 and args.resume and job.output.exists())]  # the others are done
@@ -138,7 +144,7 @@ class Job:
         return ResumableBag(self.output, "bag", plan, args.input, resume=args.resume, overwrite=args.overwrite)
 
 
-def jobs_of(args: argparse.Namespace) -> Iterator[Job]:
+def jobs_of(args: argparse.Namespace, config: Config) -> Iterator[Job]:
     """Every camera of every input with its output. Raises ValueError if two outputs had the same name."""
     topics = args.topic or [None]
     is_one = len(args.input) == len(topics) == 1
@@ -156,6 +162,8 @@ def jobs_of(args: argparse.Namespace) -> Iterator[Job]:
                 topic=topic,
                 reference_topic=args.reference_topic,
                 camera_info_topic=args.camera_info_topic,
+                odometry_topic=args.odometry_topic,
+                with_transforms=bool(config.scale.fixed_frame),
                 fov=args.fov,
                 limit=args.frames,
                 say=warn_above_bar,

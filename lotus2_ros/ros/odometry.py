@@ -14,8 +14,8 @@ from torch import Tensor
 from lotus2_ros.config import Config, ScaleConfig
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.projection import rigid_transform
-from lotus2_ros.ros.diagnostics import Diagnostics
 from lotus2_ros.ros.messages import MessageError, stamp_seconds
+from lotus2_ros.ros.references import Rejecting
 from lotus2_ros.ros.transforms import BY_TF, TransformPendingError, Transforms, parse_transform
 from lotus2_ros.scale.motion import Motion
 from lotus2_ros.scale.reference import Reference
@@ -27,10 +27,16 @@ SOURCE = "odometry"  # the scale source, and the topic
 class CameraMotion:
     """Turns odometry and images into references. The executor thread fills it, the model thread reads it."""
 
-    def __init__(self, node: Node, diagnostics: Diagnostics, config: Callable[[], Config]) -> None:
+    def __init__(
+        self,
+        node: Node | None,
+        diagnostics: Rejecting,
+        config: Callable[[], Config],
+        transforms: Transforms | None = None,
+    ) -> None:
         self._diagnostics = diagnostics
         self._config = config
-        self._transforms = Transforms(node)
+        self._transforms = transforms or Transforms(node)
         self._lock = threading.Lock()
         self._robot = Trajectory()  # of `_frames`, by odometry
         self._frames = ("", "")  # frame_id and child_frame_id

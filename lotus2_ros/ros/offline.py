@@ -11,7 +11,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,6 +36,7 @@ from lotus2_ros.scale.saved import restored, saved
 
 PREFIXES = {"core": "/perception/", "sharpener": "/perception/sharp/"}
 CHECKPOINT_PERIOD = 5.0  # seconds; a killed run repeats at most so many and the frames in progress
+MEASURED = "reference_depth", "reference_points", "odometry"  # sources of scale that a recording may have
 NAMED = 12  # frames of one failure that are named
 
 
@@ -114,6 +115,7 @@ class _Run:
         self._done = begun["frames"]
         if "filter" in begun:
             self._camera.scale_filter = restored(begun["filter"])
+            self._camera.followed = begun["followed"]
         self.outcome = Outcome()
         self.outcome.sources.update(begun["sources"])
         self.outcome.failures.update({reason: list(frames) for reason, frames in begun["failures"].items()})
@@ -137,10 +139,10 @@ class _Run:
         self._check()
 
     def _questions(self) -> Iterator[Question]:
-        """The frames for the workers; those of an interrupted run only tell the references what was measured."""
+        """The frames for the workers; of those of an interrupted run only what was measured is read."""
         for index, frame in enumerate(self._task.recording.frames()):
             if index < self._done:
-                self._reference_of(frame)
+                self._camera.replay(index, frame)
                 continue
             image, error = None, None
             try:
@@ -151,15 +153,11 @@ class _Run:
             every = self._task.sharpen_every
             yield Question(index, None if image is None else image.numpy(), every > 0 and index % every == 0, error)
 
-    def _reference_of(self, frame: RecordedFrame) -> None:
-        with suppress(ValueError, RuntimeError):  # it was said when the frame was processed
-            self._camera.reference(frame)
-
     def _write(self, index: int, frame: RecordedFrame, image: torch.Tensor | None, future: Future[Answer]) -> None:
         self._copy(frame.time_ns)
         write_frame(self._bag, frame)
         try:
-            reference = self._camera.reference(frame)
+            reference = self._camera.reference(index, frame, image)
             answer: Answer = future.result()
             assert image is not None  # there is an answer
             for geometry, latency in self._camera.geometries(frame, image, reference, answer):
@@ -181,6 +179,7 @@ class _Run:
                 "frames": self._done,
                 "kept": self._kept.count if self._kept else 0,
                 "filter": saved(self._camera.scale_filter),
+                "followed": self._camera.followed,
                 "sources": dict(self.outcome.sources),
                 "failures": dict(self.outcome.failures),
             }
@@ -195,7 +194,7 @@ class _Run:
             reasons = max(outcome.failures.items(), key=lambda item: len(item[1]), default=None)
             reason = "the input has no image that can be decoded" if reasons is None else reasons[0]
             raise NoGeometryError(f"{recording.name}: no frame gave geometry: {reason}")
-        if recording.reference and not any(source.startswith("reference") for source in outcome.sources):
+        if recording.reference and not any(source in MEASURED for source in outcome.sources):
             note = f": {outcome.notes.most_common(1)[0][0]}" if any(outcome.notes) else ""
             count = sum(outcome.sources.values())
             self._warn(f"{recording.reference}: the reference gave no metric scale in {count} results{note}")

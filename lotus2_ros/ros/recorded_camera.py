@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from std_msgs.msg import Header
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from lotus2_ros.bags import RecordedFrame
 from lotus2_ros.bags.frames import Say, typestore
-from lotus2_ros.bags.recorded import image_size
+from lotus2_ros.bags.topics import image_size
 from lotus2_ros.bags.transforms import TransformBuffer, TransformError
 from lotus2_ros.config import Config
 from lotus2_ros.geometry.calibration import Calibration
@@ -21,8 +22,10 @@ from lotus2_ros.inference.work import Answer
 from lotus2_ros.ros.messages import (
     MessageError,
     camera_from_info,
+    image_to_tensor,
     stamp_nanoseconds,
 )
+from lotus2_ros.ros.odometry import SOURCE, CameraMotion
 from lotus2_ros.ros.references import References
 from lotus2_ros.ros.serialized import deserialize
 from lotus2_ros.ros.transforms import REASON, Transforms
@@ -38,9 +41,12 @@ class RecordedCamera:
 
     def __init__(self, config: Config, warn: Say) -> None:
         self.scale_filter = ScaleFilter()
+        self.followed: list[int] = []  # frames, by number, whose motion was followed
         self._config = config
         self._transforms = RecordedTransforms()
-        self._references = References(None, Rejections(warn), lambda: config, self._transforms)
+        given = Rejections(warn), lambda: config, self._transforms
+        self._references = References(None, *given)
+        self._motion = CameraMotion(None, *given)
         self._camera: tuple[object, Camera] | None = None
 
     def camera(self, frame: RecordedFrame) -> Camera:
@@ -52,16 +58,41 @@ class RecordedCamera:
             self._camera = key, camera_from_info(info, height, width, "cpu", rectified=False)
         return self._camera[1]
 
-    def reference(self, frame: RecordedFrame) -> Reference | None:
-        """What was measured at the time of a frame. Call it for every frame, in order. Raises MessageError."""
+    def reference(self, index: int, frame: RecordedFrame, image: Tensor | None) -> Reference | None:
+        """What was measured at the time of a frame. Call it for every frame, in order.
+
+        ``image``: (H, W, 3) uint8 RGB; None if it cannot be decoded. Raises MessageError.
+        """
+        measured = self._measured(frame)
+        if measured is not None or image is None:
+            return measured
+        if not self.scale_filter.wants(SOURCE, frame.stamp_ns * 1e-9, self._config.scale):
+            return None
+        self.followed.append(index)
+        return self._moved(frame, image)
+
+    def replay(self, index: int, frame: RecordedFrame) -> None:
+        """A frame that was processed before an interruption, and is in ``followed`` if it was then."""
+        with suppress(ValueError, RuntimeError):  # it was said when the frame was processed
+            self._measured(frame)
+            if index in self.followed:
+                self._moved(frame, image_to_tensor(ros_message(frame.image)))
+
+    def _measured(self, frame: RecordedFrame) -> Reference | None:
+        """Measured depth or points."""
         for message, is_static in frame.transforms:
             self._transforms.buffer.add(message, is_static=is_static)
+        for odometry in frame.odometry:
+            self._motion.odometry(odometry)
         if frame.reference is not None:
             self._references.depth(ros_message(frame.reference))
         for points in frame.points:
             self._references.points(ros_message(points))
-        header = ros_message(frame.camera_info).header  # with the stamp and the frame_id of the image
-        return self._references.for_frame(header, self.camera(frame), self._config.scale)
+        return self._references.for_frame(header_of(frame), self.camera(frame), self._config.scale)
+
+    def _moved(self, frame: RecordedFrame, image: Tensor) -> Reference | None:
+        """Points by the camera's motion."""
+        return self._motion.for_frame(image, header_of(frame), self.camera(frame), self._config.scale)
 
     def geometries(
         self, frame: RecordedFrame, image: Tensor, reference: Reference | None, answer: Answer
@@ -103,6 +134,11 @@ class Rejections:
         if reason not in self._known:
             self._known.add(reason)
             self._warn(f"a reference is not used: {text} (further ones for {reason} are not named)")
+
+
+def header_of(frame: RecordedFrame) -> Header:
+    """With the stamp and the frame_id of the image."""
+    return ros_message(frame.camera_info).header
 
 
 def ros_message(item: Any) -> Any:

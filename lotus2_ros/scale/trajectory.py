@@ -8,7 +8,7 @@ from collections import deque
 import torch
 from torch import Tensor
 
-KEPT = 500  # poses; a few seconds of a fast odometry
+KEPT = 2000  # poses; two seconds of the fastest odometry, of which a recording is read half a second ahead
 GAP = 0.5  # seconds between two poses that are interpolated
 AHEAD = 0.1  # seconds after the newest pose that are extrapolated
 LEAST = 0.005  # seconds between two poses from which a velocity is taken

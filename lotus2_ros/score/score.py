@@ -22,6 +22,7 @@ from lotus2_ros.inference.geometry import Geometry
 from lotus2_ros.inference.work import Answered, Question, Workers, in_order
 from lotus2_ros.ros.messages import image_to_tensor
 from lotus2_ros.ros.recorded_camera import RecordedCamera, ros_message
+from lotus2_ros.ros.references import TOPICS
 from lotus2_ros.score.held_out import split
 from lotus2_ros.view.preview import Row
 
@@ -106,10 +107,13 @@ def _score_frame(
     config: Config,
     share: float,
 ) -> None:
-    reference, held = camera.reference(frame), None
+    index, held = answered.question.index, None
+    reference = camera.reference(index, frame, image)
     stamp = frame.stamp_ns * 1e-9
-    if reference is not None and abs(reference.stamp - stamp) <= config.scale.reference_slop:
-        reference, held = split(reference, share, seed=answered.question.index)
+    # Points of the camera's own motion are no measurement to compare with.
+    is_measured = reference is not None and reference.source in TOPICS
+    if reference is not None and is_measured and abs(reference.stamp - stamp) <= config.scale.reference_slop:
+        reference, held = split(reference, share, seed=index)
     answer = answered.future.result()
     assert image is not None  # there is an answer
     geometry, latency = next(camera.geometries(frame, image, reference, answer))

@@ -118,3 +118,16 @@ def test_points_may_be_named_as_the_reference(recorder, tmp_path):
     assert len(frame.points) == 1 and frame.transforms == ()
     with pytest.raises(InputError, match="no depth images on /x; depth topics: none; topics of points: /velodyne"):
         open_recording([bag], reference_topic="/x")
+
+
+def test_cameras_have_references_of_their_own_namespace_and_share_the_others(recorder, tmp_path):
+    depth = {camera: image_message(np.full((24, 32), 2.0, np.float32), "32FC1", header(10**8, "eye"))
+             for camera in ("front", "rear")}  # fmt: skip
+    bag = write(recorder, tmp_path / "bag", [
+        ("/robot/front/image_raw", image(recorder, 100), 100), ("/robot/rear/image_raw", image(recorder, 100), 100),
+        ("/robot/front/reference/depth", depth["front"], 101), ("/reference/depth", depth["rear"], 102),
+        ("/robot/reference/points", cloud(100, "lidar", [(0, 0, 2)]), 103),
+    ])  # fmt: skip
+    found = {name: open_recording([bag], topic=f"/robot/{name}/image_raw").reference for name in ("front", "rear")}
+    assert found["front"] == "/robot/front/reference/depth and /robot/reference/points"
+    assert found["rear"] == "/reference/depth and /robot/reference/points"

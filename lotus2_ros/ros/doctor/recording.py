@@ -10,7 +10,7 @@ from lotus2_ros.bags.calibrations import info_topics
 from lotus2_ros.bags.frames import CAMERA_INFO
 from lotus2_ros.bags.inputs import find_bag
 from lotus2_ros.bags.reader import BagReader, absolute, open_reader
-from lotus2_ros.bags.recorded import choose_topic, image_topics
+from lotus2_ros.bags.topics import choose_topic, image_topics
 from lotus2_ros.config import Config
 from lotus2_ros.geometry.calibration import is_rectified
 from lotus2_ros.inference.inputs import InputError
