@@ -17,7 +17,7 @@ demo: setup  ## camera bag -> node -> out/demo; INPUT= for your own images
 	$(VENV)/bin/lotus2 demo $(if $(INPUT),--input $(INPUT)) $(if $(FOV),--fov "$(FOV)") $(ARGS)
 
 test: setup  ## run the tests
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 fuzz: setup  ## mutated messages, images and bags against what reads them; SECONDS=120, MESSAGES=10000 to a node
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m benchmarks.fuzz --seconds $(or $(SECONDS),120)

@@ -57,7 +57,13 @@ settings.load_profile("deterministic")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Without the larger set, test/data has one case of each kind and there are no others."""
+    """Files with slow tests come first, so that workers end together; then those of nodes.
+
+    Without the larger set, test/data has one case of each kind and there are no others.
+    """
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    nodes = {item.path for item in items if item.get_closest_marker("ros")}
+    items.sort(key=lambda item: (item.path not in slow, item.path not in nodes))
     if not LARGER_SET.is_dir():
         more = [item for item in items if item.get_closest_marker("larger_set")]
         config.hook.pytest_deselected(items=more)

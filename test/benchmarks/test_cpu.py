@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 
 def test_cpu_bench_compares_the_same_results(bench):
     printed = bench("benchmarks.cpu", "--threads", "1", "--rounds", "1", "--engines", "plain,torch")

@@ -39,6 +39,8 @@ from lotus2_ros.model.lotus2.base import Lotus2
 from lotus2_ros.model.lotus2.bundle import save_bundle
 from lotus2_ros.ros.player import header_stamp_ns
 
+pytestmark = pytest.mark.slow
+
 HEIGHT, WIDTH = 48, 64
 
 

@@ -12,6 +12,8 @@ from lotus2_ros.data.sample import Sample
 from lotus2_ros.evaluation import sets
 from lotus2_ros.evaluation.sets import PLACES, SCENE_SIZE, scene_sets
 
+pytestmark = pytest.mark.slow
+
 
 def arguments(*argv: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()

@@ -27,6 +27,8 @@ from lotus2_ros.prepare import sources
 from lotus2_ros.prepare.hub import Found, HubError, Origin, check_room, fetch, find
 from lotus2_ros.prepare.space import DiskSpaceError
 
+pytestmark = pytest.mark.slow
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILES = {
     "transformer/big.safetensors": bytes(range(256)) * 100_000,  # more than what the client takes at once

@@ -19,6 +19,8 @@ from lotus2_ros.model.lotus2.released import open_released
 from lotus2_ros.prepare import checksums
 from lotus2_ros.prepare.work import Work
 
+pytestmark = pytest.mark.slow
+
 CORE = "lotus-2_core_predictor_depth.safetensors"
 Arguments = Callable[..., list[str]]
 Prepared = Callable[[str], Path]

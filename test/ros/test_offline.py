@@ -28,6 +28,8 @@ from lotus2_ros.ros import offline
 from lotus2_ros.ros.offline import Task, process_recording
 from lotus2_ros.ros.serialized import deserialize
 
+pytestmark = pytest.mark.slow
+
 HEIGHT, WIDTH, PERIOD = 48, 64, 10**8
 CAMERA = Camera.from_intrinsics(WIDTH, HEIGHT, 60.0, 61.0, 30.0, 25.0)
 OPTICAL = (-0.5, 0.5, -0.5, 0.5)  # of a camera that looks along x of its parent

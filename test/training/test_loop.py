@@ -17,6 +17,8 @@ from lotus2_ros.training.checkpoint import resume, save
 from lotus2_ros.training.config import StageConfig, read_config
 from lotus2_ros.training.progress import read_progress
 
+pytestmark = pytest.mark.slow
+
 SMOKE = Path(__file__).parents[2] / "config" / "train" / "smoke.yaml"
 CHANGES = [
     "data.shards=1", "data.scenes_per_shard=2", "stages.vae.steps=12", "stages.core.steps=60",

@@ -14,6 +14,8 @@ from lotus2_ros.training.config import read_config
 from lotus2_ros.training.lotus import LotusEndToEnd, LotusStep
 from lotus2_ros.training.run import train
 
+pytestmark = pytest.mark.slow
+
 RUN = Path(__file__).parents[2] / "config" / "train" / "lotus_d.yaml"
 SMALL = [
     "data.shards=1", "data.scenes_per_shard=2", "network.vae_widths=[8,8,16]", "network.vae_groups=2",

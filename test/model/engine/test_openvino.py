@@ -22,6 +22,8 @@ from lotus2_ros.model.load import load_model
 from lotus2_ros.model.lotus2.fuse import Source, fuse
 from lotus2_ros.model.lotus2.trainable import TrainableLotus2
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 FLOAT32 = EngineChoice("openvino", CPU, dtype="float32", threads=1)
 AUTO = EngineChoice("auto", CPU, dtype="float32", threads=1)

@@ -21,7 +21,10 @@ from lotus2_ros.model.load import load_model
 from lotus2_ros.model.weights import CheckpointError
 
 MISSING = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
-pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
+]
 
 SIZE = (24, 40)  # height, width
 CLOSE = 1e-3
