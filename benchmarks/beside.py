@@ -71,7 +71,7 @@ def _frames(threads: int, seconds: float) -> Iterator[float]:
 def _case(environment: dict[str, str], threads: int, seconds: float) -> list[float]:
     plain = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
     command = [sys.executable, "-m", "benchmarks.beside", "--threads", str(threads), "--seconds", str(seconds)]
-    done = subprocess.run(command, env=plain | environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, env=plain | environment, capture_output=True, text=True, check=True, timeout=600)
     return [float(word) for word in done.stdout.split()]
 
 
