@@ -17,6 +17,7 @@ import yaml
 
 import lotus2_ros
 from lotus2_ros.config import installed
+from lotus2_ros.demo.deadlines import allowed
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -105,7 +106,9 @@ def test_every_message_is_built() -> None:
 def test_openmp_is_set_up_before_torch_reads_it(given: dict[str, str], expected: str) -> None:
     code = "import lotus2_ros, os, sys; print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
     plain = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
-    run = subprocess.run([sys.executable, "-c", code], env=plain | given, capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=plain | given, capture_output=True, text=True, check=True, timeout=allowed(60)
+    )
     assert run.stdout.split() == [expected, "False"]
 
 

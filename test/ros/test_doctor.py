@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -93,12 +94,13 @@ def drive(domain, monkeypatch) -> Iterator[Callable[..., None]]:
         env = os.environ if environment is None else environment
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
         started.append(process)
-        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        assert process.stdout is not None and select.select([process.stdout], [], [], allowed(60))[0]
+        assert process.stdout.readline() == "ready\n"
 
     yield drive
     for process in started:
         process.kill()
-        process.wait()
+        process.wait(allowed(60))
 
 
 @pytest.fixture

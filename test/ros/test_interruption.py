@@ -1,5 +1,6 @@
 """What the signals' thread does while the main thread or the orderly exit does not go on."""
 
+import select
 import signal
 import subprocess
 import sys
@@ -30,7 +31,8 @@ SITUATIONS = {
 def test_the_process_ends_whatever_blocks(situation, signals):
     stop, main = SITUATIONS[situation]
     with subprocess.Popen([sys.executable, "-c", STUCK.format(stop=stop, main=main)], stdout=subprocess.PIPE) as child:
-        assert child.stdout is not None and child.stdout.readline() == b"ready\n"
+        assert child.stdout is not None and select.select([child.stdout], [], [], allowed(60))[0]
+        assert child.stdout.readline() == b"ready\n"
         for _ in range(signals):
             child.send_signal(signal.SIGINT)
         try:
