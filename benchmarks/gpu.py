@@ -20,10 +20,8 @@ import math
 import sys
 import time
 import traceback
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,21 +29,20 @@ from torch import Tensor
 from benchmarks.ceilings import Ceilings, measure_ceilings, operators
 from benchmarks.checks import relative_error, wrong_products
 from benchmarks.core_loop import run_core_loop
-from benchmarks.lotus_models import FAMILIES, SMALL, TRUE, build_lotus, make_lotus1
-from benchmarks.models import FLUX, TASKS, TINY, Shape, build_fused, make_fused, make_plain
+from benchmarks.lotus_models import FAMILIES, SMALL, TRUE
+from benchmarks.models import FLUX, TASKS, TINY
 from benchmarks.report import Report, lotus2_aims
-from benchmarks.rows import TASK, Row, Work, count_work, measure_row
+from benchmarks.rows import TASK, Row, measure_row
 from benchmarks.timing import machine, median_ms
+from benchmarks.variants import PLAIN, Variants, core_bytes
 from lotus2_ros.config import Config
 from lotus2_ros.inference.estimator import Estimator
 from lotus2_ros.model.engine.flops import weight_bytes
-from lotus2_ros.model.engine.memory import frame_bytes
 from lotus2_ros.model.engine.runtime import choose_resolution, optimize
-from lotus2_ros.model.interface import GeometryModel
+from lotus2_ros.model.interface import GeometryModel, InferenceModel
 from lotus2_ros.model.lotus2.base import Lotus2
 from lotus2_ros.model.lotus2.fused import FusedLotus2
 
-PLAIN = "plain"
 PRECISIONS = "bfloat16,float8,int8,nf4"
 LOOPED = ("bfloat16", "float8")
 SIZES = "640x480,1024x1024,384x288,768x768,512x384"  # the most telling first
@@ -61,9 +58,7 @@ CONSISTENT = 0.1
 class Bench:
     """One run: what to measure, on what, and until when."""
 
-    device: torch.device
-    shape: Shape
-    lotus1: Mapping[str, Mapping[str, Any]]  # configs of its vae and unet
+    models: Variants
     sizes: list[tuple[int, int]]  # width, height
     variants: list[str]
     seconds: float  # for each figure
@@ -72,13 +67,11 @@ class Bench:
     ceilings: Ceilings
     report: Report
     memory: float  # bytes of the card
-    work: dict[tuple[str, tuple[int, int]], Work] = field(default_factory=dict)
-    weights: dict[str, int] = field(default_factory=dict)  # bytes of one task's core predictor, by variant
     wrong: list[str] = field(default_factory=list)
 
     def run(self) -> None:
         for number, variant in enumerate(self.variants):
-            needed = self.needed(variant)
+            needed = self.models.needed(variant, self.sizes[0])
             if needed > self.memory:
                 self.report.note(f"{variant}: skipped, needs {needed / 1e9:.1f} of {self.memory / 1e9:.1f} GB")
                 continue
@@ -97,24 +90,12 @@ class Bench:
             if not any(row.variant.startswith(variant) for row in self.report.rows):
                 self.wrong.append(f"{variant}: does not run")
 
-    def needed(self, variant: str) -> float:
-        """Bytes of a variant's weights, of all tasks, and of its frames at the first size. Plain has one task, and as
-        many weights as the fused model has with two."""
-        width, height = self.sizes[0]
-        with torch.device("meta"):
-            lotus1 = build_lotus(variant, self.lotus1, TASKS) if variant in FAMILIES else None
-            model = lotus1 or build_fused(self.shape, "bfloat16" if variant == PLAIN else variant)
-        model.to(torch.bfloat16)
-        return weight_bytes(model) + frame_bytes(model, height, width)
-
     def measure(self, variant: str, reserve: float, compiled: bool) -> None:
         """All sizes of one variant; at the first of them also whether it is right, and the latencies of the loop.
 
         compiled: unless that failed; then what it left is measured eager, in rows that say so.
         """
-        begun = time.monotonic()
         model, expected = self.make(variant, compiled)
-        self.report.note(f"{variant}: made in {time.monotonic() - begun:.0f} s")
         estimator = Estimator(model, Config())
         name = variant + ("" if compiled else ", eager")
         done = {(row.width, row.height) for row in self.report.rows if row.variant == variant}
@@ -126,7 +107,7 @@ class Bench:
                 continue
             begun = time.monotonic()
             both = variant != PLAIN and (first or spare > 0)
-            work, weights = self.work_of(variant, size), self.weights[variant]
+            work, weights = self.models.work(variant, size), core_bytes(model)
             row = measure_row(estimator, name, work, weights, size, self.seconds, self.ceilings, both=both)
             self.report.add(row, time.monotonic() - begun)
             if first and expected is not None:
@@ -140,35 +121,32 @@ class Bench:
 
     def make(self, variant: str, compiled: bool) -> tuple[GeometryModel, list[Tensor] | None]:
         """A model, and what it gave before it was made fast."""
-        if variant in FAMILIES:
-            lotus1 = make_lotus1(variant, self.lotus1, TASKS, self.device, torch.bfloat16)
-            self.weights[variant] = sum(tensor.nbytes for tensor in lotus1.unets[TASK].parameters())
-            expected = self.results(lotus1)
-            optimize(lotus1, compile=compiled, graphs=True)
-            return lotus1, expected
-        if variant == PLAIN:
-            plain = make_plain(self.shape, TASK, self.device, torch.bfloat16)
-            self.weights[variant] = sum(tensor.nbytes for tensor in plain.transformer.parameters())
-            return plain, None
-        model = make_fused(self.shape, variant, self.device, torch.bfloat16)
-        self.weights[variant] = weight_bytes(model, tasks=(TASK,), sharpeners=False)
+        begun = time.monotonic()
+        model, expected = self.models.make(variant), None
+        if isinstance(model, FusedLotus2):
+            self.note_weights(variant, model)
+        if isinstance(model, InferenceModel) and variant != PLAIN:
+            expected = self.results(model)
+            optimize(model, compile=compiled, graphs=True)
+        self.report.note(f"{variant}: made in {time.monotonic() - begun:.0f} s")
+        return model, expected
+
+    def note_weights(self, variant: str, model: FusedLotus2) -> None:
         depth_only = weight_bytes(model, tasks=(TASK,)) / 1e9
         self.report.held[variant] = depth_only
-        held = f", {torch.cuda.memory_allocated() / 1e9:.2f} held" if self.device.type == "cuda" else ""
+        device = self.models.device
+        held = f", {torch.cuda.memory_allocated() / 1e9:.2f} held" if device.type == "cuda" else ""
         self.report.note(
             f"{variant}: weights {depth_only:.2f} GB for depth with its sharpener, "
             f"{weight_bytes(model) / 1e9:.2f} for both tasks with theirs{held}"
         )
-        expected = self.results(model)
-        optimize(model, compile=compiled, graphs=True)
-        return model, expected
 
     @torch.inference_mode()
     def results(self, model: GeometryModel) -> list[Tensor]:
         """Of every function of the network, on one image of the first size."""
         width, height = self.sizes[0]
-        image = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(2)).to(self.device) * 2 - 1
-        latent = model.encode(image)
+        image = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(2)) * 2 - 1
+        latent = model.encode(image.to(self.models.device))
         found = [latent, *model.predict(latent, TASKS).values(), model.decode(latent)]
         return [*found, model.velocity(latent, TASK, 0.5)] if isinstance(model, Lotus2) else found
 
@@ -182,11 +160,11 @@ class Bench:
     def compare_batch(self, model: FusedLotus2) -> None:
         """Whether both tasks are faster as one batch, which reads the weights once, or one after the other."""
         width, height = self.sizes[0]
-        pixels = torch.rand(1, 3, height, width, device=self.device) * 2 - 1
+        pixels = torch.rand(1, 3, height, width, device=self.models.device) * 2 - 1
         latent, times = model.encode(pixels), {}
         for batched in (True, False):
             model.batched = batched
-            times[batched] = median_ms(lambda: model.predict(latent, TASKS), self.device, self.seconds)
+            times[batched] = median_ms(lambda: model.predict(latent, TASKS), self.models.device, self.seconds)
         self.report.note(
             f"{model.plan.precision} {width}x{height}: both tasks' core pass as one batch {times[True]:.2f} ms, "
             f"one after the other {times[False]:.2f} ms"
@@ -203,21 +181,12 @@ class Bench:
         for busy in (False, True):
             self.report.add_loop(row, busy, frames, run_core_loop(estimator, image, period, frames, busy=busy))
 
-    def work_of(self, variant: str, size: tuple[int, int]) -> Work:
-        family = variant if variant in FAMILIES else "lotus-2"
-        if (family, size) not in self.work:
-            with torch.device("meta"):
-                lotus1 = build_lotus(variant, self.lotus1, TASKS) if variant in FAMILIES else None
-                model = lotus1 or build_fused(self.shape, "bfloat16")
-            self.work[family, size] = count_work(model, size)
-        return self.work[family, size]
-
     def left(self) -> float:
         return self.deadline - time.monotonic()
 
     def free(self) -> None:
         gc.collect()
-        if self.device.type == "cuda":
+        if self.models.device.type == "cuda":
             torch.cuda.empty_cache()
 
 
@@ -259,9 +228,8 @@ def main() -> int:
     sizes = [(int(width), int(height)) for width, height in (size.split("x") for size in chosen.split(","))]
     variants = [PLAIN, *options.precisions.split(","), *FAMILIES]
     deadline = started + options.deadline
-    bench = Bench(
-        device, shape, lotus1, sizes, variants, options.seconds, options.frames, deadline, ceilings, report, memory
-    )
+    models = Variants(device, shape, lotus1)
+    bench = Bench(models, sizes, variants, options.seconds, options.frames, deadline, ceilings, report, memory)
     bench.wrong += wrong_products(device, report.note)
     transformer, (width, height) = shape.configs["transformer"], sizes[0]
     heads, head_size = transformer["num_attention_heads"], transformer["attention_head_dim"]

@@ -24,7 +24,7 @@ OPTIONS = {
     "--seed": "model.seed",
     "--samples": "model.samples",
     "--dtype": "model.dtype",
-    "--conditioning": "model.timestep_dtype",
+    "--timestep-dtype": "model.timestep_dtype",
     "--process-resolution": "model.process_resolution",
     "--device": "model.device",
     "--engine": "model.engine",

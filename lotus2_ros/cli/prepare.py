@@ -13,10 +13,10 @@ from lotus2_ros.prepare.space import GIGABYTE
 
 FLUX, LOTUS2 = "black-forest-labs/FLUX.1-dev", "jingheya/Lotus-2"
 # Option -> parameter, whose default and choices it takes.
-OPTIONS = {"--tasks": "model.tasks", "--conditioning": "model.timestep_dtype", "--device": "model.device"}
+OPTIONS = {"--tasks": "model.tasks", "--timestep-dtype": "model.timestep_dtype", "--device": "model.device"}
 HELP = {
     "--tasks": "What the bundle will predict; auto: all tasks of the files",
-    "--conditioning": "Dtype to which guidance and timesteps are rounded; it cannot be changed later",
+    "--timestep-dtype": "Dtype to which guidance and timesteps are rounded; it cannot be changed later",
     "--device": "Where the conversion runs; auto: cuda if there is a GPU",
 }
 

@@ -75,12 +75,13 @@ def check(name: str, item: Field, value: Any) -> Any:
 def add_option(parser: argparse.ArgumentParser, option: str, name: str, item: Field, help: str = "") -> None:
     """Add ``option`` to a command for the parameter ``name``, with the parameter's default, choices and help text.
 
-    ``help`` is another text for this command.
+    ``help`` is another text for this command. A renamed parameter's former name still works as an option.
     """
     meta, is_list = item.metadata, isinstance(item.default, tuple)
     shown = ",".join(item.default) if isinstance(item.default, tuple) else item.default
+    former = meta["alias"].partition(".")[2]
     parser.add_argument(
-        option,
+        *([option, "--" + former.replace("_", "-")] if former else [option]),
         dest=name,
         default=item.default,
         type=(lambda text: tuple(text.split(","))) if is_list else type(item.default),

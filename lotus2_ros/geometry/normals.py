@@ -26,8 +26,9 @@ FIT_MIN_SPREAD = 1e-3
 
 def normalize(normals: Tensor) -> Tensor:
     """Scale vectors to unit length along the last dimension; NaN where they are shorter than 1e-6."""
-    length = normals.norm(dim=-1, keepdim=True)
-    return torch.where(length > 1e-6, normals / length, torch.nan)
+    # On a CPU torch's norm takes 60 times as long where the components are planes (3, H, W) in memory.
+    length = normals.square().sum(dim=-1, keepdim=True).sqrt()
+    return (normals / length).masked_fill_(length <= 1e-6, torch.nan)
 
 
 def normals_to_color(normals: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ def sky_mask(disparity: Tensor, normals: Tensor, shift_over_scale: float) -> Ten
     far = F.avg_pool2d(disparity[None, None], size, ceil_mode=True)[0, 0]
     direction = F.avg_pool2d(normals[::step, ::step].permute(2, 0, 1)[None], SAMPLES, ceil_mode=True)[0]
     cells = (far < CELL_DISPARITY) & (MIN_DEPTH_RATIO * (far + shift_over_scale) < 1 + shift_over_scale)
-    cells &= -direction[2] > math.cos(math.radians(CELL_ANGLE)) * direction.norm(dim=0)
+    cells &= -direction[2] > math.cos(math.radians(CELL_ANGLE)) * direction.square().sum(dim=0).sqrt()
     # Only cells that are connected to the top row, straight up.
     cells = F.max_pool2d(cells.float().cummin(dim=0).values[None], 3, stride=1, padding=1)[0] > 0
     mask = cells.repeat_interleave(size, dim=0)[:height].repeat_interleave(size, dim=1)[:, :width]

@@ -132,7 +132,7 @@ def _check_range(disparity: Tensor, scale: float, shift: float, reference: Refer
     sample = disparity[::step, ::step]
     low, high = sample.amin(), sample.amax()
     counted = sample > low + SKY_DISPARITY * (high - low)
-    farthest = reference.depth[valid_depth(reference.depth)].amax().to(disparity.device)
+    farthest = reference.depth.nan_to_num(0.0, 0.0, 0.0).amax().to(disparity.device)
     beyond = (counted & (scale * sample + shift < 1 / (MAX_RANGE_RATIO * farthest))).sum() / counted.sum()
     share, limit = torch.stack((beyond, MAX_RANGE_RATIO * farthest)).tolist()
     if share > 0.5:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import math
 import subprocess
 import sys
 from pathlib import Path
@@ -9,11 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.ceilings import Ceilings
-from benchmarks.gpu import Bench
 from benchmarks.lotus_models import TRUE
 from benchmarks.models import FLUX
-from benchmarks.report import Report
+from benchmarks.variants import Variants
 from lotus2_ros.demo.deadlines import allowed
 
 ROOT = Path(__file__).parents[2]
@@ -55,11 +52,10 @@ def test_gpu_bench_skips_what_a_card_cannot_hold_and_takes_fewer_sizes(bench):
 
 
 def test_what_fits_the_cards_people_have(monkeypatch):
-    monkeypatch.setattr("benchmarks.gpu.frame_bytes", lambda *_: 3e9)  # as counted at 640x480, which takes seconds
-    ceilings, report = Ceilings({"bfloat16": 1.0}, 1.0), Report("", None)
+    monkeypatch.setattr("benchmarks.variants.frame_bytes", lambda *_: 3e9)  # as counted at 640x480, which takes seconds
     variants = ["plain", "bfloat16", "float8", "int8", "nf4", "lotus-d"]
-    bench = Bench(torch.device("cpu"), FLUX, TRUE, [(640, 480)], variants, 1.0, 1, 0.0, ceilings, report, math.inf)
-    needed = {variant: bench.needed(variant) for variant in variants}
+    models = Variants(torch.device("cpu"), FLUX, TRUE)
+    needed = {variant: models.needed(variant, (640, 480)) for variant in variants}
     assert {variant for variant in variants if needed[variant] <= 12e9} == {"nf4", "lotus-d"}
     assert {variant for variant in variants if needed[variant] <= 24e9} == {"nf4", "lotus-d", "int8", "float8"}
 

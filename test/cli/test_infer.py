@@ -73,7 +73,7 @@ def test_options_reach_the_model(bundle: str, picture: str, tmp_path: Path) -> N
         ("--sharpen-steps", "2"),
         ("--process-resolution", "40"),
         ("--dtype", "bfloat16"),
-        ("--conditioning", "float32"),
+        ("--timestep-dtype", "float32"),
     ):
         changed = digest(infer(tmp_path / option, picture, "--model", bundle, option, value))
         assert changed["disparity.npy"] != plain["disparity.npy"], option

@@ -157,7 +157,7 @@ def load_fused_bundle(
     if timestep_dtype not in (None, settings.timestep_dtype):
         raise CheckpointError(
             f"{folder}: expected timestep_dtype {settings.timestep_dtype}, for which it was prepared, got "
-            f"{timestep_dtype}; prepare it again with --conditioning {timestep_dtype}"
+            f"{timestep_dtype}; prepare it again with --timestep-dtype {timestep_dtype}"
         )
     wanted = choose_tasks(manifest.tasks, tasks, folder)
     adapters = {
