@@ -14,6 +14,7 @@ from benchmarks.rows import TASK, Work, count_work
 from lotus2_ros.model.engine.flops import weight_bytes
 from lotus2_ros.model.engine.memory import frame_bytes
 from lotus2_ros.model.interface import GeometryModel, InferenceModel
+from lotus2_ros.model.lotus.lotus import Lotus
 from lotus2_ros.model.lotus2.fused import FusedLotus2
 
 PLAIN = "plain"  # as public code runs Lotus-2; the others are a precision of Lotus-2, or Lotus-D or Lotus-G
@@ -62,5 +63,5 @@ def core_bytes(model: Any) -> int:
     """Bytes of one task's core predictor, which each pass reads."""
     if isinstance(model, FusedLotus2):
         return weight_bytes(model, tasks=(TASK,), sharpeners=False)
-    network = model.unets[TASK] if model.family in FAMILIES else model.transformer
+    network = model.unets[TASK] if isinstance(model, Lotus) else model.transformer
     return sum(tensor.nbytes for tensor in network.parameters())
