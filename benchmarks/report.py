@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,27 @@ class Aim:
         if self.measured is None:
             return None
         return self.measured >= self.wanted if self.least else self.measured <= self.wanted
+
+
+def aim_table(aims: Sequence[Aim]) -> str:
+    verdict = {True: "met", False: "missed", None: "open"}
+    return markdown(AIM_HEADER, [(aim.name, aim.wanted, aim.measured, verdict[aim.met]) for aim in aims])
+
+
+def conclude(
+    name: str, title: str, header: Sequence[str], rows: Sequence[Sequence[object]], aims: Sequence[Aim], folder: Path
+) -> None:
+    """Print a table and what was aimed at, and write both to `name`.md and `name`.json."""
+    text = "\n\n".join((title, markdown(header, rows), aim_table(aims))) + "\n"
+    print(text)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.md").write_text(text)
+    content = {
+        "title": title,
+        "rows": [dict(zip(header, row, strict=True)) for row in rows],
+        "aims": [{**asdict(aim), "met": aim.met} for aim in aims],
+    }
+    (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
 
 
 @dataclass
@@ -78,15 +100,13 @@ class Report:
 
     def tables(self, aims: list[Aim]) -> str:
         order = sorted(self.rows, key=lambda row: row.width * row.height)
-        verdict = {True: "met", False: "missed", None: "open"}
-        checked = [(aim.name, aim.wanted, aim.measured, verdict[aim.met]) for aim in aims]
         parts = [self.title, markdown(HEADER, [_cells(row) for row in order])]
         if self.loops:
             parts.append(markdown(LOOP_HEADER, self.loops))
         if self.operators:
             parts.append(markdown(OPERATOR_HEADER, self.operators))
-        if checked:
-            parts.append(markdown(AIM_HEADER, checked))
+        if aims:
+            parts.append(aim_table(aims))
         return "\n\n".join([*parts, "\n".join(f"- {note}" for note in self.notes)]) + "\n"
 
     def write(self, aims: list[Aim]) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -70,13 +72,24 @@ def find_camera_infos(reader: BagReader, image_topic: str, wanted: str | None, f
         chosen = topics[0]
     else:
         return CameraInfos(problem=f"the bag has camera_info on {there}, none used" if topics else "")
-    infos = list(_decoded(reader, chosen))
+    infos = list(_without_repetition(_decoded(reader, chosen)))
     if wanted is None and not by_name and infos and infos[0].header.frame_id != first.header.frame_id:
         return CameraInfos(problem=f"the bag has camera_info on {there} of another frame, not used")
     calibrated = sorted((info for info in infos if info.k[0] > 0), key=stamp_ns)
     if not calibrated:
         return CameraInfos(problem=f"camera_info on {chosen} says uncalibrated (K is 0), not used")
     return CameraInfos(chosen, tuple(calibrated))
+
+
+def _without_repetition(infos: Iterable[Any]) -> Iterator[Any]:
+    """The first and the last of equal ones in a row, so that hours of a recording fit into memory."""
+
+    def content(info: Any) -> tuple[object, ...]:
+        return info.header.frame_id, Calibration.of(info), tuple(info.r)
+
+    for _, equal in groupby(infos, content):
+        yield next(equal)
+        yield from deque(equal, maxlen=1)  # noqa: B031 - what is left of it
 
 
 def _decoded(reader: BagReader, topic: str) -> Iterable[Any]:
