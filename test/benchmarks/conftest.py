@@ -6,17 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from forks import RENDER_IN_FORKS
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def bench(forks, monkeypatch) -> Callable[..., str]:
-    """Runs a module of benchmarks/ with arguments; what it printed."""
+    """Runs a module of benchmarks/ with arguments, after lines of code if there are any; what it printed."""
 
-    def run(*arguments: str, **environment: str) -> str:
+    def run(module: str, *arguments: str, before: str = "") -> str:
         monkeypatch.chdir(ROOT)
-        result = forks.run("-m", *arguments, environment=environment, seconds=240)
+        code = f"import sys\n{RENDER_IN_FORKS}\n{before}\nfrom {module} import main\nsys.exit(main())"
+        result = forks.run("-c", code, *arguments, seconds=240)
         assert result.returncode == 0, result.stdout + result.stderr
         return result.stdout
 

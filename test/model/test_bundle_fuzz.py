@@ -17,6 +17,8 @@ from lotus2_ros.model.load import load_model
 from lotus2_ros.model.manifest import MANIFEST, write_manifest
 from lotus2_ros.model.weights import CheckpointError
 
+pytestmark = pytest.mark.slow
+
 METADATA = {"name": "random", "licence": "none"}
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.integers(-3, 70) | st.floats() | st.text(max_size=8),
@@ -68,7 +70,7 @@ def loads_or_says_why(folder: Path, text: bytes) -> None:
         file.write_bytes(before)
 
 
-@settings(max_examples=120)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_any_value_of_another_kind(bundle, data):
     manifest = json.loads((bundle / MANIFEST).read_text())
@@ -84,7 +86,7 @@ def test_any_value_of_another_kind(bundle, data):
     loads_or_says_why(bundle, json.dumps(changed).encode())
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_any_bytes(bundle, data):
     text = bytearray((bundle / MANIFEST).read_bytes())

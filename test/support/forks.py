@@ -17,11 +17,18 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import ModuleType
 from typing import IO
 
 from lotus2_ros.demo.deadlines import allowed
 
 IMPORTS = "lotus2_ros.inference.estimator", "lotus2_ros.model.lotus2.trainable", "lotus2_ros.training.run"
+# Code for a program that renders scenes: in forks of its own, which have the imports too.
+RENDER_IN_FORKS = """
+import multiprocessing
+from lotus2_ros.training import rendered
+rendered.get_context = lambda _: multiprocessing.get_context("fork")
+"""
 START = 60.0  # seconds of a quiet machine for these
 
 
@@ -139,7 +146,8 @@ def run(arguments: list[str], environment: dict[str, str], folder: str, stdout: 
     if kind == "-m":
         runpy.run_module(program, run_name="__main__", alter_sys=True)
     else:
-        exec(compile(program, "<string>", "exec"), sys.modules["__main__"].__dict__)
+        main = sys.modules["__main__"] = ModuleType("__main__")
+        exec(compile(program, "<string>", "exec"), main.__dict__)
 
 
 if __name__ == "__main__":
