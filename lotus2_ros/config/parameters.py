@@ -256,6 +256,13 @@ class DepthConfig:
     sky: bool = parameter(
         True, "Set the depth of the sky to +Inf; needs predicted normals. false: keep the model's depth", live=True
     )
+    guided: str = parameter(
+        "auto",
+        "Whether the edges of depth follow those of the image when depth is resized to the image's size; auto: as the "
+        "model's bundle says, yes for the bundled model",
+        choices=("auto", "yes", "no"),
+        live=True,
+    )
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lotus2_ros.geometry.depth import Space, affine_depth_to_disparity, affine_depth_to_disparity_std
 from lotus2_ros.geometry.normals import MODEL_TO_OPTICAL, normalize
+from lotus2_ros.inference.upsampling import guided_upsample
 from lotus2_ros.model.interface import GeometryModel
 
 # The field for a model's depth output, by the space it predicts in.
@@ -42,10 +43,14 @@ class Annotations:
         return replace(self, disparity=affine_depth_to_disparity(self.affine_depth, shift), uncertainty=spread)
 
 
-def annotate(model: GeometryModel, latents: Mapping[str, Tensor], size: Sequence[int]) -> Annotations:
-    """Decode latents (N, C, h, w) by task in one batch, take the median of N samples, and resize to ``size``."""
+def annotate(
+    model: GeometryModel, latents: Mapping[str, Tensor], image: Tensor, *, guided: bool = False
+) -> Annotations:
+    """Decode latents (N, C, h, w) by task in one batch, take the median of N samples, and resize to the size of
+    ``image`` (H, W, 3) uint8; ``guided`` makes the edges of depth follow those of the image."""
     if not latents:
         return Annotations()
+    size = image.shape[:2]
     decoded = model.decode(torch.cat(list(latents.values())))
     found = Annotations()
     for task, pictures in zip(latents, decoded.split([len(samples) for samples in latents.values()]), strict=True):
@@ -53,7 +58,7 @@ def annotate(model: GeometryModel, latents: Mapping[str, Tensor], size: Sequence
             # The mean of the channels first: the result is the same, and resizing one channel is faster than three.
             values = pictures.mean(dim=1, keepdim=True)
             answer = _median(values)
-            seen = _resized(model, answer, size)[0]
+            seen = guided_upsample(answer[None], image)[0, 0] if guided else _resized(model, answer, size)[0]
             spread = _resized(model, deviation(values[:, 0], answer[0])[None], size)[0] if len(values) > 1 else None
             found = replace(found, uncertainty=spread, **{PREDICTED[model.settings.predicts]: seen})
         else:

@@ -114,11 +114,11 @@ class Estimator:
         with stopwatch("core"):
             latents = self.model.predict(latent, tasks)
         with stopwatch("decode"):
-            found = annotate(self.model, latents, size)
+            found = annotate(self.model, latents, image, guided=self._guided)
         if self.config.model.mirror and found.affine is not None and found.uncertainty is None:
             with stopwatch("mirror"):
                 answer = found.affine[0]
-                answers = torch.stack((answer, self._mirrored(pixels, size)))
+                answers = torch.stack((answer, self._mirrored(pixels, image)))
                 found = replace(found, uncertainty=deviation(answers, answer))
         self._seen.add(self._process_size(*size))
         return Geometry(image, camera, "core", relative_scale(), found, stopwatch, latents)
@@ -138,11 +138,18 @@ class Estimator:
             [task for task in geometry.latents if task in chosen and self.model.has_sharpener(task)],
             steps,
             sky=self.config.depth.sky,
+            guided=self._guided,
         )
 
     def refines(self, task: str) -> bool:
         """Whether the sharpener refines a task: there is one for it, and ``sharp.tasks`` has it."""
         return self.model.has_sharpener(task) and self.config.sharp.refines(task)
+
+    @property
+    def _guided(self) -> bool:
+        """Whether the edges of depth follow those of the image."""
+        wanted = self.config.depth.guided
+        return self.model.settings.guided if wanted == "auto" else wanted == "yes"
 
     def is_new(self, height: int, width: int) -> bool:
         """Whether no image of this processing size was predicted yet."""
@@ -178,10 +185,10 @@ class Estimator:
             steps.append(("detail sharpener", sharpen))
         return [(f"{width}x{height} {what}", run) for what, run in steps]
 
-    def _mirrored(self, pixels: Tensor, size: Sequence[int]) -> Tensor:
+    def _mirrored(self, pixels: Tensor, image: Tensor) -> Tensor:
         """Test-time flip: the depth output (H, W) of the mirrored image, mirrored back."""
         latent = self.model.encode(pixels.flip(-1), self._posterior())
-        found = annotate(self.model, self.model.predict(latent, ("depth",)), size)
+        found = annotate(self.model, self.model.predict(latent, ("depth",)), image.flip(1), guided=self._guided)
         assert found.affine is not None
         return found.affine[0].flip(-1)
 

@@ -22,7 +22,7 @@ class Sharpening:
     """
 
     def __init__(
-        self, model: GeometryModel, coarse: Geometry, tasks: Sequence[str], steps: int, *, sky: bool = True
+        self, model: GeometryModel, coarse: Geometry, tasks: Sequence[str], steps: int, *, sky: bool, guided: bool
     ) -> None:
         if not tasks:
             raise ValueError(
@@ -30,7 +30,7 @@ class Sharpening:
             )
         self._model = model
         self._coarse = coarse
-        self._sky = sky
+        self._sky, self._guided = sky, guided
         self._stopwatch = Stopwatch(model.device)
         self._steps = {task: model.sharpen(coarse.latents[task], task, steps) for task in tasks}
         self._result: Geometry | None = None
@@ -69,7 +69,7 @@ class Sharpening:
         """The geometry at the current latents."""
         latents = {**self._coarse.latents, **{task: steps.latent for task, steps in self._steps.items()}}
         with self._stopwatch("decode"):
-            found = annotate(self._model, latents, self._coarse.image.shape[:2])
+            found = annotate(self._model, latents, self._coarse.image, guided=self._guided)
         with self._stopwatch("align"):
             sharp = align_sharp(self._coarse, found, sky=self._sky)
         return replace(sharp, latents=latents, stopwatch=self._stopwatch)

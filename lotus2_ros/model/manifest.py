@@ -81,6 +81,7 @@ class ModelSettings(Section):
     timestep_dtype: dtype to which timesteps and guidance are rounded before they are embedded.
     process_resolution, process_by_area: the size at which images are processed, see `process_size`.
     antialias: whether images are low-pass filtered when they are made smaller.
+    guided: whether the edges of depth follow those of the image, see `inference.upsampling`.
     upscale: whether images below the processing size are made larger.
     sharpener_steps: Euler steps of the detail sharpener, where there is one.
     sharpen_by_default: whether the node sharpens when `sharp.steps` is 0.
@@ -94,6 +95,7 @@ class ModelSettings(Section):
     process_resolution: int = Field(ge=1, le=8192)
     process_by_area: bool = False
     antialias: bool = False
+    guided: bool = Field(default=False, validation_alias="guided_upsampling", serialization_alias="guided_upsampling")
     upscale: bool = Field(default=False, validation_alias="enlarges", serialization_alias="enlarges")
     sharpener_steps: int = Field(default=10, ge=1, le=1000)
     sharpen_by_default: bool = Field(default=True, validation_alias="sharpens", serialization_alias="sharpens")

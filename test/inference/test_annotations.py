@@ -20,13 +20,17 @@ class Model:
         return latents[:, :3]
 
 
+def blank(height, width):
+    return torch.full((height, width, 3), 128, dtype=torch.uint8)
+
+
 def flat(*values, height=4, width=6):
     return torch.stack([torch.full((3, height, width), value) for value in values])
 
 
 def test_the_median_of_samples_is_the_answer_and_their_spread_the_uncertainty(generator):
     samples = torch.rand(3, 1, 4, 6, generator=generator).expand(-1, 3, -1, -1)
-    found = annotate(Model(), {"depth": samples}, (4, 6))
+    found = annotate(Model(), {"depth": samples}, blank(4, 6))
     torch.testing.assert_close(found.disparity, samples[:, 0].median(dim=0).values)
     torch.testing.assert_close(found.uncertainty, deviation(samples[:, 0], found.disparity))
     assert float(found.uncertainty.min()) > 0
@@ -34,17 +38,17 @@ def test_the_median_of_samples_is_the_answer_and_their_spread_the_uncertainty(ge
 
 def test_samples_that_differ_in_scale_and_shift_alone_are_certain(generator):
     sample = 0.5 * torch.rand(1, 1, 4, 6, generator=generator).expand(-1, 3, -1, -1)
-    found = annotate(Model(), {"depth": torch.cat((sample, 0.5 * sample + 0.1, 1.5 * sample + 0.2))}, (4, 6))
+    found = annotate(Model(), {"depth": torch.cat((sample, 0.5 * sample + 0.1, 1.5 * sample + 0.2))}, blank(4, 6))
     assert found.uncertainty.shape == (4, 6) and float(found.uncertainty.max()) < 1e-6
 
 
 def test_of_an_even_number_the_median_is_the_mean_of_the_two_in_the_middle():
-    found = annotate(Model(), {"depth": flat(0.1, 0.9, 0.2, 0.4)}, (4, 6))
+    found = annotate(Model(), {"depth": flat(0.1, 0.9, 0.2, 0.4)}, blank(4, 6))
     torch.testing.assert_close(found.disparity, torch.full((4, 6), 0.3))
 
 
 def test_one_sample_has_no_uncertainty():
-    found = annotate(Model(), {"depth": flat(0.3)}, (4, 6))
+    found = annotate(Model(), {"depth": flat(0.3)}, blank(4, 6))
     assert found.uncertainty is None and found.normals is None
 
 
@@ -52,7 +56,7 @@ def test_tasks_of_several_samples_are_decoded_at_once_and_told_apart():
     model = Model()
     left = flat(0.5, 0.5)
     left[:, 0] = 1.0  # the model's x is left
-    found = annotate(model, {"depth": flat(0.2, 0.4), "normals": left}, (4, 6))
+    found = annotate(model, {"depth": flat(0.2, 0.4), "normals": left}, blank(4, 6))
     assert model.asked == [(4, 3, 4, 6)]
     torch.testing.assert_close(found.disparity, torch.full((4, 6), 0.3))
     torch.testing.assert_close(found.normals, torch.tensor([-1.0, 0.0, 0.0]).expand(4, 6, 3))
@@ -62,19 +66,31 @@ def test_tasks_of_several_samples_are_decoded_at_once_and_told_apart():
 def test_annotations_come_back_as_the_model_says(upsampling, between):
     picture = flat(0.0)
     picture[..., 3:] = 1.0
-    found = annotate(Model(upsampling), {"depth": picture}, (8, 12))
+    found = annotate(Model(upsampling), {"depth": picture}, blank(8, 12))
     assert bool(((found.disparity > 0) & (found.disparity < 1)).any()) == between
     assert found.disparity.shape == (8, 12) and found.disparity[0, 0] == 0 and found.disparity[0, -1] == 1
 
 
+def test_a_guided_depth_has_its_edge_where_the_image_has_it():
+    picture = flat(0.2, height=24, width=32)
+    picture[..., 16:] = 0.8
+    image = blank(96, 128)
+    image[:, :62], image[:, 62:] = 40, 220  # 2 pixels left of the edge of the picture
+    plain, guided = (annotate(Model(), {"depth": picture}, image, guided=guided).disparity for guided in (False, True))
+    steps = [depth.diff(dim=1)[48].argmax() for depth in (plain, guided)]
+    assert abs(int(steps[0]) - 63) <= 1 and int(steps[1]) == 61
+    assert float(guided[48, 62] - guided[48, 61]) > 3 * float(plain.diff(dim=1).max())
+
+
 def test_no_tasks_no_annotations():
-    found = annotate(Model(), {}, (4, 6))
+    found = annotate(Model(), {}, blank(4, 6))
     assert found == Annotations()
 
 
 def test_what_a_model_of_depths_says_is_depth_until_it_is_inverted():
     found = replace(
-        annotate(Model(predicts="depth"), {"depth": flat(0.2, 0.3, 0.9)}, (4, 6)), uncertainty=torch.full((4, 6), 0.1)
+        annotate(Model(predicts="depth"), {"depth": flat(0.2, 0.3, 0.9)}, blank(4, 6)),
+        uncertainty=torch.full((4, 6), 0.1),
     )
     assert found.disparity is None
     torch.testing.assert_close(found.affine_depth, torch.full((4, 6), 0.3))

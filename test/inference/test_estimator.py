@@ -139,7 +139,7 @@ def test_depth_is_infinite_in_the_sky(estimator, monkeypatch, wanted):
     normals = torch.where((disparity > 0)[..., None], torch.tensor([0.0, -1.0, 0.0]), torch.tensor([0.0, 0.0, -1.0]))
     for module in ("estimator", "sharpening"):
         monkeypatch.setattr(
-            f"lotus2_ros.inference.{module}.annotate", lambda *_: Annotations(disparity, normals=normals)
+            f"lotus2_ros.inference.{module}.annotate", lambda *_, **__: Annotations(disparity, normals=normals)
         )
     estimator.config = Config().updated({"depth.sky": wanted})
     coarse = estimator.predict(IMAGE, CAMERA)
@@ -172,7 +172,7 @@ def room_as_depth(monkeypatch, estimator):
     view = scenes.view(203, WIDTH, HEIGHT, "room")
     near, far = view.depth.min(), view.depth.max()
     said = Annotations(affine_depth=(view.depth - near) / (far - near), normals=view.normals)
-    monkeypatch.setattr("lotus2_ros.inference.estimator.annotate", lambda *_: said)
+    monkeypatch.setattr("lotus2_ros.inference.estimator.annotate", lambda *_, **__: said)
     return view
 
 

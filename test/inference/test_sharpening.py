@@ -14,7 +14,9 @@ def coarse(estimator, image, camera):
 
 def count_decodes(monkeypatch):
     counts = []
-    monkeypatch.setattr(sharpening_module, "annotate", lambda *args: counts.append(1) or annotate(*args))
+    monkeypatch.setattr(
+        sharpening_module, "annotate", lambda *args, **named: counts.append(1) or annotate(*args, **named)
+    )
     return counts
 
 
@@ -85,7 +87,7 @@ def test_a_model_without_a_sharpener_says_so(estimator, coarse, monkeypatch):
 def test_a_sharp_geometry_is_brought_to_the_scale_of_its_coarse_one(estimator, coarse, monkeypatch):
     """A sharpener that changes nothing but the scale and shift of the disparity leaves the depth as it was."""
     sharp = Annotations(0.5 * coarse.disparity + 0.3, normals=coarse.normals)
-    monkeypatch.setattr(sharpening_module, "annotate", lambda *_: sharp)
+    monkeypatch.setattr(sharpening_module, "annotate", lambda *_, **__: sharp)
     sharp = estimator.sharpen(coarse, steps=1).result()
     torch.testing.assert_close(sharp.depth, coarse.depth, rtol=1e-3, atol=0)
     assert not sharp.scale.metric

@@ -27,7 +27,7 @@ def describe(model: Lotus, dtype: torch.dtype, metadata: Mapping[str, Any]) -> d
         "predicts": model.settings.predicts,
         "dtype": dtype_name(dtype),
         "precision": dtype_name(dtype),
-        **model.settings.stored("process_resolution", "antialias", "upscale"),
+        **model.settings.stored("process_resolution", "antialias", "guided", "upscale"),
         "prompt_shape": list(model.prompt_embeds.shape[1:]),
         "components": dict(model.configs),
     }

@@ -40,7 +40,8 @@ from lotus2_ros.model.weights import (
 
 WEIGHTS = "model.safetensors"
 SETTINGS = (
-    "timestep_dtype", "process_resolution", "process_by_area", "antialias", "sharpener_steps", "sharpen_by_default",
+    "timestep_dtype", "process_resolution", "process_by_area", "antialias", "guided", "sharpener_steps",
+    "sharpen_by_default",
 )  # fmt: skip
 
 

@@ -58,6 +58,7 @@ class ScratchNetwork(SmallNetwork):
     sharpener_rank: Count
     sharpener_steps: Count
     process_by_area: bool = False
+    guided: bool = False
     sharpen_by_default: bool = True
     patch: Literal[1, 2] = 2
     prior: PriorNetwork | None = None
