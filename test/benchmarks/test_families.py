@@ -7,12 +7,14 @@ import pytest
 
 from benchmarks import families
 
+FEW = "from benchmarks import families; families.ROUNDS = 1"
+
 
 @pytest.mark.slow
 def test_families_are_trained_and_measured_beside_each_other(bench, tmp_path):
     folders = {name: str(tmp_path / name) for name in ("scenes", "work", "output")}
     options = [text for name, path in folders.items() for text in (f"--{name}", path)]
-    bench("benchmarks.families", "--quick", "--views", "1", "--only", "lotus-2", "lotus-g", *options)
+    bench("benchmarks.families", "--quick", "--views", "1", "--only", "lotus-2", "lotus-g", *options, before=FEW)
     rows = json.loads((tmp_path / "output/families.json").read_text())
     assert rows.keys() == {"lotus-2", "lotus-g"}
     assert rows["lotus-2"]["AUSE"] is None and math.isfinite(rows["lotus-g"]["AUSE"])
