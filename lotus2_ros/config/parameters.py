@@ -242,9 +242,8 @@ class ScaleConfig:
         True, "Keep the depth of static surfaces steady from frame to frame", live=True
     )  # fmt: skip
     local_field: bool = parameter(
-        False,
-        "Correct depth locally toward the points of a reference, beyond one scale and shift for the image: more "
-        "accurate, but less steady if references are rare",
+        True,
+        "Correct depth locally toward the points of a reference, beyond one scale and shift for the image",
         live=True,
     )
 

@@ -16,10 +16,11 @@ from lotus2_ros.scale.reference import Reference
 from lotus2_ros.scale.scale import Scale
 from lotus2_ros.scale.spread import ErrorGrid
 
-# Largest number of fields in the average of a static pixel.
-MAX_FIELDS = 100
-# Seconds in which the field falls to 1 / e: where something moves, and with the age of the last reference elsewhere.
-FADE_MOVING, FADE_STATIC = 0.5, 10.0
+# Largest number of fields in the average of a static pixel, and after its depth changed while the image did not:
+# flicker, or an object that came unnoticed, which a few references then tell.
+MAX_FIELDS, MAX_FIELDS_CHANGED = 100, 4
+# Seconds in which the field falls to 1 / e where something moves.
+FADE_MOVING = 1.0
 # A smaller largest logarithm is no field.
 NEGLIGIBLE = 1e-3
 
@@ -38,14 +39,17 @@ class FieldTracker:
         self._errors: Errors | None = None
         self._calibration = SpreadCalibration()
 
-    def carry(self, still: Tensor | None, stamp: float) -> None:
-        """Fade the field to the frame of ``stamp``; ``still`` (h, w): from 0, a pixel moved, to 1, it is static."""
+    def carry(self, still: Tensor | None, agrees: Tensor | None, stamp: float) -> None:
+        """Fade the field to the frame of ``stamp``.
+
+        ``still`` (h, w): from 0, a pixel moved, to 1, it is static; ``agrees`` (h, w): its depth is as before.
+        """
         if self._grids is None:
             return
-        if still is None or still.shape != self._fields.shape:
-            still = torch.zeros_like(self._fields)
+        if still is None or agrees is None or still.shape != self._fields.shape:
+            still, agrees = torch.zeros_like(self._fields), torch.ones_like(self._fields)
         self._grids = self._grids * _fading(still, stamp - self._stamp)
-        self._fields = self._fields * still
+        self._fields = torch.where(agrees > 0, self._fields, self._fields.clamp_max(MAX_FIELDS_CHANGED)) * still
         self._stamp = stamp
 
     def add(
@@ -72,17 +76,18 @@ class FieldTracker:
                 still = torch.zeros_like(grids[0])
             grids = grids * _fading(still, stamp - seen.geometry.stamp)
         if self._grids is None or self._grids.shape != grids.shape:
-            self._grids, self._fields = grids, torch.zeros_like(grids[0])
+            self._grids, self._fields, self._farthest = grids, torch.zeros_like(grids[0]), new.farthest
         self._fields = (self._fields + 1).clamp_max(MAX_FIELDS)
         self._grids = torch.lerp(self._grids, grids, 1 / self._fields)
-        self._stamp, self._error, self._farthest, self._errors = stamp, new.error, new.farthest, new.errors
+        self._farthest += float((1 / self._fields).mean()) * (new.farthest - self._farthest)
+        self._stamp, self._error, self._errors = stamp, new.error, new.errors
 
     def apply(self, scale: Scale) -> Scale:
-        """The scale with the field, which is weaker the larger the scale's age."""
+        """The scale with the field."""
         if self._grids is None:
             return scale
         scale = replace(scale, reference_error=self._error)
-        local = self._grids[0] * math.exp(-abs(scale.age) / FADE_STATIC)
+        local = self._grids[0]
         if float(local.abs().amax()) < NEGLIGIBLE:
             return scale
         return replace(scale, local=local, farthest=self._farthest)

@@ -9,6 +9,7 @@ from lotus2_ros.config import ScaleConfig
 from lotus2_ros.scale.depth_shift import DepthShiftEstimator
 from lotus2_ros.scale.field_tracker import FieldTracker
 from lotus2_ros.scale.fit import AlignmentError
+from lotus2_ros.scale.gate import Gate
 from lotus2_ros.scale.history import History, PastFrame
 from lotus2_ros.scale.reference import Reference
 from lotus2_ros.scale.relative import RelativeScaleMean
@@ -17,10 +18,6 @@ from lotus2_ros.scale.sources import ScaleSource, is_better, metric_sources, rel
 from lotus2_ros.scale.spread import Spread
 from lotus2_ros.scale.tracker import Registration, Tracker
 
-# Gate: a measurement whose depths differ from the prediction by more than this factor is rejected,
-GATE = 1.3
-# unless this many in a row were. The gate closes only after as many measurements were accepted.
-CONFIRMATIONS = 3
 # Process noise: relative standard deviation of the scale after one second, for a static and for a moving camera.
 NOISE_STATIC, NOISE_MOVING = 0.001, 0.1
 
@@ -55,7 +52,7 @@ class ScaleFilter:
         self._variance = math.inf  # relative, of the predicted metric scale
         self._drift = 0.0  # part of it that came after the last measurement
         self._relative = RelativeScaleMean()
-        self._accepted = self._rejected = 0  # metric measurements in a row
+        self._gate = Gate()
         self._history = History()
 
     def wants_normals(self, stamp: float, reference: Reference | None, config: ScaleConfig) -> bool:
@@ -91,7 +88,7 @@ class ScaleFilter:
         registration = self._register(frame, config)
         predicted = self._predict(registration, frame.stamp)
         measured, stamp, note = self._measure(frame, predicted, reference, config)
-        if measured is not None and not self._passes_gate(measured, predicted, registration):
+        if measured is not None and not self._gate.passes(measured, predicted, registration.disparities):
             note = f"the fit of {measured.source} differs from the last ones"
             measured = None
         if measured is not None:
@@ -178,20 +175,10 @@ class ScaleFilter:
         carried = predicted.transformed(*measured.difference(past.scale))
         return replace(measured, scale=carried.scale, shift=carried.shift)
 
-    def _passes_gate(self, measured: Scale, predicted: Scale | None, registration: Registration) -> bool:
-        """Whether a measurement agrees with the prediction, or enough in a row disagree."""
-        if predicted is None or not predicted.metric or self._accepted < CONFIRMATIONS:
-            return True
-        new, old = ([s.scale * d + s.shift for d in registration.disparities] for s in (measured, predicted))
-        agrees = all(1 / GATE <= n / max(o, 1e-9) <= GATE for n, o in zip(new, old, strict=True))
-        self._rejected = 0 if agrees else self._rejected + 1
-        return agrees or self._rejected >= CONFIRMATIONS
-
     def _update(self, measured: Scale, stamp: float, predicted: Scale | None) -> Scale:
         """The Kalman update of a metric scale."""
-        if predicted is None or not predicted.metric or self._rejected:
-            self._variance, self._accepted = math.inf, 0
-        self._accepted, self._rejected = self._accepted + 1, 0
+        if self._gate.accept(predicted):
+            self._variance = math.inf
         self._measured, self._measured_stamp, self._drift = measured, stamp, 0.0
         variance = measured.deviation**2
         gain = 1.0 if math.isinf(self._variance) else self._variance / (self._variance + variance)
@@ -234,7 +221,7 @@ class ScaleFilter:
             self._field = FieldTracker()
             return scale
         still = self._tracker.still if config.tracking and frame.image is not None else None
-        self._field.carry(still, frame.stamp)
+        self._field.carry(still, self._tracker.agrees, frame.stamp)
         if new is not None:
             late = abs(new.stamp - frame.stamp) > config.reference_slop
             past = self._history.nearest(new.stamp, config.reference_slop) if late else None

@@ -21,8 +21,8 @@ MIN_NOISE = 0.01
 MOVING, STATIONARY = 0.3, 0.7
 # Largest number of frames in the averages.
 MAX_AGE = 20
-# Largest relative change of inverse depth that counts as flicker.
-MAX_FLICKER = 0.05
+# Largest relative change of inverse depth that counts as flicker, and that leaves a pixel static in doubt.
+MAX_FLICKER, MAX_DOUBT = 0.05, 0.15
 # A scene cut: the structural similarity of two thumbnails with this longer side, in pixels, is below the threshold.
 # Contrast below CUT_NOISE, relative to the mean, does not count as structure.
 CUT_SIMILARITY, CUT_SIDE, CUT_NOISE = 0.4, 20, 0.05
@@ -56,8 +56,10 @@ class Tracker:
         self._image: Tensor | None = None  # (h, w), scaled to mean 1, so that automatic exposure is no motion
         self._inverse_depth = torch.empty(0)
         self._age = torch.empty(0)  # frames since the pixel last moved
-        # Of the last frame (h, w): from 0, the pixel moved, to 1, it is static or in doubt. None: no frame yet.
+        # Of the last frame (h, w): from 0, the pixel moved, to 1, it is static or in doubt; and whether its depth is as
+        # before, but for flicker. None: no frame yet.
         self.still: Tensor | None = None
+        self.agrees: Tensor | None = None
         # Of the registered frame: thumbnails of image and disparity, and the weight of static pixels.
         self._pending: tuple[Tensor, Tensor, Tensor] | None = None
 
@@ -95,9 +97,10 @@ class Tracker:
             self._age = torch.zeros_like(thumbnail)
             self._image, self._inverse_depth = thumbnail, inverse_depth
         # A larger change than flicker is an object that came or went unnoticed in the image.
-        flickers = (inverse_depth - self._inverse_depth).abs() < MAX_FLICKER * self._inverse_depth.abs()
+        change = (inverse_depth - self._inverse_depth).abs() / self._inverse_depth.abs()
+        flickers = change < MAX_FLICKER
         still = weight * flickers
-        self.still = (2 * still).clamp_max(1)
+        self.still, self.agrees = (2 * weight).clamp_max(1) * (change < MAX_DOUBT), flickers
         self._age = (self._age * still + 1).clamp_max(MAX_AGE)
         self._image = torch.lerp(self._image, thumbnail, 1 / self._age)
         self._inverse_depth = torch.lerp(self._inverse_depth, inverse_depth, 1 / self._age)

@@ -22,6 +22,7 @@ ROWS, COLUMNS = torch.meshgrid(torch.linspace(0, 1, HEIGHT), torch.linspace(0, 1
 PLANE = 0.1 + 0.6 * ROWS + 0.1 * COLUMNS  # disparity
 BEND = 0.3 * torch.sin(3 * COLUMNS) * ROWS  # log of a factor on depth that no line makes
 TRUTH = LINE.depth_of(PLANE) * BEND.exp()
+CELLS = (48, 80)  # of the field
 IMAGE = (255 * torch.rand(HEIGHT, WIDTH, 3, generator=torch.Generator().manual_seed(0))).to(torch.uint8)
 
 
@@ -115,7 +116,7 @@ def test_without_points_near_what_is_beyond_infinity_stays_invalid():
 
 
 def test_the_field_helps_and_its_error_is_told():
-    prediction, config = RelativeGeometry(PLANE, IMAGE), ScaleConfig(local_field=True)
+    prediction, config = RelativeGeometry(PLANE, IMAGE), ScaleConfig()
     scale = ScaleFilter().align(prediction, sparse(TRUTH, 200), config)
     line = replace(scale, local=None)
     assert error(scale.depth_of(PLANE), TRUTH) < 0.5 * error(line.depth_of(PLANE), TRUTH)
@@ -123,24 +124,48 @@ def test_the_field_helps_and_its_error_is_told():
     assert math.isnan(ScaleFilter().align(prediction, None, config).reference_error)
 
 
-def test_a_standing_camera_carries_the_field_and_it_fades_with_age():
-    scale_filter, config = ScaleFilter(), ScaleConfig(local_field=True, max_age=5.0)
+def test_a_standing_camera_carries_the_field():
+    scale_filter, config = ScaleFilter(), ScaleConfig(max_age=5.0)
     for number in range(5):
         stamp = 0.1 * number
         first = scale_filter.align(RelativeGeometry(PLANE, IMAGE, stamp=stamp), sparse(TRUTH, 200), config)
-    carried = scale_filter.align(RelativeGeometry(PLANE, IMAGE, stamp=1.0), None, config)
     later = scale_filter.align(RelativeGeometry(PLANE, IMAGE, stamp=3.0), None, config)
-    sizes = [float(scale.local.abs().mean()) for scale in (first, carried, later)]
-    assert sizes[0] > sizes[1] > sizes[2] > 0.7 * sizes[0]
+    torch.testing.assert_close(later.local, first.local)
+
+
+def tracked(references, agrees):
+    """The scale after a reference each 0.1 s; whether depth is as before in each frame of a static camera."""
+    tracker = FieldTracker()
+    for number, (reference, agreement) in enumerate(zip(references, agrees, strict=True)):
+        still = torch.ones(CELLS)
+        tracker.carry(still, agreement * still, 0.1 * number)
+        if reference is not None:
+            tracker.add(PastFrame(RelativeGeometry(PLANE), LINE), reference, still, 0.1 * number)
+    return tracker.apply(LINE)
+
+
+def test_depth_that_flickers_does_not_shake_the_field():
+    reference = sparse(TRUTH, 200)
+    torch.testing.assert_close(
+        tracked([reference, None, None], [1, 0, 1]).local, tracked([reference, None, None], [1, 1, 1]).local
+    )
+
+
+def test_what_came_unnoticed_is_believed_after_a_few_references():
+    old, new = sparse(TRUTH, 200), sparse(LINE.depth_of(PLANE), 200)
+    noticed, missed = (
+        float(tracked([old] * 20 + [new] * 8, [1] * 20 + [agrees] + [1] * 7).local.abs().mean()) for agrees in (0, 1)
+    )
+    assert noticed < 0.5 * missed
 
 
 def test_a_moving_camera_soon_forgets_the_field():
     tracker = FieldTracker()
     tracker.add(PastFrame(RelativeGeometry(PLANE), LINE), sparse(TRUTH, 200), None, 0.0)
     before = tracker.apply(LINE).local
-    tracker.carry(torch.zeros_like(before), FADE_MOVING)
+    tracker.carry(None, None, FADE_MOVING)
     torch.testing.assert_close(tracker.apply(LINE).local, before / math.e)
-    tracker.carry(torch.zeros_like(before), 10 * FADE_MOVING)
+    tracker.carry(torch.zeros_like(before), torch.ones_like(before), 10 * FADE_MOVING)
     assert tracker.apply(LINE).local is None
 
 
@@ -151,7 +176,7 @@ def test_a_standing_camera_averages_the_fields():
         noisy = TRUTH * (1 + 0.05 * torch.randn(TRUTH.shape, generator=generator))
         still = tracker.apply(LINE).local
         still = None if still is None else torch.ones_like(still)
-        tracker.carry(still, 0.1 * number)
+        tracker.carry(still, still, 0.1 * number)
         tracker.add(PastFrame(RelativeGeometry(PLANE), LINE), sparse(noisy, 200, seed=number), still, 0.1 * number)
         fields.append(tracker.apply(LINE).local)
     changes = [(after - before).abs().mean() for before, after in pairwise(fields)]
@@ -162,11 +187,11 @@ def test_the_camera_height_has_no_field():
     """Its scale comes from no points; a field of an old reference would say otherwise."""
     scale_filter = ScaleFilter()
     prediction = RelativeGeometry(PLANE, IMAGE)
-    assert scale_filter.align(prediction, sparse(TRUTH, 200), ScaleConfig(local_field=True)).local is not None
-    scale = scale_filter.align(replace(prediction, stamp=0.1), None, ScaleConfig(local_field=True, source="none"))
+    assert scale_filter.align(prediction, sparse(TRUTH, 200), ScaleConfig()).local is not None
+    scale = scale_filter.align(replace(prediction, stamp=0.1), None, ScaleConfig(source="none"))
     assert scale.local is None and math.isnan(scale.reference_error)
 
 
-def test_by_default_there_is_no_field():
-    scale = ScaleFilter().align(RelativeGeometry(PLANE, IMAGE), sparse(TRUTH, 200), ScaleConfig())
-    assert scale.metric and scale.local is None
+def test_the_field_can_be_turned_off():
+    scale = ScaleFilter().align(RelativeGeometry(PLANE, IMAGE), sparse(TRUTH, 200), ScaleConfig(local_field=False))
+    assert scale.metric and scale.local is None and math.isnan(scale.reference_error)

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 
 from lotus2_ros.config import ScaleConfig
 from lotus2_ros.geometry.camera import Camera
-from lotus2_ros.scale.filter import GATE, ScaleFilter
+from lotus2_ros.scale.filter import ScaleFilter
+from lotus2_ros.scale.gate import GATE
 from lotus2_ros.scale.reference import Reference
 from lotus2_ros.scale.scale import RelativeGeometry
 

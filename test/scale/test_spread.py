@@ -17,7 +17,7 @@ ROWS, COLUMNS = torch.meshgrid(torch.linspace(0, 1, HEIGHT), torch.linspace(0, 1
 DISPARITY = 0.1 + 0.6 * ROWS + 0.1 * COLUMNS
 LINE = 1 / (0.5 * DISPARITY + 0.1)  # meters
 IMAGE = torch.full((HEIGHT, WIDTH, 3), 99, dtype=torch.uint8)
-LOCAL, GLOBAL = ScaleConfig(local_field=True), ScaleConfig()
+LOCAL, GLOBAL = ScaleConfig(), ScaleConfig(local_field=False)
 
 
 def noisy(share, seed=0):
