@@ -299,8 +299,8 @@ class CloudConfig:
     )
     remove_ground: str = parameter(
         "none",
-        "Leave the floor out of ~/filtered/points, or of all clouds (NaN in the cloud); needs predicted normals. A "
-        "costmap is cleared by clouds with the floor",
+        "Leave the floor out of ~/filtered/points, or of all clouds (NaN in the cloud); needs predicted normals. The "
+        "floor is where scale.camera_height says, or is found. A costmap is cleared by clouds with the floor",
         choices=("none", "filtered", "all"),
         live=True,
     )

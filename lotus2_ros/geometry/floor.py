@@ -6,14 +6,17 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 # Largest angle in degrees between the floor's normal and the image's upward direction: the camera's pitch and roll.
 MAX_TILT = 50.0
 # Largest angle in degrees between a normal and the floor's for a pixel that may be floor.
 MAX_ANGLE = 30.0
-# Pixels along the longer side of the image that a plane is looked for in, and planes that are tried.
-SAMPLES, PLANES = 64, 64
+# Pixels along the longer side of the image that a plane is looked for in, and planes that are tried, of each kind.
+SAMPLES, PLANES = 64, 256
+# The mean normal is of the normals within this many degrees of it, found in so many steps.
+MODE_ANGLE, MODE_STEPS = 25.0, 5
 # A pixel is on a plane if it is nearer to it than this many meters and this share of its depth.
 NEAR, NEAR_SHARE = 0.02, 0.02
 # A pixel below a plane outweighs this many on it, because nothing lies below the floor.
@@ -35,7 +38,8 @@ class Floor:
 
     def height(self, depth: Tensor, rays: Tensor) -> Tensor:
         """Height (...) above the floor of pixels (...) with rays (..., 3) with z = 1, in the unit of depth."""
-        return (1 - depth * (rays @ self.plane)) / self.plane.norm()
+        plane = self.plane.to(rays)
+        return (1 - depth * (rays @ plane)) / plane.norm()
 
     @property
     def up(self) -> Tensor:
@@ -44,6 +48,9 @@ class Floor:
 
 def find_floor(depth: Tensor, rays: Tensor, normals: Tensor) -> Floor | None:
     """The lowest plane with many pixels whose normals point up in the image; None if there is none.
+
+    The candidates are planes through three pixels, and planes through one with the normal that most have: depth is bent
+    where normals are right, and the reverse.
 
     Args:
         depth: (H, W) along z, in meters.
@@ -59,22 +66,33 @@ def find_floor(depth: Tensor, rays: Tensor, normals: Tensor) -> Floor | None:
     found = torch.nonzero(faces_up)[:, 0]
     if len(found) < MIN_SHARE * max(1, len(seen)):
         return None
-    chosen = found[torch.randint(len(found), (PLANES, 3), generator=torch.Generator().manual_seed(0)).to(found.device)]
-    planes, failed = torch.linalg.solve_ex(r[chosen].double(), (1 / z[chosen]).double())
-    planes = planes.float()
+    planes = _candidates(z[found], r[found], n[found])
     up = -planes / planes.norm(dim=-1, keepdim=True)
     heights = (1 - z * (planes @ r.T)) / planes.norm(dim=-1, keepdim=True)  # (PLANES, N)
     near = NEAR + NEAR_SHARE * z
     agree = n @ up.T > math.cos(math.radians(MAX_ANGLE))
     on = (heights.abs() < near) & agree.T
     score = on.sum(1) - BELOW_PENALTY * (heights < -3 * near).sum(1)
-    is_floor = (failed == 0) & (-up[:, 1] > math.cos(math.radians(MAX_TILT))) & torch.isfinite(planes).all(-1)
+    is_floor = (-up[:, 1] > math.cos(math.radians(MAX_TILT))) & torch.isfinite(planes).all(-1)
     best = torch.where(is_floor, score, -torch.inf).argmax()
     if not (is_floor[best] and on[best].sum() >= MIN_SHARE * len(seen)):
         return None
     floor = Floor(_refined(planes[best], z, r, agree[:, best]))
     facing = n[agree[:, best] & (floor.height(z, r).abs() < near)].mean(0)
     return floor if facing @ floor.up > math.cos(math.radians(MAX_BEND)) * facing.norm() else None
+
+
+def _candidates(z: Tensor, r: Tensor, n: Tensor) -> Tensor:
+    """Planes m (2 * PLANES, 3) of pixels that may be floor; NaN or Inf where pixels make none."""
+    drawn = torch.randint(len(z), (PLANES, 4), generator=torch.Generator().manual_seed(0)).to(z.device)
+    three, one = drawn[:, :3], drawn[:, 3]
+    planes, failed = torch.linalg.solve_ex(r[three].double(), (1 / z[three]).double())
+    up = F.normalize(n.sum(0), dim=0)
+    for _ in range(MODE_STEPS):
+        alike = n @ up > math.cos(math.radians(MODE_ANGLE))
+        up = F.normalize((alike[:, None] * n).sum(0), dim=0)
+    level = up / (z * (r @ up))[one, None]
+    return torch.cat((planes.float().masked_fill(failed[:, None] != 0, torch.nan), level))
 
 
 def _refined(plane: Tensor, z: Tensor, r: Tensor, agree: Tensor) -> Tensor:
@@ -87,15 +105,17 @@ def _refined(plane: Tensor, z: Tensor, r: Tensor, agree: Tensor) -> Tensor:
     return plane
 
 
-def floor_mask(depth: Tensor, rays: Tensor, normals: Tensor, height: float) -> Tensor:
+def floor_mask(depth: Tensor, rays: Tensor, normals: Tensor, height: float, floor: Floor | None = None) -> Tensor:
     """Bool (H, W), true on the floor; false everywhere if none is found. Arguments as of :func:`find_floor`.
+
+    ``floor``: if it is known where the camera is; otherwise it is looked for.
 
     What faces up is floor up to ``height`` meters above or below its plane, and a share of depth more, since predicted
     floors have bumps. What faces elsewhere is floor only where it touches the plane.
     """
-    floor = find_floor(depth, rays, normals)
+    floor = floor or find_floor(depth, rays, normals)
     if floor is None:
         return torch.zeros_like(depth, dtype=torch.bool)
     off = floor.height(depth, rays).abs_()
-    faces_up = normals @ floor.up > math.cos(math.radians(MAX_ANGLE))
+    faces_up = normals @ floor.up.to(normals) > math.cos(math.radians(MAX_ANGLE))
     return off < torch.where(faces_up, height + BUMP_SHARE * depth, NEAR + NEAR_SHARE * depth)

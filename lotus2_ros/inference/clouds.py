@@ -9,12 +9,17 @@ from torch import Tensor
 
 from lotus2_ros.config import CloudConfig
 from lotus2_ros.geometry.cloud import organized_cloud
-from lotus2_ros.geometry.floor import floor_mask
+from lotus2_ros.geometry.floor import Floor, floor_mask
 from lotus2_ros.inference.geometry import Geometry
 
 
-def cloud_of(geometry: Geometry, config: CloudConfig, *, floor: bool = True) -> Tensor | None:
-    """The channels (H', W', C) of :func:`organized_cloud`; None without depth or a camera. ``floor``: with it."""
+def cloud_of(
+    geometry: Geometry, config: CloudConfig, *, floor: bool = True, known_floor: Floor | None = None
+) -> Tensor | None:
+    """The channels (H', W', C) of :func:`organized_cloud`; None without depth or a camera.
+
+    ``floor``: with it; otherwise it is left out, by ``known_floor`` or, if that is None, where it is found.
+    """
     depth = geometry.depth
     if depth is None or geometry.camera is None:
         return None
@@ -29,12 +34,17 @@ def cloud_of(geometry: Geometry, config: CloudConfig, *, floor: bool = True) -> 
         max_depth=config.max_depth or math.inf,
         edge_threshold=config.edge_threshold,
         sigma=sigma if config.has_sigma else None,
-        removed=_removed(geometry, depth, sigma, config, floor),
+        removed=_removed(geometry, depth, sigma, config, floor, known_floor),
     )
 
 
 def _removed(
-    geometry: Geometry, depth: Tensor, sigma: Tensor | None, config: CloudConfig, floor: bool
+    geometry: Geometry,
+    depth: Tensor,
+    sigma: Tensor | None,
+    config: CloudConfig,
+    floor: bool,
+    known_floor: Floor | None,
 ) -> Tensor | None:
     """Bool (H, W), true where depth is too unsure or floor; None: nowhere."""
     masks = []
@@ -42,5 +52,5 @@ def _removed(
         masks.append(sigma > config.max_sigma * depth)
     if not floor and geometry.normals is not None and geometry.camera is not None:
         rays = geometry.camera.rays.to(depth.device)
-        masks.append(floor_mask(depth, rays, geometry.normals, config.ground_height))
+        masks.append(floor_mask(depth, rays, geometry.normals, config.ground_height, known_floor))
     return torch.stack(masks).any(0) if masks else None

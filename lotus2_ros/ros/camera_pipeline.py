@@ -26,6 +26,7 @@ from lotus2_ros.ros.report import sharpener_note
 from lotus2_ros.ros.synchronizer import CameraFrame
 from lotus2_ros.ros.threads import LatestQueue, SenderThread
 from lotus2_ros.scale.filter import ScaleFilter
+from lotus2_ros.scale.ground import mounted_floor
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,8 @@ class CameraPipeline:
 
         with geometry.stopwatch("pack"):
             is_filter_due = self._filter.is_due(geometry.stage)
-            payloads = payloads_of(geometry, frame.info, self._config.current.cloud, is_wanted)
+            config = self._config.current
+            payloads = payloads_of(geometry, frame.info, config.cloud, is_wanted, mounted_floor(config.scale))
         request = PublishRequest(frame, geometry, before, Download(payloads, self._copies))
         self._sender.queue.put(geometry.stage, request)
         # More work asked of a GPU now would be queued there, and the next frame taken would no longer be the newest.

@@ -32,6 +32,7 @@ from lotus2_ros.ros.publishers import messages_of
 from lotus2_ros.ros.recorded_camera import RecordedCamera, ros_message
 from lotus2_ros.ros.report import report_of
 from lotus2_ros.ros.serialized import serialize
+from lotus2_ros.scale.ground import mounted_floor
 from lotus2_ros.scale.saved import restored, saved
 
 PREFIXES = {"core": "/perception/", "sharpener": "/perception/sharp/"}
@@ -217,7 +218,8 @@ def write_geometry(
     info = ros_message(frame.camera_info)
     header = info.header
     prefix = PREFIXES[geometry.stage]
-    for topic, message in messages_of(geometry, info, header, config.cloud, wanted=lambda topic: True):
+    floor = mounted_floor(config.scale)
+    for topic, message in messages_of(geometry, info, header, config.cloud, lambda topic: True, floor):
         bag.write_raw(prefix + topic, *serialize(message), frame.time_ns)
     report = report_of(geometry, model, config.sharp, latency, header)
     bag.write_raw("/perception/report", *serialize(report), frame.time_ns)

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from lotus2_ros.config import CloudConfig
 from lotus2_ros.config.live import ONLY_CAMERA
+from lotus2_ros.geometry.floor import Floor
 from lotus2_ros.geometry.normals import normals_to_color
 from lotus2_ros.inference.clouds import cloud_of
 from lotus2_ros.inference.geometry import Geometry
@@ -41,17 +42,18 @@ class ProducerInput:
     geometry: Geometry
     info: CameraInfo | None
     cloud: CloudConfig
+    floor: Floor | None = None  # if it is known
 
     @cached_property
     def points(self) -> Tensor | None:
         """Rows of an organized cloud (H', W', C), computed once for all topics that need them."""
-        return cloud_of(self.geometry, self.cloud, floor=self.cloud.remove_ground != "all")
+        return cloud_of(self.geometry, self.cloud, floor=self.cloud.remove_ground != "all", known_floor=self.floor)
 
     @property
     def unfiltered_points(self) -> Tensor | None:
         """The rows that the filtered cloud is made of."""
         if self.cloud.remove_ground == "filtered":
-            return cloud_of(self.geometry, self.cloud, floor=False)
+            return cloud_of(self.geometry, self.cloud, floor=False, known_floor=self.floor)
         return self.points
 
     @property
@@ -163,10 +165,17 @@ PREFIXES = {"core": "", "sharpener": "sharp/"}
 
 
 def payloads_of(
-    geometry: Geometry, info: CameraInfo | None, cloud: CloudConfig, wanted: Callable[[str], bool]
+    geometry: Geometry,
+    info: CameraInfo | None,
+    cloud: CloudConfig,
+    wanted: Callable[[str], bool],
+    floor: Floor | None = None,
 ) -> dict[str, Payload]:
-    """The payload of each wanted topic that the geometry has something for; tensors are contiguous, on its device."""
-    source = ProducerInput(geometry, info, cloud)
+    """The payload of each wanted topic that the geometry has something for; tensors are contiguous, on its device.
+
+    ``floor``: where it is, if that is known.
+    """
+    source = ProducerInput(geometry, info, cloud, floor)
     payloads: dict[str, Payload] = {}
     for name, topic in TOPICS.items():
         if topic.metric not in (None, geometry.scale.metric) or not wanted(name):
@@ -189,10 +198,15 @@ def message_of(name: str, payload: Payload, header: Header) -> Image | CameraInf
 
 
 def messages_of(
-    geometry: Geometry, info: CameraInfo | None, header: Header, cloud: CloudConfig, wanted: Callable[[str], bool]
+    geometry: Geometry,
+    info: CameraInfo | None,
+    header: Header,
+    cloud: CloudConfig,
+    wanted: Callable[[str], bool],
+    floor: Floor | None = None,
 ) -> Iterator[tuple[str, Image | CameraInfo | PointCloud2]]:
     """Name and message of each wanted topic that the geometry has something for, except FILTERED."""
-    payloads = payloads_of(geometry, info, cloud, lambda name: name != FILTERED and wanted(name))
+    payloads = payloads_of(geometry, info, cloud, lambda name: name != FILTERED and wanted(name), floor)
     return ((name, message_of(name, payload, header)) for name, payload in payloads.items())
 
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lotus2_ros.config import ScaleConfig
+from lotus2_ros.geometry.floor import Floor
 from lotus2_ros.scale.fit import FitStats, fit_scale_shift
 from lotus2_ros.scale.planes import pinhole_rays, pool_cells
 from lotus2_ros.scale.reference import Reference
@@ -81,6 +82,13 @@ def scale_from_ground(
     refusal = torch.where(seen < MIN_FLOOR, len(stats.reasons), stats.refusal)
     scale, shift = (torch.where(refusal == 0, value, torch.nan) for value in (scale, shift))
     return scale, shift, FitStats(stats.points, stats.inlier_fraction, stats.residual, refusal, reasons)
+
+
+def mounted_floor(config: ScaleConfig) -> Floor | None:
+    """The floor by the camera's height and tilt; None if its height is not known."""
+    if config.camera_height <= 0:
+        return None
+    return Floor(-up_from_angles(config.camera_pitch, config.camera_roll).float() / config.camera_height)
 
 
 def _on_lowest_plane(drop: Tensor, disparity: Tensor, weight: Tensor) -> Tensor:

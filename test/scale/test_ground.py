@@ -6,9 +6,10 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lotus2_ros.config import ScaleConfig
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.scale.fit import AlignmentError
-from lotus2_ros.scale.ground import scale_from_ground, up_from_angles
+from lotus2_ros.scale.ground import mounted_floor, scale_from_ground, up_from_angles
 
 # Everything that could be mixed up differs: W and H, fx and fy, cx and cy.
 CAMERA = Camera.from_intrinsics(96, 64, fx=70.0, fy=80.0, cx=40.0, cy=37.0)
@@ -122,6 +123,15 @@ def test_convention_pitch_looks_down_and_roll_turns_clockwise():
     # A camera that looks straight down has up behind it; one on its right side has it on the left.
     torch.testing.assert_close(up_from_angles(90, 0), torch.tensor([0.0, 0, -1]).double())
     torch.testing.assert_close(up_from_angles(0, 90), torch.tensor([-1.0, 0, 0]).double())
+
+
+def test_the_floor_by_the_mount_is_where_it_is():
+    config = ScaleConfig(camera_height=0.5, camera_pitch=30.0)
+    floor = mounted_floor(config)
+    # The optical axis of a camera that looks 30 degrees down meets the floor at twice its height.
+    assert float(floor.height(torch.tensor(1.0), torch.tensor([0.0, 0.0, 1.0]))) == pytest.approx(0, abs=1e-6)
+    assert float(floor.height(torch.tensor(0.5), torch.tensor([0.0, 0.0, 1.0]))) == pytest.approx(0.25, abs=1e-6)
+    assert mounted_floor(ScaleConfig(camera_pitch=30.0)) is None
 
 
 @given(yaw=st.floats(-3, 3), pitch=st.floats(-1.5, 1.5), roll=st.floats(-3, 3))
