@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from rclpy.lifecycle import LifecycleNode
-from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import CompressedImage, Image
 
 from lotus2_ros.config.live import LiveConfig
 from lotus2_ros.inference.estimator import Estimator
@@ -15,7 +15,7 @@ from lotus2_ros.inference.geometry import Geometry
 from lotus2_ros.inference.sharpening import Sharpening
 from lotus2_ros.model.engine.device import Download, copy_stream, finish
 from lotus2_ros.model.image_size import ImageSizeError
-from lotus2_ros.ros.decoder import DecoderThread
+from lotus2_ros.ros.decoder import DEPTH, DecoderThread
 from lotus2_ros.ros.diagnostics import Diagnostics, Monitored
 from lotus2_ros.ros.filtered import CloudFilterThread, UnfilteredCloud
 from lotus2_ros.ros.inputs import Inputs
@@ -100,7 +100,7 @@ class CameraPipeline:
         self._scale_filter = ScaleFilter()
         self._metric_depth = MetricDepth(estimator.metric_model, config)
         self._copies = copy_stream(estimator.device)
-        self._decoder = DecoderThread(self._enqueue, diagnostics.reject, config, failed)
+        self._decoder = DecoderThread(self._enqueue, self._add_depth, diagnostics.reject, config, failed)
         self._sender = SenderThread(self._send, failed)
         self._filter = CloudFilterThread(
             publishers.publish_filtered,
@@ -110,7 +110,7 @@ class CameraPipeline:
         )
         self._monitored = Monitored(self._estimator, self._dropped, lambda: bool(self._wanted_tasks()))
         diagnostics.activate(self._monitored)
-        self._inputs = Inputs(node, diagnostics, config, estimator.device, self._receive, name)
+        self._inputs = Inputs(node, diagnostics, config, estimator.device, self._receive, self._receive_depth, name)
         self.threads = self._decoder, self._sender, self._filter
         for thread in self.threads:
             thread.start()
@@ -131,12 +131,22 @@ class CameraPipeline:
 
     def _receive(self, frame: CameraFrame) -> None:
         self._diagnostics.frame_id = frame.image.header.frame_id
-        if isinstance(frame.image, CompressedImage):
+        # With compressed depth every frame takes this way, behind the depth that came before it.
+        if isinstance(frame.image, CompressedImage) or self._config.current.input.reference_transport != "raw":
             self._decoder.queue.put(self.name, frame)
         else:
             self._enqueue(frame)
 
+    def _receive_depth(self, message: Image | CompressedImage) -> None:
+        if isinstance(message, CompressedImage):
+            self._decoder.queue.put(DEPTH, message)
+        else:
+            self._add_depth(message)
+
     # In any thread
+
+    def _add_depth(self, message: Image | CompressedImage) -> None:
+        self._inputs.references.depth(message)
 
     def _enqueue(self, frame: CameraFrame) -> None:
         self._queue.put(self.name, WaitingFrame(self, frame))

@@ -8,6 +8,7 @@ from functools import partial
 
 import torch
 from rclpy.lifecycle import LifecycleNode
+from sensor_msgs.msg import CompressedImage, Image
 from torch import Tensor
 
 from lotus2_ros.config.live import ONLY_CAMERA, LiveConfig
@@ -40,7 +41,8 @@ class ModelInput:
 class Inputs:
     """Subscribes to one camera's topics and converts.
 
-    ``deliver`` is called in the executor thread with each synchronized frame.
+    ``deliver`` is called in the executor thread with each synchronized frame, ``deliver_depth`` with each depth
+    reference.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Inputs:
         config: LiveConfig,
         device: torch.device,
         deliver: Callable[[CameraFrame], None],
+        deliver_depth: Callable[[Image | CompressedImage], None],
         camera: str = ONLY_CAMERA,
     ) -> None:
         self._node = node
@@ -57,7 +60,8 @@ class Inputs:
         self._config = config
         self._device = device
         self._rectified = image_is_rectified(node, config.current.input, camera)
-        self._references = References(node, diagnostics, lambda: config.current)
+        self.references = References(node, diagnostics, lambda: config.current)
+        self._deliver_depth = deliver_depth
         self._motion = CameraMotion(node, diagnostics, lambda: config.current)
         self._synchronizer = Synchronizer(lambda: config.current, deliver, diagnostics)
         self._subscriptions: list = []
@@ -70,8 +74,8 @@ class Inputs:
             callbacks = {
                 "image": self._synchronizer.image,
                 "camera_info": self._synchronizer.info,
-                "reference/depth": self._references.depth,
-                "reference/points": self._references.points,
+                "reference/depth": self._deliver_depth,
+                "reference/points": self.references.points,
                 "odometry": self._motion.odometry,
             }
             self._motion.listen()
@@ -91,7 +95,7 @@ class Inputs:
 
     def close(self) -> None:
         self.unsubscribe()
-        self._references.close()
+        self.references.close()
         self._motion.close()
 
     def read(self, frame: CameraFrame, wants_motion: bool) -> ModelInput:
@@ -104,7 +108,7 @@ class Inputs:
             config = self._config.current
             image = image_to_tensor(frame.image, config.input) if frame.pixels is None else frame.pixels
             camera = self._camera_of(frame, *image.shape[:2])
-            reference = self._references.for_frame(frame.image.header, camera, config.scale)
+            reference = self.references.for_frame(frame.image.header, camera, config.scale)
             if reference is None and wants_motion:
                 reference = self._motion.for_frame(image, frame.image.header, camera, config.scale)
         return ModelInput(image, camera, reference)

@@ -4,7 +4,7 @@ With several cameras one model thread serves them in turn. The other threads are
 
 executor thread   Image + CameraInfo -> Synchronizer -> CameraFrame;  depth, points -> References;  odometry
       |
-decoder thread    CompressedImage -> tensor, behind a latest queue of its own
+decoder thread    CompressedImage -> tensor, behind a latest queue of its own;  compressed depth -> References
       |
  latest queue     a newer frame replaces one that waits
       |

@@ -20,7 +20,7 @@ from lotus2_ros.config import Config, ScaleConfig
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.projection import sparse_depth
 from lotus2_ros.ros.clouds import points_to_tensor
-from lotus2_ros.ros.messages import MessageError, depth_to_tensor, stamp_seconds
+from lotus2_ros.ros.messages import MessageError, depth_to_tensor, only_message_errors, stamp_seconds
 from lotus2_ros.ros.transforms import BY_TF, TransformPendingError, Transforms
 from lotus2_ros.scale.reference import Reference
 from lotus2_ros.scale.sources import metric_sources
@@ -55,7 +55,7 @@ class Rejecting(Protocol):
 
 
 class References:
-    """The newest measurements of each source. The executor thread fills it, the model thread reads it."""
+    """The newest measurements of each source. Executor and decoder thread fill it, the model thread reads it."""
 
     def __init__(
         self,
@@ -105,7 +105,8 @@ class References:
 
     def _add(self, source: str, message: Any, convert: Callable[[Any], Tensor]) -> None:
         try:
-            measurement = Measurement(source, message.header, convert(message))
+            with only_message_errors():
+                measurement = Measurement(source, message.header, convert(message))
         except MessageError as error:
             reason = "reference_" + error.reason.removeprefix("image_")
             self._diagnostics.reject(reason, f"{TOPICS[source]}: {error}", frame=False)

@@ -14,7 +14,7 @@ from lotus2_ros.config import Config
 from lotus2_ros.config.live import LiveConfig
 from lotus2_ros.demo.deadlines import allowed
 from lotus2_ros.ros import decoder
-from lotus2_ros.ros.decoder import DecoderThread
+from lotus2_ros.ros.decoder import DEPTH, DecoderThread
 from lotus2_ros.ros.synchronizer import CameraFrame
 
 TIMEOUT = allowed(30.0)  # seconds; only ever reached when a test fails
@@ -33,13 +33,17 @@ class Decoding:
     """A decoder thread, and what came of its frames."""
 
     def __init__(self) -> None:
-        self.delivered, self.rejected = [], []
+        self.delivered, self.rejected, self.depth = [], [], []
         self.answered = threading.Semaphore(0)
-        self.thread = DecoderThread(self.deliver, self.reject, LiveConfig(Config()), self.fail)
+        self.thread = DecoderThread(self.deliver, self.take_depth, self.reject, LiveConfig(Config()), self.fail)
         self.thread.start()
 
     def deliver(self, frame: CameraFrame) -> None:
         self.delivered.append(frame)
+        self.answered.release()
+
+    def take_depth(self, message: CompressedImage) -> None:
+        self.depth.append((message.header.stamp.sec, [frame.image.header.stamp.sec for frame in self.delivered]))
         self.answered.release()
 
     def reject(self, reason: str, text: str) -> None:
@@ -100,3 +104,23 @@ def test_while_a_large_image_decodes_the_newest_waits_and_others_are_counted(dec
     for _ in range(2):
         decoding.wait()
     assert [result.image.header.stamp.sec for result in decoding.delivered] == [1, 4]
+
+
+def test_depth_goes_before_the_frame_that_waits_and_keeps_none_waiting_for_ever(decoding, monkeypatch):
+    begun, go_on = threading.Event(), threading.Semaphore(0)
+
+    def held(message, config):
+        begun.set()
+        assert go_on.acquire(timeout=TIMEOUT)
+        return PIXELS
+
+    monkeypatch.setattr(decoder, "image_to_tensor", held)
+    decoding.thread.queue.put("camera", frame(1))
+    assert begun.wait(TIMEOUT)
+    decoding.thread.queue.put(DEPTH, frame(2).image)
+    decoding.thread.queue.put("camera", frame(2))
+    go_on.release(2)
+    for _ in range(3):
+        decoding.wait()
+    assert decoding.depth == [(2, [1])]  # after the first frame, before the second
+    assert [result.image.header.stamp.sec for result in decoding.delivered] == [1, 2]
