@@ -155,7 +155,7 @@ def build(config: TrainingConfig, vae: torch.nn.Module) -> TrainableLotus2:
 def take_vae(model: TorchModel, vae: Any) -> None:
     """A copy of the weights of a trained VAE of the same shape, and of what its latents' shift and scale are."""
     model.vae.load_state_dict(vae.state_dict())
-    model.vae.register_to_config(**{name: vae.config[name] for name in ("shift_factor", "scaling_factor")})
+    model.vae.scale_latents(shift=vae.config.shift_factor, scale=vae.config.scaling_factor)
 
 
 @torch.no_grad()

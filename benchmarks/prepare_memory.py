@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5TokenizerFast
@@ -29,7 +28,7 @@ from lotus2_ros.model.layers.linear import PRECISIONS
 from lotus2_ros.model.lotus2.base import CORE, SHARPENER
 from lotus2_ros.model.lotus2.released import locate
 from lotus2_ros.model.lotus2.trainable import TrainableLotus2
-from lotus2_ros.model.manifest import ModelSettings, plain_config
+from lotus2_ros.model.manifest import ModelSettings
 from lotus2_ros.model.prompt import T5_TOKENS
 from lotus2_ros.model.weights import stored_state
 
@@ -70,30 +69,26 @@ sys.exit(code)
 def write_released(folder: Path, width: int, shard_bytes: int) -> None:
     """A random model of that width, bfloat16, in shards of at most so many bytes."""
     torch.manual_seed(0)
+    transformer = {
+        "num_layers": DOUBLE_BLOCKS,
+        "num_single_layers": SINGLE_BLOCKS,
+        "attention_head_dim": HEAD,
+        "num_attention_heads": width // HEAD,
+        "joint_attention_dim": width,
+        "pooled_projection_dim": POOLED,
+        "guidance_embeds": True,
+        "axes_dims_rope": (8, 28, 28),
+    }
+    configs = {"vae": VAE, "transformer": transformer, "scheduler": {"use_dynamic_shifting": True}}
     with torch.device("meta"):
-        model = TrainableLotus2(
-            AutoencoderKL(**VAE),
-            FluxTransformer2DModel(
-                num_layers=DOUBLE_BLOCKS,
-                num_single_layers=SINGLE_BLOCKS,
-                attention_head_dim=HEAD,
-                num_attention_heads=width // HEAD,
-                joint_attention_dim=width,
-                pooled_projection_dim=POOLED,
-                guidance_embeds=True,
-                axes_dims_rope=(8, 28, 28),
-            ),
-            FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
-            ModelSettings(tasks=tuple(RANKS), process_resolution=1024),
-            prompt_embeds=torch.empty(1, T5_TOKENS, width),
-            pooled=torch.empty(1, POOLED),
-        )
+        settings = ModelSettings(tasks=tuple(RANKS), process_resolution=1024)
+        model = TrainableLotus2.from_config(configs, settings, prompt_tokens=T5_TOKENS)
         for task, rank in RANKS.items():
             for stage in (CORE, SHARPENER):
                 model.add_adapter(stage, task, rank)
     for name, file in (("vae", "config.json"), ("transformer", "config.json"), ("scheduler", "scheduler_config.json")):
         (folder / name).mkdir(parents=True)
-        (folder / name / file).write_text(json.dumps(plain_config(getattr(model, name).config)))
+        (folder / name / file).write_text(json.dumps(model.configs[name]))
     _write_weights(model, folder, shard_bytes)
     _write_text_encoders(folder, width, shard_bytes)
 

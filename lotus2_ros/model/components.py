@@ -1,4 +1,4 @@
-"""Configs of diffusers components, checked by type and range before a component is built from one."""
+"""Configs of components under diffusers' keys, checked by type and range before a component is built from one."""
 
 from __future__ import annotations
 
@@ -6,15 +6,26 @@ import inspect
 import json
 import types
 from functools import cache
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from lotus2_ros.model.manifest import first_problem
+from lotus2_ros.model.manifest import Section, first_problem
 
 LARGEST = 65536  # of any integer in a config: channels, tokens, timesteps
 MOST_LAYERS = 512
 LONGEST = 64  # entries of a list
+
+Item = TypeVar("Item")
+Channels = Annotated[int, Field(ge=0, le=LARGEST)]
+Layers = Annotated[int, Field(ge=0, le=MOST_LAYERS)]
+Listed = Annotated[tuple[Item, ...], Field(max_length=LONGEST, strict=False)]  # from Python, a list will do
+
+
+class ComponentConfig(Section):
+    """Unknown keys are errors. The defaults are diffusers'."""
+
+    model_config = ConfigDict(extra="forbid")
 
 
 def config_of(component: type) -> Any:

@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from lotus2_ros.model.cache import CachingModule
 from lotus2_ros.model.euler import EulerSteps
 from lotus2_ros.model.image_size import check_image, process_size
 from lotus2_ros.model.manifest import ModelSettings, Task
+from lotus2_ros.model.vae import Vae
 
 
 def run_eagerly(key: tuple, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ class TorchModel(CachingModule, GeometryModel):
 
     def __init__(
         self,
-        vae: AutoencoderKL,
+        vae: Vae,
         settings: ModelSettings,
         *,
         latent_multiple: int,
@@ -113,7 +113,7 @@ class TorchModel(CachingModule, GeometryModel):
         super().__init__()
         self.vae = vae
         self.settings = settings
-        self.vae_factor = 2 ** (len(vae.config.block_out_channels) - 1)
+        self.vae_factor = vae.config.factor
         self.multiple = latent_multiple * self.vae_factor
         self.metadata = dict(metadata or {})
         self.executor: Callable[..., Tensor] = run_eagerly
@@ -146,7 +146,7 @@ class TorchModel(CachingModule, GeometryModel):
 
     def hold_channels_last(self) -> None:
         """The layout in which convolutions are fastest."""
-        self.vae.to(memory_format=torch.channels_last)
+        self.vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def encode(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
         check_image(image, self.multiple)
@@ -164,8 +164,8 @@ class TorchModel(CachingModule, GeometryModel):
 
     def encode_annotation(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The VAE's latent alone, as an annotation (B, 3, H, W) in [-1, 1] is given to training."""
-        posterior = self.vae.encode(image.to(self.vae.dtype)).latent_dist
-        latent = posterior.mode() if generator is None else posterior.sample(generator)
+        posterior = self.vae.encode(image.to(self.vae.dtype))
+        latent = posterior.mean if generator is None else posterior.sample(generator)
         return ((latent - (self.vae.config.shift_factor or 0.0)) * self.vae.config.scaling_factor).to(self.dtype)
 
     def decode(self, latent: Tensor) -> Tensor:
@@ -177,7 +177,7 @@ class TorchModel(CachingModule, GeometryModel):
     def decode_unclamped(self, latent: Tensor) -> Tensor:
         """As :func:`decode`, without the clamp to [0, 1]; training needs the values outside."""
         latent = latent / self.vae.config.scaling_factor + (self.vae.config.shift_factor or 0.0)
-        decoded = self.vae.decode(latent.to(self.vae.dtype)).sample
+        decoded = self.vae.decode(latent.to(self.vae.dtype))
         # float32 before the clamp: bfloat16 has about 384 values in [0, 1].
         return decoded.float() * 0.5 + 0.5
 

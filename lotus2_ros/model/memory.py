@@ -59,5 +59,7 @@ def memory_errors(advice: str = "") -> Iterator[None]:
 def is_shortage(error: BaseException) -> bool:
     """Whether an error says that memory could not be allocated; those of torch and safetensors are of many classes."""
     said = str(error).lower()
-    kinds = MemoryError | torch.OutOfMemoryError
-    return isinstance(error, kinds) or "allocate memory" in said or "out of memory" in said
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    # A thread does not start where there is no memory for its stack.
+    return any(words in said for words in ("allocate memory", "out of memory", "can't start new thread"))

@@ -12,10 +12,9 @@ from lotus2_ros.config import ModelConfig
 from lotus2_ros.model.conversion import Conversion
 from lotus2_ros.model.lotus import conversion as lotus
 from lotus2_ros.model.lotus.released import FILES, SAID, files_of, predicted_by
-from lotus2_ros.model.lotus2.bundle import WEIGHTS, load_bundle
+from lotus2_ros.model.lotus2.bundle import WEIGHTS, open_bundle
 from lotus2_ros.model.lotus2.conversion import Lotus2Conversion
 from lotus2_ros.model.lotus2.flux_layout import FLUX_FILES, flux_files, flux_folder
-from lotus2_ros.model.lotus2.fuse import Source
 from lotus2_ros.model.lotus2.released import TASKS, lotus2_files, open_released
 from lotus2_ros.model.manifest import MANIFEST, FloatName, Space
 from lotus2_ros.prepare.hub import Found, Origin, check_room, fetch, find
@@ -53,15 +52,9 @@ def from_released(
 
 def from_trained(bundle: Path, config: ModelConfig, *, precision: str | None, device: torch.device) -> Conversion:
     """Of a bundle that `lotus2 train` wrote."""
-    model = load_bundle(
-        bundle,
-        device=torch.device("cpu"),
-        dtype=torch.float32,
-        tasks=config.wanted_tasks,
-        timestep_dtype=_timestep_dtype(config),
-    )
+    source = open_bundle(bundle, tasks=config.wanted_tasks, timestep_dtype=_timestep_dtype(config))
     files = {f"bundle/{name}": bundle / name for name in (MANIFEST, WEIGHTS)}
-    return Lotus2Conversion(Source.of(model), files, precision=precision, device=device)
+    return Lotus2Conversion(source, files, precision=precision, device=device)
 
 
 def from_lotus(places: Sequence[str], config: ModelConfig, *, output: Path, precision: str | None) -> Conversion:

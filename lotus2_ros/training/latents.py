@@ -34,8 +34,8 @@ def latent_valid(valid: Tensor, factor: int) -> Tensor:
 
 def measure_latents(model: TorchModel, batches: Sequence[Batch]) -> None:
     """Set the VAE's shift and scale so that latents of images and annotations have mean 0 and standard deviation 1."""
-    model.vae.register_to_config(shift_factor=0.0, scaling_factor=1.0)
+    model.vae.scale_latents(shift=0.0, scale=1.0)
     pictures = (each for batch in batches for each in (batch.image, batch.annotation))
     with torch.no_grad():
         latents = torch.cat([model.encode_annotation(each.to(model.device)).flatten() for each in pictures])
-    model.vae.register_to_config(shift_factor=float(latents.mean()), scaling_factor=1 / float(latents.std()))
+    model.vae.scale_latents(shift=float(latents.mean()), scale=1 / float(latents.std()))

@@ -198,9 +198,9 @@ class Autoencoder(_Objective):
     def loss(self, model: TrainableLotus2, batch: Batch) -> Tensor:
         generator = batch.generator()
         truth = torch.cat([self._crop(values, generator) for values in (batch.image, batch.annotation)])
-        posterior = model.vae.encode(truth).latent_dist
+        posterior = model.vae.encode(truth)
         noise = self.noise * torch.randn(posterior.mean.shape, generator=generator).to(truth)
-        error = model.vae.decode(posterior.mean + noise).sample - truth
+        error = model.vae.decode(posterior.mean + noise) - truth
         gradient = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
         spread = (posterior.logvar / 2 - torch.tensor(self.noise).log()).square().mean()
         size = posterior.mean.square().mean()
@@ -230,7 +230,7 @@ def _times(latent: Tensor, generator: torch.Generator) -> Tensor:
 
 def _at(model: TrainableLotus2, latent: Tensor, task: str, time: Tensor) -> Tensor:
     """The core's adapter at a time (B, 1, 1, 1), or any that flattens to 1 or B."""
-    return model.transform(latent, CORE, task, time.flatten() * model.scheduler.config.num_train_timesteps)
+    return model.transform(latent, CORE, task, time.flatten() * model.scheduler.num_train_timesteps)
 
 
 def _euler(velocity, latent: Tensor, steps: int) -> Tensor:

@@ -42,10 +42,10 @@ def bundle(request, random_bundle, tmp_path_factory) -> Path:
         network.save(network.build(("depth", "normals"), (), torch.device("cpu")), folder, METADATA)
         return folder
     from lotus2_ros.model.lotus2.bundle import describe_fused, load_bundle, part_file
-    from lotus2_ros.model.lotus2.fuse import Fusion, Source
+    from lotus2_ros.model.lotus2.fuse import Fusion
 
     trained = load_bundle(random_bundle, device=torch.device("cpu"), dtype=torch.float32)
-    fusion = Fusion(Source.of(trained), "int8")
+    fusion = Fusion(trained.source(), "int8")
     for part in fusion.parts():
         save_file({name: t.contiguous() for name, t in fusion.store(part).items()}, folder / part_file(part.name))
     write_manifest(folder, describe_fused(fusion.model, metadata=METADATA, dtype=torch.float32, errors={}))
@@ -121,9 +121,13 @@ def test_the_key_the_expected_and_the_given_value_are_named(random_bundle, tmp_p
         ("vae", {"block_out_channels": [8, "16"]}, "block_out_channels.1: expected a valid integer, got '16'"),
         ("vae", {"force_upcast": "no"}, "force_upcast: expected a valid boolean, got 'no'"),
         ("transformer", {"num_layers": 10**9}, "num_layers: expected less than or equal to 512, got '1000000000'"),
-        ("transformer", {"axes_dims_rope": [4, 6, 8]}, "expected transformer.axes_dims_rope to be even and to add up"),
+        (
+            "transformer",
+            {"axes_dims_rope": [4, 6, 8]},
+            "expected three even transformer.axes_dims_rope that add up to 16",
+        ),
         ("scheduler", {"base_shift": "0.5"}, "base_shift: expected a valid number, got '0.5'"),
-        ("scheduler", {"color": 1}, "unknown key color"),
+        ("scheduler", {"color": 1}, "unknown key components.scheduler.color"),
     ],
 )
 def test_the_configs_of_components_are_checked_too(random_bundle, tmp_path, component, change, message):
@@ -132,4 +136,5 @@ def test_the_configs_of_components_are_checked_too(random_bundle, tmp_path, comp
     write_manifest(tmp_path, manifest)
     with pytest.raises(CheckpointError) as error:
         load_model(tmp_path, device="cpu")
-    assert f"{tmp_path / MANIFEST}: components" in str(error.value) and message in str(error.value)
+    assert str(error.value).startswith(f"{tmp_path / MANIFEST}: ") and "components" in str(error.value)
+    assert message in str(error.value)

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from lotus2_ros.model.lotus2.scheduler import Scheduler
 from lotus2_ros.training import objectives
 from lotus2_ros.training.batches import Batch
 from lotus2_ros.training.latents import latent_valid
@@ -33,7 +34,7 @@ class Perfect:
 
     def __init__(self, image, truth, answer):
         self.image, self.truth, self.answer, self.vae_factor = image, truth, answer, 4
-        self.scheduler = type("Scheduler", (), {"config": type("Config", (), {"num_train_timesteps": 10})})
+        self.scheduler = Scheduler(num_train_timesteps=10)
         self.continuity = {"depth": lambda latent: latent}
         self.asked = []
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import gc
 import itertools
 import logging
+import sys
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch._dynamo
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -56,7 +56,8 @@ def check_headroom(device: torch.device) -> None:
 def free_compiled() -> None:
     """Free the memory of models that nothing refers to any more, compiled ones too."""
     # Compiled models are in reference cycles and in dynamo's cache.
-    torch._dynamo.reset()
+    if "torch._dynamo" in sys.modules:
+        torch._dynamo.reset()
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -35,6 +35,7 @@ STAGES = 24  # kept in memory: of three or four image sizes with all tasks and t
 RUNS = 3  # of each engine, to see which is faster
 # Relative to torch's result. A compiled stage that is further away is not used.
 BOUNDS = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.1}
+TORCH = b""  # on disk, in place of a stage that was slower than torch
 HINTS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
 
 
@@ -56,8 +57,8 @@ def import_openvino() -> ModuleType:
 class CompiledStages:
     """A `TorchModel.executor` that compiles each stage for each shape of its tensors, and runs it.
 
-    Where the engine is `auto`, a stage is compiled and timed against torch when it first runs, and the faster one runs
-    it from then on. The `STAGES` most recently used are kept.
+    Where the engine is `auto`, a stage is compiled and timed against torch when it first runs on a machine, and the
+    faster one runs it from then on. The `STAGES` most recently used are kept.
     """
 
     def __init__(self, model: InferenceModel, engine: EngineChoice) -> None:
@@ -89,46 +90,38 @@ class CompiledStages:
             self._lock.release()
 
     def _prepare(self, case: tuple, function: Run, tensors: tuple[Tensor, ...]) -> Run | None:
-        """The compiled stage; None if torch is to run it."""
-        key = case[0]
-        dtype = self._engine.stage_dtype(key)
-        name = " ".join(map(str, _flat(key)))
+        """The compiled stage; None if torch is to run it. Both come from disk if an earlier start left them there."""
+        device, dtype = self._engine.openvino_device, self._engine.stage_dtype(case[0])
+        options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": HINTS[dtype], "PERFORMANCE_HINT": "LATENCY"}
+        if device == "CPU":
+            options |= {"NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": self._engine.threads or ALL_THREADS}
+        place = (self._engine.name, case, device, options, self._core.get_property(device, "FULL_DEVICE_NAME"))
+        name = " ".join(map(str, _flat(case[0])))
         try:
-            stage = self._compile(case, dtype, function, tensors)
-            expected, result = function(*tensors), stage(*tensors)
-            difference, size = float((result - expected).norm()), float(expected.norm())
-            if not difference <= BOUNDS[dtype] * size:
-                raise RuntimeError(f"expected torch's result, got one that is {difference / size:.1g} away")
+            stored = self._stored.read(*place)
+            if stored is not None:
+                return None if stored == TORCH else run_compiled(self._core.import_model(stored, device, options))
+            compiled = self._core.compile_model(self._convert(function, tensors), device, options)
+            stage = run_compiled(compiled)
+            better = self._is_better(name, dtype, stage, function, tensors)
+            self._stored.write(compiled.export_model().getvalue() if better else TORCH, *place)
+            return stage if better else None
         except Exception as error:  # converters and compilers raise errors of any type
             log.warning("%s runs in torch instead of OpenVINO: %s", name, first_line(error))
             return None
-        if self._engine.name == "auto":
-            ours, torchs = self._measure(lambda: stage(*tensors), lambda: function(*tensors))
-            log.info("%s: OpenVINO %.1f ms, torch %.1f ms", name, 1e3 * ours, 1e3 * torchs)
-            return stage if ours <= torchs else None
-        return stage
 
-    def _compile(self, case: tuple, dtype: torch.dtype, function: Run, tensors: tuple[Tensor, ...]) -> Run:
-        """From disk if it is there."""
-        options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": HINTS[dtype], "PERFORMANCE_HINT": "LATENCY"}
-        if self._engine.openvino_device == "CPU":
-            options |= {"NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": self._engine.threads or ALL_THREADS}
-        device = self._engine.openvino_device
-        place = (case, device, options, self._core.get_property(device, "FULL_DEVICE_NAME"))
-        blob = self._stored.read(*place)
-        if blob is None:
-            compiled = self._core.compile_model(self._convert(function, tensors), device, options)
-            self._stored.write(compiled.export_model().getvalue(), *place)
-        else:
-            compiled = self._core.import_model(blob, device, options)
-        request = compiled.create_infer_request()
-
-        def run(*tensors: Tensor) -> Tensor:
-            arrays = [tensor.contiguous().numpy() for tensor in tensors]
-            output = request.infer(arrays, share_inputs=True, share_outputs=True)[0]
-            return torch.from_numpy(output).clone()  # the next run overwrites it
-
-        return run
+    def _is_better(self, name: str, dtype: torch.dtype, stage: Run, function: Run, tensors: tuple[Tensor, ...]) -> bool:
+        """Whether a stage is to be used: always, or if it is not slower than torch. Raises RuntimeError where its
+        result is not torch's."""
+        expected, result = function(*tensors), stage(*tensors)
+        difference, size = float((result - expected).norm()), float(expected.norm())
+        if not difference <= BOUNDS[dtype] * size:
+            raise RuntimeError(f"expected torch's result, got one that is {difference / size:.1g} away")
+        if self._engine.name != "auto":
+            return True
+        ours, torchs = self._measure(lambda: stage(*tensors), lambda: function(*tensors))
+        log.info("%s: OpenVINO %.1f ms, torch %.1f ms", name, 1e3 * ours, 1e3 * torchs)
+        return ours <= torchs
 
     def _convert(self, function: Run, tensors: tuple[Tensor, ...]) -> Any:
         # Tracing needs tensors that autograd could follow.
@@ -154,6 +147,18 @@ class CompiledStages:
 
         with ThreadPoolExecutor(1) as pool:
             return pool.submit(measure).result()
+
+
+def run_compiled(compiled: Any) -> Run:
+    """A compiled model of OpenVINO as a function of tensors."""
+    request = compiled.create_infer_request()
+
+    def run(*tensors: Tensor) -> Tensor:
+        arrays = [tensor.contiguous().numpy() for tensor in tensors]
+        output = request.infer(arrays, share_inputs=True, share_outputs=True)[0]
+        return torch.from_numpy(output).clone()  # the next run overwrites it
+
+    return run
 
 
 class TracedFunction(nn.Module):

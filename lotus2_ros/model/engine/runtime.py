@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 
 import torch
-import torch._dynamo
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -20,6 +19,7 @@ from lotus2_ros.model.engine.memory import frame_bytes, room_for_frames
 from lotus2_ros.model.engine.stored import cache_folder
 from lotus2_ros.model.interface import InferenceModel
 from lotus2_ros.model.layers.linear import FloatLinear, make_linear, store_linear
+from lotus2_ros.model.layers.quantization import has_quantized_matmul
 from lotus2_ros.model.memory import GIGABYTE
 
 log = logging.getLogger(__name__)
@@ -92,6 +92,8 @@ def _with_attention(launch: Launch) -> Launch:
 
 def compile_model(model: InferenceModel) -> None:
     """Compile network and VAE when they first run, or log a warning that compilation does not work."""
+    import torch._dynamo  # takes a second, and most models are not compiled
+
     _keep_compiled()
     problem = compile_problem(model.device)
     if problem is not None:
@@ -100,6 +102,7 @@ def compile_model(model: InferenceModel) -> None:
     limits = torch._dynamo.config
     limits.recompile_limit = max(limits.recompile_limit, VARIANTS)
     limits.accumulated_recompile_limit = max(limits.accumulated_recompile_limit, 4 * VARIANTS)
+    torch.compiler.assume_constant_result(has_quantized_matmul)
     for part, for_all_sizes in model.compiled_parts().items():
         part.compile(dynamic=None if for_all_sizes else False)
 

@@ -77,9 +77,8 @@ def multiply_quantized(
     return (result if bias is None else result.add_(bias)).to(dtype)
 
 
-@torch.compiler.assume_constant_result
 def has_quantized_matmul(dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether torch multiplies codes of this dtype on this device; a constant for torch.compile."""
+    """Whether torch multiplies codes of this dtype on this device. `compile_model` says that it is constant."""
     return device.type != "meta" and _has_product(dtype, device)
 
 

@@ -9,13 +9,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from lotus2_ros.model.interface import InferenceModel
 from lotus2_ros.model.manifest import ModelSettings
 from lotus2_ros.model.noise import draw_noise
 from lotus2_ros.model.trainable import TrainableModel, TrainedPart
+from lotus2_ros.model.vae import Vae, VaeConfig
 
 TIMESTEP = 999
 # The task switcher: sin and cos of (1, 0) for the annotation, of (0, 1) for the image, which only training uses.
@@ -26,9 +27,9 @@ RECONSTRUCTION = (math.sin(0), math.sin(1), math.cos(0), math.cos(1))
 class Lotus(InferenceModel, TrainableModel):
     """A VAE, and a U-Net for each task.
 
-    configs: those of diffusers' vae and unet; the U-Net's `in_channels` decide between D and G. prompt_shape: tokens
-    and channels of the empty prompt's embedding. samples: how many Lotus-G draws, from noise of `seed`. The noise
-    is the same for every image of a size, so that the result for an image that does not change stays the same.
+    configs: of vae and unet, with diffusers' keys; the U-Net's `in_channels` decide between D and G. prompt_shape:
+    tokens and channels of the empty prompt's embedding. samples: how many Lotus-G draws, from noise of `seed`. The
+    noise is the same for every image of a size, so that the result for an image that does not change stays the same.
     """
 
     upsampling = "nearest-exact"
@@ -44,7 +45,7 @@ class Lotus(InferenceModel, TrainableModel):
         seed: int = 0,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
-        vae = AutoencoderKL(**configs["vae"])
+        vae = Vae(VaeConfig(**configs["vae"]))
         super().__init__(vae, settings, latent_multiple=1, metadata=metadata)
         self.configs = configs
         self.unets = nn.ModuleDict({task: UNet2DConditionModel(**configs["unet"]) for task in self.tasks})

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from pydantic import Field
 
 from lotus2_ros.model.components import config_of
 from lotus2_ros.model.manifest import Manifest, Section
+from lotus2_ros.model.vae import VaeConfig
 
 Length = Annotated[int, Field(ge=1, le=65536)]
 
 
 class LotusComponents(Section):
-    vae: config_of(AutoencoderKL)  # type: ignore[valid-type]
+    vae: VaeConfig
     unet: config_of(UNet2DConditionModel)  # type: ignore[valid-type]
 
 
@@ -26,4 +27,4 @@ class LotusManifest(Manifest):
 
     @property
     def configs(self) -> dict[str, dict[str, Any]]:
-        return {"vae": self.components.vae, "unet": self.components.unet}
+        return self.components.model_dump()

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,7 +25,9 @@ from lotus2_ros.model.interface import TorchModel
 from lotus2_ros.model.layers.lora import LoraPlan
 from lotus2_ros.model.lotus2.continuity import LocalContinuity
 from lotus2_ros.model.lotus2.prior import ImagePrior
+from lotus2_ros.model.lotus2.scheduler import Scheduler
 from lotus2_ros.model.manifest import ModelSettings, Task
+from lotus2_ros.model.vae import Vae
 
 CORE, SHARPENER = "core_predictor", "detail_sharpener"
 CORE_TIMESTEP = 1.0
@@ -64,8 +65,8 @@ class Lotus2(TorchModel):
 
     def __init__(
         self,
-        vae: AutoencoderKL,
-        scheduler: FlowMatchEulerDiscreteScheduler,
+        vae: Vae,
+        scheduler: Scheduler,
         settings: ModelSettings,
         metadata: Mapping[str, Any] | None = None,
         prior: Mapping[str, Any] | None = None,
@@ -124,29 +125,18 @@ class Lotus2(TorchModel):
         """The detail sharpener's d latent / d sigma at sigma, a number or (B,), between 1 (coarse) and 0 (sharp); of
         the first C channels."""
         self.require(SHARPENER, task)
-        return self.transform(latent, SHARPENER, task, sigma * self.scheduler.config.num_train_timesteps)
+        return self.transform(latent, SHARPENER, task, sigma * self.scheduler.num_train_timesteps)
 
     def sharpen(self, latent: Tensor, task: str, steps: int | None = None) -> EulerSteps:
         self.require(SHARPENER, task)  # told here rather than in the middle of a step
         height, width = latent.shape[2:]
-        sigmas = self.sigmas(self.settings.sharpener_steps if steps is None else steps, height * width // 4)
+        steps = self.settings.sharpener_steps if steps is None else steps
+        sigmas = self.scheduler.sigmas(steps, height * width // 4)
 
         def move(sharp: Tensor, sigma: float, following: float) -> Tensor:
             return moved(sharp, self.velocity(sharp.to(self.dtype), task, sigma), following - sigma)
 
         return EulerSteps(latent.to(self.dtype), move, sigmas)
-
-    def sigmas(self, steps: int, tokens: int) -> list[float]:
-        """The sharpener's steps + 1 noise levels from 1 to 0, shifted for a latent of that many tokens."""
-        if steps < 1:
-            raise ValueError(f"expected at least one sharpener step, got {steps}")
-        scheduler = FlowMatchEulerDiscreteScheduler.from_config(self.scheduler.config)
-        config, shift = scheduler.config, None
-        if config.use_dynamic_shifting:
-            slope = (config.max_shift - config.base_shift) / (config.max_image_seq_len - config.base_image_seq_len)
-            shift = config.base_shift + slope * (tokens - config.base_image_seq_len)
-        scheduler.set_timesteps(sigmas=[(steps - i) / steps for i in range(steps)], mu=shift)
-        return scheduler.sigmas.tolist()
 
     @abstractmethod
     def transform(self, latent: Tensor, stage: str, task: str, timestep: float | Tensor) -> Tensor:

@@ -7,18 +7,18 @@ a file for each part of the network. In both the weights may be stored in a smal
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
-from lotus2_ros.model.layers.lora import LoraSpec, as_targets
 from lotus2_ros.model.lotus2 import FUSED_FORMAT, NAME, TRAINABLE_FORMAT
 from lotus2_ros.model.lotus2.base import CORE, SHARPENER, FusedPlan, Lotus2, adapter_name
 from lotus2_ros.model.lotus2.fused import FusedLotus2
 from lotus2_ros.model.lotus2.manifest import FusedManifest, TrainableManifest
-from lotus2_ros.model.lotus2.trainable import TrainableLotus2
+from lotus2_ros.model.lotus2.source import Source
 from lotus2_ros.model.manifest import (
     MANIFEST,
     FloatName,
@@ -38,6 +38,9 @@ from lotus2_ros.model.weights import (
     write_parts,
 )
 
+if TYPE_CHECKING:
+    from lotus2_ros.model.lotus2.trainable import TrainableLotus2
+
 WEIGHTS = "model.safetensors"
 SETTINGS = (
     "timestep_dtype", "process_resolution", "process_by_area", "antialias", "guided", "sharpener_steps",
@@ -50,13 +53,13 @@ def save_bundle(model: TrainableLotus2, folder: str | Path, *, metadata: Mapping
 
     metadata: `name` and `licence`; optionally `sources`, {file: sha256} of its sources, and `card`, free text.
     """
-    _check_packing(model)
+    source = model.source()  # which raises ValueError on a network that can be trained but not run
     network = {
         "adapters": {
-            name: {"rank": config.r, "alpha": config.lora_alpha, "targets": _json_targets(config.target_modules)}
-            for name, config in sorted(model.adapters.items())
+            name: {"rank": lora.rank, "alpha": lora.scale * lora.rank, "targets": lora.targets}
+            for name, lora in sorted(source.adapters.items())
         },
-        "components": model.configs,
+        "components": source.configs,
     }
     precision = {"precision": dtype_name(dtype)}
     manifest = _describe(model, TRAINABLE_FORMAT, metadata, dtype, precision, network)
@@ -108,6 +111,31 @@ def _describe(
     }
 
 
+def open_bundle(folder: Path, *, tasks: Sequence[str] | None = None, timestep_dtype: FloatName | None = None) -> Source:
+    """A model in format 1, its weights memory-mapped. tasks, timestep_dtype: the bundle's own if None."""
+    path = folder / MANIFEST
+    read_header(path, {NAME: (TRAINABLE_FORMAT,)})
+    manifest, settings = TrainableManifest.read(path), ModelSettings.read(path)
+    wanted = choose_tasks(manifest.tasks, tasks, folder)
+    settings = settings.changed(tasks=wanted, timestep_dtype=timestep_dtype or settings.timestep_dtype)
+    names = [adapter_name(stage, task) for task in wanted for stage in manifest.stages[task]]
+    adapters = {name: lora.spec for name in names if (lora := manifest.adapters.get(name)) is not None}
+    weights: dict[str, Tensor] = {}
+    with naming(path):
+        source = Source(
+            manifest.configs,
+            adapters,
+            settings,
+            manifest.prompt_tokens,
+            manifest.metadata,
+            weights.__getitem__,
+            lambda: (weights["conditioner.prompt_embeds"], weights["conditioner.pooled"]),
+        )
+        shapes = source.shapes()
+    weights |= read_parts(folder, shapes, lambda name: WEIGHTS, _others(manifest.tasks, wanted))
+    return source
+
+
 def load_bundle(
     folder: str | Path,
     *,
@@ -116,32 +144,12 @@ def load_bundle(
     tasks: Sequence[str] | None = None,
     timestep_dtype: FloatName | None = None,
 ) -> TrainableLotus2:
-    """A model in format 1, ready to run.
+    """A model in format 1, in its trainable form."""
+    from lotus2_ros.model.lotus2.trainable import TrainableLotus2
 
-    tasks: some of the bundle's, all if None. timestep_dtype: the bundle's own if None.
-    """
-    folder = Path(folder)
-    path = folder / MANIFEST
-    read_header(path, {NAME: (TRAINABLE_FORMAT,)})
-    manifest, settings = TrainableManifest.read(path), ModelSettings.read(path)
-    wanted = choose_tasks(manifest.tasks, tasks, folder)
-    settings = settings.changed(tasks=wanted, timestep_dtype=timestep_dtype or settings.timestep_dtype)
-    with naming(path), torch.device("meta"):
-        model = TrainableLotus2.from_config(
-            manifest.configs,
-            settings,
-            prompt_tokens=manifest.prompt_tokens,
-            metadata=manifest.metadata,
-        )
-        for task in wanted:
-            for stage in manifest.stages[task]:
-                adapter = manifest.adapters.get(adapter_name(stage, task))
-                if adapter is not None:
-                    model.add_adapter(stage, task, adapter.rank, adapter.alpha, adapter.targets)
-        _check_packing(model)
-    state = read_parts(folder, stored_state(model), lambda name: WEIGHTS, _others(manifest.tasks, wanted))
-    assign_weights(model, state, device, model.dtype_of(dtype))
-    return model.eval().requires_grad_(False)
+    source = open_bundle(Path(folder), tasks=tasks, timestep_dtype=timestep_dtype)
+    with naming(Path(folder) / MANIFEST):
+        return TrainableLotus2.load(source, device, dtype)
 
 
 def load_fused_bundle(
@@ -161,10 +169,7 @@ def load_fused_bundle(
             f"{timestep_dtype}; prepare it again with --timestep-dtype {timestep_dtype}"
         )
     wanted = choose_tasks(manifest.tasks, tasks, folder)
-    adapters = {
-        name: LoraSpec(adapter.rank, adapter.scale, as_targets(adapter.targets))
-        for name, adapter in manifest.adapters.items()
-    }
+    adapters = {name: lora.spec for name, lora in manifest.adapters.items()}
     plan = FusedPlan(manifest.base, adapters, manifest.precision, wanted, manifest.timesteps)
     with naming(path), torch.device("meta"):
         model = FusedLotus2(
@@ -195,14 +200,3 @@ def _others(available: Sequence[str], wanted: Sequence[str]) -> Any:
     markers = [f".{adapter_name(stage, task)}." for stage in (CORE, SHARPENER) for task in left_out]
     prefixes = tuple(f"continuity.{task}." for task in left_out)
     return lambda name: name.startswith(prefixes) or any(marker in name for marker in markers)
-
-
-def _check_packing(model: TrainableLotus2) -> None:
-    """Networks with another packing can be trained, to be compared, but not run."""
-    taken, packed = model.transformer.config.in_channels, 4 * model.latent_channels
-    if taken != packed:
-        raise ValueError(f"expected a model that takes the image's latent packed 2x2, {packed} channels, got {taken}")
-
-
-def _json_targets(targets: str | Iterable[str]) -> str | list[str]:
-    return targets if isinstance(targets, str) else sorted(targets)

@@ -7,18 +7,23 @@ released Lotus-2 results were made that way. Here the rounding is a setting, ind
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import FluxTransformer2DModel
 from torch import Tensor
+from torch.nn import functional as F
 
 from lotus2_ros.model.cache import CachingModule
 from lotus2_ros.model.layers.precision import dtype_named
 
+if TYPE_CHECKING:
+    from diffusers import FluxTransformer2DModel
+
 GUIDANCE = 3.5
+SINUSOIDS, LONGEST_PERIOD = 256, 10000  # of the embeddings of timestep and guidance
 
 
 def rounded_timestep(timestep: Tensor, rounding: str) -> Tensor:
@@ -30,6 +35,30 @@ def rounded_timestep(timestep: Tensor, rounding: str) -> Tensor:
 def rounded_guidance(rounding: str, device: torch.device | str = "cpu") -> Tensor:
     """The guidance (1,), rounded as it enters its embedding; float32."""
     return (torch.tensor([GUIDANCE], dtype=dtype_named(rounding), device=device) * 1000).float()
+
+
+def embed_timestep(timesteps: Tensor, guidance: Tensor | None, pooled: Tensor, read: Callable[[str], Tensor]) -> Tensor:
+    """The input of all adaLN layers (B, D), of timesteps (B,), guidance (1,) and the pooled prompt (1, P), in float32.
+
+    read: weights of diffusers' `time_text_embed`, by their names in it.
+    """
+
+    def perceptron(name: str, x: Tensor) -> Tensor:
+        hidden = F.linear(x, read(f"{name}.linear_1.weight"), read(f"{name}.linear_1.bias"))
+        return F.linear(F.silu(hidden), read(f"{name}.linear_2.weight"), read(f"{name}.linear_2.bias"))
+
+    embedding = perceptron("timestep_embedder", sinusoids(timesteps))
+    if guidance is not None:
+        embedding = embedding + perceptron("guidance_embedder", sinusoids(guidance))
+    return F.silu(embedding + perceptron("text_embedder", pooled))
+
+
+def sinusoids(values: Tensor) -> Tensor:
+    """(B,) -> cosines and sines (B, SINUSOIDS) float32."""
+    half = SINUSOIDS // 2
+    exponents = -math.log(LONGEST_PERIOD) * torch.arange(half, dtype=torch.float32, device=values.device) / half
+    angles = values[:, None].float() * exponents.exp()
+    return torch.cat((angles.cos(), angles.sin()), dim=-1)
 
 
 def position_ids(prompt: Tensor, rows: int, columns: int) -> Tensor:

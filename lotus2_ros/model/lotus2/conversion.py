@@ -15,8 +15,9 @@ from lotus2_ros.config.precisions import PRECISIONS, PrecisionName
 from lotus2_ros.model.conversion import Conversion, Store
 from lotus2_ros.model.lotus2 import FUSED_FORMAT
 from lotus2_ros.model.lotus2.bundle import describe_fused, part_file
-from lotus2_ros.model.lotus2.fuse import FusedPart, Fusion, Source
+from lotus2_ros.model.lotus2.fuse import FusedPart, Fusion
 from lotus2_ros.model.lotus2.probe import ENDS, Probe
+from lotus2_ros.model.lotus2.source import Source
 from lotus2_ros.model.memory import is_shortage
 
 log = logging.getLogger(__name__)
@@ -41,8 +42,8 @@ class Lotus2Conversion(Conversion):
     def plan(self) -> dict[str, Any]:
         return {
             "format": FUSED_FORMAT,
-            "tasks": self.source.model.tasks,
-            "conditioning": self.source.model.settings.timestep_dtype,
+            "tasks": self.source.settings.tasks,
+            "conditioning": self.source.settings.timestep_dtype,
             "precision": self.precision,
             "device": self.device.type,
         }
@@ -92,7 +93,7 @@ class Lotus2Conversion(Conversion):
 
     def manifest(self, sources: Mapping[str, str]) -> dict[str, Any]:
         assert self._fusion is not None, "convert first"
-        metadata = {**self.source.model.metadata, "sources": dict(sources)}
+        metadata = {**self.source.metadata, "sources": dict(sources)}
         return describe_fused(self._fusion.model, metadata=metadata, dtype=self._stored_dtype, errors=self._errors)
 
     @property
@@ -102,8 +103,9 @@ class Lotus2Conversion(Conversion):
 
     def _blank(self) -> Fusion:
         """The fusion with a prompt of zeros, for names and shapes."""
-        conditioner = self.source.model.conditioner
-        blank = (torch.zeros(conditioner.prompt_embeds.shape), torch.zeros(conditioner.pooled.shape))
+        config = self.source.configs["transformer"]
+        prompt_embeds = torch.zeros(1, self.source.prompt_tokens, config["joint_attention_dim"])
+        blank = prompt_embeds, torch.zeros(1, config["pooled_projection_dim"])
         return Fusion(replace(self.source, embed_prompt=lambda: blank), self.precision)
 
     def _embed_prompt(self, store: Store) -> tuple[Tensor, Tensor]:

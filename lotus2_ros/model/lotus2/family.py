@@ -26,7 +26,7 @@ class Lotus2Family(Family):
 
     def load_bundle(self, folder: Path, header: Header, options: LoadOptions) -> InferenceModel:
         """A model in format 1 is fused on the way."""
-        from lotus2_ros.model.lotus2.bundle import load_bundle, load_fused_bundle
+        from lotus2_ros.model.lotus2.bundle import load_fused_bundle, open_bundle
 
         if header.format == FUSED_FORMAT:
             return load_fused_bundle(
@@ -36,19 +36,13 @@ class Lotus2Family(Family):
                 tasks=options.tasks,
                 timestep_dtype=options.timestep_dtype,
             )
-        from lotus2_ros.model.lotus2.fuse import Source, fuse
+        from lotus2_ros.model.lotus2.fuse import fuse
         from lotus2_ros.model.manifest import MANIFEST
         from lotus2_ros.model.weights import CheckpointError
 
-        trainable = load_bundle(
-            folder,
-            device=torch.device("cpu"),
-            dtype=torch.float32,
-            tasks=options.tasks,
-            timestep_dtype=options.timestep_dtype,
-        )
+        source = open_bundle(folder, tasks=options.tasks, timestep_dtype=options.timestep_dtype)
         try:
-            return fuse(Source.of(trainable), "float32", device=options.device, dtype=options.dtype)
+            return fuse(source, "float32", device=options.device, dtype=options.dtype)
         except ValueError as error:  # config and weights fit together, but no fused model comes of them
             raise CheckpointError(f"{folder / MANIFEST}: {error}") from None
 

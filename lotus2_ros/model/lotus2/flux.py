@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from diffusers import FluxTransformer2DModel
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from lotus2_ros.model.lotus2.conditioning import Conditioning
+if TYPE_CHECKING:
+    from diffusers import FluxTransformer2DModel
+
+    from lotus2_ros.model.lotus2.conditioning import Conditioning
 
 
 def transform(transformer: FluxTransformer2DModel, tokens: Tensor, conditioning: Conditioning) -> Tensor:

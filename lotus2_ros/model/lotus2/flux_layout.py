@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from lotus2_ros.model.components import ComponentConfig
 from lotus2_ros.model.layouts import PREFIX
-from lotus2_ros.model.manifest import plain_config
+from lotus2_ros.model.manifest import first_problem, plain_config
 from lotus2_ros.model.weights import CheckpointError, WeightFile, read_json, weight_file
 
 # The files of FLUX.1-dev that are read.
@@ -80,13 +82,13 @@ def _single_config(file: Path) -> dict[str, Any]:
         raise CheckpointError(f"{file}: missing key {error.args[0]}") from None
 
 
-def flux_component(kind: Callable[..., Any], flux: Path, component: str, **values: Any) -> Any:
-    """A component of diffusers by its config, some of whose values are given. Raises CheckpointError."""
+def flux_config(kind: type[ComponentConfig], flux: Path, component: str) -> dict[str, Any]:
+    """A component's config, complete. Raises CheckpointError."""
     file = flux_folder(flux) / component / ("scheduler_config.json" if component == "scheduler" else "config.json")
     try:
-        return kind(**{**_config(flux, component, file), **values})
-    except (TypeError, ValueError) as error:
-        raise error if isinstance(error, CheckpointError) else CheckpointError(f"{file}: {error}") from None
+        return kind(**_config(flux, component, file)).model_dump()
+    except ValidationError as error:
+        raise CheckpointError(f"{file}: {first_problem(error)}") from None
 
 
 def _config(flux: Path, component: str, file: Path) -> dict[str, Any]:

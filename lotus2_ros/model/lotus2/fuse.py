@@ -7,48 +7,28 @@ rounding only. Each part is read, fused and handed on before the next one, so th
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from lotus2_ros.model.layers.adaln import AdaLN, fit_curve
 from lotus2_ros.model.layers.linear import store_linear
-from lotus2_ros.model.layers.lora import LoraDelta, LoraLinear, LoraSpec, as_targets
+from lotus2_ros.model.layers.lora import LoraDelta, LoraLinear
 from lotus2_ros.model.lotus2.base import CORE, FusedPlan, adapter_name
 from lotus2_ros.model.lotus2.blocks import HeadNorms
-from lotus2_ros.model.lotus2.conditioning import rounded_guidance
+from lotus2_ros.model.lotus2.conditioning import embed_timestep, rounded_guidance
 from lotus2_ros.model.lotus2.fused import FusedLotus2
-from lotus2_ros.model.lotus2.trainable import TrainableLotus2
+from lotus2_ros.model.lotus2.source import Source, linear_layers
 from lotus2_ros.model.memory import require_memory
 from lotus2_ros.model.progress import ProgressLog
-from lotus2_ros.model.weights import CheckpointError, assign_weights, stored_state
+from lotus2_ros.model.weights import CheckpointError, assign_weights
 
 ROTATED = r".*\.(to_[qk]|add_[qk]_proj|norm_(added_)?[qk])"
 # Layers that are fused into constants. A LoRA must not adapt them.
 CONSTANT = r"time_text_embed\..*|context_embedder|norm_out\.linear|.*\.norm1?(_context)?\.linear"
-
-
-@dataclass(frozen=True)
-class Source:
-    """A model to be fused.
-
-    `model` has its structure; its weights may be on the meta device. `read` gives a weight by its name in
-    `stored_state`, on the CPU and in the dtype of its file. `embed_prompt` gives the prompt's embeddings (1, T, D) and
-    the pooled one (1, P).
-    """
-
-    model: TrainableLotus2
-    read: Callable[[str], Tensor]
-    embed_prompt: Callable[[], tuple[Tensor, Tensor]]
-
-    @classmethod
-    def of(cls, model: TrainableLotus2) -> Source:
-        """A model that is in memory."""
-        state = {name: tensor.detach() for name, tensor in stored_state(model).items()}
-        return cls(model, state.__getitem__, lambda: (model.conditioner.prompt_embeds, model.conditioner.pooled))
 
 
 @dataclass(frozen=True)
@@ -65,25 +45,20 @@ class Fusion:
     @torch.no_grad()
     def __init__(self, source: Source, precision: str) -> None:
         self._source = source
-        adapted = source.model
+        self._check_targets()
         self._prompt, pooled = source.embed_prompt()
-        highest = float(adapted.scheduler.config.num_train_timesteps)
-        self._polynomials, self._curve = fit_curve(self._embed_timestep(pooled), highest)
-        adapters = {
-            name: LoraSpec(config.r, config.lora_alpha / config.r, as_targets(config.target_modules))
-            for name, config in adapted.adapters.items()
-        }
-        self._check_targets(adapters)
-        base = adapter_name(CORE, adapted.tasks[0])
+        highest = float(source.configs["scheduler"]["num_train_timesteps"])
+        self._polynomials, self._curve = fit_curve(self._embedding(pooled.float()), highest)
+        tasks = source.settings.tasks
         degrees, rank = self._polynomials.shape
-        plan = FusedPlan(base, adapters, precision, adapted.tasks, (degrees, rank))
+        plan = FusedPlan(adapter_name(CORE, tasks[0]), source.adapters, precision, tasks, (degrees, rank))
         with torch.device("meta"):
             self.model = FusedLotus2(
-                adapted.configs,
+                source.configs,
                 plan,
-                adapted.settings,
-                prompt_tokens=self._prompt.shape[1],
-                metadata=adapted.metadata,
+                source.settings,
+                prompt_tokens=source.prompt_tokens,
+                metadata=source.metadata,
             )
 
     @property
@@ -197,26 +172,24 @@ class Fusion:
     def _read(self, name: str) -> Tensor:
         return self._source.read(name).float()
 
-    def _embed_timestep(self, pooled: Tensor) -> Callable[[Tensor], Tensor]:
+    def _embedding(self, pooled: Tensor) -> Callable[[Tensor], Tensor]:
         """The input of all adaLN layers as a function of the timestep: (B,) -> (B, D)."""
-        adapted = self._source.model
-        kind, name = type(adapted.transformer.time_text_embed), "transformer.time_text_embed."
-        config = adapted.transformer.config
-        width = config.num_attention_heads * config.attention_head_dim
-        embed = kind(embedding_dim=width, pooled_projection_dim=config.pooled_projection_dim)
-        embed.load_state_dict({key: self._read(name + key) for key in embed.state_dict()})
-        guidance = [rounded_guidance(adapted.settings.timestep_dtype)] if config.guidance_embeds else []
-        return lambda timesteps: F.silu(embed(timesteps.float(), *guidance, pooled.float()))
+        source = self._source
+        guided = source.configs["transformer"]["guidance_embeds"]
+        guidance = rounded_guidance(source.settings.timestep_dtype) if guided else None
 
-    def _check_targets(self, adapters: Mapping[str, LoraSpec]) -> None:
-        for name, module in self._source.model.transformer.named_modules():
-            layer = name.removesuffix(".base_layer")
-            if isinstance(module, nn.Linear) and re.fullmatch(CONSTANT, layer):
-                for adapter, config in adapters.items():
-                    if config.rank_of(layer):
-                        raise CheckpointError(
-                            f"{adapter}: expected no LoRA of layers that become constants, got one of {layer}"
-                        )
+        def read(name: str) -> Tensor:
+            return self._read(f"transformer.time_text_embed.{name}")
+
+        return lambda timesteps: embed_timestep(timesteps, guidance, pooled, read)
+
+    def _check_targets(self) -> None:
+        for layer in linear_layers(self._source.configs["transformer"]):
+            for adapter, lora in self._source.adapters.items():
+                if re.fullmatch(CONSTANT, layer) and lora.rank_of(layer):
+                    raise CheckpointError(
+                        f"{adapter}: expected no LoRA of layers that become constants, got one of {layer}"
+                    )
 
 
 def fuse(source: Source, precision: str, *, device: torch.device, dtype: torch.dtype) -> FusedLotus2:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
 from torch import Tensor, nn
 
 from lotus2_ros.model.interface import InferenceModel
@@ -17,11 +16,14 @@ from lotus2_ros.model.lotus2.base import CORE, CORE_TIMESTEP, SHARPENER, FusedPl
 from lotus2_ros.model.lotus2.blocks import Rotary
 from lotus2_ros.model.lotus2.conditioning import rounded_timestep
 from lotus2_ros.model.lotus2.fused_flux import FusedFlux
+from lotus2_ros.model.lotus2.scheduler import Scheduler
 from lotus2_ros.model.manifest import ModelSettings
+from lotus2_ros.model.vae import Vae, VaeConfig
 
 
 class FusedLotus2(Lotus2, InferenceModel):
-    """A `Lotus2` for inference. configs: those of diffusers' vae, transformer and scheduler, and of a prior."""
+    """A `Lotus2` for inference. configs: of vae, transformer and scheduler, with diffusers' keys, and of
+    a prior."""
 
     def __init__(
         self,
@@ -32,12 +34,11 @@ class FusedLotus2(Lotus2, InferenceModel):
         prompt_tokens: int,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
-        scheduler = FlowMatchEulerDiscreteScheduler(**configs["scheduler"])
-        settings = settings.changed(tasks=plan.tasks)
-        super().__init__(AutoencoderKL(**configs["vae"]), scheduler, settings, metadata, configs.get("prior"))
+        vae, scheduler = Vae(VaeConfig(**configs["vae"])), Scheduler(**configs["scheduler"])
+        super().__init__(vae, scheduler, settings.changed(tasks=plan.tasks), metadata, configs.get("prior"))
         self.plan = plan
         self.configs = configs
-        highest = float(scheduler.config.num_train_timesteps)
+        highest = float(scheduler.num_train_timesteps)
         self.transformer = FusedFlux(configs["transformer"], plan, prompt_tokens, highest)
 
     @property
@@ -106,8 +107,8 @@ class FusedLotus2(Lotus2, InferenceModel):
         return moved(latent, self._pass(latent.to(self.dtype), modulation, (adapter_name(SHARPENER, task),)), delta)
 
     def schedule(self, steps: int, height: int, width: int) -> tuple[list[float], list[float]]:
-        sigmas = self.sigmas(steps, height * width // 4)
-        timesteps = torch.tensor(sigmas[:-1]) * self.scheduler.config.num_train_timesteps
+        sigmas = self.scheduler.sigmas(steps, height * width // 4)
+        timesteps = torch.tensor(sigmas[:-1]) * self.scheduler.num_train_timesteps
         return sigmas, rounded_timestep(timesteps, self.settings.timestep_dtype).tolist()
 
     def _pass(self, latent: Tensor, modulation: Tensor, adapters: tuple[str, ...]) -> Tensor:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from diffusers.models.transformers.transformer_flux import FluxPosEmbed
 from torch import Tensor, nn
 
 from lotus2_ros.model.layers.adaln import AdaLN, Timesteps
@@ -20,7 +19,7 @@ ROTARY_BASE = 10000
 
 
 class FusedFlux(nn.Module):
-    """The transformer. config: that of diffusers' `FluxTransformer2DModel`."""
+    """The transformer. config: with the keys of diffusers' `FluxTransformer2DModel`."""
 
     prompt: Tensor
 
@@ -51,9 +50,13 @@ class FusedFlux(nn.Module):
 
     def rotary(self, rows: int, columns: int) -> Rotary:
         """Cosine and signed sine, (T + L, 1, head_size) each, for the prompt and a packed latent of rows x columns."""
-        ids = position_ids(self.prompt, rows, columns)
-        # diffusers repeats each angle for two adjacent channels.
-        cosine, sine = (part[:, None, ::2] for part in FluxPosEmbed(ROTARY_BASE, self.rotary_axes)(ids))
+        positions = position_ids(self.prompt, rows, columns).double()[:, None]
+        angles = []
+        for axis, size in enumerate(self.rotary_axes):
+            channels = torch.arange(0, size, 2, dtype=torch.float64, device=positions.device)
+            angles.append(positions[..., axis, None] * (1 / ROTARY_BASE ** (channels / size)))
+        angle = torch.cat(angles, dim=-1)
+        cosine, sine = angle.cos().float(), angle.sin().float()
         return torch.cat((cosine, cosine), dim=-1), torch.cat((-sine, sine), dim=-1)
 
     def enter(self, patches: Tensor, adapters: tuple[str, ...]) -> Tensor:

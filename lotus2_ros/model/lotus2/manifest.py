@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from lotus2_ros.config.precisions import PrecisionName
-from lotus2_ros.model.components import config_of
+from lotus2_ros.model.components import Channels, ComponentConfig, Layers, Listed
+from lotus2_ros.model.layers.lora import LoraSpec, as_targets
+from lotus2_ros.model.lotus2.scheduler import Scheduler
 from lotus2_ros.model.manifest import FloatName, Manifest, Section, Task
+from lotus2_ros.model.vae import VaeConfig
 
 RANK = Field(ge=1, le=65536)
 
@@ -22,6 +24,10 @@ class TrainableLora(Section):
     alpha: float = Field(gt=0)
     targets: str | tuple[str, ...]
 
+    @property
+    def spec(self) -> LoraSpec:
+        return LoraSpec(self.rank, self.alpha / self.rank, as_targets(self.targets))
+
 
 class FusedLora(Section):
     """scale: alpha / rank."""
@@ -29,6 +35,10 @@ class FusedLora(Section):
     rank: int = RANK
     scale: float
     targets: str | tuple[str, ...]
+
+    @property
+    def spec(self) -> LoraSpec:
+        return LoraSpec(self.rank, self.scale, as_targets(self.targets))
 
 
 class PriorSection(Section):
@@ -40,19 +50,33 @@ class PriorSection(Section):
     patch: Literal[1, 2]
 
 
+class TransformerConfig(ComponentConfig):
+    """The keys of diffusers' `FluxTransformer2DModel`."""
+
+    patch_size: Literal[1] = 1
+    in_channels: Channels = 64
+    out_channels: Channels | None = None
+    num_layers: Layers = 19
+    num_single_layers: Layers = 38
+    attention_head_dim: Channels = 128
+    num_attention_heads: Channels = 24
+    joint_attention_dim: Channels = 4096
+    pooled_projection_dim: Channels = 768
+    guidance_embeds: bool = False
+    axes_dims_rope: Listed[Channels] = (16, 56, 56)
+
+
 class Lotus2Components(Section):
-    vae: config_of(AutoencoderKL)  # type: ignore[valid-type]
-    transformer: config_of(FluxTransformer2DModel)  # type: ignore[valid-type]
-    scheduler: config_of(FlowMatchEulerDiscreteScheduler)  # type: ignore[valid-type]
+    vae: VaeConfig
+    transformer: TransformerConfig
+    scheduler: Scheduler
     prior: PriorSection | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        head, axes = (self.transformer.get(key) for key in ("attention_head_dim", "axes_dims_rope"))
-        if head is not None and axes is not None and (sum(axes) != head or any(axis % 2 for axis in axes)):
-            raise ValueError(f"expected transformer.axes_dims_rope to be even and to add up to {head}, got {axes}")
-        if not self.scheduler.get("num_train_timesteps", 1):
-            raise ValueError("expected scheduler.num_train_timesteps of at least 1, got 0")
+        head, axes = self.transformer.attention_head_dim, self.transformer.axes_dims_rope
+        if len(axes) != 3 or sum(axes) != head or any(axis % 2 for axis in axes):
+            raise ValueError(f"expected three even transformer.axes_dims_rope that add up to {head}, got {axes}")
         return self
 
 
@@ -71,9 +95,7 @@ class Lotus2Manifest(Manifest):
 
     @property
     def configs(self) -> dict[str, dict[str, Any]]:
-        plain = {name: getattr(self.components, name) for name in ("vae", "transformer", "scheduler")}
-        prior = self.components.prior
-        return plain if prior is None else plain | {"prior": prior.model_dump()}
+        return {name: section.model_dump() for name, section in self.components if section is not None}
 
 
 class TrainableManifest(Lotus2Manifest):

@@ -15,7 +15,7 @@ from lotus2_ros.model.lotus2.bundle import WEIGHTS, save_bundle
 from lotus2_ros.model.lotus2.continuity import LocalContinuity
 from lotus2_ros.model.lotus2.manifest import TrainableManifest
 from lotus2_ros.model.lotus2.published import read_backbone
-from lotus2_ros.model.lotus2.trainable import LORA_TARGETS, TrainableLotus2, is_base
+from lotus2_ros.model.lotus2.trainable import EMBEDDINGS, LORA_TARGETS, TrainableLotus2, is_base
 from lotus2_ros.model.manifest import MANIFEST, ModelSettings, Task
 from lotus2_ros.model.trainable import STORED, Count, NetworkConfig, SmallNetwork, TrainingStage, no_single_blocks
 from lotus2_ros.model.weights import assign_weights, read_weights, stored_state
@@ -122,7 +122,7 @@ class ScratchNetwork(SmallNetwork):
 def begin_with_vae(model: TrainableLotus2, folder: Path) -> None:
     """Copy the VAE of a bundle, and the scale of its latents. Raises ValueError if it is of another design."""
     given, vae = read_weights(folder / WEIGHTS), TrainableManifest.read(folder / MANIFEST).components.vae
-    model.vae.register_to_config(**{key: vae[key] for key in ("shift_factor", "scaling_factor")})
+    model.vae.scale_latents(shift=vae.shift_factor, scale=vae.scaling_factor)
     for name, own in stored_state(model).items():
         if not name.startswith("vae."):
             continue
@@ -163,10 +163,10 @@ class FluxNetwork(NetworkConfig):
         The empty prompt is embedded first, so that the text encoders are freed before the rest is read. Raises
         CheckpointError that names file and key.
         """
-        from lotus2_ros.model.lotus2.released import EMBEDDINGS, load_adapters, open_flux
+        from lotus2_ros.model.lotus2.released import load_adapters, open_flux
 
         source = open_flux(self.flux, tasks=tasks, device=device)
-        model = source.model
+        model = TrainableLotus2.on_meta(source)
         state = dict(zip(EMBEDDINGS, source.embed_prompt(), strict=True))
         for task in tasks:
             untrained = LocalContinuity(model.vae.config.latent_channels).state_dict()

@@ -74,7 +74,7 @@ class ProbeStream:
 
     def _timesteps(self) -> Tensor:
         """(adapters, K): for a core predictor its timestep, for a sharpener the first one."""
-        first = float(self._model.scheduler.config.num_train_timesteps)
+        first = float(self._model.scheduler.num_train_timesteps)
         timesteps = [CORE_TIMESTEP if name.startswith(CORE) else first for name in self.adapters]
         seen = rounded_timestep(torch.tensor(timesteps, device=self._device), self._model.settings.timestep_dtype)
         return self._model.transformer.timesteps(seen)

@@ -5,26 +5,29 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lotus2_ros.model.layers.lora import LoraSpec
 from lotus2_ros.model.layouts import open_component
-from lotus2_ros.model.lotus2.base import CORE, SHARPENER
-from lotus2_ros.model.lotus2.flux_layout import flux_component, flux_file, flux_folder
-from lotus2_ros.model.lotus2.fuse import Source
-from lotus2_ros.model.lotus2.trainable import TrainableLotus2, is_base
-from lotus2_ros.model.manifest import FloatName, ModelSettings, Task, choose_tasks
+from lotus2_ros.model.lotus2.base import CORE, SHARPENER, adapter_name
+from lotus2_ros.model.lotus2.flux_layout import flux_config, flux_file, flux_folder
+from lotus2_ros.model.lotus2.manifest import TransformerConfig
+from lotus2_ros.model.lotus2.scheduler import Scheduler
+from lotus2_ros.model.lotus2.source import Source
+from lotus2_ros.model.lotus2.trainable import EMBEDDINGS, LORA_TARGETS, TrainableLotus2, is_base
+from lotus2_ros.model.manifest import FloatName, ModelSettings, Task, choose_tasks, naming
 from lotus2_ros.model.prompt import T5_TOKENS, check_encoders, embed_empty_prompt
+from lotus2_ros.model.vae import VaeConfig
 from lotus2_ros.model.weights import (
     CheckpointError,
     WeightFile,
     Weights,
-    assign_weights,
     check_keys,
     check_weights,
     stored_state,
@@ -40,7 +43,6 @@ NAME = "lotus-2"
 # FLUX.1-dev's license applies to everything built on it; Lotus-2's own license is permissive.
 LICENCE = "FLUX.1 [dev] Non-Commercial License"
 SHARPENER_TRAIN_TIMESTEPS = 10
-EMBEDDINGS = ("conditioner.prompt_embeds", "conditioner.pooled")
 
 
 def open_released(
@@ -58,19 +60,17 @@ def open_released(
     by default the CPU. The headers of all files are checked before any tensor is read. Raises CheckpointError that
     names file and key.
     """
-    model = _empty(flux, choose_tasks(TASKS, tasks, lotus2), timestep_dtype)
-    with torch.device("meta"):
-        for task in model.tasks:
-            for stage in (CORE, SHARPENER):
-                model.add_adapter(stage, task, adapter_rank(WeightFile(lotus2_file(lotus2, stage, task))))
-    return _source(model, _locate_all(stored_state(model), flux, lotus2, model.vae.config), flux, device)
+    chosen = choose_tasks(TASKS, tasks, lotus2)
+    adapters = {}
+    for stage, task in product((CORE, SHARPENER), chosen):
+        rank = adapter_rank(WeightFile(lotus2_file(lotus2, stage, task)))
+        adapters[adapter_name(stage, task)] = LoraSpec(rank, 1.0, LORA_TARGETS)
+    return _source(flux, lotus2, adapters, chosen, timestep_dtype or TIMESTEP_DTYPE, device)
 
 
 def open_flux(flux: Path, *, tasks: Sequence[str], device: torch.device | None = None) -> Source:
     """FLUX.1-dev alone as a `Source`, to be trained: without LoRAs, and without weights for the continuity modules."""
-    model = _empty(flux, choose_tasks(TASKS, tasks, flux), None)
-    base = {name: tensor for name, tensor in stored_state(model).items() if is_base(name)}
-    return _source(model, _locate_all(base, flux, flux, model.vae.config), flux, device)
+    return _source(flux, None, {}, choose_tasks(TASKS, tasks, flux), TIMESTEP_DTYPE, device)
 
 
 def load_released(
@@ -83,10 +83,7 @@ def load_released(
 ) -> TrainableLotus2:
     """The released model in memory, in its trainable form, from one folder with all files."""
     source = open_released(folder, folder, tasks=tasks, timestep_dtype=timestep_dtype, device=device)
-    state = dict(zip(EMBEDDINGS, source.embed_prompt(), strict=True))
-    state |= {name: source.read(name) for name in stored_state(source.model) if name not in EMBEDDINGS}
-    assign_weights(source.model, state, device, source.model.dtype_of(dtype))
-    return source.model.eval().requires_grad_(False)
+    return TrainableLotus2.load(source, device, dtype)
 
 
 def load_adapters(model: TrainableLotus2, lotus2: Path) -> None:
@@ -146,30 +143,22 @@ def adapter_rank(file: WeightFile) -> int:
     return ranks.pop()
 
 
-def _empty(flux: Path, tasks: tuple[Task, ...], timestep_dtype: FloatName | None) -> TrainableLotus2:
-    """The model on the meta device, without LoRAs."""
-    with torch.device("meta"):
-        transformer = flux_component(FluxTransformer2DModel, flux, "transformer")
-        return TrainableLotus2(
-            flux_component(AutoencoderKL, flux, "vae"),
-            transformer,
-            flux_component(
-                FlowMatchEulerDiscreteScheduler, flux, "scheduler", num_train_timesteps=SHARPENER_TRAIN_TIMESTEPS
-            ),
-            ModelSettings(
-                tasks=tasks, process_resolution=PROCESS_RESOLUTION, timestep_dtype=timestep_dtype or TIMESTEP_DTYPE
-            ),
-            prompt_embeds=torch.empty(1, T5_TOKENS, transformer.config.joint_attention_dim),
-            pooled=torch.empty(1, transformer.config.pooled_projection_dim),
-            metadata={"name": NAME, "licence": LICENCE},
-        )
-
-
 def _source(
-    model: TrainableLotus2, places: Mapping[str, tuple[Weights, str]], flux: Path, device: torch.device | None
+    flux: Path,
+    lotus2: Path | None,
+    adapters: Mapping[str, LoraSpec],
+    tasks: tuple[Task, ...],
+    timestep_dtype: FloatName,
+    device: torch.device | None,
 ) -> Source:
     folder = flux_folder(flux)
-    check_encoders(folder)
+    steps = {"num_train_timesteps": SHARPENER_TRAIN_TIMESTEPS}
+    configs = {
+        "vae": flux_config(VaeConfig, flux, "vae"),
+        "transformer": flux_config(TransformerConfig, flux, "transformer"),
+        "scheduler": flux_config(Scheduler, flux, "scheduler") | steps,
+    }
+    places: dict[str, tuple[Weights, str]] = {}
 
     def read(name: str) -> Tensor:
         file, key = places[name]
@@ -177,11 +166,19 @@ def _source(
 
     def embed_prompt() -> tuple[Tensor, Tensor]:
         prompt_embeds, pooled = embed_empty_prompt(folder, device=device or torch.device("cpu"))
-        _check_embedding(folder / "text_encoder_2", prompt_embeds, model.conditioner.prompt_embeds)
-        _check_embedding(folder / "text_encoder", pooled, model.conditioner.pooled)
+        _check_embedding(folder / "text_encoder_2", prompt_embeds, shapes["conditioner.prompt_embeds"])
+        _check_embedding(folder / "text_encoder", pooled, shapes["conditioner.pooled"])
         return prompt_embeds, pooled
 
-    return Source(model.requires_grad_(False), read, embed_prompt)
+    settings = ModelSettings(tasks=tasks, process_resolution=PROCESS_RESOLUTION, timestep_dtype=timestep_dtype)
+    metadata = {"name": NAME, "licence": LICENCE}
+    with naming(flux_folder(flux) / "transformer" / "config.json"):
+        source = Source(configs, adapters, settings, T5_TOKENS, metadata, read, embed_prompt)
+        shapes = source.shapes()
+    stored = {name: tensor for name, tensor in shapes.items() if lotus2 is not None or is_base(name)}
+    places |= _locate_all(stored, flux, lotus2 or flux, configs["vae"])
+    check_encoders(folder)
+    return source
 
 
 def _locate_all(

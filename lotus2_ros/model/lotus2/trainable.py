@@ -12,15 +12,20 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+from diffusers import FluxTransformer2DModel
 from peft import LoraConfig
 from torch import Tensor
 
+from lotus2_ros.model.layers.lora import LoraSpec, as_targets
 from lotus2_ros.model.lotus2 import flux
 from lotus2_ros.model.lotus2.base import CORE, SHARPENER, Lotus2, adapter_name
 from lotus2_ros.model.lotus2.conditioning import Conditioner
+from lotus2_ros.model.lotus2.scheduler import Scheduler
+from lotus2_ros.model.lotus2.source import Source
 from lotus2_ros.model.manifest import ModelSettings, plain_config
 from lotus2_ros.model.trainable import TrainableModel, TrainedPart
+from lotus2_ros.model.vae import Vae, VaeConfig
+from lotus2_ros.model.weights import assign_weights, stored_state
 
 # Layers of the released LoRAs: attention and feed-forward of double blocks; queries, keys, values of single blocks.
 LORA_TARGETS = (
@@ -28,15 +33,17 @@ LORA_TARGETS = (
     r"|single_transformer_blocks\.\d+\.attn\.to_[qkv]"
 )
 
+EMBEDDINGS = ("conditioner.prompt_embeds", "conditioner.pooled")
+
 
 class TrainableLotus2(Lotus2, TrainableModel):
     """A `Lotus2` that can be trained. `patch`: side of a token in latent pixels."""
 
     def __init__(
         self,
-        vae: AutoencoderKL,
+        vae: Vae,
         transformer: FluxTransformer2DModel,
-        scheduler: FlowMatchEulerDiscreteScheduler,
+        scheduler: Scheduler,
         settings: ModelSettings,
         *,
         prompt_embeds: Tensor,
@@ -60,16 +67,17 @@ class TrainableLotus2(Lotus2, TrainableModel):
         prompt_tokens: int,
         metadata: Mapping[str, Any] | None = None,
     ) -> TrainableLotus2:
-        """A model with random weights. configs: those of diffusers' vae, transformer and scheduler, and of a prior.
+        """A model with random weights. configs: of vae, transformer and scheduler, with diffusers' keys, and
+        of a prior.
 
         The prompt is constant: one-hot tokens, which each select a column of the context embedder, and a pooled vector
         of zeros.
         """
         transformer = FluxTransformer2DModel(**configs["transformer"])
         return cls(
-            AutoencoderKL(**configs["vae"]),
+            Vae(VaeConfig(**configs["vae"])),
             transformer,
-            FlowMatchEulerDiscreteScheduler(**configs["scheduler"]),
+            Scheduler(**configs["scheduler"]),
             settings,
             prompt_embeds=torch.eye(prompt_tokens, transformer.config.joint_attention_dim)[None],
             pooled=torch.zeros(1, transformer.config.pooled_projection_dim),
@@ -77,10 +85,51 @@ class TrainableLotus2(Lotus2, TrainableModel):
             prior=configs.get("prior"),
         )
 
+    @classmethod
+    def on_meta(cls, source: Source) -> TrainableLotus2:
+        """The model of a source on the meta device."""
+        with torch.device("meta"):
+            model = cls.from_config(
+                source.configs, source.settings, prompt_tokens=source.prompt_tokens, metadata=source.metadata
+            )
+            for name, lora in source.adapters.items():
+                model._add_adapter(name, lora.rank, lora.scale * lora.rank, lora.targets)
+        return model
+
+    @classmethod
+    def load(cls, source: Source, device: torch.device, dtype: torch.dtype) -> TrainableLotus2:
+        """The model of a source, ready to run."""
+        model = cls.on_meta(source)
+        state = dict(zip(EMBEDDINGS, source.embed_prompt(), strict=True))
+        state |= {name: source.read(name) for name in stored_state(model) if name not in EMBEDDINGS}
+        assign_weights(model, state, device, model.dtype_of(dtype))
+        return model.eval().requires_grad_(False)
+
+    def source(self) -> Source:
+        """The reverse: the model as it is now."""
+        state = {name: tensor.detach() for name, tensor in stored_state(self).items()}
+        adapters = {
+            name: LoraSpec(config.r, config.lora_alpha / config.r, as_targets(config.target_modules))
+            for name, config in self.adapters.items()
+        }
+        return Source(
+            self.configs,
+            adapters,
+            self.settings,
+            self.prompt_tokens,
+            self.metadata,
+            state.__getitem__,
+            lambda: (self.conditioner.prompt_embeds, self.conditioner.pooled),
+        )
+
     @property
     def configs(self) -> dict[str, dict[str, Any]]:
         """Those that made the model, by component."""
-        plain = {name: plain_config(getattr(self, name).config) for name in ("vae", "transformer", "scheduler")}
+        plain = {
+            "vae": self.vae.config.model_dump(),
+            "transformer": plain_config(self.transformer.config),
+            "scheduler": self.scheduler.model_dump(),
+        }
         return plain | ({"prior": self.prior.config} if self.prior else {})
 
     @property
@@ -95,9 +144,11 @@ class TrainableLotus2(Lotus2, TrainableModel):
         self, stage: str, task: str, rank: int, alpha: float | None = None, targets: str | Sequence[str] = LORA_TARGETS
     ) -> None:
         """Add a LoRA, which has no effect until it is trained or loaded. PEFT freezes the base."""
-        name = adapter_name(stage, task)
+        self._add_adapter(adapter_name(stage, task), rank, rank if alpha is None else alpha, targets)
+
+    def _add_adapter(self, name: str, rank: int, alpha: float, targets: str | Sequence[str]) -> None:
         targets = targets if isinstance(targets, str) else sorted(targets)
-        config = LoraConfig(r=rank, lora_alpha=rank if alpha is None else alpha, target_modules=targets)
+        config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are intended
             self.transformer.add_adapter(config, name)

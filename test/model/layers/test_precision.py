@@ -16,7 +16,7 @@ from lotus2_ros.model.load import BUNDLED
 from lotus2_ros.model.lotus.family import LotusFamily
 from lotus2_ros.model.lotus2.bundle import load_bundle
 from lotus2_ros.model.lotus2.family import Lotus2Family
-from lotus2_ros.model.lotus2.fuse import Source, fuse
+from lotus2_ros.model.lotus2.fuse import fuse
 
 CPU = torch.device("cpu")
 
@@ -59,7 +59,7 @@ def test_a_gpu_without_bfloat16_computes_in_what_the_family_bears(monkeypatch, c
 def scores(precision: str) -> dict[str, torch.Tensor]:
     """On one unseen view of every kind; off a GPU float8 is rounded as there and multiplied in float32."""
     model = fuse(
-        Source.of(load_bundle(BUNDLED, device=CPU, dtype=torch.float32)), precision, device=CPU, dtype=torch.float32
+        load_bundle(BUNDLED, device=CPU, dtype=torch.float32).source(), precision, device=CPU, dtype=torch.float32
     )
     estimator = Estimator(model, Config())
     views = [scenes.view(200, 160, 120, kind) for kind in scenes.KINDS]

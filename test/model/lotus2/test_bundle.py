@@ -140,10 +140,13 @@ def test_weights_must_fit(bundle: Path, change: Change, message: str) -> None:
             lambda m: m["components"]["transformer"].update(in_channels=64),
             "to 16 channels, for latents packed 2x2, got 64 to 64",
         ),
-        (lambda m: m["components"]["transformer"].update(in_channels=4), "latent packed 2x2, 16 channels, got 4"),
+        (
+            lambda m: m["components"]["transformer"].update(in_channels=4),
+            "from 16 to 16 channels, .*, got 4 to 4",
+        ),
         (
             lambda m: m["components"]["transformer"].update(in_channels=32, out_channels=16),
-            "latent packed 2x2, 16 channels, got 32",
+            "from 16 to 16 channels, for latents packed 2x2, got 32 to 16",
         ),
         (lambda m: m.update(conditioning="int3"), "conditioning: expected .*, got 'int3'"),
     ],

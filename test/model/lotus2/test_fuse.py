@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lotus2_ros.model.layers.lora import LoraDelta, LoraLinear
 from lotus2_ros.model.lotus2.base import CORE, SHARPENER
-from lotus2_ros.model.lotus2.fuse import Fusion, Source, fuse
+from lotus2_ros.model.lotus2.fuse import Fusion, fuse
 from lotus2_ros.model.lotus2.fused import FusedLotus2
 from lotus2_ros.model.lotus2.trainable import TrainableLotus2
 from lotus2_ros.model.weights import CheckpointError
@@ -18,7 +18,7 @@ EXACT = 1e-5
 
 
 def fused(model: TrainableLotus2, precision: str = "float32") -> FusedLotus2:
-    return fuse(Source.of(model), precision, device=CPU, dtype=torch.float32)
+    return fuse(model.source(), precision, device=CPU, dtype=torch.float32)
 
 
 def error(ours: Tensor, theirs: Tensor) -> float:
@@ -147,7 +147,7 @@ def test_nothing_constant_is_left(small: TrainableLotus2) -> None:
 
 
 def test_parts_are_complete_and_disjoint(small: TrainableLotus2) -> None:
-    fusing = Fusion(Source.of(small), "float32")
+    fusing = Fusion(small.source(), "float32")
     parts = list(fusing.parts())
     names = [name for part in parts for name in part.tensors]
     assert [part.name for part in parts][:2] == ["vae", "ends"]

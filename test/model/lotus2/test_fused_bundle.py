@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from lotus2_ros.model.layers.linear import PRECISIONS
 from lotus2_ros.model.load import load_model
 from lotus2_ros.model.lotus2.bundle import describe_fused, part_file, part_of
-from lotus2_ros.model.lotus2.fuse import Fusion, Source, fuse
+from lotus2_ros.model.lotus2.fuse import Fusion, fuse
 from lotus2_ros.model.lotus2.trainable import TrainableLotus2
 from lotus2_ros.model.manifest import MANIFEST
 from lotus2_ros.model.weights import CheckpointError
@@ -22,7 +22,7 @@ METADATA = {"name": "small", "licence": "Apache-2.0", "sources": {"base": "00ff"
 
 
 def write(model: TrainableLotus2, folder: Path, precision: str) -> Path:
-    fusing = Fusion(Source.of(model), precision)
+    fusing = Fusion(model.source(), precision)
     for part in fusing.parts():
         save_file({name: t.contiguous() for name, t in fusing.store(part).items()}, folder / part_file(part.name))
     manifest = describe_fused(fusing.model, metadata=METADATA, dtype=torch.float32, errors={})
@@ -40,7 +40,7 @@ def bundle(small: TrainableLotus2, tmp_path: Path) -> Path:
 def test_the_same_model_comes_back(small: TrainableLotus2, tmp_path: Path, precision: str) -> None:
     small.settings = small.settings.changed(process_by_area=True)
     loaded = load_model(write(small, tmp_path, precision), device="cpu", dtype="float32")
-    direct = fuse(Source.of(small), precision, device=torch.device("cpu"), dtype=torch.float32)
+    direct = fuse(small.source(), precision, device=torch.device("cpu"), dtype=torch.float32)
     latent = torch.randn(1, 4, 6, 10, generator=torch.Generator().manual_seed(0))
     for task in small.tasks:
         assert torch.allclose(loaded.core(latent, task), direct.core(latent, task), atol=1e-5)

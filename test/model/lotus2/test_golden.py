@@ -124,7 +124,7 @@ def test_core_predictor(golden: Golden) -> None:
 
 @torch.inference_mode()
 def test_every_sharpener_step(golden: Golden) -> None:
-    sigmas = golden.model.sigmas(STEPS, golden.height * golden.width // 256)
+    sigmas = golden.model.scheduler.sigmas(STEPS, golden.height * golden.width // 256)
     assert sigmas == pytest.approx(golden.tensors["sigmas"].tolist(), abs=1e-7)
     timesteps = [10 * sigma for sigma in sigmas[:-1]]
     assert timesteps == pytest.approx(golden.tensors["timesteps"].tolist(), abs=1e-6)

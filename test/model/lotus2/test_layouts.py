@@ -118,10 +118,8 @@ def old_vae(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def all_weights(folder: Path, flux: Path | None = None) -> dict[str, Tensor]:
     source = open_released(flux or folder, folder, tasks=("depth",))
-    names = [
-        name for name in source.model.state_dict() if name.startswith(("vae.", "transformer.")) and "lora" not in name
-    ]
-    return {name: source.read(name.replace(".base_layer.", ".")) for name in names}
+    names = [name for name in source.shapes() if name.startswith(("vae.", "transformer.")) and "lora" not in name]
+    return {name: source.read(name) for name in names}
 
 
 def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
@@ -137,7 +135,7 @@ def test_a_single_file_of_flux_is_read(released: Path) -> None:
     save_file(single, released / SINGLE)
     assert_same(all_weights(released), expected)
     assert_same(all_weights(released, released / SINGLE), expected)
-    found = open_released(released, released, tasks=("depth",)).model.configs["transformer"]
+    found = open_released(released, released, tasks=("depth",)).configs["transformer"]
     found["axes_dims_rope"] = config["axes_dims_rope"]  # of the true head width, 128, it follows from that width
     assert {name: value for name, value in found.items() if name in config} == {
         name: tuple(value) if isinstance(found[name], tuple) else value

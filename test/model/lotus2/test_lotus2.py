@@ -76,11 +76,11 @@ def test_an_image_that_is_too_small_is_refused(height: int, width: int, resoluti
     ],
 )
 def test_sigmas_shift_with_the_number_of_tokens(small: TrainableLotus2, tokens: int, expected: list[float]) -> None:
-    assert small.sigmas(10, tokens) == pytest.approx(expected, abs=6e-6)
+    assert small.scheduler.sigmas(10, tokens) == pytest.approx(expected, abs=6e-6)
 
 
 def test_one_step_goes_all_the_way(small: TrainableLotus2) -> None:
-    assert small.sigmas(1, 1200) == [1.0, 0.0]
+    assert small.scheduler.sigmas(1, 1200) == [1.0, 0.0]
     latent = torch.randn(1, 4, 6, 10)
     sharp = small.sharpen(latent, "depth", 1).result()
     assert torch.allclose(sharp, latent - small.velocity(latent, "depth", 1.0))
@@ -121,7 +121,7 @@ def test_mode_is_deterministic_and_a_seeded_sample_is_mean_plus_noise(
 ) -> None:
     mode = small.encode(image)
     assert torch.equal(mode, small.encode(image))
-    posterior = small.vae.encode(image).latent_dist
+    posterior = small.vae.encode(image)
     noise = torch.randn(mode.shape, generator=torch.Generator().manual_seed(7))
     sample = (posterior.mean + posterior.std * noise - 0.1) * 0.5
     assert torch.allclose(small.encode(image, torch.Generator().manual_seed(7)), sample)
@@ -205,7 +205,7 @@ def test_what_a_model_cannot_do_is_said(bare: TrainableLotus2) -> None:
     with pytest.raises(ValueError, match="no detail_sharpener for depth"):
         bare.sharpen(latent, "depth", 4)
     with pytest.raises(ValueError, match="at least one sharpener step, got 0"):
-        bare.sigmas(0, 100)
+        bare.scheduler.sigmas(0, 100)
     with pytest.raises(ValueError, match=r"\(B, 3, H, W\), got \(3, 24, 40\)"):
         bare.encode(torch.zeros(3, 24, 40))
     with pytest.raises(ValueError, match=r"multiples of 8, got \(24, 44\)"):

@@ -30,7 +30,7 @@ def build(config):
 @pytest.fixture
 def bundle(build, tmp_path):
     network, model = build(1)
-    model.vae.register_to_config(scaling_factor=0.5, shift_factor=0.25)
+    model.vae.scale_latents(scale=0.5, shift=0.25)
     network.save(model, tmp_path / "bundle", {"name": "small", "licence": "none"})
     return tmp_path / "bundle"
 

@@ -16,7 +16,7 @@ from lotus2_ros.model.load import load_model
 from lotus2_ros.model.lotus2.base import Lotus2
 from lotus2_ros.model.lotus2.bundle import WEIGHTS, describe_fused, part_file, save_bundle
 from lotus2_ros.model.lotus2.efficientnet import NORM_EPSILON, STAGES, EfficientNetLite0, fuse_norms
-from lotus2_ros.model.lotus2.fuse import Fusion, Source, fuse
+from lotus2_ros.model.lotus2.fuse import Fusion, fuse
 from lotus2_ros.model.lotus2.prior import ImagePrior
 from lotus2_ros.model.lotus2.trainable import TrainableLotus2
 from lotus2_ros.model.manifest import MANIFEST
@@ -111,14 +111,14 @@ def test_features_lie_on_the_latents_grid(factor: int, patch: int) -> None:
 
 @torch.inference_mode()
 def test_it_runs_as_it_was_trained(with_prior: TrainableLotus2, small: TrainableLotus2, picture: Tensor) -> None:
-    ours = fuse(Source.of(with_prior), "float32", device=CPU, dtype=torch.float32)
+    ours = fuse(with_prior.source(), "float32", device=CPU, dtype=torch.float32)
     for expected, result in zip(answers(with_prior, picture), answers(ours, picture), strict=True):
         assert float((result - expected).norm() / expected.norm()) < 1e-5
     ours.batched = True
     latent = ours.encode(picture)
     for task, together in ours.predict(latent, ours.tasks).items():
         assert torch.allclose(together, ours.core(latent, task), atol=1e-5)
-    plain = fuse(Source.of(small), "float32", device=CPU, dtype=torch.float32)
+    plain = fuse(small.source(), "float32", device=CPU, dtype=torch.float32)
     assert count_frame(ours, 48, 64).encode > count_frame(plain, 48, 64).encode
 
 
@@ -193,7 +193,7 @@ def answers(model: Lotus2, image: Tensor) -> list[Tensor]:
 
 def write_fused(model: TrainableLotus2, folder: Path) -> None:
     folder.mkdir()
-    fusion = Fusion(Source.of(model), "float32")
+    fusion = Fusion(model.source(), "float32")
     for part in fusion.parts():
         save_file({name: each.contiguous() for name, each in fusion.store(part).items()}, folder / part_file(part.name))
     manifest = describe_fused(fusion.model, metadata=METADATA, dtype=torch.float32, errors={})
