@@ -91,3 +91,17 @@ def test_load_takes_a_bundle_and_the_nodes_parameters(random_bundle: Path) -> No
 def test_load_says_what_is_wrong(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         lotus2_ros.load(**arguments)
+
+
+def test_inference_imports_nothing_that_only_training_needs() -> None:
+    """They take three CPU seconds, which every start of a node would pay."""
+    code = (
+        "import lotus2_ros, lotus2_ros.ros.perception, sys\n"
+        "import torch\n"
+        "estimator = lotus2_ros.load(device='cpu', process_resolution=64)\n"
+        "estimator.predict(torch.zeros(48, 64, 3, dtype=torch.uint8)).disparity\n"
+        "slow = {'diffusers', 'peft', 'transformers', 'accelerate', 'torch._dynamo', 'torch.onnx', 'open3d', 'scipy'}\n"
+        "assert not slow & set(sys.modules), slow & set(sys.modules)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=allowed(120))
+    assert result.returncode == 0, result.stderr
