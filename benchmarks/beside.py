@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.timing import WARM_UP, machine, markdown, percentile
 from lotus2_ros import SPINS
-from lotus2_ros.inference.estimator import load
+from lotus2_ros.inference.loading import load
 from lotus2_ros.model.engine.device import use_threads
 
 PAUSE = 0.03  # seconds

@@ -21,7 +21,8 @@ from lotus2_ros import scenes
 from lotus2_ros.evaluation.metrics import INDOORS_AND_STREETS, fit_depth, in_range
 from lotus2_ros.evaluation.uncertainty import sparsification
 from lotus2_ros.inference.annotations import deviation
-from lotus2_ros.inference.estimator import Estimator, load
+from lotus2_ros.inference.estimator import Estimator
+from lotus2_ros.inference.loading import load
 
 WIDTH, HEIGHT = 320, 240
 

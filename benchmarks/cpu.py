@@ -21,7 +21,8 @@ from torch import Tensor
 from benchmarks.models import run_by_diffusers
 from benchmarks.timing import interleaved_ms, machine, markdown
 from lotus2_ros.config import Config
-from lotus2_ros.inference.estimator import Estimator, load
+from lotus2_ros.inference.estimator import Estimator
+from lotus2_ros.inference.loading import load
 from lotus2_ros.model.layers.precision import multiplies_bfloat16
 from lotus2_ros.model.load import BUNDLED, load_model
 from lotus2_ros.model.lotus2.base import Lotus2

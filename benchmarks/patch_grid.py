@@ -16,8 +16,9 @@ from torch import Tensor
 
 from benchmarks.timing import machine, markdown
 from lotus2_ros.evaluation.spectrum import patch_grid
-from lotus2_ros.inference.estimator import Estimator, load
+from lotus2_ros.inference.estimator import Estimator
 from lotus2_ros.inference.geometry import Geometry
+from lotus2_ros.inference.loading import load
 
 
 @torch.inference_mode()

@@ -23,7 +23,7 @@ from benchmarks.timing import machine
 from lotus2_ros.bags import ResumableBag, open_recording
 from lotus2_ros.config import Config
 from lotus2_ros.demo.scene import write_scene_bag
-from lotus2_ros.inference.estimator import load_estimator
+from lotus2_ros.inference.loading import load_estimator
 from lotus2_ros.inference.processes import Processes
 from lotus2_ros.inference.work import OwnProcess, Workers
 from lotus2_ros.model.engine.device import use_threads

@@ -19,7 +19,8 @@ from lotus2_ros import scenes
 from lotus2_ros.data.sample import Sample
 from lotus2_ros.evaluation.measure import measure
 from lotus2_ros.evaluation.summary import average
-from lotus2_ros.inference.estimator import Estimator, load
+from lotus2_ros.inference.estimator import Estimator
+from lotus2_ros.inference.loading import load
 from lotus2_ros.scenes import View
 
 WARM_UP = 3

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lotus2_ros.geometry.camera import Camera
-    from lotus2_ros.inference.estimator import Estimator, load
+    from lotus2_ros.inference.estimator import Estimator
     from lotus2_ros.inference.geometry import Geometry
+    from lotus2_ros.inference.loading import load
 
 __all__ = ["Camera", "Estimator", "Geometry", "load"]
 
@@ -32,7 +33,7 @@ _MODULES = {
     "Camera": "lotus2_ros.geometry.camera",
     "Estimator": "lotus2_ros.inference.estimator",
     "Geometry": "lotus2_ros.inference.geometry",
-    "load": "lotus2_ros.inference.estimator",
+    "load": "lotus2_ros.inference.loading",
 }
 
 

@@ -14,7 +14,7 @@ from lotus2_ros.config import CloudConfig
 from lotus2_ros.data.annotation import disparity_annotation
 from lotus2_ros.geometry.cloud import flying_pixels
 from lotus2_ros.geometry.sky import sky_mask
-from lotus2_ros.inference.estimator import load
+from lotus2_ros.inference.loading import load
 from lotus2_ros.scenes import KINDS, View, view
 
 FIRST_SEED, STREETS, INDOORS = 9000, 20, 5  # streets, and views of each other kind

@@ -19,7 +19,8 @@ from lotus2_ros.config import ScaleConfig
 from lotus2_ros.evaluation.frames import read_frames
 from lotus2_ros.evaluation.metrics import depth_error
 from lotus2_ros.geometry.normals import normals_from_depth
-from lotus2_ros.inference.estimator import Estimator, load
+from lotus2_ros.inference.estimator import Estimator
+from lotus2_ros.inference.loading import load
 from lotus2_ros.scale.filter import ScaleFilter
 from lotus2_ros.scale.reference import Reference
 from lotus2_ros.scale.scale import RelativeGeometry

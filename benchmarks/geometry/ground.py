@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks.geometry.figure import Figure
 from benchmarks.geometry.seen import Seen, rendered, with_noise
-from lotus2_ros.inference.estimator import load
+from lotus2_ros.inference.loading import load
 from lotus2_ros.scale.ground import scale_from_ground
 
 WHAT = "scale_from_ground: AbsRel"

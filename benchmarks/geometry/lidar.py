@@ -13,7 +13,7 @@ from torch import Tensor
 from benchmarks.geometry.figure import Figure
 from lotus2_ros.evaluation.frames import read_frames
 from lotus2_ros.evaluation.metrics import affine_invariant_depth_error, depth_error
-from lotus2_ros.inference.estimator import load
+from lotus2_ros.inference.loading import load
 from lotus2_ros.scale.fit import AlignmentError
 from lotus2_ros.scale.reference import Reference, fit_to_reference
 

@@ -19,7 +19,8 @@ from benchmarks.geometry.figure import Figure
 from benchmarks.geometry.steadiness import FAR, known
 from lotus2_ros.config import ScaleConfig
 from lotus2_ros.geometry.camera import Camera
-from lotus2_ros.inference.estimator import Estimator, load
+from lotus2_ros.inference.estimator import Estimator
+from lotus2_ros.inference.loading import load
 from lotus2_ros.scale.filter import ScaleFilter
 from lotus2_ros.scale.motion import Motion
 from lotus2_ros.scale.reference import Reference

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from benchmarks.geometry.figure import Figure
 from benchmarks.geometry.seen import Seen, recorded, rendered, with_noise
-from lotus2_ros.inference.estimator import load
+from lotus2_ros.inference.loading import load
 from lotus2_ros.scale.scale import DEFAULT_SHIFT
 from lotus2_ros.scale.shift import shift_from_normals
 

@@ -17,7 +17,8 @@ from lotus2_ros import scenes
 from lotus2_ros.config import ScaleConfig
 from lotus2_ros.evaluation.frames import read_frames
 from lotus2_ros.evaluation.uncertainty import sparsification
-from lotus2_ros.inference.estimator import Estimator, load
+from lotus2_ros.inference.estimator import Estimator
+from lotus2_ros.inference.loading import load
 from lotus2_ros.scale.calibration import INTERVAL
 from lotus2_ros.scale.filter import ScaleFilter
 from lotus2_ros.scale.reference import Reference

@@ -15,7 +15,8 @@ from benchmarks.geometry.figure import Figure
 from lotus2_ros import scenes
 from lotus2_ros.config import ScaleConfig
 from lotus2_ros.geometry.depth import disparity_to_depth
-from lotus2_ros.inference.estimator import Estimator, load
+from lotus2_ros.inference.estimator import Estimator
+from lotus2_ros.inference.loading import load
 from lotus2_ros.scale.filter import ScaleFilter
 from lotus2_ros.scale.reference import Reference, fit_to_reference
 from lotus2_ros.scale.scale import RelativeGeometry, Scale

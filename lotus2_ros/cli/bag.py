@@ -174,7 +174,7 @@ def jobs_of(args: argparse.Namespace, config: Config) -> Iterator[Job]:
 @contextmanager
 def workers_of(args: argparse.Namespace, config: Config, frames: int | None) -> Iterator[Workers]:
     """Where the model runs, loaded."""
-    from lotus2_ros.inference.estimator import load_estimator
+    from lotus2_ros.inference.loading import load_estimator
     from lotus2_ros.inference.processes import Processes, worthwhile
     from lotus2_ros.inference.ray_workers import RayWorkers
     from lotus2_ros.inference.work import OwnProcess

@@ -10,8 +10,8 @@ from typing import TypeAlias
 from lotus2_ros.config import add_option, walk
 from lotus2_ros.config.output import check_output, mark
 from lotus2_ros.geometry.camera import Camera
-from lotus2_ros.inference.estimator import load
 from lotus2_ros.inference.inputs import InputError, read_rgb
+from lotus2_ros.inference.loading import load
 from lotus2_ros.model.image_size import ImageSizeError
 
 Intrinsics: TypeAlias = tuple[float, float, float, float]  # fx, fy, cx, cy in pixels, integer pixel centers

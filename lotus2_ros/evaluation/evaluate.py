@@ -19,7 +19,8 @@ from lotus2_ros.evaluation.records import measure_all, read_records, start
 from lotus2_ros.evaluation.report import write_report
 from lotus2_ros.evaluation.sets import EvaluationSet, benchmark_set, frame_sets, scene_sets, sequence_sets
 from lotus2_ros.evaluation.summary import summarize
-from lotus2_ros.inference.estimator import Estimator, load
+from lotus2_ros.inference.estimator import Estimator
+from lotus2_ros.inference.loading import load
 from lotus2_ros.model.load import BUNDLED
 
 SHEET_ROWS = 12

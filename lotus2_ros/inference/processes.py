@@ -15,8 +15,9 @@ from typing import Any
 import torch
 
 from lotus2_ros.config import Config
-from lotus2_ros.inference.estimator import Estimator, load_estimator
+from lotus2_ros.inference.estimator import Estimator
 from lotus2_ros.inference.facts import ModelFacts
+from lotus2_ros.inference.loading import load_estimator
 from lotus2_ros.inference.work import Answer, Question, answer
 from lotus2_ros.model.load import BUNDLED
 

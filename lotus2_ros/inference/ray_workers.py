@@ -91,7 +91,7 @@ class _RayFuture(Future):
 
 class _Actor:
     def __init__(self, config: Config) -> None:
-        from lotus2_ros.inference.estimator import load_estimator
+        from lotus2_ros.inference.loading import load_estimator
 
         self._estimator = load_estimator(config)
 

@@ -12,7 +12,8 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.timer import Timer
 
 from lotus2_ros.config import NONE, ConfigError
-from lotus2_ros.inference.estimator import Estimator, load_estimator
+from lotus2_ros.inference.estimator import Estimator
+from lotus2_ros.inference.loading import load_estimator
 from lotus2_ros.model.engine.memory import check_headroom, free_compiled
 from lotus2_ros.model.image_size import ImageSizeError
 from lotus2_ros.ros import parameters

@@ -5,7 +5,8 @@ from lotus2_ros import scenes
 from lotus2_ros.config import Config
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.inference.annotations import Annotations
-from lotus2_ros.inference.estimator import Estimator, load_estimator
+from lotus2_ros.inference.estimator import Estimator
+from lotus2_ros.inference.loading import load_estimator
 from lotus2_ros.model.load import load_model
 from lotus2_ros.scale.reference import Reference
 

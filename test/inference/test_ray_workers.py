@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lotus2_ros.config import Config
-from lotus2_ros.inference.estimator import load
+from lotus2_ros.inference.loading import load
 from lotus2_ros.inference.ray_workers import RayWorkers
 from lotus2_ros.inference.work import Question, answer, in_order
 

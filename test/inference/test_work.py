@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lotus2_ros.inference.estimator import load
+from lotus2_ros.inference.loading import load
 from lotus2_ros.inference.processes import shared_out, worthwhile
 from lotus2_ros.inference.work import Answer, Question, WorkerLostError, answer, in_order
 

@@ -13,7 +13,7 @@ from sensor_msgs.msg import Image
 from torch import Tensor
 
 from lotus2_ros.config import Config
-from lotus2_ros.inference.estimator import load_estimator
+from lotus2_ros.inference.loading import load_estimator
 from lotus2_ros.model.export.export import export
 
 pytestmark = pytest.mark.ros

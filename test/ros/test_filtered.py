@@ -21,7 +21,7 @@ METRIC = {"cloud.edge_threshold": 0.0, "cloud.filter_period": 0.0, "depth.sky": 
 def reference(random_bundle) -> torch.Tensor:
     """A depth that the random model's disparity of IMAGE fits."""
     from lotus2_ros.config import Config
-    from lotus2_ros.inference.estimator import load_estimator
+    from lotus2_ros.inference.loading import load_estimator
 
     return 1 / (
         0.5 * load_estimator(Config().updated({"model.path": str(random_bundle)})).predict(IMAGE).disparity + 0.2

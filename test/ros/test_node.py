@@ -12,7 +12,7 @@ from std_msgs.msg import Header
 
 from lotus2_ros.config import Config
 from lotus2_ros.geometry.camera import Camera
-from lotus2_ros.inference.estimator import load_estimator
+from lotus2_ros.inference.loading import load_estimator
 from lotus2_ros.ros.messages import tensor_to_image
 
 pytestmark = pytest.mark.ros

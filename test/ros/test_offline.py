@@ -21,7 +21,7 @@ from lotus2_ros.bags import ResumableBag, open_recording, read_messages
 from lotus2_ros.bags.frames import camera_info_message, header, image_message, message, typestore
 from lotus2_ros.config import Config
 from lotus2_ros.geometry.camera import Camera
-from lotus2_ros.inference.estimator import load, load_estimator
+from lotus2_ros.inference.loading import load, load_estimator
 from lotus2_ros.inference.processes import Processes
 from lotus2_ros.inference.work import OwnProcess
 from lotus2_ros.ros import offline

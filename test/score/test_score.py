@@ -14,7 +14,7 @@ pytest.importorskip("rclpy")
 from lotus2_ros import cli
 from lotus2_ros.bags.frames import camera_info_message, header, image_message, typestore
 from lotus2_ros.geometry.camera import Camera
-from lotus2_ros.inference.estimator import load
+from lotus2_ros.inference.loading import load
 from lotus2_ros.scale.reference import Reference
 from lotus2_ros.score.held_out import split
 from lotus2_ros.score.score import dropped

@@ -22,7 +22,7 @@ from typing import IO
 
 from lotus2_ros.demo.deadlines import allowed
 
-IMPORTS = "lotus2_ros.inference.estimator", "lotus2_ros.model.lotus2.trainable", "lotus2_ros.training.run"
+IMPORTS = "lotus2_ros.inference.loading", "lotus2_ros.model.lotus2.trainable", "lotus2_ros.training.run"
 # Code for a program that renders scenes: in forks of its own, which have the imports too.
 RENDER_IN_FORKS = """
 import multiprocessing

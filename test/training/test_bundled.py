@@ -10,7 +10,7 @@ from lotus2_ros.config import Config
 from lotus2_ros.data.sample import Sample
 from lotus2_ros.evaluation.measure import measure
 from lotus2_ros.evaluation.summary import Means, average
-from lotus2_ros.inference.estimator import load_estimator
+from lotus2_ros.inference.loading import load_estimator
 
 BUNDLED = Path(lotus2_ros.__file__).parent / "bundled"
 

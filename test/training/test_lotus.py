@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 
 from lotus2_ros.config import Config
-from lotus2_ros.inference.estimator import load_estimator
+from lotus2_ros.inference.loading import load_estimator
 from lotus2_ros.model.lotus.lotus import ANNOTATION, RECONSTRUCTION
 from lotus2_ros.model.lotus.networks import UnetNetwork
 from lotus2_ros.training.config import read_config

@@ -9,7 +9,7 @@ from lotus2_ros import scenes
 from lotus2_ros.cli import main
 from lotus2_ros.config import Config
 from lotus2_ros.evaluation.metrics import affine_invariant_depth_error
-from lotus2_ros.inference.estimator import load_estimator
+from lotus2_ros.inference.loading import load_estimator
 from lotus2_ros.training.progress import read_progress
 
 SMOKE = Path(__file__).parents[2] / "config" / "train" / "smoke.yaml"

@@ -7,7 +7,7 @@ import torch
 
 from lotus2_ros.config import Config
 from lotus2_ros.demo.deadlines import allowed
-from lotus2_ros.inference.estimator import load_estimator
+from lotus2_ros.inference.loading import load_estimator
 from lotus2_ros.model.engine.device import ALL_THREADS, Download, Stopwatch, copy_stream, finish, upload, use_threads
 
 # In a process of its own, as it is for all of a process: page faults of each round after the first few.
