@@ -8,6 +8,7 @@ and kept on disk. What cannot be compiled runs in torch, with a warning.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 import time
@@ -35,7 +36,9 @@ STAGES = 24  # kept in memory: of three or four image sizes with all tasks and t
 RUNS = 3  # of each engine, to see which is faster
 # Relative to torch's result. A compiled stage that is further away is not used.
 BOUNDS = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.1}
-TORCH = b""  # on disk, in place of a stage that was slower than torch
+# Before a stage on disk: it is to be used; torch is faster, so it is not there; that was measured on a busy machine, so
+# the next start measures again.
+CHOSEN, FASTER_IN_TORCH, OPEN = b"+", b"-", b"?"
 HINTS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
 
 
@@ -57,8 +60,8 @@ def import_openvino() -> ModuleType:
 class CompiledStages:
     """A `TorchModel.executor` that compiles each stage for each shape of its tensors, and runs it.
 
-    Where the engine is `auto`, a stage is compiled and timed against torch when it first runs on a machine, and the
-    faster one runs it from then on. The `STAGES` most recently used are kept.
+    Where the engine is `auto`, a stage is compiled and timed against torch when it first runs, and the faster one runs
+    it from then on, also after the next start if the machine was not busy. The `STAGES` most recently used are kept.
     """
 
     def __init__(self, model: InferenceModel, engine: EngineChoice) -> None:
@@ -98,13 +101,23 @@ class CompiledStages:
         place = (self._engine.name, case, device, options, self._core.get_property(device, "FULL_DEVICE_NAME"))
         name = " ".join(map(str, _flat(case[0])))
         try:
-            stored = self._stored.read(*place)
-            if stored is not None:
-                return None if stored == TORCH else run_compiled(self._core.import_model(stored, device, options))
-            compiled = self._core.compile_model(self._convert(function, tensors), device, options)
+            stored = self._stored.read(*place) or b""
+            mark, blob = stored[:1], stored[1:]
+            if mark == FASTER_IN_TORCH:
+                return None
+            if blob:
+                compiled = self._core.import_model(blob, device, options)
+            else:
+                compiled = self._core.compile_model(self._convert(function, tensors), device, options)
+                blob = compiled.export_model().getvalue()
             stage = run_compiled(compiled)
+            if mark == CHOSEN:
+                return stage
             better = self._is_better(name, dtype, stage, function, tensors)
-            self._stored.write(compiled.export_model().getvalue() if better else TORCH, *place)
+            if self._engine.name == "auto" and is_busy():
+                self._stored.write(OPEN + blob, *place)
+            else:
+                self._stored.write(CHOSEN + blob if better else FASTER_IN_TORCH, *place)
             return stage if better else None
         except Exception as error:  # converters and compilers raise errors of any type
             log.warning("%s runs in torch instead of OpenVINO: %s", name, first_line(error))
@@ -182,6 +195,11 @@ def _logging_unchanged() -> Iterator[None]:
     finally:
         root.setLevel(level)
         root.filters, root.handlers = filters, handlers
+
+
+def is_busy() -> bool:
+    """Whether more threads want to run than there are CPUs, so that times of a few runs mean little."""
+    return os.getloadavg()[0] > (os.cpu_count() or 1)
 
 
 def seconds(run: Callable[[], object]) -> float:

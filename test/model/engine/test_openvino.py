@@ -106,17 +106,23 @@ def test_the_network_in_bfloat16_and_the_vae_in_float32(
     assert found.dtype == torch.float32 and (found - expected).norm() <= 5e-2 * expected.norm()
 
 
+@pytest.mark.parametrize("busy", [False, True])
 @pytest.mark.parametrize(("ours", "torchs", "runs"), [(1.0, 2.0, 1), (2.0, 2.0, 1), (2.1, 2.0, 0)])
 def test_auto_takes_the_engine_that_is_not_slower(
-    lotus2: InferenceModel, monkeypatch: pytest.MonkeyPatch, ours: float, torchs: float, runs: int
+    lotus2: InferenceModel, monkeypatch: pytest.MonkeyPatch, ours: float, torchs: float, runs: int, busy: bool
 ) -> None:
-    times = iter([[ours, torchs]])  # measured once: the next start finds the choice on disk
-    monkeypatch.setattr(CompiledStages, "_measure", lambda self, *runs: next(times))
+    """It is measured once, or at every start of a busy machine; the next start compiles nothing."""
+    measured: list[int] = []
+    monkeypatch.setattr(CompiledStages, "_measure", lambda self, *runs: measured.append(1) or [ours, torchs])
+    monkeypatch.setattr(openvino, "is_busy", lambda: busy)
     key, function = ("double",), lambda x: 2 * x
-    for executor in (CompiledStages(lotus2, AUTO), CompiledStages(lotus2, AUTO)):
+    for start in range(2):
+        executor = CompiledStages(lotus2, AUTO)
         for _ in range(2):
             assert torch.equal(executor(key, function, torch.ones(3)), torch.full((3,), 2.0))
         assert len(executor) == runs
+        assert len(measured) == (start + 1 if busy else 1)
+        monkeypatch.setattr(CompiledStages, "_convert", lambda *_: pytest.fail("it was compiled again"))
 
 
 def test_times_are_the_shortest_of_a_few_runs_in_turn(lotus2: InferenceModel, monkeypatch: pytest.MonkeyPatch) -> None:
