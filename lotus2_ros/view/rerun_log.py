@@ -122,7 +122,7 @@ def blueprint() -> Any:
         ),
     )
     return rrb.Blueprint(
-        rrb.Horizontal(pictures, rrb.Vertical(clouds, series, row_shares=[3, 1]), column_shares=[1, 3]),
+        rrb.Horizontal(pictures, rrb.Vertical(clouds, series, row_shares=[2, 1]), column_shares=[1, 3]),
         rrb.TimePanel(timeline="stamp", state="collapsed"),
         rrb.SelectionPanel(state="hidden"),
         rrb.BlueprintPanel(state="hidden"),
