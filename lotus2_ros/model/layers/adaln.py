@@ -59,7 +59,7 @@ class Timesteps(nn.Module):
 
 def chebyshev(timesteps: Tensor, highest: float, degrees: int) -> Tensor:
     """The first Chebyshev polynomials at timesteps (B,) in [0, highest]: (B, degrees) float64."""
-    exact = timesteps if torch.jit.is_tracing() else timesteps.double()  # TensorRT has no float64
+    exact = timesteps if torch.onnx.is_in_onnx_export() else timesteps.double()  # TensorRT has no float64
     angle = torch.acos((2 * exact / highest - 1).clamp(-1, 1))
     return torch.cos(angle[:, None] * torch.arange(degrees, device=timesteps.device))
 

@@ -82,7 +82,7 @@ class LoraDelta(nn.Module):
     def add_to(self, y: Tensor, x: Tensor) -> Tensor:
         """y (..., out) + B A x (..., in); changes y in place."""
         hidden = self.down(x).split([rank for _, rank, _, _ in self._parts], dim=-1)
-        if torch.jit.is_tracing():  # in ONNX writing into a slice would be a ScatterND of the whole tensor
+        if torch.onnx.is_in_onnx_export():  # writing into a slice would be a ScatterND of the whole tensor
             return y + self._joined(hidden, y)
         for (name, _, start, size), part in zip(self._parts, hidden, strict=True):
             y.narrow(-1, start, size).add_(self.up[name](part))
