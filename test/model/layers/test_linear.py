@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from lotus2_ros.model.layers.linear import PRECISIONS, FloatLinear, kept_dtypes, make_linear, store_linear
-from lotus2_ros.model.layers.quantization import NF4_LEVELS
+from lotus2_ros.model.layers.quantization import NF4_LEVELS, has_quantized_matmul
 
 QUANTISED = ("float8", "int8", "nf4")
 # Of y, for normal weights and activations; what is measured at 3072 x 3072, and a little room.
@@ -178,6 +178,7 @@ def test_compiled_equals_eager(precision: str) -> None:
     layer, x = build(precision, normal(24, 64), normal(24)).float(), normal(2, 5, 64, seed=1)
     if isinstance(layer, FloatLinear):
         layer.prepack()
+    torch.compiler.assume_constant_result(has_quantized_matmul)  # as compile_model does
     compiled = torch.compile(layer, fullgraph=True)
     with torch.inference_mode():
         assert torch.allclose(compiled(x), layer(x), rtol=1e-5, atol=1e-5)
