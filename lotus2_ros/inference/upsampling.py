@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,7 +23,7 @@ def guided_upsample(picture: Tensor, image: Tensor) -> Tensor:
     In each window the picture is fitted by slope * gray + offset of the image. Slope and offset are upsampled, and the
     image itself gives the details.
     """
-    gray = (image.float() @ torch.tensor(GRAY, device=image.device) / 255)[None, None]
+    gray = (image.float() @ _gray_weights(image.device) / 255)[None, None]
     size = [max(1, side // SUBSAMPLING) for side in picture.shape[2:]]
     small, picture = (F.interpolate(each, size, mode="area") for each in (gray, picture))
     moments = _window_means(torch.cat((small, picture, small * picture, small.square()), dim=1))
@@ -30,6 +32,12 @@ def guided_upsample(picture: Tensor, image: Tensor) -> Tensor:
     fits = _window_means(torch.cat((slope, mean - slope * mean_gray), dim=1))
     slope, offset = F.interpolate(fits, gray.shape[2:], mode="bilinear").split(1, dim=1)
     return (slope * gray + offset).clamp(0, 1)
+
+
+@cache
+def _gray_weights(device: torch.device) -> Tensor:
+    """Copied to a device once, because a frame would wait for each copy."""
+    return torch.tensor(GRAY, device=device)
 
 
 def _window_means(pictures: Tensor) -> Tensor:

@@ -104,7 +104,7 @@ class Encoder(nn.Module):
         widths, groups, layers = config.block_out_channels, config.norm_num_groups, config.layers_per_block
         self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
         self.down_blocks = nn.ModuleList(
-            Level(taken, given, groups, layers, downsample=level < len(widths) - 1)
+            ResidualLevel(taken, given, groups, layers, downsample=level < len(widths) - 1)
             for level, (taken, given) in enumerate(pairwise((widths[0], *widths)))
         )
         self.mid_block = Middle(widths[-1], groups, config.mid_block_add_attention)
@@ -126,7 +126,7 @@ class Decoder(nn.Module):
         widths, groups = config.block_out_channels[::-1], config.norm_num_groups
         self.conv_in = nn.Conv2d(config.latent_channels, widths[0], 3, padding=1)
         self.up_blocks = nn.ModuleList(
-            Level(taken, given, groups, config.layers_per_block + 1, upsample=level < len(widths) - 1)
+            ResidualLevel(taken, given, groups, config.layers_per_block + 1, upsample=level < len(widths) - 1)
             for level, (taken, given) in enumerate(pairwise((widths[0], *widths)))
         )
         self.mid_block = Middle(widths[0], groups, config.mid_block_add_attention)
@@ -141,7 +141,7 @@ class Decoder(nn.Module):
         return self.conv_out(self.conv_act(self.conv_norm_out(x)))
 
 
-class Level(nn.Module):
+class ResidualLevel(nn.Module):
     """Residual blocks at one size, then a step to half or twice that size, if there is one."""
 
     def __init__(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -84,6 +85,7 @@ def scale_from_ground(
     return scale, shift, FitStats(stats.points, stats.inlier_fraction, stats.residual, refusal, reasons)
 
 
+@lru_cache(maxsize=16)  # it is asked for with every frame
 def mounted_floor(config: ScaleConfig) -> Floor | None:
     """The floor by the camera's height and tilt; None if its height is not known."""
     if config.camera_height <= 0:

@@ -22,8 +22,7 @@ from lotus2_ros.model.vae import Vae, VaeConfig
 
 
 class FusedLotus2(Lotus2, InferenceModel):
-    """A `Lotus2` for inference. configs: of vae, transformer and scheduler, with diffusers' keys, and of
-    a prior."""
+    """A `Lotus2` for inference. configs: of vae, transformer and scheduler, with diffusers' keys, maybe of a prior."""
 
     def __init__(
         self,
