@@ -152,7 +152,7 @@ def test_fastdds_profile_without_shared_memory(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_rviz_shows_topics_of_the_node() -> None:
-    outputs = pytest.importorskip("lotus2_ros.ros.publishers", reason="no ROS here")
+    outputs = pytest.importorskip("lotus2_ros.ros.topics", reason="no ROS here")
     kinds = {
         f"/perception/{prefix}{name}": topic.kind.__name__
         for prefix in outputs.PREFIXES.values()

@@ -78,7 +78,7 @@ def with_topics(page: str) -> str:
 
 
 def topic_rows() -> list[str]:
-    from lotus2_ros.ros.publishers import TOPICS  # needs ROS, unlike the rest of this file
+    from lotus2_ros.ros.topics import TOPICS  # needs ROS, unlike the rest of this file
 
     rows = ["| topic | type | content |", "|---|---|---|"]
     rows += [f"| `~/{name}` | sensor_msgs/{topic.kind.__name__} | {topic.help} |" for name, topic in TOPICS.items()]

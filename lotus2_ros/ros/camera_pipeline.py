@@ -21,10 +21,11 @@ from lotus2_ros.ros.filtered import CloudFilterThread, UnfilteredCloud
 from lotus2_ros.ros.inputs import Inputs
 from lotus2_ros.ros.messages import MessageError, stamp_seconds
 from lotus2_ros.ros.metric_depth import MetricDepth
-from lotus2_ros.ros.publishers import FILTERED, Publishers, payloads_of
+from lotus2_ros.ros.publishers import Publishers
 from lotus2_ros.ros.report import sharpener_note
 from lotus2_ros.ros.synchronizer import CameraFrame
 from lotus2_ros.ros.threads import LatestQueue, SenderThread
+from lotus2_ros.ros.topics import FILTERED, payloads_of
 from lotus2_ros.scale.filter import ScaleFilter
 from lotus2_ros.scale.ground import mounted_floor
 

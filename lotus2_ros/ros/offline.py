@@ -28,10 +28,10 @@ from lotus2_ros.inference.facts import ModelFacts
 from lotus2_ros.inference.geometry import Geometry
 from lotus2_ros.inference.work import Answer, Question, Workers, in_order
 from lotus2_ros.ros.messages import image_to_tensor
-from lotus2_ros.ros.publishers import messages_of
 from lotus2_ros.ros.recorded_camera import RecordedCamera, ros_message
 from lotus2_ros.ros.report import report_of
 from lotus2_ros.ros.serialized import serialize
+from lotus2_ros.ros.topics import messages_of
 from lotus2_ros.scale.ground import mounted_floor
 from lotus2_ros.scale.saved import restored, saved
 

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from lotus2_ros.ros.publishers import TOPICS
+from lotus2_ros.ros.topics import TOPICS
 
 
 def test_the_layout_of_foxglove_has_topics_that_are_published():

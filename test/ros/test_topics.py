@@ -15,7 +15,7 @@ from lotus2_ros.inference.annotations import Annotations
 from lotus2_ros.inference.geometry import Geometry
 from lotus2_ros.model.engine.device import Stopwatch
 from lotus2_ros.ros.messages import MessageError, depth_to_tensor
-from lotus2_ros.ros.publishers import FILTERED, SIGMA, TOPICS, Topic, messages_of, payloads_of
+from lotus2_ros.ros.topics import FILTERED, SIGMA, TOPICS, Topic, messages_of, payloads_of
 from lotus2_ros.scale.scale import Scale
 from lotus2_ros.scale.spread import Spread
 
