@@ -94,8 +94,8 @@ def describe(meta: Mapping) -> str:
     text = meta["help"]
     if meta["choices"]:
         text += f" ({', '.join(meta['choices'])})"
-    if meta["low"] is not None:
-        text += f" ({meta['low']} to {meta['high']})"
+    if meta["limits"]:
+        text += " ({} to {})".format(*meta["limits"])
     return text + ("; live" if meta["live"] else "")
 
 

@@ -20,6 +20,8 @@ from lotus2_ros.config.parameters import (
 
 log = logging.getLogger(__name__)
 
+_announced: set[str] = set()  # former names that were warned about
+
 
 @dataclass(frozen=True)
 class Config:
@@ -86,6 +88,3 @@ def current_names(values: Mapping[str, Any]) -> dict[str, Any]:
             _announced.add(old)
             log.warning("parameter %s is now called %s; the old name still works", old, new)
     return {renamed.get(name, name): value for name, value in values.items()}
-
-
-_announced: set[str] = set()  # former names that were warned about

@@ -28,48 +28,52 @@ def parameter(
     default: Any,
     help: str,
     *,
-    low: float | None = None,
-    high: float | None = None,
+    limits: tuple[float, float] | None = None,
     choices: tuple[str, ...] = (),
     live: bool = False,
     alias: str = "",
 ) -> Any:
-    """Declare one parameter: default, help text, inclusive range or choices, and whether it may change at run time.
+    """Declare one parameter: the default, which also gives the type, and the help text.
 
-    alias: the full former name (``group.field``) of a renamed parameter, which users may still set.
+    Args:
+        limits: smallest and largest value of a number.
+        choices: the values of a string or of a list's entries, or names of FORMS.
+        live: whether the parameter may change while the node runs.
+        alias: full former name (``group.field``) of a renamed parameter, which users may still set.
     """
-    meta = {"help": help, "low": low, "high": high, "choices": choices, "live": live, "alias": alias}
+    meta = {"help": help, "limits": limits, "choices": choices, "live": live, "alias": alias}
     return field(default=default, metadata=meta)
 
 
 def check(name: str, item: Field, value: Any) -> Any:
     """``value`` as the parameter's own type. Raises ConfigError that says what was expected and what came."""
-    meta, kind = item.metadata, type(item.default)
+    kind, choices, limits = type(item.default), item.metadata["choices"], item.metadata["limits"]
     if kind is tuple:
-        if isinstance(value, str) or not all(isinstance(v, str) for v in value):
-            raise ConfigError(f"{name}: expected a list of strings, got {value!r}")
-        wrong = [v for v in value if not _is_any(v, meta["choices"])]
-        if not value:
-            advice = f"; use [{NONE}] for none" if NONE in meta["choices"] else ""
-            raise ConfigError(f"{name}: expected at least one of {', '.join(meta['choices'])}, got []{advice}")
-        if wrong or len(set(value)) != len(value):
-            raise ConfigError(f"{name}: expected a selection of {', '.join(meta['choices'])}, got {list(value)!r}")
-        return tuple(value)
+        return _checked_list(name, choices, value)
     if kind is float and type(value) is int:
         value = float(value)
     if type(value) is not kind:
         raise ConfigError(f"{name}: expected {kind.__name__}, got {value!r}")
-    if meta["choices"] and not _is_any(value, meta["choices"]):
-        raise ConfigError(f"{name}: expected one of {', '.join(meta['choices'])}, got {value!r}")
-    if TRANSFORM in meta["choices"] and FORMS[TRANSFORM].fullmatch(str(value)):
+    if choices and not _is_any(value, choices):
+        raise ConfigError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
+    if TRANSFORM in choices and FORMS[TRANSFORM].fullmatch(str(value)):
         numbers = [float(number) for number in str(value).split()]
         if not math.isfinite(math.hypot(*numbers)) or math.hypot(*numbers[3:]) < 1e-6:
             raise ConfigError(f"{name}: expected finite numbers and a quaternion that is not zero, got {value!r}")
-    low, high = meta["low"], meta["high"]
-    # "not (low <= value)" rather than "value < low": NaN must fail too.
-    if (low is not None and not low <= value) or (high is not None and not value <= high):
-        raise ConfigError(f"{name}: expected {low} to {high}, got {value!r}")
+    if limits and not limits[0] <= value <= limits[1]:  # NaN is not within any limits
+        raise ConfigError(f"{name}: expected {limits[0]} to {limits[1]}, got {value!r}")
     return value
+
+
+def _checked_list(name: str, choices: tuple[str, ...], value: Any) -> tuple[str, ...]:
+    if isinstance(value, str) or not all(isinstance(entry, str) for entry in value):
+        raise ConfigError(f"{name}: expected a list of strings, got {value!r}")
+    if not value:
+        advice = f"; use [{NONE}] for none" if NONE in choices else ""
+        raise ConfigError(f"{name}: expected at least one of {', '.join(choices)}, got []{advice}")
+    if len(set(value)) != len(value) or not all(_is_any(entry, choices) for entry in value):
+        raise ConfigError(f"{name}: expected a selection of {', '.join(choices)}, got {list(value)!r}")
+    return tuple(value)
 
 
 def add_option(parser: argparse.ArgumentParser, option: str, name: str, item: Field, help: str = "") -> None:
@@ -93,4 +97,5 @@ def add_option(parser: argparse.ArgumentParser, option: str, name: str, item: Fi
 
 
 def _is_any(value: Any, choices: Iterable[str]) -> bool:
+    """Whether a value is one of the choices, or has the form that one of them names."""
     return any(FORMS[choice].fullmatch(value) if choice in FORMS else value == choice for choice in choices)

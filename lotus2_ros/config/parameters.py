@@ -1,7 +1,8 @@
 """Every parameter of the node and the command line: the one place of defaults, limits and help texts.
 
-A field is declared with :func:`parameter`; ``ros/parameters.py`` makes a ROS parameter ``<group>.<field>`` of it,
-``lotus2 params`` ``config/perception.yaml`` and the README's table, ``lotus2 infer`` command line options.
+A field of a group is the parameter ``<group>.<field>``, declared with :func:`parameter`. ``ros/parameters.py`` makes a
+ROS parameter of it, ``lotus2 params`` writes it to ``config/perception.yaml`` and ``docs/parameters.md``, and commands
+offer it as an option. ``config.py`` assembles the groups.
 """
 
 from __future__ import annotations
@@ -44,8 +45,7 @@ class ModelConfig:
         "Longer side in pixels to which images are resized for the model. A model that sizes images by area uses as "
         "many pixels as a 4:3 image of that longer side. 0: the model's own; in the node, at most what the GPU keeps "
         "up with",
-        low=0,
-        high=4096,
+        limits=(0, 4096),
         live=True,
     )
     posterior: str = parameter(
@@ -55,16 +55,16 @@ class ModelConfig:
         live=True,
     )
     seed: int = parameter(
-        0, "Random seed of posterior:=sample and of a generative model's noise", low=0, high=2**31 - 1
+        0, "Random seed of posterior:=sample and of a generative model's noise", limits=(0, 2**31 - 1)
     )
-    samples: int = parameter(4, "Samples of a generative model; the result is their median", low=1, high=64)
+    samples: int = parameter(4, "Samples of a generative model; the result is their median", limits=(1, 64))
     timestep_dtype: str = parameter(
         "bfloat16",
         "Dtype to which timesteps and guidance are rounded; the published results were made with bfloat16",
         choices=("bfloat16", "float32"),
         alias="model.conditioning",
     )
-    threads: int = parameter(0, "CPU threads of the model; 0: chosen by torch", low=0, high=256)
+    threads: int = parameter(0, "CPU threads of the model; 0: chosen by torch", limits=(0, 256))
     mirror: bool = parameter(
         False, "Test-time flip: also process each image mirrored, for ~/uncertainty; doubles the time", live=True
     )
@@ -102,17 +102,15 @@ class InputConfig:
         0.0,
         "Horizontal field of view in degrees for a camera without camera_info, or whose camera_info is uncalibrated; "
         "0: such images are rejected",
-        low=0.0,
-        high=170.0,
+        limits=(0.0, 170.0),
     )
     compressed_formats: tuple[str, ...] = parameter(
         ("jpeg", "png"), "Formats that are decoded on `image/compressed`", choices=COMPRESSED_FORMATS, live=True
-    )  # fmt: skip
+    )
     max_megapixels: float = parameter(
         100.0,
         "Compressed images of more pixels are rejected before decoding, because a few bytes can announce gigabytes",
-        low=0.001,
-        high=1000.0,
+        limits=(0.001, 1000.0),
         live=True,
     )
     reference_transport: str = parameter(
@@ -124,8 +122,7 @@ class InputConfig:
     sync_slop: float = parameter(
         0.0,
         "Largest difference between the stamps of an image and its camera_info, seconds; 0: they are equal",
-        low=0.0,
-        high=10.0,
+        limits=(0.0, 10.0),
         live=True,
     )
 
@@ -136,14 +133,10 @@ class SharpConfig:
 
     enabled: bool = parameter(True, "Run the detail sharpener while someone subscribes to ~/sharp topics", live=True)
     period: float = parameter(
-        1.0, "Seconds between the starts of two sharpened frames", low=0.0, high=3600.0, live=True
+        1.0, "Seconds between the starts of two sharpened frames", limits=(0.0, 3600.0), live=True
     )
     steps: int = parameter(
-        0,
-        "Number of Euler steps of the sharpener; 0: the model's default",
-        low=0,
-        high=50,
-        live=True,
+        0, "Number of Euler steps of the sharpener; 0: the model's default", limits=(0, 50), live=True
     )
     tasks: tuple[str, ...] = parameter(
         ("auto",),
@@ -156,8 +149,7 @@ class SharpConfig:
         0.25,
         "Minimum share of the model's time for a sharpened frame in progress, however fast images arrive; at most one "
         "step runs after each frame",
-        low=0.0,
-        high=1.0,
+        limits=(0.0, 1.0),
         live=True,
     )
 
@@ -184,12 +176,14 @@ class ScaleConfig:
         live=True,
     )
     max_age: float = parameter(
-        2.0, "How long the last metric measurement stays valid, in seconds from its stamp", low=0.0, high=3600.0,
+        2.0,
+        "How long the last metric measurement stays valid, in seconds from its stamp",
+        limits=(0.0, 3600.0),
         live=True,
-    )  # fmt: skip
+    )
     reference_slop: float = parameter(
-        0.1, "Largest time difference between a frame and its reference, in seconds", low=0.0, high=10.0, live=True
-    )  # fmt: skip
+        0.1, "Largest time difference between a frame and its reference, in seconds", limits=(0.0, 10.0), live=True
+    )
     points_transform: str = parameter(
         "tf",
         "Transform from the frame of reference/points to the camera's optical frame, as a translation in meters and a "
@@ -211,16 +205,20 @@ class ScaleConfig:
         live=True,
     )
     camera_height: float = parameter(
-        0.0, "Height of the camera above the floor, in meters; 0: unknown", low=0.0, high=100.0, live=True
-    )  # fmt: skip
+        0.0, "Height of the camera above the floor, in meters; 0: unknown", limits=(0.0, 100.0), live=True
+    )
     camera_pitch: float = parameter(
-        0.0, "Angle by which the camera looks down, in degrees; used with camera_height", low=-90.0, high=90.0,
+        0.0,
+        "Angle by which the camera looks down, in degrees; used with camera_height",
+        limits=(-90.0, 90.0),
         live=True,
-    )  # fmt: skip
+    )
     camera_roll: float = parameter(
-        0.0, "Clockwise rotation of the camera about its optical axis, in degrees; used with camera_height",
-        low=-180.0, high=180.0, live=True,
-    )  # fmt: skip
+        0.0,
+        "Clockwise rotation of the camera about its optical axis, in degrees; used with camera_height",
+        limits=(-180.0, 180.0),
+        live=True,
+    )
     metric_model: str = parameter(
         "",
         "For the source metric_model: folder, or name in the local Hugging Face cache, of a metric depth model that "
@@ -228,19 +226,16 @@ class ScaleConfig:
     )
     metric_download: bool = parameter(False, "Download scale.metric_model from the Hugging Face hub if it is not there")
     metric_period: float = parameter(
-        1.0, "Seconds between two runs of scale.metric_model", low=0.0, high=3600.0, live=True
-    )  # fmt: skip
+        1.0, "Seconds between two runs of scale.metric_model", limits=(0.0, 3600.0), live=True
+    )
     relative_shift: float = parameter(
         0.0,
-        "Shift s in depth = 1 / (disparity + s) without a metric scale: the farthest point is (1 + s) / s times as far "
-        "as the nearest; 0: estimate it from the predicted normals",
-        low=0.0,
-        high=100.0,
+        "Shift s in depth = 1 / (disparity + s) without a metric scale: the farthest point is (1 + s) / s times as "
+        "far as the nearest; 0: estimate it from the predicted normals",
+        limits=(0.0, 100.0),
         live=True,
     )
-    tracking: bool = parameter(
-        True, "Keep the depth of static surfaces steady from frame to frame", live=True
-    )  # fmt: skip
+    tracking: bool = parameter(True, "Keep the depth of static surfaces steady from frame to frame", live=True)
     local_field: bool = parameter(
         True,
         "Correct depth locally toward the points of a reference, beyond one scale and shift for the image",
@@ -269,19 +264,18 @@ class CloudConfig:
     """Point clouds."""
 
     normals: bool = parameter(False, "Add normal_x, normal_y, normal_z to the clouds", live=True)
-    stride: int = parameter(1, "Take every n-th pixel of every n-th row", low=1, high=64, live=True)
+    stride: int = parameter(1, "Take every n-th pixel of every n-th row", limits=(1, 64), live=True)
     min_depth: float = parameter(
-        0.0, "Remove points nearer than this, in meters (NaN in the cloud)", low=0.0, high=1e6, live=True
-    )  # fmt: skip
+        0.0, "Remove points nearer than this, in meters (NaN in the cloud)", limits=(0.0, 1e6), live=True
+    )
     max_depth: float = parameter(
-        0.0, "Remove points farther than this, in meters (NaN in the cloud); 0: no limit", low=0.0, high=1e6, live=True
-    )  # fmt: skip
+        0.0, "Remove points farther than this, in meters (NaN in the cloud); 0: no limit", limits=(0.0, 1e6), live=True
+    )
     edge_threshold: float = parameter(
         0.05,
         "Remove flying pixels between a near and a far surface (NaN in the cloud) if both surfaces are farther away "
         "than this fraction of the pixel's depth; 0: keep them",
-        low=0.0,
-        high=10.0,
+        limits=(0.0, 10.0),
         live=True,
     )
     sigma: bool = parameter(
@@ -293,8 +287,7 @@ class CloudConfig:
     max_sigma: float = parameter(
         0.0,
         "Remove points whose standard deviation exceeds this share of their depth (NaN in the cloud); 0: keep them",
-        low=0.0,
-        high=10.0,
+        limits=(0.0, 10.0),
         live=True,
     )
     remove_ground: str = parameter(
@@ -307,33 +300,36 @@ class CloudConfig:
     ground_height: float = parameter(
         0.1,
         "With cloud.remove_ground, what faces up is floor up to this height in meters plus 5 % of its depth",
-        low=0.0,
-        high=10.0,
+        limits=(0.0, 10.0),
         live=True,
     )
-    filter_period: float = parameter(
-        1.0, "Period of ~/filtered/points, in seconds", low=0.0, high=3600.0, live=True
-    )  # fmt: skip
+    filter_period: float = parameter(1.0, "Period of ~/filtered/points, in seconds", limits=(0.0, 3600.0), live=True)
     voxel_size: float = parameter(
-        0.05, "Voxel size of ~/filtered/points, in meters: it has one point per voxel; 0: keep all points", low=0.0,
-        high=100.0, live=True,
-    )  # fmt: skip
+        0.05,
+        "Voxel size of ~/filtered/points, in meters: it has one point per voxel; 0: keep all points",
+        limits=(0.0, 100.0),
+        live=True,
+    )
     voxel_sigma: float = parameter(
         0.0,
         "Double cloud.voxel_size, up to 16 times, where it is less than this many standard deviations; 0: all voxels "
         "have the same size",
-        low=0.0, high=10.0, live=True,
-    )  # fmt: skip
+        limits=(0.0, 10.0),
+        live=True,
+    )
     outlier_neighbors: int = parameter(
-        20, "Number of nearest neighbors by which outliers are removed from ~/filtered/points; 0: keep them", low=0,
-        high=1000, live=True,
-    )  # fmt: skip
+        20,
+        "Number of nearest neighbors by which outliers are removed from ~/filtered/points; 0: keep them",
+        limits=(0, 1000),
+        live=True,
+    )
     outlier_deviation: float = parameter(
         2.0,
         "Outliers are points whose mean distance to their neighbors exceeds the average by this many standard "
         "deviations",
-        low=0.0, high=100.0, live=True,
-    )  # fmt: skip
+        limits=(0.0, 100.0),
+        live=True,
+    )
 
     @property
     def has_sigma(self) -> bool:
@@ -355,34 +351,32 @@ class NodeConfig:
         3,
         "With autostart, how often the node configures and activates itself again after a failure; the count restarts "
         "once a frame was processed",
-        low=0,
-        high=1000000,
+        limits=(0, 1000000),
         live=True,
     )
     retry_backoff: float = parameter(
-        1.0, "Seconds before the first retry, doubled for each further one", low=0.0, high=3600.0, live=True
+        1.0, "Seconds before the first retry, doubled for each further one", limits=(0.0, 3600.0), live=True
     )
     exit_on_failure: bool = parameter(
-        False, "After a failure without retries left, end the process with status 1, for a launch file's respawn",
+        False,
+        "After a failure without retries left, end the process with status 1, for a launch file's respawn",
         live=True,
-    )  # fmt: skip
+    )
     warn_period: float = parameter(
-        5.0, "Seconds between two warnings for the same reason", low=0.0, high=3600.0, live=True
-    )  # fmt: skip
+        5.0, "Seconds between two warnings for the same reason", limits=(0.0, 3600.0), live=True
+    )
     warn_rate: float = parameter(
-        1.0, "Diagnostics warn below this many results per second; 0: never", low=0.0, high=1000.0, live=True
-    )  # fmt: skip
+        1.0, "Diagnostics warn below this many results per second; 0: never", limits=(0.0, 1000.0), live=True
+    )
     warn_latency: float = parameter(
         1.0,
         "Diagnostics warn if the 95th percentile of the time from image to result is above this many seconds; 0: never",
-        low=0.0,
-        high=3600.0,
+        limits=(0.0, 3600.0),
         live=True,
     )
     warn_drops: float = parameter(
         0.9,
         "Diagnostics warn if more than this share of the frames is dropped for newer ones; 1: never",
-        low=0.0,
-        high=1.0,
+        limits=(0.0, 1.0),
         live=True,
     )

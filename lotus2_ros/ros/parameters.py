@@ -133,11 +133,12 @@ def describe(item: Field) -> ParameterDescriptor:
     descriptor = ParameterDescriptor(description=meta["help"], additional_constraints="; ".join(constraints))
     # YAML reads yes and no as booleans, 2 as an integer and [] as nothing. `_plain` and the check take care of types.
     descriptor.dynamic_typing = isinstance(item.default, (float, tuple)) or _is_yes_or_no(item)
-    if meta["low"] is not None:
+    if meta["limits"]:
+        low, high = meta["limits"]
         if isinstance(item.default, float):
-            descriptor.floating_point_range = [FloatingPointRange(from_value=meta["low"], to_value=meta["high"])]
+            descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
         else:
-            descriptor.integer_range = [IntegerRange(from_value=meta["low"], to_value=meta["high"])]
+            descriptor.integer_range = [IntegerRange(from_value=low, to_value=high)]
     return descriptor
 
 

@@ -85,11 +85,12 @@ def test_a_wrong_value_in_the_constructor_is_refused_too():
         Config(model=ModelConfig(device="tpu"))
 
 
-@given(name=st.sampled_from([n for n, i in ITEMS.items() if i.metadata["low"] is not None]), value=st.floats(-1e7, 1e7))
+@given(name=st.sampled_from([n for n, i in ITEMS.items() if i.metadata["limits"]]), value=st.floats(-1e7, 1e7))
 def test_exactly_the_values_within_the_limits_are_taken(name, value):
     item = ITEMS[name]
     value = type(item.default)(value)
-    inside = item.metadata["low"] <= value <= item.metadata["high"]
+    low, high = item.metadata["limits"]
+    inside = low <= value <= high
     try:
         taken = dict(Config().updated({name: value}).values())[name] == value
     except ConfigError:
