@@ -21,8 +21,6 @@ from lotus2_ros.training.decoded import EndToEndLoss
 from lotus2_ros.training.latents import encode, mean_square
 from lotus2_ros.training.lotus import LotusEndToEnd, LotusStep
 
-AT_THE_START = 0.5  # share of the views on which a sharpener learns its first step
-
 
 class _Objective(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -163,10 +161,11 @@ class Sharpener(_FromCoarse):
 class SharpenerEndToEnd(EndToEndLoss, _FromCoarse):
     """The detail sharpener with the loss on the decoded end of its flow, z_t - t v, see :class:`EndToEndLoss`.
 
-    t is 1 for half of the views, because a sharpener with few steps does most of its work there.
+    first_step: share of the views with t = 1, where a sharpener of few steps does most of its work.
     """
 
     kind: Literal["sharpener_end_to_end"]
+    first_step: float = Field(default=0.5, ge=0, le=1)
 
     def part(self) -> TrainedPart:
         return "sharpener"
@@ -175,7 +174,7 @@ class SharpenerEndToEnd(EndToEndLoss, _FromCoarse):
         image, truth = encode(model, batch)
         coarse, generator = self._coarse(model, image, batch.task).to(truth), batch.generator()
         time = _times(truth, generator)
-        time = torch.where(_times(truth, generator) < AT_THE_START, 1.0, time)
+        time = torch.where(_times(truth, generator) < self.first_step, 1.0, time)
         between = torch.lerp(truth, coarse, time)
         velocity = model.velocity(model.carry_features(between, image), batch.task, time.flatten())
         return self.of_prediction(model, between - time * velocity, truth, batch)
