@@ -13,7 +13,7 @@ import numpy as np
 
 from lotus2_ros.bags.frames import CAMERA_INFO, stamp_ns
 from lotus2_ros.bags.reader import BagReader, absolute
-from lotus2_ros.geometry.calibration import Calibration, is_rectified
+from lotus2_ros.geometry.calibration import Calibration
 from lotus2_ros.geometry.camera import CameraError
 from lotus2_ros.geometry.lens import LensError
 from lotus2_ros.inference.inputs import InputError
@@ -53,7 +53,9 @@ def info_topics(image_topic: str) -> list[str]:
     return [f"{folder}/" + "_".join(["camera_info", *parts[:count]]) for count in range(len(parts), -1, -1)]
 
 
-def find_camera_infos(reader: BagReader, image_topic: str, wanted: str | None, first: Any) -> CameraInfos:
+def find_camera_infos(
+    reader: BagReader, image_topic: str, wanted: str | None, first: Any, rectified: bool
+) -> CameraInfos:
     """The calibrations for an image topic whose first message is ``first``: those asked for, or by their name.
 
     A bag's only camera_info is taken under any name if it is of the images' frame. Raises InputError if ``wanted`` is
@@ -75,10 +77,10 @@ def find_camera_infos(reader: BagReader, image_topic: str, wanted: str | None, f
     infos = list(_without_repetition(_decoded(reader, chosen)))
     if wanted is None and not by_name and infos and infos[0].header.frame_id != first.header.frame_id:
         return CameraInfos(problem=f"the bag has camera_info on {there} of another frame, not used")
-    calibrated = sorted((info for info in infos if info.k[0] > 0), key=stamp_ns)
+    calibrated = [info for info in infos if Calibration.of(info).is_calibrated(rectified=rectified)]
     if not calibrated:
         return CameraInfos(problem=f"camera_info on {chosen} says uncalibrated (K is 0), not used")
-    return CameraInfos(chosen, tuple(calibrated))
+    return CameraInfos(chosen, tuple(sorted(calibrated, key=stamp_ns)))
 
 
 def _without_repetition(infos: Iterable[Any]) -> Iterator[Any]:
@@ -100,13 +102,13 @@ def _decoded(reader: BagReader, topic: str) -> Iterable[Any]:
             continue  # the others are as good
 
 
-def misfit(info: Any, width: int, height: int, image_topic: str) -> str:
+def misfit(info: Any, width: int, height: int, rectified: bool) -> str:
     """Why a camera_info is not of images of this size, as the node would say it; empty if it is.
 
     A distortion that is not supported is of these images all the same: whoever uses it refuses it.
     """
     try:
-        Calibration.of(info).camera(width, height, rectified=is_rectified(image_topic))
+        Calibration.of(info).camera(width, height, rectified=rectified)
     except CameraError as error:
         return str(error)
     except LensError:

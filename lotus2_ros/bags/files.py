@@ -22,6 +22,7 @@ from lotus2_ros.bags.frames import (
     header,
     image_message,
 )
+from lotus2_ros.geometry.calibration import Calibration
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.inference.image_files import InputError, is_image, read_rgb
 
@@ -39,22 +40,30 @@ def camera_statement(fov: float | None) -> str:
     return f"horizontal field of view {fov:g} degrees, as given"
 
 
-def calibration_beside(file: Path, fov: float | None) -> tuple[str, CameraInfoOf]:
+def calibration_beside(file: Path, fov: float | None, say: Say) -> tuple[str, CameraInfoOf]:
     """Where the calibration of a file comes from, and its camera_info.
 
-    It is the field of view if one is given, else ``intrinsics.json`` beside the file, else a guess.
+    It is the field of view if one is given, else ``intrinsics.json`` beside the file, else a guess. A calibration that
+    is hardly right is reported to ``say``.
     """
     path = file.parent / intrinsics.NAME
-    if fov is None and path.is_file():
-        calibration = intrinsics.read_calibration(path)
-        return intrinsics.statement(calibration), lambda *image: intrinsics.camera_info(calibration, *image)
-    return camera_statement(fov), lambda w, h, head: camera_info_message(assumed_camera(w, h, fov), head)
+    if fov is not None or not path.is_file():
+        return camera_statement(fov), lambda w, h, head: camera_info_message(assumed_camera(w, h, fov), head)
+    calibration = intrinsics.read_calibration(path)
+
+    def info_of(width: int, height: int, head: Any) -> Any:
+        info = intrinsics.camera_info(calibration, width, height, head)
+        if doubt := Calibration.of(info).doubt(rectified=False):
+            say(f"{path}: {doubt}")
+        return info
+
+    return intrinsics.statement(calibration), info_of
 
 
 def open_images(paths: list[Path], fov: float | None, say: Say) -> Recording:
     """Images in the given order, one per second. Files that cannot be decoded are skipped, with one line each. If none
     can be decoded, the frames raise InputError at the end."""
-    calibrations = {path.parent: calibration_beside(path, fov) for path in paths}
+    calibrations = {path.parent: calibration_beside(path, fov, say) for path in paths}
 
     def frames() -> Iterator[RecordedFrame]:
         failures = []
@@ -78,14 +87,14 @@ def open_images(paths: list[Path], fov: float | None, say: Say) -> Recording:
     return Recording(name, camera, frames, count=len(paths))
 
 
-def open_rgbd(folder: Path, fov: float | None) -> Recording:
+def open_rgbd(folder: Path, fov: float | None, say: Say) -> Recording:
     """One RGB-D frame: ``intrinsics.json``, ``rgb.*`` or ``left.*``, and optionally ``depth*.npy`` or ``depth*.png``.
 
     A depth PNG holds uint16 units of 1 / ``depth_scale`` meters, 0 = none; an ``.npy`` meters.
     """
     calibration = intrinsics.read_calibration(folder / intrinsics.NAME)
     image_file, depth_file = find_image(folder), find_depth(folder)
-    camera, info_of = calibration_beside(image_file, fov)
+    camera, info_of = calibration_beside(image_file, fov, say)
 
     def frames() -> Iterator[RecordedFrame]:
         rgb = read_rgb(image_file)
@@ -129,7 +138,10 @@ def read_depth(path: Path, scale: float | None) -> np.ndarray:
         except (ValueError, TypeError, EOFError, OSError, MemoryError) as error:
             raise InputError(f"{path}: expected an array of numbers ({error})") from None
     else:
-        raw = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        try:
+            raw = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        except cv2.error:  # of a size that it refuses
+            raw = None
         if raw is None or raw.dtype != np.uint16 or not scale:
             raise InputError(f"{path}: expected a uint16 PNG and depth_scale in {intrinsics.NAME}")
         depth = raw.astype(np.float32) / np.float32(scale)

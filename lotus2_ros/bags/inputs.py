@@ -9,11 +9,21 @@ from pathlib import Path
 
 from lotus2_ros.bags import files, intrinsics, recorded
 from lotus2_ros.bags.frames import Recording, Say, say_on_stderr
+from lotus2_ros.bags.mcap import MAGIC
+from lotus2_ros.bags.reader import ZSTD_MAGIC
 from lotus2_ros.bags.topics import BagTopics
 from lotus2_ros.bags.video import open_video
 from lotus2_ros.inference.image_files import InputError, is_image
 
 BAG_SUFFIXES = (".bag", ".mcap", ".db3")
+METADATA = "metadata.yaml"
+# How bags begin: first bytes, the kind of file, and what to do if its name does not say so.
+MISNAMED = (
+    (MAGIC, "an MCAP file", "rename it to {stem}.mcap"),
+    (b"SQLite format 3", "an SQLite file", "rename it to {stem}.db3"),
+    (b"#ROSBAG", "a ROS 1 bag", "rename it to {stem}.bag, and `rosbag reindex` it if its recorder was killed"),
+    (ZSTD_MAGIC, "a file compressed by zstd", "`zstd -d {name}`, or give the folder with its metadata.yaml"),
+)
 LISTED = 3  # names of skipped files in a line
 
 
@@ -25,6 +35,7 @@ def open_recording(
     camera_info_topic: str | None = None,
     odometry_topic: str | None = None,
     with_transforms: bool = False,
+    rectified: str = "auto",
     fov: float | None = None,
     limit: int | None = None,
     say: Say = say_on_stderr,
@@ -42,6 +53,7 @@ def open_recording(
         camera_info_topic: the camera_info topic of a bag; by default the one that belongs to ``topic`` by its name.
         odometry_topic: the nav_msgs/Odometry of a bag; by default ``odometry``, found as the references are.
         with_transforms: read /tf and /tf_static even if the bag has neither points nor odometry.
+        rectified: whether the images of a bag are: yes, no, or auto by the name of their topic.
         fov: horizontal field of view in degrees, in place of any calibration.
         limit: the first so many frames only.
         say: is given a line about each frame that is skipped and each damage that is found; stderr by default.
@@ -57,7 +69,7 @@ def open_recording(
     for item in items:
         if not item.exists():
             raise FileNotFoundError(f"no such file or folder: {item}")
-    topics = BagTopics(topic, reference_topic, camera_info_topic, odometry_topic, with_transforms)
+    topics = BagTopics(topic, reference_topic, camera_info_topic, odometry_topic, with_transforms, rectified)
     recording = _open(items, topics, fov, _once(say))
     if limit is None:
         return recording
@@ -80,27 +92,33 @@ def _once(say: Say) -> Say:
 def _open(items: list[Path], topics: BagTopics, fov: float | None, say: Say) -> Recording:
     if len(items) == 1 and (bag := find_bag(items[0])) is not None:
         return recorded.open_bag(bag, topics, fov, say)
-    if topics != BagTopics(transforms=topics.transforms):
+    if topics.needs_bag:
         raise InputError(f"expected a bag, because a topic was given, got {items[0]}")
     if len(items) == 1 and items[0].is_dir():
         if files.is_rgbd(items[0]):
-            return files.open_rgbd(items[0], fov)
+            return files.open_rgbd(items[0], fov, say)
         images = folder_images(items[0], say)
-        if not images:
-            raise InputError(f"{items[0]}: expected images, a bag or an RGB-D frame in this folder, found none")
         return files.open_images(images, fov, say)
     if all(item.is_file() and is_image(item) for item in items):
         return files.open_images(items, fov, say)
     if len(items) == 1:
-        return open_video(items[0], *files.calibration_beside(items[0], fov))
+        return open_video(items[0], *files.calibration_beside(items[0], fov, say))
     raise InputError("expected one folder, video or bag, or several image files")
 
 
 def find_bag(path: Path) -> Path | None:
-    """The path that rosbags opens: a bag file, or a folder with metadata.yaml; None if ``path`` is no bag."""
-    if path.is_file():
-        return path if path.suffix in BAG_SUFFIXES else None
-    if (path / "metadata.yaml").is_file():
+    """The path that rosbags opens: a bag file, or a folder with metadata.yaml; None if ``path`` is no bag.
+
+    Raises InputError for one of several bags in a folder, and for a bag with the name of another kind of file.
+    """
+    if path.name == METADATA:
+        return path.parent
+    if path.suffix in BAG_SUFFIXES and path.is_file():
+        return path
+    if not path.is_dir():
+        _check_name(path)
+        return None
+    if (path / METADATA).is_file():
         return path
     bags = sorted(file for file in path.iterdir() if file.suffix in BAG_SUFFIXES)
     if len(bags) > 1:
@@ -110,13 +128,37 @@ def find_bag(path: Path) -> Path | None:
     return bags[0] if bags else None
 
 
+def _check_name(path: Path) -> None:
+    """Raise InputError, which says what to do, if the file is a bag whose name does not end as that of one."""
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        start = file.read(16)
+    for magic, what, advice in MISNAMED:
+        if start.startswith(magic):
+            advice = advice.format(name=path.name, stem=path.name.partition(".")[0])
+            raise InputError(f"{path}: expected a name that ends in {', '.join(BAG_SUFFIXES)}, got {what}; {advice}")
+
+
 def folder_images(folder: Path, say: Say) -> list[Path]:
-    """The images of a folder in the order of their names; other files are reported with one line."""
-    there = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
-    there = [file for file in there if file.name != intrinsics.NAME]
-    images = [file for file in there if is_image(file)]
-    others = [file.name for file in there if file not in images]
-    if images and others:
-        names = ", ".join(others[:LISTED]) + (", ..." if len(others) > LISTED else "")
-        say(f"{folder}: {len(images)} of {len(there)} files are used, {len(others)} skipped as no images: {names}")
+    """The images of a folder in the order of their names; other files are reported with one line.
+
+    Raises InputError if there are none.
+    """
+    images: list[Path] = []
+    others: list[Path] = []
+    for file in sorted(folder.iterdir()):
+        if file.is_dir() or file.name.startswith(".") or file.name == intrinsics.NAME:
+            continue
+        try:
+            (images if file.is_file() and is_image(file) else others).append(file)
+        except OSError as error:
+            others.append(file.with_name(f"{file.name} ({error.strerror})"))
+    names = ", ".join(file.name for file in others[:LISTED]) + (", ..." if len(others) > LISTED else "")
+    if not images:
+        found = f"only {names}" if others else "none"
+        raise InputError(f"{folder}: expected images, a bag or an RGB-D frame in this folder, found {found}")
+    if others:
+        count = len(images) + len(others)
+        say(f"{folder}: {len(images)} of {count} files are used, {len(others)} skipped as no images: {names}")
     return images

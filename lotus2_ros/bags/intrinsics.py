@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
 from pathlib import Path
 from typing import Any
 
 from lotus2_ros.bags.frames import camera_info_message
 from lotus2_ros.geometry.camera import Camera
+from lotus2_ros.geometry.lens import PLUMB_BOB, Lens, LensError
 from lotus2_ros.inference.inputs import InputError
 
 NAME = "intrinsics.json"
@@ -25,24 +26,41 @@ def read_calibration(path: Path) -> dict[str, Any]:
         calibration = json.loads(path.read_text())
         missing = [key for key in NUMBERS if key not in calibration]
     except (ValueError, TypeError, RecursionError) as error:
-        raise InputError(f"{path}: not a JSON object ({error})") from None
+        raise InputError(f"{path}: expected a JSON object, got something else ({error})") from None
     if missing:
         raise InputError(f"{path}: expected fx, fy, cx, cy, missing {', '.join(missing)}")
     for key in (*NUMBERS, "width", "height", "depth_scale"):
         value = calibration.get(key, 1)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise InputError(f"{path}: expected a number as {key}, got {value!r}")
+        _check_number(path, key, value)
         if key not in ("cx", "cy") and value <= 0:
             raise InputError(f"{path}: expected a positive {key}, got {value!r}")
+        if key in ("width", "height") and value != int(value):
+            raise InputError(f"{path}: expected whole pixels as {key}, got {value!r}")
     if ("width" in calibration) != ("height" in calibration):
         raise InputError(f"{path}: expected width and height together, or neither")
-    for key, count in (("distortion", None), ("P", 12)):
+    for key in ("distortion", "P"):
         values = calibration.get(key) or []
-        if not isinstance(values, list) or not all(isinstance(v, int | float) for v in values):
+        if not isinstance(values, list):
             raise InputError(f"{path}: expected a list of numbers as {key}, got {values!r}")
-        if count and values and len(values) != count:
-            raise InputError(f"{path}: expected {count} numbers as {key}, got {len(values)}")
+        for value in values:
+            _check_number(path, key, value)
+    _check_lens(path, calibration.get("distortion") or [], calibration.get("P") or [])
     return calibration
+
+
+def _check_number(path: Path, key: str, value: Any) -> None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not -sys.float_info.max <= value <= sys.float_info.max:
+        raise InputError(f"{path}: expected numbers as {key}, got {value!r:.80}")
+
+
+def _check_lens(path: Path, distortion: list[float], P: list[float]) -> None:
+    try:
+        Lens.of(PLUMB_BOB, distortion)
+    except LensError as error:
+        raise InputError(f"{path}: distortion: {error}") from None
+    if P and (len(P) != 12 or P[0] <= 0 or P[5] <= 0):
+        raise InputError(f"{path}: expected 12 numbers as P with positive focal lengths, got {P}")
 
 
 def camera_info(calibration: dict[str, Any], width: int, height: int, head: Any) -> Any:

@@ -34,7 +34,7 @@ class SalvagingReader(McapReader):
         bio.seek(0)
         profile = read_profile(bio)
         if profile is None:
-            raise error
+            raise ReaderError(f"no MCAP file, or one without its header: {str(error).rstrip('.')}")
         if profile != "ros2":
             name = f"of profile {profile!r}" if profile else "without a profile"
             raise ReaderError(

@@ -172,7 +172,8 @@ def _line(path: Path, error: Exception) -> str:
 
 
 def _text(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0] or type(error).__name__
+    # rosbags asks to report what it does not know; here the file is to blame.
+    return (str(error).splitlines() or [""])[0].replace("; please report issue.", "") or type(error).__name__
 
 
 def advice(path: Path) -> str:

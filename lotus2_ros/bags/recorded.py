@@ -39,7 +39,7 @@ from lotus2_ros.bags.topics import (
     image_topics,
 )
 from lotus2_ros.bags.transforms import TF_STATIC_TOPIC, TF_TOPIC
-from lotus2_ros.geometry.calibration import Calibration, is_rectified
+from lotus2_ros.geometry.calibration import Calibration
 from lotus2_ros.geometry.camera import CameraError
 from lotus2_ros.inference.image_files import InputError
 
@@ -51,21 +51,25 @@ def open_bag(path: Path, wanted: BagTopics, fov: float | None, say: Say) -> Reco
     """One image topic of a bag, with the camera_info that belongs to it and with what was measured besides."""
     with open_reader(path, say) as reader:
         images = image_topics(reader)
-        topic = choose_topic(path, images, wanted.image)
+        topic = choose_topic(path, images, wanted.image, wanted.reference)
+        rectified = wanted.is_rectified(topic)
         depth_topic, points_topic = choose_references(reader, images, topic, wanted.reference)
         odometry_topic = choose_odometry(reader, topic, wanted.odometry)
         first = images[topic]
         if fov is not None and wanted.camera_info is None:
             infos = CameraInfos()
         else:
-            infos = find_camera_infos(reader, topic, wanted.camera_info, first)
+            infos = find_camera_infos(reader, topic, wanted.camera_info, first, rectified)
         offsets = {name: stamp_offset(reader, name) for name in (topic, depth_topic, points_topic) if name}
         needs_transforms = bool(points_topic or odometry_topic or wanted.transforms)
         poses = [odometry_topic] if odometry_topic else []
         poses += [TF_TOPIC] if needs_transforms and TF_TOPIC in reader.topics else []
         count = reader.counts[topic]
-    camera, infos = describe_camera(infos, first, topic, fov)
-    camera_of = CameraOfImages(infos, fov, is_rectified(topic))
+    try:
+        camera, infos = describe_camera(infos, first, topic, fov, rectified)
+    except InputError as error:
+        raise InputError(f"{path}, {topic}: {error}") from None
+    camera_of = CameraOfImages(infos, fov, rectified)
     measured = frozenset(offsets) - {topic}
 
     def frames() -> Iterator[RecordedFrame]:
@@ -108,7 +112,7 @@ def decoded(reader: BagReader, topics: list[str], offsets: dict[str, int], say: 
             if item.topic not in offsets:  # of transforms: each has stamps of its own
                 yield Recorded(item.topic, message, item.time_ns, item.time_ns)
                 continue
-            stamp = stamp_ns(message) or min(max(1, item.time_ns + offsets[item.topic]), LAST_STAMP_NS)
+            stamp = min(stamp_ns(message) or max(1, item.time_ns + offsets[item.topic]), LAST_STAMP_NS)
             if item.kind in (IMAGE, COMPRESSED_IMAGE):
                 message = as_depth_image(message) if is_depth(message) else message
             yield Recorded(item.topic, message, stamp, item.time_ns)
@@ -141,7 +145,9 @@ def nearest_depth(paired: PairedImage, topic: str | None, say: Say) -> Any:
     return None
 
 
-def describe_camera(infos: CameraInfos, first: Any, topic: str, fov: float | None) -> tuple[str, CameraInfos]:
+def describe_camera(
+    infos: CameraInfos, first: Any, topic: str, fov: float | None, rectified: bool
+) -> tuple[str, CameraInfos]:
     """Where the calibration comes from, for people; and the calibrations without those that do not fit.
 
     Raises InputError if no image of the topic can be decoded.
@@ -150,10 +156,10 @@ def describe_camera(infos: CameraInfos, first: Any, topic: str, fov: float | Non
     problem = infos.problem
     if infos.infos:
         info = infos.infos[0]
-        problem = misfit(info, width, height, topic)
+        problem = misfit(info, width, height, rectified)
         if not problem:
             where = "" if infos.topic == info_topics(topic)[-1] else f"on {infos.topic}"
-            doubt = Calibration.of(info).doubt(rectified=is_rectified(topic))
+            doubt = Calibration.of(info).doubt(rectified=rectified)
             return ", ".join(filter(None, ["CameraInfo of the bag", where, doubt])), infos
         problem = f"{infos.topic} of {info.width} x {info.height} is not used for {width} x {height} images: {problem}"
     return "; ".join(filter(None, [camera_statement(fov), problem])), CameraInfos()

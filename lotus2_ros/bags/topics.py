@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,22 +10,32 @@ from typing import Any
 from lotus2_ros.bags.depth_images import is_depth
 from lotus2_ros.bags.frames import COMPRESSED_IMAGE, IMAGE, ODOMETRY, POINT_CLOUD
 from lotus2_ros.bags.reader import BagReader, absolute
-from lotus2_ros.inference.decoding import DecodeError, read_header
+from lotus2_ros.geometry.calibration import is_rectified
 from lotus2_ros.inference.image_files import InputError
+from lotus2_ros.inference.picture_header import DecodeError, read_header
 
 # Of the node's inputs.
 REFERENCE_TOPIC, POINTS_TOPIC, ODOMETRY_TOPIC = "reference/depth", "reference/points", "odometry"
+DEPTH_TOPICS = REFERENCE_TOPIC, f"{REFERENCE_TOPIC}/compressedDepth", f"{REFERENCE_TOPIC}/compressed"
 
 
 @dataclass(frozen=True)
 class BagTopics:
-    """The topics that the user named."""
+    """The topics that the user named, and what he said about them."""
 
     image: str | None = None
     reference: str | None = None
     camera_info: str | None = None
     odometry: str | None = None
     transforms: bool = False  # /tf is read even if no topic needs it
+    rectified: str = "auto"  # whether the images are: yes, no, or auto by the name of their topic
+
+    @property
+    def needs_bag(self) -> bool:
+        return any((self.image, self.reference, self.camera_info, self.odometry))
+
+    def is_rectified(self, topic: str) -> bool:
+        return is_rectified(topic) if self.rectified == "auto" else self.rectified == "yes"
 
 
 def image_topics(reader: BagReader) -> dict[str, Any]:
@@ -47,14 +57,21 @@ def image_topics(reader: BagReader) -> dict[str, Any]:
     return found
 
 
-def choose_topic(path: Path, images: dict[str, Any], topic: str | None) -> str:
+def choose_topic(path: Path, images: dict[str, Any], topic: str | None, reference: str | None = None) -> str:
+    """The topic of color images: the one asked for, else the only one besides the ``reference``. Raises InputError."""
     color = sorted(name for name, first in images.items() if not is_depth(first))
     if topic is not None:
-        if absolute(topic) not in images:
-            raise InputError(f"{path}: no images on {topic}; image topics: {', '.join(sorted(images)) or 'none'}")
+        if absolute(topic) not in color:
+            got = f"depth ({encoding_of(images[absolute(topic)])})" if absolute(topic) in images else "no images"
+            raise InputError(f"{path}: {got} on {topic}; image topics: {', '.join(color) or 'none'}")
         return absolute(topic)
     if not color:
-        raise InputError(f"{path}: no image topic (sensor_msgs Image or CompressedImage) with messages in this bag")
+        got = f", only depth on {', '.join(sorted(images))}" if images else ""
+        raise InputError(
+            f"{path}: no image topic (sensor_msgs Image or CompressedImage) with messages in this bag{got}"
+        )
+    if reference is not None and len(color) > 1:
+        color = [name for name in color if name != absolute(reference)]
     if len(color) > 1:
         raise InputError(f"{path}: {len(color)} image topics, choose one with --topic: {', '.join(color)}")
     return color[0]
@@ -67,14 +84,15 @@ def choose_references(
     depth = sorted(name for name, first in images.items() if is_depth(first))
     points = sorted(name for name, kind in reader.topics.items() if kind == POINT_CLOUD)
     if topic is None:
-        return own_topic(REFERENCE_TOPIC, image_topic, depth), own_topic(POINTS_TOPIC, image_topic, points)
+        return own_topic(DEPTH_TOPICS, image_topic, depth), own_topic((POINTS_TOPIC,), image_topic, points)
     if absolute(topic) in points:
         return None, absolute(topic)
     if absolute(topic) not in depth:
         there = f"depth topics: {', '.join(depth) or 'none'}"
         if points:
             there += f"; topics of points: {', '.join(points)}"
-        raise InputError(f"{reader.path}: no depth images on {topic}; {there}")
+        got = "" if absolute(topic) not in images else f", which has {encoding_of(images[absolute(topic)])}"
+        raise InputError(f"{reader.path}: no depth images on {topic}{got}; {there}")
     return absolute(topic), None
 
 
@@ -82,20 +100,26 @@ def choose_odometry(reader: BagReader, image_topic: str, topic: str | None) -> s
     """The topic of the robot's odometry: the one asked for, or that of the node's own name."""
     there = sorted(name for name, kind in reader.topics.items() if kind == ODOMETRY)
     if topic is None:
-        return own_topic(ODOMETRY_TOPIC, image_topic, there)
+        return own_topic((ODOMETRY_TOPIC,), image_topic, there)
     if absolute(topic) not in there:
         raise InputError(f"{reader.path}: no odometry on {topic}; odometry topics: {', '.join(there) or 'none'}")
     return absolute(topic)
 
 
-def own_topic(name: str, image_topic: str, there: Collection[str]) -> str | None:
-    """A topic of the node's own name: the camera's, such as /front/odometry for /front/image, or one for all."""
+def own_topic(names: Sequence[str], image_topic: str, there: Collection[str]) -> str | None:
+    """A topic of one of the node's own names: the camera's, such as /front/odometry for /front/image, or one for
+    all."""
     namespace = image_topic
     while namespace:
         namespace = namespace.rpartition("/")[0]
-        if f"{namespace}/{name}" in there:
-            return f"{namespace}/{name}"
+        for name in names:
+            if f"{namespace}/{name}" in there:
+                return f"{namespace}/{name}"
     return None
+
+
+def encoding_of(image: Any) -> str:
+    return repr(image.format if hasattr(image, "format") else image.encoding)
 
 
 def image_size(image: Any) -> tuple[int, int]:

@@ -28,9 +28,11 @@ def open_video(path: Path, camera: str, camera_info: Callable[[int, int, Any], A
 
     ``camera`` says where the calibration comes from; ``camera_info`` makes it of a width, a height and a header.
     """
-    capture = _capture(path)
-    if not path.is_file() or not (capture.isOpened() or _is_video(path)):
-        raise InputError(f"{path}: expected images, a folder, a video or a bag")
+    size = path.stat().st_size if path.is_file() else 0  # neither a device nor a pipe: reading it may never end
+    capture = _capture(path) if size else None
+    if capture is None or not (capture.isOpened() or _is_video(path)):
+        got = f"{size} bytes of another kind" if size else "no content"
+        raise InputError(f"{path}: expected images, a folder, a video or a bag, got {got}")
     if not capture.read()[0]:
         raise InputError(
             f"{path}: expected a video that OpenCV can decode, got the codec {_codec(capture)} or damaged data; "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -46,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     name = _command_parser().parse_args(argv[:1]).command
     debug = "--debug" in argv  # errors come before the arguments are parsed, too
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # what it cannot decode is said by whoever asked for it
     show_progress()
     try:
         return _run(name, argv[1:])

@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-p", "--parameter", action="append", default=[], metavar="NAME:=VALUE", help="a parameter of the node"
     )
     parser.add_argument(
-        "--sharpen-every", type=int, default=0, metavar="N", help="sharpen every Nth frame; 0: none (default: 0)"
+        "--sharpen-every", type=_count, default=0, metavar="N", help="sharpen every Nth frame; 0: none (default: 0)"
     )
     parser.add_argument(
         "--keep-topics", metavar="all|TOPIC,...", help="copy these topics of the input into the output too"
@@ -164,6 +164,7 @@ def jobs_of(args: argparse.Namespace, config: Config) -> Iterator[Job]:
                 camera_info_topic=args.camera_info_topic,
                 odometry_topic=args.odometry_topic,
                 with_transforms=bool(config.scale.fixed_frame),
+                rectified=config.input.rectified,
                 fov=args.fov,
                 limit=args.frames,
                 say=warn_above_bar,
@@ -202,9 +203,12 @@ def parameters(given: list[str]) -> dict[str, object]:
     found = {}
     for text in given:
         name, assigned, value = text.partition(":=")
+        try:
+            found[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            assigned = ""
         if not assigned:
-            raise ValueError(f"expected -p NAME:=VALUE, got {text!r}")
-        found[name] = yaml.safe_load(value)
+            raise ValueError(f"expected -p NAME:=VALUE with a value in YAML, got {text!r}")
     return found
 
 
@@ -212,6 +216,12 @@ def keep_topics(given: str | None) -> list[str] | None:
     if given is None:
         return None
     return [] if given == "all" else given.split(",")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected 0 or a positive number, got {text!r}")
+    return int(text)
 
 
 def _workers(text: str) -> int:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 from lotus2_ros.config import add_option, walk
 from lotus2_ros.config.output import check_output, mark
+from lotus2_ros.geometry.calibration import Calibration
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.inference.inputs import InputError, read_rgb
 from lotus2_ros.inference.loading import load
@@ -76,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     for path in args.images:
         image = read_rgb(path)
         height, width = image.shape[:2]
-        camera = None if args.intrinsics is None else Camera.from_intrinsics(width, height, *args.intrinsics)
+        camera = None if args.intrinsics is None else camera_of(args.intrinsics, width, height, path)
         try:
             geometry = estimator.predict(image, camera)
         except (InputError, ImageSizeError) as error:
@@ -89,6 +91,14 @@ def run(args: argparse.Namespace) -> int:
         geometry.save(folder)
         print(f"{path}: {1000 * seconds:.0f} ms -> {folder}", flush=True)
     return 0
+
+
+def camera_of(intrinsics: Intrinsics, width: int, height: int, path: Path) -> Camera:
+    """The camera of an image; a line on stderr if the intrinsics are hardly right."""
+    camera = Camera.from_intrinsics(width, height, *intrinsics)
+    if doubt := Calibration(width, height, tuple(camera.K.flatten().tolist())).doubt(rectified=False):
+        print(f"{path}: {doubt}", file=sys.stderr)
+    return camera
 
 
 def check_images(paths: Sequence[Path]) -> None:

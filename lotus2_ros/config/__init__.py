@@ -1,7 +1,7 @@
 """Every parameter, declared once, and what ROS, YAML, the command line and the docs make of it."""
 
-from lotus2_ros.config.config import Config, aliases, current_names, walk
-from lotus2_ros.config.declaration import NONE, ConfigError, add_option, check
+from lotus2_ros.config.config import Config, aliases, current_names, unknown, walk
+from lotus2_ros.config.declaration import NONE, ConfigError, add_option, check, is_yes_or_no
 from lotus2_ros.config.parameters import (
     CloudConfig,
     DepthConfig,
@@ -27,5 +27,7 @@ __all__ = [
     "aliases",
     "check",
     "current_names",
+    "is_yes_or_no",
+    "unknown",
     "walk",
 ]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields, replace
+from difflib import get_close_matches
 from typing import Any, cast
 
-from lotus2_ros.config.declaration import ConfigError, check
+from lotus2_ros.config.declaration import ConfigError, check, of_yaml
 from lotus2_ros.config.parameters import (
     CloudConfig,
     DepthConfig,
@@ -46,15 +47,15 @@ class Config:
     def updated(self, values: Mapping[str, Any]) -> Config:
         """A copy with ``{"group.field": value}`` changed; a parameter's former name works too.
 
-        Raises ConfigError on an unknown name or a wrong value.
+        Values are as YAML gives them. Raises ConfigError on an unknown name or a wrong value.
         """
         items = dict(walk())
         groups: dict[str, dict[str, Any]] = {}
         for name, value in current_names(values).items():
             if name not in items:
-                raise ConfigError(f"unknown parameter {name!r}")
+                raise unknown(name)
             group, _, key = name.partition(".")
-            groups.setdefault(group, {})[key] = check(name, items[name], value)
+            groups.setdefault(group, {})[key] = check(name, items[name], of_yaml(items[name], value))
         return replace(self, **{group: replace(getattr(self, group), **kw) for group, kw in groups.items()})
 
     def values(self) -> dict[str, Any]:
@@ -67,6 +68,12 @@ def walk() -> Iterator[tuple[str, Field]]:
     for group in fields(Config):
         for item in fields(cast(type, group.default_factory)):
             yield f"{group.name}.{item.name}", item
+
+
+def unknown(name: str) -> ConfigError:
+    """The error about a parameter that does not exist, with the nearest name that does."""
+    near = get_close_matches(name, [known for known, _ in walk()], n=1, cutoff=0.0)[0]
+    return ConfigError(f"unknown parameter {name}; did you mean {near}?")
 
 
 def aliases() -> dict[str, str]:

@@ -66,7 +66,7 @@ def check(name: str, item: Field, value: Any) -> Any:
 
 
 def _checked_list(name: str, choices: tuple[str, ...], value: Any) -> tuple[str, ...]:
-    if isinstance(value, str) or not all(isinstance(entry, str) for entry in value):
+    if not isinstance(value, list | tuple) or not all(isinstance(entry, str) for entry in value):
         raise ConfigError(f"{name}: expected a list of strings, got {value!r}")
     if not value:
         advice = f"; use [{NONE}] for none" if NONE in choices else ""
@@ -94,6 +94,15 @@ def add_option(parser: argparse.ArgumentParser, option: str, name: str, item: Fi
         + ("; several separated by commas" if is_list else "")
         + (f" (default: {shown})" if shown != "" else ""),
     )
+
+
+def is_yes_or_no(item: Field) -> bool:
+    return {"yes", "no"} <= set(item.metadata["choices"])
+
+
+def of_yaml(item: Field, value: Any) -> Any:
+    """The value as it was written: YAML reads yes and no as booleans."""
+    return ("yes" if value else "no") if isinstance(value, bool) and is_yes_or_no(item) else value
 
 
 def _is_any(value: Any, choices: Iterable[str]) -> bool:

@@ -36,7 +36,10 @@ def check_output(
 
 
 def check_apart(output: Path, inputs: Iterable[Path]) -> Path:
-    """The path to write to, with links resolved. Raises OutputError if it is, contains or lies inside an input."""
+    """The path to write to, with links resolved.
+
+    Raises OutputError if it is, contains or lies inside an input, or if nothing can be written there.
+    """
     place = output.resolve()
     for path in inputs:
         source = path.resolve()
@@ -49,6 +52,10 @@ def check_apart(output: Path, inputs: Iterable[Path]) -> Path:
         else:
             continue
         raise OutputError(f"{output}: this output {relation} the input {path}; choose another place for the output")
+    above = next(folder for folder in (*place.parents, place) if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        problem = "may not be written to" if above.is_dir() else "is no folder"
+        raise OutputError(f"{output}: {above} {problem}; choose another place for the output")
     return place
 
 

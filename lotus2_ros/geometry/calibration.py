@@ -65,7 +65,14 @@ class Calibration:
         return Camera(width, height, torch.tensor(values, dtype=torch.float64), lens)
 
     def doubt(self, *, rectified: bool) -> str:
-        """Why the principal point is hardly right, with the likely mistake; empty if it is plausible."""
+        """Why the principal point or the region of interest is hardly right, with the likely mistake; empty if both are
+        plausible."""
+        x, y, w, h = self.roi
+        if x + w > self.width or y + h > self.height:
+            return (
+                f"expected a region of interest inside camera_info's {self.width}x{self.height}, got {w}x{h} at {x}, "
+                f"{y}: width, height and K are those of the full sensor (REP-104)"
+            )
         K = self._rectified() if rectified else self.K
         cx, cy = K[2], K[5]
         u, v = (cx + 0.5) / self.width, (cy + 0.5) / self.height  # 0 to 1 from edge to edge
@@ -73,7 +80,9 @@ class Calibration:
         binned_twice = (bx, by) != (1, 1) and not _is_central(u, v) and _is_central(u * bx, v * by)
         if 0 <= u <= 1 and 0 <= v <= 1 and not _is_corner(u, v) and not binned_twice:
             return ""
-        if 0 < cx <= 1 and 0 < cy <= 1:
+        if self.K[6] or self.K[7]:
+            mistake = "K looks transposed, expected its rows one after the other"
+        elif 0 < cx <= 1 and 0 < cy <= 1:
             mistake = "K looks normalized to the size of the image, expected pixels"
         elif binned_twice:
             mistake = f"K looks scaled by the binning {bx}x{by} already, expected K of the full resolution (REP-104)"

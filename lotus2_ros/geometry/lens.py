@@ -14,6 +14,7 @@ from torch import Tensor
 # rational polynomial are a thin prism (s1 s2 s3 s4).
 PLUMB_BOB, RATIONAL, EQUIDISTANT = "plumb_bob", "rational_polynomial", "equidistant"
 COUNTS = {PLUMB_BOB: (4, 5), RATIONAL: (8, 12), EQUIDISTANT: (4,)}
+NO_LENS = ("", "none", "pinhole")  # what drivers call no distortion
 
 # Rays with z = 1 cannot reach 90 degrees, so a lens is followed up to this angle only.
 LIMIT = math.radians(89)
@@ -53,7 +54,7 @@ class Lens:
         Drivers pad D with zeros: those beyond the model's own coefficients are ignored. Raises LensError, which names
         the model that the coefficients fit.
         """
-        if model in ("", PLUMB_BOB, RATIONAL) and not any(coefficients):
+        if (model in (PLUMB_BOB, RATIONAL) or model.lower() in NO_LENS) and not any(coefficients):
             return None  # without coefficients an equidistant lens is still a fisheye
         counts = [c for c in COUNTS.get(model, ()) if c <= len(coefficients) and not any(coefficients[c:])]
         try:
@@ -150,6 +151,8 @@ class Lens:
 
 def _advice(model: str, coefficients: Sequence[float]) -> str:
     """Which other model the coefficients fit, zeros at the end aside."""
+    if not all(map(math.isfinite, coefficients)):
+        return ""
     used = max((number for number, value in enumerate(coefficients, start=1) if value), default=0)
     fits = [name for name, counts in COUNTS.items() if used <= counts[-1] and len(coefficients) >= counts[0]]
     fits = [name for name in fits if name != model and (name != RATIONAL or used > COUNTS[PLUMB_BOB][-1])]

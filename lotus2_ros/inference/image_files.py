@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lotus2_ros.inference.decoding import PNG_MAGIC, DecodeError, check_png, read_header
+from lotus2_ros.inference.picture_header import JPEG_MAGIC, PNG_MAGIC, DecodeError, check_whole, read_header
 
 # The first bytes of a HEIC file: a box "ftyp" with one of these brands. FFmpeg takes it for a video of tiles.
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
@@ -34,7 +34,7 @@ def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such image file")
-    _check_size(path)
+    _check(path)
     try:
         if _is_heic(path):
             return _read_heic(path)
@@ -54,11 +54,14 @@ def _is_heic(path: Path) -> bool:
     return start[4:8] == b"ftyp" and start[8:12] in HEIC_BRANDS
 
 
-def _check_size(path: Path) -> None:
-    """By the header alone: a file of a few bytes may announce gigabytes of pixels. Raises InputError."""
+def _check(path: Path) -> None:
+    """By its bytes alone: a small file may announce gigabytes of pixels, and OpenCV paints what is missing gray.
+
+    Raises InputError.
+    """
     with path.open("rb") as file:
         start = file.read(HEADER_BYTES)
-        rest = file.read() if start.startswith(PNG_MAGIC) else b""
+        rest = file.read() if start.startswith((PNG_MAGIC, JPEG_MAGIC)) else b""
     try:
         if start.startswith(b"GIF8"):
             kind, (width, height) = "gif", struct.unpack_from("<HH", start, 6)
@@ -70,11 +73,10 @@ def _check_size(path: Path) -> None:
         raise InputError(
             f"{path}: expected at most {MAX_MEGAPIXELS} megapixels, got {width} x {height}; resize it first"
         )
-    if kind == "png":
-        try:
-            check_png(start + rest)
-        except DecodeError as error:
-            raise InputError(f"{path}: not an image that OpenCV reads (truncated?): {error}") from None
+    try:
+        check_whole(kind, start + rest)
+    except DecodeError as error:
+        raise InputError(f"{path}: not an image that OpenCV reads (truncated?): {error}") from None
 
 
 def _read_heic(path: Path) -> np.ndarray:

@@ -63,7 +63,7 @@ class Inputs:
         self.references = References(node, diagnostics, lambda: config.current)
         self._deliver_depth = deliver_depth
         self._motion = CameraMotion(node, diagnostics, lambda: config.current)
-        self._synchronizer = Synchronizer(lambda: config.current, deliver, diagnostics)
+        self._synchronizer = Synchronizer(lambda: config.current, deliver, diagnostics, rectified=self._rectified)
         self._subscriptions: list = []
         self._camera: tuple[object, Camera] | None = None
         self._doubts: set[str] = set()  # about calibrations, that were warned about

@@ -19,7 +19,8 @@ from lotus2_ros.geometry.calibration import Calibration, SizeError
 from lotus2_ros.geometry.camera import Camera, CameraError
 from lotus2_ros.geometry.depth import valid_depth
 from lotus2_ros.geometry.lens import LensError
-from lotus2_ros.inference.decoding import DecodeError, decode_color, decode_depth
+from lotus2_ros.inference.decoding import decode_color, decode_depth
+from lotus2_ros.inference.picture_header import DecodeError
 from lotus2_ros.ros.bridge import ENCODINGS, CvBridge
 
 # sensor_msgs has two names for each of these; older distributions only know the second.

@@ -19,6 +19,7 @@ def main(args: list[str] | None = None) -> NoReturn:
     failure (``node.exit_on_failure``), 2 with one line if its parameters are not valid.
     """
     interruption = Interruption()  # first, because what is imported below takes seconds
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # an image that cannot be decoded is one warning a period
     import rclpy
     from rclpy.executors import ExternalShutdownException
     from rclpy.signals import SignalHandlerOptions

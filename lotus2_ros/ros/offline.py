@@ -147,7 +147,7 @@ class _Run:
                 continue
             image, error = None, None
             try:
-                image = image_to_tensor(ros_message(frame.image))
+                image = image_to_tensor(ros_message(frame.image), self._config.input)
             except (ValueError, RuntimeError, MemoryError) as problem:
                 error = problem
             self._frames[index] = frame, image

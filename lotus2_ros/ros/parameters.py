@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import Field
-from difflib import get_close_matches
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from lotus2_ros.config import NONE, Config, ConfigError, current_names, walk
+from lotus2_ros.config import NONE, Config, ConfigError, current_names, is_yes_or_no, unknown, walk
 from lotus2_ros.config.live import CameraConfigs
 
 FIXED = "only while the node is unconfigured"
@@ -104,13 +103,11 @@ def is_per_camera(name: str, item: Field) -> bool:
 
 
 def _refuse_unknown(node: Node) -> None:
-    """Raise ConfigError for an override of a parameter that does not exist, and name the nearest that does."""
-    names = [name for name, _ in walk()]
+    """Raise ConfigError for an override of a parameter that does not exist."""
     for name in node._parameter_overrides:  # rclpy has no public way to read them
         if node.has_parameter(name) or name.startswith(("qos_overrides.", "use_sim_time")):
             continue
-        near = get_close_matches(name, names, n=1, cutoff=0.0)[0]
-        raise ConfigError(f"unknown parameter {name}; did you mean {near}?")
+        raise unknown(name)
 
 
 def follow_aliases(parameters: list[Parameter]) -> list[Parameter]:
@@ -132,7 +129,7 @@ def describe(item: Field) -> ParameterDescriptor:
     constraints += [] if meta["live"] else [f"changes {FIXED}"]
     descriptor = ParameterDescriptor(description=meta["help"], additional_constraints="; ".join(constraints))
     # YAML reads yes and no as booleans, 2 as an integer and [] as nothing. `_plain` and the check take care of types.
-    descriptor.dynamic_typing = isinstance(item.default, (float, tuple)) or _is_yes_or_no(item)
+    descriptor.dynamic_typing = isinstance(item.default, (float, tuple)) or is_yes_or_no(item)
     if meta["limits"]:
         low, high = meta["limits"]
         if isinstance(item.default, float):
@@ -164,10 +161,6 @@ def on_change(
     return callback
 
 
-def _is_yes_or_no(item: Field) -> bool:
-    return {"yes", "no"} <= set(item.metadata["choices"])
-
-
 def _plain(parameter: Parameter, item: Field) -> object:
     """The value as `config` takes it."""
     value = parameter.value
@@ -175,6 +168,4 @@ def _plain(parameter: Parameter, item: Field) -> object:
         return None  # a camera's own, not set
     if isinstance(item.default, tuple):
         return () if value is None else tuple(value) if isinstance(value, list) else value
-    if isinstance(value, bool) and _is_yes_or_no(item):
-        return "yes" if value else "no"
     return value

@@ -76,7 +76,7 @@ class RecordedCamera:
         with suppress(ValueError, RuntimeError):  # it was said when the frame was processed
             self._measured(frame)
             if index in self.followed:
-                self._moved(frame, image_to_tensor(ros_message(frame.image)))
+                self._moved(frame, image_to_tensor(ros_message(frame.image), self._config.input))
 
     def _measured(self, frame: RecordedFrame) -> Reference | None:
         """Measured depth or points."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lotus2_ros.config import Config, InputConfig
 from lotus2_ros.config.live import ONLY_CAMERA
-from lotus2_ros.geometry.calibration import is_rectified
+from lotus2_ros.geometry.calibration import Calibration, is_rectified
 from lotus2_ros.ros.diagnostics import Diagnostics
 from lotus2_ros.ros.messages import stamp_nanoseconds
 
@@ -48,7 +48,12 @@ class Synchronizer:
     """
 
     def __init__(
-        self, config: Callable[[], Config], deliver: Callable[[CameraFrame], None], diagnostics: Diagnostics
+        self,
+        config: Callable[[], Config],
+        deliver: Callable[[CameraFrame], None],
+        diagnostics: Diagnostics,
+        *,
+        rectified: bool = False,
     ) -> None:
         self.dropped = 0  # frames whose camera_info came after that of a newer image
         # The camera_info that have arrived already and wait for the executor.
@@ -56,6 +61,7 @@ class Synchronizer:
         self._config = config
         self._deliver = deliver
         self._diagnostics = diagnostics
+        self._rectified = rectified
         self._infos: OrderedDict[int, CameraInfo] = OrderedDict()  # by stamp, in order of arrival
         self._waiting: deque[tuple[int, CameraFrame]] = deque()  # images without camera_info, by number
         self._received = self._delivered = 0  # numbers of the newest image
@@ -75,8 +81,8 @@ class Synchronizer:
             self._reject(self._waiting.popleft()[1].image)
 
     def info(self, message: CameraInfo) -> None:
-        if message.k[0] == 0 and message.p[0] == 0 and self._config().input.fov > 0:
-            self._infos.clear()  # uncalibrated: input.fov stands in for it
+        if self._config().input.fov > 0 and not Calibration.of(message).is_calibrated(rectified=self._rectified):
+            self._infos.clear()  # input.fov stands in for it
             return
         stamp = stamp_nanoseconds(message.header)
         self._infos[stamp] = message

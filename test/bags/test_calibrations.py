@@ -82,6 +82,22 @@ def test_an_uncalibrated_camera_is_named(recorder, tmp_path):
     assert "/cam/camera_info says uncalibrated" in recording.camera
 
 
+def test_a_rectified_image_needs_p_alone(recorder, tmp_path):
+    infos = {"/cam/camera_info": info(recorder, 20.0, k=np.zeros(9))}
+    bag = record(recorder, tmp_path / "bag", "/cam/image_rect", infos)
+    raw = record(recorder, tmp_path / "raw", "/cam/image_raw", infos)
+    for recording in (open_recording([bag]), open_recording([raw], rectified="yes")):
+        (frame,) = recording.frames()
+        assert recording.camera == "CameraInfo of the bag" and frame.camera_info.k[0] == 20.0
+
+
+@pytest.mark.parametrize("fx", [-20.0, np.nan])
+def test_a_wrong_focal_length_is_not_called_uncalibrated(recorder, tmp_path, fx):
+    infos = {"/cam/camera_info": info(recorder, 20.0, k=np.array([fx, 0, 14, 0, 31, 13, 0, 0, 1]))}
+    recording = open_recording([record(recorder, tmp_path / "bag", "/cam/image_raw", infos)])
+    assert "got fx=-20" in recording.camera if fx < 0 else "finite intrinsics" in recording.camera
+
+
 def test_binning_and_region_of_interest_are_kept_as_live(recorder, tmp_path):
     """The images are of half the calibration's size."""
     full = info(recorder, 20.0, width=recorder.width * 2, height=recorder.height * 2)

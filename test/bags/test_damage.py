@@ -52,6 +52,25 @@ def test_a_damaged_chunk_ends_the_reading(recorder, tmp_path):
     assert "damaged after" in said[0] and "mcap recover" in said[0]
 
 
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("drive.MCAP", "an MCAP file; rename it to drive.mcap"),
+        ("drive", "an MCAP file; rename it to drive.mcap"),
+        ("drive.db3.zstd", "compressed by zstd; `zstd -d drive.db3.zstd`"),
+        ("drive.bag.active", "a ROS 1 bag; rename it to drive.bag, and `rosbag reindex`"),
+    ],
+)
+def test_a_bag_under_another_name_says_what_to_do(recorder, tmp_path, name, advice):
+    folder = recorder.write(tmp_path / "bag", StoragePlugin.MCAP, recorder.messages())
+    begin = {"drive.db3.zstd": ZSTD_MAGIC, "drive.bag.active": b"#ROSBAG V2.0\n"}
+    (tmp_path / name).write_bytes(begin.get(name) or next(folder.glob("*.mcap")).read_bytes())
+    with pytest.raises(InputError, match=r"expected a name that ends in \.bag, \.mcap, \.db3, got ") as caught:
+        open_recording([tmp_path / name])
+    assert advice in str(caught.value)
+    recorder.check(folder / "metadata.yaml")  # stands for its folder
+
+
 def test_metadata_of_a_reindexed_bag_names_no_storage(recorder, tmp_path):
     for plugin in (StoragePlugin.MCAP, StoragePlugin.SQLITE3):
         folder = recorder.write(tmp_path / plugin.name, plugin, recorder.messages())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import struct
 import zlib
@@ -11,7 +13,8 @@ import cv2
 import numpy as np
 import pytest
 
-from lotus2_ros.bags import InputError, open_recording
+from lotus2_ros.bags import InputError, inputs, open_recording
+from lotus2_ros.inference.image_files import read_rgb
 
 
 def test_images_keep_their_order_and_size(recorder, tmp_path):
@@ -91,9 +94,40 @@ def test_a_folder_says_what_it_skips(recorder, tmp_path):
     write_picture(recorder, tmp_path / "a.png")
     for name in ("b.jpg", "notes.txt", ".hidden"):
         (tmp_path / name).write_bytes(b"")
+    (tmp_path / "c.jpg").symlink_to(tmp_path / "gone.jpg")
+    os.mkfifo(tmp_path / "d.jpg")  # nothing may read it, for it never ends
     said: list[str] = []
     assert len(list(open_recording([tmp_path], say=said.append).frames())) == 1
-    assert said == [f"{tmp_path}: 1 of 3 files are used, 2 skipped as no images: b.jpg, notes.txt"]
+    assert said == [f"{tmp_path}: 1 of 5 files are used, 4 skipped as no images: b.jpg, c.jpg, d.jpg, ..."]
+    with pytest.raises(InputError, match=r"d.jpg: expected images, a folder, a video or a bag, got no content"):
+        open_recording([tmp_path / "d.jpg"])
+
+
+def test_a_file_that_may_not_be_read_is_named_and_the_others_stay(recorder, tmp_path, monkeypatch):
+    def is_image(path):
+        if path.name == "b.png":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return True
+
+    monkeypatch.setattr(inputs, "is_image", is_image)
+    for name in "ab":
+        write_picture(recorder, tmp_path / f"{name}.png")
+    said: list[str] = []
+    assert len(list(open_recording([tmp_path], say=said.append).frames())) == 1
+    assert said == [f"{tmp_path}: 1 of 2 files are used, 1 skipped as no images: b.png (Permission denied)"]
+
+
+@pytest.mark.parametrize("progressive", [0, 1])
+def test_a_truncated_jpeg_is_refused_and_what_follows_its_end_is_not_looked_at(tmp_path, progressive):
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    whole = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_PROGRESSIVE, progressive])[1].tobytes()
+    path = tmp_path / "a.jpg"
+    for share in (0.5, 0.9):
+        path.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(InputError, match=r"a\.jpg: not an image that OpenCV reads .*without its end"):
+            read_rgb(path)
+    path.write_bytes(whole + b"a film \xff\xda of a phone")
+    assert read_rgb(path).shape == (64, 64, 3)
 
 
 @pytest.mark.parametrize(("width", "height"), [(32, 24), (64, 48), (16, 12)])
@@ -119,10 +153,15 @@ def test_intrinsics_are_scaled_to_the_images_beside_them(recorder, tmp_path, wid
         ({"width": 64, "height": 64}, "expected an image of the proportions of intrinsics.json (64 x 64), got 32 x 24"),
         ({"width": 64}, "expected width and height together"),
         ({"width": -4, "height": 3}, "expected a positive width"),
-        ({"fx": "wide"}, "expected a number as fx, got 'wide'"),
+        ({"fx": "wide"}, "expected numbers as fx, got 'wide'"),
         ({"fx": 0}, "expected a positive fx"),
-        ({"P": [1, 2]}, "expected 12 numbers as P, got 2"),
-        ({"distortion": [None]}, "expected a list of numbers as distortion"),
+        ({"fx": 10**400}, "expected numbers as fx, got 1000"),
+        ({"width": 64.5, "height": 48}, "expected whole pixels as width, got 64.5"),
+        ({"P": [0] * 12}, "expected 12 numbers as P with positive focal lengths"),
+        ({"distortion": [True, 0, 0, 0]}, "expected numbers as distortion, got True"),
+        ({"distortion": [0.1, 0, 0]}, "distortion: expected 4 or 5 coefficients of plumb_bob, got 3"),
+        ({"P": [1, 2]}, "expected 12 numbers as P with positive focal lengths, got [1, 2]"),
+        ({"distortion": [None]}, "expected numbers as distortion, got None"),
     ],
 )
 def test_intrinsics_that_cannot_be_used_are_refused(recorder, tmp_path, changes, message):
@@ -131,6 +170,17 @@ def test_intrinsics_that_cannot_be_used_are_refused(recorder, tmp_path, changes,
     (tmp_path / "intrinsics.json").write_text(json.dumps(calibration))
     with pytest.raises(InputError, match=re.escape(message)):
         list(open_recording([path]).frames())
+
+
+def test_intrinsics_that_are_hardly_right_are_said_once(recorder, tmp_path):
+    for name in "ab":
+        path = write_picture(recorder, tmp_path / f"{name}.png")
+    (tmp_path / "intrinsics.json").write_text(json.dumps({"fx": 500.0, "fy": 500.0, "cx": 319.5, "cy": 239.5}))
+    for source, count in ((tmp_path, 2), (path, 1)):
+        said: list[str] = []
+        assert len(list(open_recording([source], say=said.append).frames())) == count
+        (line,) = said
+        assert "intrinsics.json: expected a principal point inside the image of 32x24" in line and "640x480" in line
 
 
 def test_heic_is_decoded_as_a_whole(tmp_path):

@@ -46,7 +46,7 @@ def test_of_equal_calibrations_the_first_and_the_last_are_kept(tmp_path):
             info = camera_info_message(camera, header(stamp, "eye"))
             bag.write("/camera_info", info, stamp)
     with open_reader(tmp_path / "in.mcap") as reader:
-        found = find_camera_infos(reader, "/image", None, info)
+        found = find_camera_infos(reader, "/image", None, info, rectified=False)
     assert [info.header.stamp.nanosec for info in found.infos] == [1, 3, 4, 5]
     everything = CameraInfos(infos=tuple(camera_info_message(c, header(s, "eye")) for s, c in enumerate(cameras, 1)))
     for stamp in range(7):

@@ -92,7 +92,7 @@ def test_several_image_topics_ask_for_one(recorder, tmp_path):
         open_recording([path])
     with pytest.raises(InputError, match="no images on /none; image topics: /cam/image_raw"):
         open_recording([path], topic="/none")
-    with pytest.raises(InputError, match="no depth images on /cam/image_raw; depth topics: /reference/depth"):
+    with pytest.raises(InputError, match="no depth images on /cam/image_raw, which has 'rgb8'; depth topics: /refer"):
         open_recording([path], topic="/cam/image_raw", reference_topic="/cam/image_raw")
     (frame,) = open_recording([path], topic="other/image").frames()
     assert frame.image.data.reshape(recorder.height, recorder.width, 3)[0, 0, 2] == 70

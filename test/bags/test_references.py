@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rosbags.rosbag2 import StoragePlugin
 
-from lotus2_ros.bags import open_recording
+from lotus2_ros.bags import InputError, open_recording
 from lotus2_ros.bags.frames import COMPRESSED_IMAGE, header, image_message, message
 
 MILLIMETERS = np.arange(24 * 32, dtype=np.uint16).reshape(24, 32) + 1000
@@ -42,6 +42,27 @@ def test_millimeters_as_png(recorder, tmp_path, kind, head):
     (frame,) = open_recording([bag], reference_topic="/depth").frames()
     assert frame.reference.encoding == "16UC1"
     np.testing.assert_array_equal(frame.reference.data.view(np.uint16).reshape(24, 32), MILLIMETERS)
+
+
+@pytest.mark.parametrize("name", ["depth", "depth/compressedDepth", "depth/compressed"])
+def test_a_reference_is_found_under_the_nodes_own_names(recorder, tmp_path, name):
+    kind, head = (
+        ("16UC1; png compressed", b"") if name == "depth/compressed" else ("16UC1; compressedDepth png", bytes(12))
+    )
+    bag = record(recorder, tmp_path / "bag", f"/cam/reference/{name}", compressed(kind, head + png(MILLIMETERS)))
+    recording = open_recording([bag])
+    assert recording.reference == f"/cam/reference/{name}"
+
+
+def test_a_reference_that_is_no_depth_is_no_second_camera(recorder, tmp_path):
+    gray = image_message(MILLIMETERS, "mono16", header(10**9, "eye"))
+    bag = record(recorder, tmp_path / "bag", "/depth", gray)
+    with pytest.raises(InputError, match=r"no depth images on /depth, which has 'mono16'; depth topics: none"):
+        open_recording([bag], reference_topic="/depth")
+    with pytest.raises(InputError, match=r"depth \('32FC1'\) on reference/depth; image topics: /cam/image_raw"):
+        open_recording(
+            [recorder.write(tmp_path / "b", StoragePlugin.MCAP, recorder.messages(1))], topic="reference/depth"
+        )
 
 
 def test_inverse_depth_of_float_images(recorder, tmp_path):

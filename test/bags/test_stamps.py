@@ -6,7 +6,8 @@ import pytest
 from rosbags.rosbag2 import StoragePlugin, Writer
 
 from lotus2_ros.bags import open_recording
-from lotus2_ros.bags.frames import header, image_message, stamp_ns, typestore
+from lotus2_ros.bags.frames import header, image_message, message, stamp_ns, typestore
+from lotus2_ros.bags.recorded import LAST_STAMP_NS
 
 SECOND = 10**9
 YEAR_2026 = 1_780_000_000 * SECOND
@@ -40,3 +41,15 @@ def test_stamps_are_kept_and_made_up_only_where_they_are_unset(recorder, tmp_pat
     assert [stamp_ns(frame.image) for frame in frames] == [stamp_ns(frame.camera_info) for frame in frames] == expected
     assert [frame.image.data[2] for frame in frames] == [10 * index for index in range(len(stamps))]
     assert [frame.time_ns - YEAR_2026 for frame in frames] == [index * SECOND // 10 for index in range(len(stamps))]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "nanoseconds", "expected"),
+    [(5, 4 * SECOND, 9 * SECOND), (2**31 - 1, 2**32 - 1, LAST_STAMP_NS), (-(2**31), 0, -(2**31) * SECOND)],
+)
+def test_stamps_that_no_clock_gives_can_be_written(recorder, tmp_path, seconds, nanoseconds, expected):
+    image = image_message(recorder.picture(), "rgb8", header(SECOND, "eye"))
+    image.header.stamp = message("builtin_interfaces/msg/Time", sec=seconds, nanosec=nanoseconds)
+    (frame,) = open_recording([recorder.write(tmp_path / "bag", StoragePlugin.MCAP, [("/image", image)])]).frames()
+    assert frame.stamp_ns == stamp_ns(frame.image) == expected
+    typestore().serialize_cdr(frame.image, frame.image.__msgtype__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -12,7 +13,7 @@ pytest.importorskip("rclpy")
 
 from lotus2_ros import cli
 from lotus2_ros.bags import BagWriter, RecordedFrame, read_messages, write_frames
-from lotus2_ros.bags.frames import camera_info_message, header, image_message
+from lotus2_ros.bags.frames import COMPRESSED_IMAGE, camera_info_message, header, image_message, message
 from lotus2_ros.bags.writer import write_frame
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.model.lotus2.base import Lotus2
@@ -67,6 +68,37 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) ->
     assert cli.main(["bag", str(tmp_path / "none"), str(tmp_path / "out")]) == 2
     assert capsys.readouterr().err == f"lotus2 bag: no such file or folder: {tmp_path / 'none'}\n"
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ("scale.max_age:={", "expected -p NAME:=VALUE with a value in YAML, got 'scale.max_age:={'"),
+        ("cloud.strid:=2", "unknown parameter cloud.strid; did you mean cloud.stride?"),
+        ("input.rectified:=maybe", "input.rectified: expected one of auto, yes, no, got 'maybe'"),
+    ],
+)
+def test_bad_parameters_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture, given: str, text: str) -> None:
+    assert cli.main(["bag", str(tmp_path), str(tmp_path / "out"), "-p", given]) == 2
+    assert capsys.readouterr().err == f"lotus2 bag: {text}\n"
+
+
+def test_parameters_of_the_input_hold_for_recordings(tmp_path: Path, bundle: Path) -> None:
+    """webp is decoded if it is asked for, and images of any topic may be rectified: their calibration is P."""
+    pixels = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    head = header(5, "eye")
+    data = cv2.imencode(".webp", pixels)[1]
+    projection = [70.0, 0.0, 30.0, 0.0, 0.0, 71.0, 20.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    info = camera_info_message(Camera.from_fov(WIDTH, HEIGHT, 60), head, [0.1] * 5, projection)
+    image = message(COMPRESSED_IMAGE, header=head, format="webp", data=data)
+    write_frames(tmp_path / "in.mcap", [RecordedFrame(5, image, info, None)])
+    arguments = ["bag", str(tmp_path / "in.mcap"), str(tmp_path / "out.mcap"), "--model", str(bundle)]
+    assert cli.main(arguments) == 1  # webp is not decoded unless it is asked for
+    for given in ("input.compressed_formats:=[webp]", "input.rectified:=yes"):
+        arguments += ["-p", given]
+    assert cli.main(arguments) == 0
+    ((_, kind, _, raw),) = read_messages(tmp_path / "out.mcap", ["/camera_info"])
+    assert deserialize(raw, kind).k[0] == 70.0
 
 
 def stamps_of(bag: Path, topic: str) -> list[int]:

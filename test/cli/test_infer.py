@@ -129,3 +129,11 @@ def test_intrinsics_are_four_numbers(intrinsics: str, capsys: pytest.CaptureFixt
     with pytest.raises(SystemExit, match="2"):
         main(["infer", "x.png", "--output", "out", "--intrinsics", intrinsics])
     assert f"expected fx,fy,cx,cy, four numbers in pixels, got '{intrinsics}'" in capsys.readouterr().err
+
+
+def test_intrinsics_of_another_size_are_said(
+    bundle: str, picture: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [picture, "--model", bundle, "--device", "cpu", "--output", str(tmp_path / "out")]
+    assert main(["infer", *arguments, "--intrinsics", "5000,5000,3195,2395"]) == 0
+    assert "K looks like that of an image of about 6391x4791" in capsys.readouterr().err

@@ -24,6 +24,11 @@ def test_values_and_updated_are_inverse():
     assert list(Config().values()) == list(ITEMS)
 
 
+@pytest.mark.parametrize(("written", "meant"), [(True, "yes"), (False, "no"), ("auto", "auto")])
+def test_yes_and_no_may_be_the_booleans_of_yaml(written, meant):
+    assert Config().updated({"input.rectified": written}).input.rectified == meant
+
+
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
@@ -35,6 +40,7 @@ def test_values_and_updated_are_inverse():
         ("model.tasks", [], r"expected at least one of auto, depth, normals, got \[\]$"),
         ("model.tasks", ["depth", "depth"], "expected a selection"),
         ("model.tasks", "depth", "expected a list of strings"),
+        ("model.tasks", 2, "expected a list of strings, got 2"),
         ("model.warm_up", [], r"expected at least one of none, WIDTHxHEIGHT, got \[\]; use \[none\] for none"),
         ("scale.points_transform", "0 0 1e999 0 0 0 1", "expected finite numbers and a quaternion that is not zero"),
         ("scale.points_transform", "0 0 1 0 0 0 0", "expected finite numbers and a quaternion that is not zero"),
@@ -43,7 +49,7 @@ def test_values_and_updated_are_inverse():
         ("model.warm_up", ["WIDTHxHEIGHT"], "none, WIDTHxHEIGHT, got"),
         ("model.warm_up", ["640x480x3"], "none, WIDTHxHEIGHT, got"),
         ("sharp.share", 1.01, "expected 0.0 to 1.0, got 1.01"),
-        ("sharp.speed", 1, "unknown parameter 'sharp.speed'"),
+        ("sharp.speed", 1, "unknown parameter sharp.speed; did you mean sharp.period"),
     ],
 )
 def test_wrong_values_say_what_was_expected_and_what_came(name, value, message):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from lotus2_ros.config.output import OutputError, check_output, make_folder, marked_by
@@ -55,3 +57,12 @@ def test_a_link_counts_as_what_it_points_to(tmp_path):
         check_output(tmp_path / "images", "demo", [tmp_path / "link"])
     with pytest.raises(OutputError, match="already exists"):
         check_output(tmp_path / "link", "demo")
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OutputError, match=r"out: .*file is no folder; choose another place"):
+        check_output(tmp_path / "file" / "out", "demo")
+    monkeypatch.setattr(os, "access", lambda folder, mode: folder != tmp_path)
+    with pytest.raises(OutputError, match=r"new/out: .* may not be written to; choose another place"):
+        check_output(tmp_path / "new" / "out", "demo")

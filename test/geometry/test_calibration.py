@@ -61,7 +61,7 @@ def test_binning_of_zero_is_none():
 
 
 @pytest.mark.parametrize("coefficients", [(), (0.0,) * 5])
-@pytest.mark.parametrize("model", ["", "plumb_bob"])
+@pytest.mark.parametrize("model", ["", "plumb_bob", "none", "None"])
 def test_without_coefficients_it_is_a_pinhole(model, coefficients):
     calibration = replace(FULL, D=coefficients, distortion_model=model, P=(0.0,) * 12)
     for rectified in (False, True):  # then also K holds for rectified images, should P be missing
@@ -86,6 +86,7 @@ def test_an_equidistant_lens_without_coefficients_is_not_a_pinhole():
         ({"distortion_model": "", "D": (*D[:4], 0.1)}, (48, 32), LensError, "got '' .*fits plumb_bob:"),
         ({"distortion_model": "fov"}, (48, 32), LensError, "got 'fov'"),
         ({"D": D[:3]}, (48, 32), LensError, "4 or 5 coefficients of plumb_bob, got 3"),
+        ({"D": (math.nan, *D[1:])}, (48, 32), LensError, r"expected finite distortion coefficients, got \[nan.*\]$"),
         ({"D": (*D, 0.0, 0.0, 0.3)}, (48, 32), LensError, "of plumb_bob, got 8 .*fits rational_polynomial:"),
         ({"distortion_model": "equidistant", "D": (0.1,) * 5}, (48, 32), LensError, "got 5 .*fits plumb_bob:"),
         ({"distortion_model": "rational_polynomial"}, (48, 32), LensError, "got 5 .*fits plumb_bob or equidistant:"),
@@ -138,6 +139,8 @@ def pinhole(width: int, height: int, fx: float, cx: float, cy: float, **changes)
         (pinhole(640, 480, 500.0, 0.0, 0.0), "cx 0, cy 0: calibrate the camera again"),
         (pinhole(640, 480, 500.0, 319.5, -300.0), "calibrate the camera again"),
         (pinhole(640, 480, 500.0, 20.0, 470.0), "calibrate the camera again"),
+        (replace(FULL, K=FULL.K[::3] + FULL.K[1::3] + FULL.K[2::3]), "transposed"),
+        (pinhole(640, 480, 500.0, 319.5, 239.5, roi=(401, 300, 240, 180)), "inside camera_info's 640x480, got 240x180"),
     ],
 )
 def test_an_implausible_principal_point_names_the_likely_mistake(calibration, mistake):

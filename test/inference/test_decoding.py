@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lotus2_ros.inference.decoding import DecodeError, decode_color, decode_depth, read_header
+from lotus2_ros.inference.decoding import decode_color, decode_depth
+from lotus2_ros.inference.picture_header import DecodeError, read_header
 
 HEIGHT, WIDTH = 24, 32
 BOTH, LIMIT = ("jpeg", "png"), 100.0
@@ -131,9 +132,9 @@ JPEG, PNG = encoded(".jpg", RGB), encoded(".png", RGB)
         # OpenCV allocates 2 GB for such a chunk before it looks for it.
         ("png", PNG[:33] + b"\x7f\xff\xff\x00" + PNG[37:], "data", "without its end"),
         ("jpeg", JPEG[:-2], "data", "without its end"),
-        ("jpeg", JPEG[: len(JPEG) // 2], "data", "do not decode"),
+        ("jpeg", JPEG[: len(JPEG) // 2], "data", "without its end"),
         ("jpeg", b"\xff\xd8\xff\xd9", "data", "a size in its header, got none"),
-        ("jpeg", JPEG[:-2] + 101 * b"\xff\xda" + b"\xff\xd9", "data", "at most 100 scans"),
+        ("jpeg", JPEG[:-2] + 101 * b"\xff\xda\x00\x02" + b"\xff\xd9", "data", "at most 100 scans"),
         ("16UC1; compressedDepth png", encoded(".png", DEPTH), "format", "got depth"),
         ("16UC1; png compressed ", encoded(".png", DEPTH), "format", "got depth"),
         ("bayer_rgbg8; jpeg compressed", encoded(".png", RGB[..., 0]), "format", "'bayer_rgbg8'"),
@@ -184,6 +185,8 @@ def test_depth_behind_a_plain_png():
     [
         ("16UC1; jpeg compressed ", JPEG, "format", "16-bit png, got jpeg, which loses depth"),
         ("16UC1; png compressed", encoded(".png", RGB), "format", "got 8 bits, type 2"),
+        ("compressedDepth", bytes(12) + encoded(".png", DEPTH), "format", "before compressedDepth, got 'compressedD"),
+        ("16UC1; compressedDepth png", encoded(".png", DEPTH), "format", "16-bit png after a header of 12 bytes, got"),
         (
             "8UC1; compressedDepth png",
             bytes(12) + encoded(".png", DEPTH),

@@ -10,7 +10,14 @@ from lotus2_ros.bags.calibrations import info_topics
 from lotus2_ros.bags.frames import CAMERA_INFO
 from lotus2_ros.bags.inputs import find_bag
 from lotus2_ros.bags.reader import BagReader, absolute, open_reader
-from lotus2_ros.bags.topics import choose_topic, image_topics
+from lotus2_ros.bags.topics import (
+    DEPTH_TOPICS,
+    POINTS_TOPIC,
+    REFERENCE_TOPIC,
+    choose_topic,
+    image_topics,
+    own_topic,
+)
 from lotus2_ros.config import Config
 from lotus2_ros.geometry.calibration import is_rectified
 from lotus2_ros.inference.inputs import InputError
@@ -58,6 +65,10 @@ def _choose(reader: BagReader, names: Mapping[str, str]) -> dict[str, str]:
         infos = [topic for topic, kind in reader.topics.items() if kind == CAMERA_INFO]
         by_name = [topic for topic in info_topics(chosen["image"]) if topic in infos]
         chosen["camera_info"] = (by_name or (infos if len(infos) == 1 else [chosen["camera_info"]]))[0]
+    for name, known in {REFERENCE_TOPIC: DEPTH_TOPICS, POINTS_TOPIC: (POINTS_TOPIC,)}.items():
+        there = [topic for topic, kind in reader.topics.items() if kind in types_of(name)]
+        if name not in names:
+            chosen[name] = own_topic(known, chosen["image"], there) or chosen[name]
     return chosen
 
 
