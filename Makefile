@@ -1,6 +1,7 @@
 # make help says what there is. Everything runs in .venv, which scripts/setup makes and keeps up to date.
 SHELL := /bin/bash
-VENV := .venv
+ROS := kilted
+VENV := .venv$(filter-out -kilted,-$(ROS))
 JOBS := 2
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test fuzz soak lint format clean distclean
@@ -8,10 +9,11 @@ JOBS := 2
 help:  ## what there is
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 18
 	@echo '  Variables: INPUT=images, folder, video or bag and FOV=degrees (demo), ARGS=more options (demo, test), JOBS=workers (test),'
-	@echo '  SECONDS=length (fuzz, soak), PYTHON=python3.12, TORCH_INDEX=index with CPU wheels of torch (setup)'
+	@echo '  SECONDS=length (fuzz, soak), PYTHON=python3.12, TORCH_INDEX=index with CPU wheels of torch (setup),'
+	@echo '  ROS=jazzy (demo, test, fuzz, soak): with the wheels of Jazzy, in .venv-jazzy, in place of those of Kilted'
 
 setup:  ## make or update .venv: Python libraries, ROS 2 as wheels, the messages
-	@scripts/setup
+	@ROS=$(ROS) scripts/setup
 
 demo: setup  ## camera bag -> node -> out/demo; INPUT= for your own images
 	$(VENV)/bin/lotus2 demo $(if $(INPUT),--input $(INPUT)) $(if $(FOV),--fov "$(FOV)") $(ARGS)
@@ -39,7 +41,7 @@ format: setup  ## let ruff rewrite what it can
 
 clean:  ## remove what was built and written, keep .venv
 	rm -rf build dist install log out *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
-	rm -f $(VENV)/stamps/package
+	rm -f .venv*/stamps/package
 
-distclean: clean  ## remove .venv too
-	rm -rf $(VENV)
+distclean: clean  ## remove .venv and .venv-jazzy too
+	rm -rf .venv .venv-jazzy

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lotus2_ros.config.installed import fastdds_profile
+from lotus2_ros.config.installed import FASTDDS_PROFILE, fastdds_profile
 from lotus2_ros.demo.deadlines import allowed
 
 ROOT = Path(__file__).parents[1]
@@ -45,7 +45,7 @@ import json, os, signal, sys
 from pathlib import Path
 files = [word for before, word in zip(sys.argv, sys.argv[1:]) if before == "--params-file"]
 started = dict(arguments=sys.argv[1:], files=[Path(file).read_text() for file in files])
-started["profile"] = os.environ.get("FASTDDS_DEFAULT_PROFILES_FILE")
+started["profile"] = os.environ.get("{profile}")
 record = Path("{record}")
 if "RECORD_BY_NAMESPACE" in os.environ:
     record = record.with_name(next(word for word in sys.argv if word.startswith("__ns:=")).removeprefix("__ns:=/"))
@@ -76,7 +76,9 @@ def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Launch:
     for place in ("lib/lotus2_ros/perception", "lib/rviz2/rviz2", "bin/ros2"):
         program = prefix / place
         program.parent.mkdir(parents=True)
-        program.write_text(STAND_IN.format(python=sys.executable, record=records / program.name))
+        program.write_text(
+            STAND_IN.format(python=sys.executable, record=records / program.name, profile=FASTDDS_PROFILE)
+        )
         program.chmod(0o755)
     index = prefix / "share" / "ament_index" / "resource_index" / "packages"
     index.mkdir(parents=True)
@@ -86,7 +88,7 @@ def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Launch:
     monkeypatch.setenv("AMENT_PREFIX_PATH", str(prefix))
     monkeypatch.setenv("PATH", str(prefix / "bin"), prepend=os.pathsep)
     monkeypatch.setenv("ROS_LOG_DIR", str(tmp_path / "log"))
-    monkeypatch.delenv("FASTDDS_DEFAULT_PROFILES_FILE", raising=False)
+    monkeypatch.delenv(FASTDDS_PROFILE, raising=False)
 
     def run(file: Path = LAUNCH_FILE, **given: str) -> dict[str, Any]:
         words = [f"{name}:={value}" for name, value in given.items()]
@@ -158,7 +160,7 @@ def test_one_topic_is_not_for_several_cameras(launch: Launch) -> None:
 
 
 def test_users_fastdds_profile_comes_first(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FASTDDS_DEFAULT_PROFILES_FILE", "/etc/mine.xml")
+    monkeypatch.setenv(FASTDDS_PROFILE, "/etc/mine.xml")
     assert launch()["perception"]["profile"] == "/etc/mine.xml"
 
 

@@ -136,6 +136,27 @@ def test_fastdds_profile_takes_large_messages(name: str) -> None:
         assert 7 * segment < 64 * 2**20  # camera, node, recorder, RViz and three more in a container
 
 
+@pytest.mark.parametrize(
+    ("package", "variable"),
+    [("fastrtps", "FASTRTPS_DEFAULT_PROFILES_FILE"), ("fastdds", "FASTDDS_DEFAULT_PROFILES_FILE")],
+)
+def test_fastdds_profile_goes_by_the_version(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, package: str, variable: str
+) -> None:
+    distribution = tmp_path / "ros"
+    (distribution / "share" / package).mkdir(parents=True)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "none"))
+    monkeypatch.setenv("AMENT_PREFIX_PATH", f"{tmp_path / 'workspace'}{os.pathsep}{distribution}")
+    assert installed.fastdds_variable() == variable
+
+
+def test_jazzy_has_what_kilted_has() -> None:
+    def names(file: str) -> set[str]:
+        return {re.split(r"[\[=]", line)[0] for line in requirements(file)}
+
+    assert names("ros") <= names("jazzy")
+
+
 @pytest.mark.parametrize(("megabytes", "name"), [(64, "fastdds_small.xml"), (8192, "fastdds.xml")])
 def test_fastdds_profile_goes_by_the_shared_memory(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, megabytes: int, name: str

@@ -7,9 +7,24 @@ import shutil
 import sys
 from pathlib import Path
 
-FASTDDS_PROFILE = "FASTDDS_DEFAULT_PROFILES_FILE"  # the environment variable that Fast DDS reads
 SHARED_MEMORY = Path("/dev/shm")
 AMPLE = 512 * 2**20  # bytes of it, for eight processes with a segment of config/fastdds.xml each
+
+
+def prefixes() -> list[Path]:
+    """Where ROS packages are installed: in ROS workspaces and this Python."""
+    return [
+        Path(prefix) for prefix in (*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix) if prefix
+    ]
+
+
+def fastdds_variable() -> str:
+    """The environment variable that Fast DDS reads its profile from: version 2 (Humble, Jazzy) has the older name."""
+    has_version_2 = any((prefix / "share" / "fastrtps").is_dir() for prefix in prefixes())
+    return f"{'FASTRTPS' if has_version_2 else 'FASTDDS'}_DEFAULT_PROFILES_FILE"
+
+
+FASTDDS_PROFILE = fastdds_variable()
 
 
 def share(path: str) -> Path:
@@ -17,8 +32,7 @@ def share(path: str) -> Path:
 
     Raises FileNotFoundError that names the places looked at.
     """
-    prefixes = [*filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)), sys.prefix]
-    places = [Path(__file__).parents[2], *(Path(prefix) / "share" / "lotus2_ros" for prefix in prefixes)]
+    places = [Path(__file__).parents[2], *(prefix / "share" / "lotus2_ros" for prefix in prefixes())]
     for place in places:
         if (place / path).is_file():
             return place / path

@@ -35,8 +35,10 @@ class PerceptionNode(LifecycleNode):
 
     def __init__(self, **node_options: object) -> None:
         super().__init__("perception", **node_options)
-        # A shutdown of the context destroys the nodes it tracks, in the thread that watches for signals.
-        self.context.untrack_node(self)
+        # A shutdown of the context destroys the nodes it tracks, in the thread that watches for signals. Kilted is the
+        # first distribution in which it tracks any.
+        if hasattr(self.context, "untrack_node"):
+            self.context.untrack_node(self)
         self.gave_up = False  # the node failed, and the process should end
         try:
             self._configs = parameters.declare(self)
@@ -55,7 +57,8 @@ class PerceptionNode(LifecycleNode):
         self._diagnostics = {
             name: Diagnostics(self, config, name) for name, config in self._configs.cameras.items()
         }  # fmt: skip
-        self.add_pre_set_parameters_callback(parameters.follow_aliases)
+        if hasattr(self, "add_pre_set_parameters_callback"):  # Humble has none: former names count at start only
+            self.add_pre_set_parameters_callback(parameters.follow_aliases)
         self.add_on_set_parameters_callback(parameters.on_change(self._configs, lambda: self._estimator is not None))
 
     def start(self) -> None:

@@ -11,14 +11,15 @@ from pathlib import Path
 
 from lotus2_ros.config.installed import SHARED_MEMORY
 
-# Each participant has a segment and locks a file beside it. Ports have other names: Fast DDS replaces dead ones.
-LOCK_FILE = re.compile(r"fastdds_[0-9a-f]{16}_el")
+# Each participant has a segment and locks a file beside it; with Fast DDS 2 its name begins with fastrtps. Ports have
+# other names: Fast DDS replaces dead ones.
+LOCK_FILE = re.compile(r"fast(dds|rtps)_[0-9a-f]{16}_el")
 YOUNG = 10.0  # seconds; a lock file that is younger may be about to be locked
 
 
 def remove_stale_segments(folder: Path = SHARED_MEMORY) -> None:
     """Remove the segments that no process holds, as ``fastdds shm clean`` does."""
-    for lock_file in folder.glob("fastdds_*_el"):
+    for lock_file in folder.glob("fast*_el"):
         if not LOCK_FILE.fullmatch(lock_file.name):
             continue
         with suppress(OSError), lock_file.open() as file:  # OSError: locked, gone, or another user's

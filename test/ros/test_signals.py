@@ -48,7 +48,7 @@ def segments(pid: int) -> list[Path]:
     for link in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(FileNotFoundError):  # closed meanwhile
             opened.append(link.readlink())
-    locks = [path for path in opened if path.name.startswith("fastdds_") and "port" not in path.name]
+    locks = [path for path in opened if path.name.startswith(("fastdds_", "fastrtps_")) and "port" not in path.name]
     return [path.with_name(path.name.removesuffix("_el")) for path in locks]
 
 
