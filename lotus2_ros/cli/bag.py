@@ -114,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def score(args: argparse.Namespace, config: Config, jobs: list[Job]) -> int:
-    """A report in the output folder in place of bags."""
+    """A report in the output folder in place of bags. Raises RunError if a camera cannot be scored; others are."""
     from lotus2_ros.score.report import write_report
     from lotus2_ros.score.score import score_recording
 
@@ -123,9 +123,17 @@ def score(args: argparse.Namespace, config: Config, jobs: list[Job]) -> int:
     folder = check_output(args.output, "bag --score", args.input)
     mark(folder, "bag --score")
     with workers_of(args, config, sum(job.recording.count or 0 for job in jobs) or None) as workers:
-        cameras = [score_recording(workers, job.recording, config, args.held_out, warn_above_bar) for job in jobs]
-    print(write_report(folder, cameras, args.held_out).read_text())
-    print(f"{folder}: report.md and its pictures")
+        cameras, failures = [], []
+        for job in jobs:
+            try:
+                cameras.append(score_recording(workers, job.recording, config, args.held_out, warn_above_bar))
+            except RunError as error:
+                failures.append(str(error))
+    if cameras:
+        print(write_report(folder, cameras, args.held_out).read_text())
+        print(f"{folder}: report.md and its pictures")
+    if failures:
+        raise RunError("; ".join(failures))
     return 0
 
 

@@ -26,12 +26,16 @@ from lotus2_ros.scale.scale import relative_scale
 
 @dataclass(frozen=True)
 class Question:
-    """A frame for the model: pixels (H, W, 3) uint8 RGB, and whether it is to be sharpened; or why there are none."""
+    """A frame for the model: pixels (H, W, 3) uint8 RGB, and whether it is to be sharpened; or why there are none.
+
+    With ``metric_camera``, which is that of the frame, ``scale.metric_model`` sees it too.
+    """
 
     index: int
     pixels: np.ndarray | None
     is_sharpened: bool = False
     error: Exception | None = None
+    metric_camera: Camera | None = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class Answer:
     annotations: dict[str, np.ndarray]
     latency: dict[str, float]
     sharp: Answer | None = field(default=None)
+    metric_depth: np.ndarray | None = None  # (h, w) in meters, of scale.metric_model
 
     def geometry(self, image: torch.Tensor, camera: Camera) -> Geometry:
         """On the CPU, not aligned yet."""
@@ -54,12 +59,15 @@ class Answer:
 def answer(estimator: Estimator, question: Question) -> Answer:
     """Run the model. Raises ValueError and RuntimeError as :meth:`Estimator.predict`."""
     assert question.pixels is not None
-    coarse = estimator.unaligned(torch.from_numpy(question.pixels))
-    sharp = None
+    image = torch.from_numpy(question.pixels)
+    coarse = estimator.unaligned(image)
+    sharp = metric_depth = None
     if question.is_sharpened:
         refined = estimator.sharpen(coarse).result()
         sharp = Answer(_arrays(refined.annotations), refined.latency)
-    return Answer(_arrays(coarse.annotations), coarse.latency, sharp)
+    if question.metric_camera is not None and estimator.metric_model is not None:
+        metric_depth = estimator.metric_model.depth(image, question.metric_camera).cpu().numpy()
+    return Answer(_arrays(coarse.annotations), coarse.latency, sharp, metric_depth)
 
 
 def _arrays(found: Annotations) -> dict[str, np.ndarray]:

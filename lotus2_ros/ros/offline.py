@@ -142,6 +142,7 @@ class _Run:
     def _questions(self) -> Iterator[Question]:
         """The frames for the workers; of those of an interrupted run only what was measured is read."""
         for index, frame in enumerate(self._task.recording.frames()):
+            metric_camera = self._camera.metric_camera(frame)
             if index < self._done:
                 self._camera.replay(index, frame)
                 continue
@@ -152,7 +153,8 @@ class _Run:
                 error = problem
             self._frames[index] = frame, image
             every = self._task.sharpen_every
-            yield Question(index, None if image is None else image.numpy(), every > 0 and index % every == 0, error)
+            pixels = None if image is None else image.numpy()
+            yield Question(index, pixels, every > 0 and index % every == 0, error, metric_camera)
 
     def _write(self, index: int, frame: RecordedFrame, image: torch.Tensor | None, future: Future[Answer]) -> None:
         self._copy(frame.time_ns)

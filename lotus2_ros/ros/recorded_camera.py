@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
+import torch
 from std_msgs.msg import Header
 from torch import Tensor
 
@@ -26,11 +28,13 @@ from lotus2_ros.ros.messages import (
     stamp_nanoseconds,
 )
 from lotus2_ros.ros.odometry import SOURCE, CameraMotion
-from lotus2_ros.ros.references import References
+from lotus2_ros.ros.references import TOPICS, References
 from lotus2_ros.ros.serialized import deserialize
 from lotus2_ros.ros.transforms import REASON, Transforms
 from lotus2_ros.scale.filter import ScaleFilter
+from lotus2_ros.scale.metric_model import METRIC_MODEL, metric_reference
 from lotus2_ros.scale.reference import Reference
+from lotus2_ros.scale.sources import metric_sources
 
 
 class RecordedCamera:
@@ -48,6 +52,7 @@ class RecordedCamera:
         self._references = References(None, *given)
         self._motion = CameraMotion(None, *given)
         self._camera: tuple[object, Camera] | None = None
+        self._metric_stamp = -math.inf
 
     def camera(self, frame: RecordedFrame) -> Camera:
         """Kept while the calibration stays the same: its rays take time to compute. Raises MessageError, InputError."""
@@ -57,6 +62,23 @@ class RecordedCamera:
         if self._camera is None or self._camera[0] != key:
             self._camera = key, camera_from_info(info, height, width, "cpu", rectified=False)
         return self._camera[1]
+
+    def metric_camera(self, frame: RecordedFrame) -> Camera | None:
+        """The camera of a frame that ``scale.metric_model`` is to see: one every ``scale.metric_period`` seconds.
+
+        Call it for every frame, in order. Frames with a measurement of a better source need no model.
+        """
+        scale, stamp = self._config.scale, frame.stamp_ns * 1e-9
+        sources = [source.name for source in metric_sources(scale)]
+        is_measured = frame.reference is not None or bool(frame.points)
+        if METRIC_MODEL not in sources or (is_measured and any(name in TOPICS for name in sources)):
+            return None
+        if 0 <= stamp - self._metric_stamp < scale.metric_period:
+            return None
+        self._metric_stamp = stamp
+        with suppress(ValueError):  # it is said when the frame is processed
+            return self.camera(frame)
+        return None
 
     def reference(self, index: int, frame: RecordedFrame, image: Tensor | None) -> Reference | None:
         """What was measured at the time of a frame. Call it for every frame, in order.
@@ -99,6 +121,8 @@ class RecordedCamera:
     ) -> Iterator[tuple[Geometry, dict[str, float]]]:
         """The geometry of the core predictor and, if there is one, of the sharpener; with seconds by stage."""
         stamp = frame.stamp_ns * 1e-9
+        if answer.metric_depth is not None and (reference is None or reference.problem):
+            reference = metric_reference(torch.from_numpy(answer.metric_depth), stamp)
         coarse = answer.geometry(image, self.camera(frame))
         coarse = align(coarse, reference, self.scale_filter, stamp, self._config)
         yield coarse, {**answer.latency, **coarse.latency}

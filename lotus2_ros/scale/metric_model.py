@@ -14,6 +14,7 @@ from lotus2_ros.config import ScaleConfig
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.scale.reference import Reference
 
+METRIC_MODEL = "metric_model"  # the source
 # Relative standard deviation of the size of what such a model has not seen in training.
 DEVIATION = 0.15
 IMAGENET = {"image_mean": (0.485, 0.456, 0.406), "image_std": (0.229, 0.224, 0.225)}
@@ -43,7 +44,7 @@ class MetricModel:
 
     def reference(self, image: Tensor, camera: Camera, stamp: float) -> Reference:
         """The model's depth as a reference for the frame of ``stamp``, in seconds."""
-        return Reference(self.depth(image, camera), stamp, "metric_model", deviation=DEVIATION)
+        return metric_reference(self.depth(image, camera), stamp)
 
     def _pixels(self, image: Tensor) -> Tensor:
         """(1, 3, h, w), resized and normalized as the checkpoint was trained."""
@@ -53,6 +54,11 @@ class MetricModel:
         pixels = F.interpolate(pixels, size, mode="bicubic", align_corners=False, antialias=True).clamp(0, 1)
         mean, std = (torch.tensor(options[key], device=self._device)[:, None, None] for key in IMAGENET)
         return ((pixels - mean) / std).to(self._dtype)
+
+
+def metric_reference(depth: Tensor, stamp: float) -> Reference:
+    """Depth of a metric model as a reference for the frame of ``stamp``, in seconds."""
+    return Reference(depth, stamp, METRIC_MODEL, deviation=DEVIATION)
 
 
 def load_metric_model(path: str, device: torch.device, *, download: bool = False) -> MetricModel:
@@ -81,7 +87,7 @@ def load_metric_model(path: str, device: torch.device, *, download: bool = False
 
 def configured_metric_model(config: ScaleConfig, device: torch.device) -> MetricModel | None:
     """The model of ``scale.metric_model``; None if the scale does not come from one. Raises ValueError."""
-    if not config.metric_model or config.source not in ("auto", "metric_model"):
+    if not config.metric_model or config.source not in ("auto", METRIC_MODEL):
         return None
     return load_metric_model(config.metric_model, device, download=config.metric_download)
 

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from statistics import median
 
 import torch
@@ -22,7 +23,7 @@ from lotus2_ros.inference.geometry import Geometry
 from lotus2_ros.inference.work import Answered, Question, Workers, in_order
 from lotus2_ros.ros.messages import image_to_tensor
 from lotus2_ros.ros.recorded_camera import RecordedCamera, ros_message
-from lotus2_ros.ros.references import TOPICS
+from lotus2_ros.scale.reference import Reference
 from lotus2_ros.score.held_out import split
 from lotus2_ros.view.preview import Row
 
@@ -69,7 +70,9 @@ class CameraScore:
 
 def score_recording(workers: Workers, recording: Recording, config: Config, share: float, warn: Say) -> CameraScore:
     """Score every frame by ``share`` of the measurements of its time. Raises RunError if no frame can be scored."""
+    warn = cache(warn)  # both cameras meet the same messages
     camera = RecordedCamera(config, warn)
+    truth = RecordedCamera(config.updated({"scale.source": "auto"}), warn)  # measures, wherever the scale comes from
     result = CameraScore(recording.name, workers.facts, config.model.process_resolution)
     frames: dict[int, tuple[RecordedFrame, Tensor | None]] = {}
 
@@ -81,13 +84,15 @@ def score_recording(workers: Workers, recording: Recording, config: Config, shar
             except (ValueError, RuntimeError, MemoryError) as problem:
                 error = problem
             frames[index] = frame, image
-            yield Question(index, None if image is None else image.numpy(), error=error)
+            pixels = None if image is None else image.numpy()
+            yield Question(index, pixels, error=error, metric_camera=camera.metric_camera(frame))
 
     for answered in tqdm(in_order(workers, questions()), unit=" frames", total=recording.count):
         frame, image = frames.pop(answered.question.index)
         result.frames += 1
         try:
-            _score_frame(result, camera, frame, image, answered, config, share)
+            measured = truth.reference(answered.question.index, frame, None)
+            _score_frame(result, camera, frame, image, measured, answered, config, share)
         except (ValueError, RuntimeError, MemoryError) as error:
             result.failures[str(error)] += 1
     if not result.scores:
@@ -103,6 +108,7 @@ def _score_frame(
     camera: RecordedCamera,
     frame: RecordedFrame,
     image: Tensor | None,
+    measured: Reference | None,
     answered: Answered,
     config: Config,
     share: float,
@@ -110,10 +116,10 @@ def _score_frame(
     index, held = answered.question.index, None
     reference = camera.reference(index, frame, image)
     stamp = frame.stamp_ns * 1e-9
-    # Points of the camera's own motion are no measurement to compare with.
-    is_measured = reference is not None and reference.source in TOPICS
-    if reference is not None and is_measured and abs(reference.stamp - stamp) <= config.scale.reference_slop:
-        reference, held = split(reference, share, seed=index)
+    if measured is not None and abs(measured.stamp - stamp) <= config.scale.reference_slop:
+        given, held = split(measured, share, seed=index)
+        if reference is not None and reference.source == measured.source:
+            reference = given
     answer = answered.future.result()
     assert image is not None  # there is an answer
     geometry, latency = next(camera.geometries(frame, image, reference, answer))

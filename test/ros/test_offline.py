@@ -85,7 +85,7 @@ def record(path: Path, frames: int, reference: str, bundle: Path) -> Path:
                 late = stamp + 3 * 10**6
                 if reference == "depth":
                     write("/reference/depth", image_message(depth.numpy(), "32FC1", header(late, "eye")), late + 10**6)
-                else:
+                elif reference == "points":
                     x, y, z = CAMERA.unproject(depth).reshape(-1, 3).unbind(-1)
                     in_lidar = torch.stack([z + 0.3, -x, -y - 0.1], -1).numpy()
                     write("/reference/points", cloud(in_lidar, header(late, "lidar")), late + 10**6)
