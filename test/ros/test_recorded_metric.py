@@ -18,7 +18,7 @@ from lotus2_ros.ros import offline
 from lotus2_ros.ros.offline import Task
 from lotus2_ros.ros.recorded_camera import RecordedCamera
 from lotus2_ros.scale.metric_model import MetricModel
-from test.ros.test_offline import HEIGHT, PERIOD, SCALE, SHIFT, WIDTH, depths, picture, record, run, with_depth  # noqa: F401
+from test.ros.test_offline import HEIGHT, PERIOD, SCALE, SHIFT, WIDTH, depths, picture, record, run
 
 PLAIN = {"size": {"height": HEIGHT, "width": WIDTH}, "image_mean": (0.0,) * 3, "image_std": (1.0,) * 3}
 METRIC = {"scale.metric_model": "folder", "scale.metric_period": 0.3}
@@ -62,10 +62,10 @@ def test_a_metric_model_gives_meters_and_runs_once_a_period(tmp_path, random_bun
         np.testing.assert_allclose(found[stamp], expected.ravel(), rtol=0.05)
 
 
-def test_measured_depth_comes_before_a_metric_model(tmp_path, random_bundle, with_depth):
+def test_measured_depth_comes_before_a_metric_model(tmp_path, random_bundle):
     config = Config().updated({"model.path": str(random_bundle), **METRIC})
     camera = RecordedCamera(config, print)
-    frames = list(open_recording([with_depth]).frames())
+    frames = list(open_recording([record(tmp_path / "in", 8, "depth", random_bundle)]).frames())
     due = [camera.metric_camera(frame) is not None for frame in frames]
     assert due == [index in (1, 4, 7) for index in range(8)]  # 0, 3 and 6 have depth
     chosen = RecordedCamera(config.updated({"scale.source": "metric_model"}), print)
