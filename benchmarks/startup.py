@@ -20,6 +20,7 @@ from benchmarks.timing import machine, markdown
 STAGES = """
 import os, sys
 from pathlib import Path
+from lotus2_ros.ros.node import lasting
 
 def cpu():
     times = os.times()
@@ -31,14 +32,15 @@ def mark(stage):
 
 import lotus2_ros
 mark("Python")
-import torch
-mark("import torch")
-import rclpy
-mark("import rclpy")
-import lotus2_ros.inference.loading
-mark("import lotus2_ros.inference")
-import lotus2_ros.ros.perception
-mark("import the node")
+with lasting():
+    import torch
+    mark("import torch")
+    import rclpy
+    mark("import rclpy")
+    import lotus2_ros.inference.loading
+    mark("import lotus2_ros.inference")
+    import lotus2_ros.ros.perception
+    mark("import the node")
 from lotus2_ros.config import Config
 from lotus2_ros.model.engine.device import use_threads
 use_threads(1)
