@@ -54,7 +54,9 @@ def fit_errors(
     found = torch.zeros(len(pulls), 1, 1, device=error.device)
     for number, grid in enumerate(grids):
         shrink = 2 ** (len(grids) - 1 - number)
-        found = fit_points(replace(grid, rest=REST * grid.rest), v // shrink, u // shrink, values, pulls, found)
+        found = fit_points(
+            replace(grid, rest=REST * grid.rest, rise=None), v // shrink, u // shrink, values, pulls, found
+        )
     quotient = error.clamp_min(LEAST) / (log_line + found[fold, v, u]).exp()
     return Errors(log_line, found[FOLDS], found[FOLDS + 1].clamp(0, 1), quotient, log_depth, believed)
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lotus2_ros.scale.errors import FOLDS, Errors, fit_errors
-from lotus2_ros.scale.membrane import PULL, GridLevel, fit_points, levels
+from lotus2_ros.scale.membrane import PULL, GridLevel, fit_points, levels, resized
 from lotus2_ros.scale.reference import Reference, sample_reference
 from lotus2_ros.scale.scale import RelativeGeometry, Scale
 from lotus2_ros.scale.support import support
@@ -17,7 +17,10 @@ from lotus2_ros.scale.tracker import THUMBNAIL_SIDE, thumbnail_size
 
 # Differences that separate two surfaces: of log depth, and of the image's colors, which are in [0, 1].
 EDGE_DEPTH, EDGE_COLOR = 0.2, 0.5
+# Cells along the longer side of the grid where more points than this are measured. With fewer it is a thumbnail's.
+FINE_SIDE, MANY = 160, 400
 SAMPLES = 2  # pixels read from each cell and side
+GRAZING = 0.1  # least cosine between a normal and its ray: nearly along a surface depth has no slope
 # Candidates of how many points to believe. A point has no weight below this support and full weight RAMP above it; the
 # first candidate believes all. Fewer are believed only if the error at held-out points is smaller by this factor.
 SUPPORT, RAMP, HANDICAP = (-1.0, 0.2, 0.4), 0.3, 1.15
@@ -46,21 +49,24 @@ def fit_field(
 ) -> Field:
     """The field that takes the depth of ``scale`` to the measurements of ``reference``.
 
-    The residuals of log depth pull at a membrane over a grid of at most 80 cells, torn at edges of depth and image.
+    The residuals of log depth pull at a membrane over a grid of at most 80 cells per side, or 160 for many points, torn
+    at edges of depth and image. Between the points the sum of log depth and membrane has the slopes of the normals.
     Each quarter of the points is held out once: this tells how many points to believe, and whether the field helps.
     If it does not, it is weaker or zero. Without ``use`` it is zero, and its error is that of the line.
     """
     down, across, measured, predicted = sample_reference(frame.disparity, reference)
-    height, width = thumbnail_size(frame.disparity.shape[0], frame.disparity.shape[1], THUMBNAIL_SIDE)
+    side = FINE_SIDE if len(measured) > MANY else THUMBNAIL_SIDE
+    height, width = thumbnail_size(frame.disparity.shape[0], frame.disparity.shape[1], side)
     v, u = (down * height).long(), (across * width).long()
     inverse_depth = scale.scale * predicted + scale.shift
     if scale.correction is not None:
-        inverse_depth = inverse_depth + scale.correction.to(v.device)[v, u]
+        corrections = resized(scale.correction[None].to(v.device), height, width)[0]
+        inverse_depth = inverse_depth + corrections[v, u]
     far = (1 / measured[:: 1 + len(measured) // FAR_SAMPLE]).quantile(FARTHER)
     residual = (measured * torch.maximum(inverse_depth, far / BEYOND)).log().float()
     features = _features(frame, scale, far, height, width)
     weights = _candidates(support(v, u, features[0, v, u], residual, width))
-    grids = levels(features)
+    grids = levels(features, _surface(frame, features[0]))
     field, held_out, weight = _solve(grids, v, u, residual, weights)
     strength = _strength(residual, held_out, weight) if use else torch.zeros_like(residual[0])
     error = (residual - strength * held_out).expm1().abs()
@@ -74,13 +80,37 @@ def fit_field(
 
 def _features(frame: RelativeGeometry, scale: Scale, far: Tensor, height: int, width: int) -> Tensor:
     """(C, h, w) on the device of ``far``: log inverse depth and color of each cell; an edge is a difference of 1."""
-    step = max(1, min(frame.disparity.shape[0] // (SAMPLES * height), frame.disparity.shape[1] // (SAMPLES * width)))
-    inverse_depth = scale.scale * frame.disparity[step // 2 :: step, step // 2 :: step] + scale.shift
+    every = _samples(frame, height, width)
+    inverse_depth = scale.scale * frame.disparity[every] + scale.shift
     parts = [inverse_depth.clamp_min(far.to(inverse_depth.device)).log()[None] / EDGE_DEPTH]
     if frame.image is not None:
-        color = frame.image[step // 2 :: step, step // 2 :: step].permute(2, 0, 1)
-        parts.append(color.float() / (255 * EDGE_COLOR))
+        parts.append(frame.image[every].permute(2, 0, 1).float() / (255 * EDGE_COLOR))
     return F.adaptive_avg_pool2d(torch.cat(parts)[None], (height, width))[0].to(far.device)
+
+
+def _surface(frame: RelativeGeometry, feature: Tensor) -> Tensor | None:
+    """(3, h, w): log depth of the line in each cell, and how much log depth rises across and down by the normals.
+
+    On a plane 1 / z is proportional to n . r, so log depth rises by -(n . dr) / (n . r) from one ray to the next.
+    ``feature``: that of inverse depth. None without normals or a camera.
+    """
+    if frame.normals is None or frame.camera is None:
+        return None
+    height, width = feature.shape
+    every = _samples(frame, height, width)
+    parts = frame.normals[every], frame.camera.rays.to(frame.normals.device)[every]
+    pooled = F.adaptive_avg_pool2d(torch.cat(parts, -1).nan_to_num().permute(2, 0, 1)[None], (height, width))[0]
+    normals, rays = pooled.to(feature.device).split(3)
+    toward = -(normals * rays).sum(0)
+    toward = toward.clamp_min(GRAZING * normals.norm(dim=0) * rays.norm(dim=0)).clamp_min(1e-6)
+    down, across = ((normals * change).sum(0) / toward for change in torch.gradient(rays, dim=(1, 2)))
+    return torch.stack((-EDGE_DEPTH * feature, across, down))
+
+
+def _samples(frame: RelativeGeometry, height: int, width: int) -> tuple[slice, slice]:
+    """The pixels that are read for the cells of a grid."""
+    step = max(1, min(frame.disparity.shape[0] // (SAMPLES * height), frame.disparity.shape[1] // (SAMPLES * width)))
+    return slice(step // 2, None, step), slice(step // 2, None, step)
 
 
 def _candidates(support: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from lotus2_ros.scale.calibration import SpreadCalibration
 from lotus2_ros.scale.errors import Errors
 from lotus2_ros.scale.field import fit_field
 from lotus2_ros.scale.history import PastFrame
+from lotus2_ros.scale.membrane import resized
 from lotus2_ros.scale.reference import Reference
 from lotus2_ros.scale.scale import Scale
 from lotus2_ros.scale.spread import ErrorGrid
@@ -46,10 +47,11 @@ class FieldTracker:
         """
         if self._grids is None:
             return
-        if still is None or agrees is None or still.shape != self._fields.shape:
+        if still is None or agrees is None:
             still, agrees = torch.zeros_like(self._fields), torch.ones_like(self._fields)
+        still, agrees = (resized(each[None].float(), *self._fields.shape)[0] for each in (still, agrees))
         self._grids = self._grids * _fading(still, stamp - self._stamp)
-        self._fields = torch.where(agrees > 0, self._fields, self._fields.clamp_max(MAX_FIELDS_CHANGED)) * still
+        self._fields = torch.where(agrees > 0.5, self._fields, self._fields.clamp_max(MAX_FIELDS_CHANGED)) * still
         self._stamp = stamp
 
     def add(
@@ -72,11 +74,13 @@ class FieldTracker:
             grids[1] = new.errors.log_excess
             self._calibration.add(new.errors)
         if seen.geometry.stamp < stamp:
-            if still is None or still.shape != grids.shape[1:]:
-                still = torch.zeros_like(grids[0])
+            still = torch.zeros_like(grids[:1]) if still is None else resized(still[None], *grids.shape[1:])
             grids = grids * _fading(still, stamp - seen.geometry.stamp)
-        if self._grids is None or self._grids.shape != grids.shape:
+        if self._grids is None:
             self._grids, self._fields, self._farthest = grids, torch.zeros_like(grids[0]), new.farthest
+        if self._grids.shape != grids.shape:
+            self._grids = resized(self._grids, *grids.shape[1:])
+            self._fields = resized(self._fields[None], *grids.shape[1:])[0]
         self._fields = (self._fields + 1).clamp_max(MAX_FIELDS)
         self._grids = torch.lerp(self._grids, grids, 1 / self._fields)
         self._farthest += float((1 / self._fields).mean()) * (new.farthest - self._farthest)

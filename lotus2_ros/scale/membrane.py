@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -12,8 +13,12 @@ from torch import Tensor
 FEATURE_SCALE = 1.0
 # Pull of one measurement, in units of the tension between neighbors.
 PULL = 25.0
-# Pull to zero of each of 80 x 60 cells: without measurements the membrane falls to zero within about 60 cells.
-REST = 3e-4
+# Pull to zero of a square as wide as the image: without measurements the membrane falls to zero within most of it.
+REST = 2.0
+# Cells along the longer side of the coarsest grid.
+COARSEST = 10
+# Most that the membrane is made to rise from one cell to the next. More is an edge, and not a slope.
+STEEPEST = 0.3
 # Steps of conjugate gradients at each level.
 STEPS = 4
 
@@ -25,15 +30,21 @@ class GridLevel:
     across: Tensor  # (h, w - 1)
     down: Tensor  # (h - 1, w)
     rest: float  # pull to zero
+    # How much the membrane rises from each cell to the next if nothing pulls; None: it is level.
+    rise: tuple[Tensor, Tensor] | None = None  # (h, w - 1) across, (h - 1, w) down
 
     def solve(self, pull: Tensor, target: Tensor, start: Tensor) -> Tensor:
-        """The membrane (B, h, w): least pull * (x - target)^2 + rest * x^2 + tension * (differences of x)^2.
+        """The membrane (B, h, w): least pull * (x - target)^2 + rest * x^2 + tension * (differences of x - rise)^2.
 
         ``target`` is already multiplied by ``pull``. A fixed number of steps of conjugate gradients with the diagonal
         as preconditioner, so that a device never waits for a result.
         """
         diagonal = pull + self.rest
         self._add_tension(diagonal)
+        if self.rise is not None:
+            across, down = self.across * self.rise[0], self.down * self.rise[1]
+            target = target + F.pad(across, (1, 0)) - F.pad(across, (0, 1))
+            target += F.pad(down, (0, 0, 1, 0)) - F.pad(down, (0, 0, 0, 1))
         inverse = diagonal.reciprocal()
         x = start
         residual = target - self._apply(diagonal, x)
@@ -64,20 +75,38 @@ class GridLevel:
         return out
 
 
-def levels(features: Tensor, count: int = 4) -> list[GridLevel]:
-    """Grids from coarse to fine for features (C, h, w); each has half the cells per side of the next."""
+def levels(features: Tensor, surface: Tensor | None = None) -> list[GridLevel]:
+    """Grids from coarse to fine for features (C, h, w); each has half the cells per side of the next.
+
+    ``surface`` (3, h, w): the surface that the membrane will be added to, and how much the sum should rise from cell to
+    cell, across and down.
+    """
     found = []
     spacing = 1 / max(features.shape[-2:])
-    rest = REST
-    for number in range(count):
+    for number in range(1 + round(math.log2(max(1.0, 1 / (COARSEST * spacing))))):
         if number:
-            features = F.avg_pool2d(features[None], 2, ceil_mode=True, count_include_pad=False)[0]
-            spacing, rest = 2 * spacing, 4 * rest
+            features = _halved(features)
+            spacing *= 2
+            if surface is not None:
+                surface = _halved(surface)
+                surface[1:] *= 2
         across, down = (
             (1 + features.diff(dim=dim).square().sum(0) / (FEATURE_SCALE * spacing) ** 2).rsqrt() for dim in (2, 1)
         )
-        found.append(GridLevel(across, down, rest))
+        found.append(GridLevel(across, down, REST * spacing**2, None if surface is None else _rise(surface)))
     return found[::-1]
+
+
+def _rise(surface: Tensor) -> tuple[Tensor, Tensor]:
+    base, across, down = surface
+    return (
+        ((across[:, 1:] + across[:, :-1]) / 2 - base.diff(dim=1)).clamp(-STEEPEST, STEEPEST),
+        ((down[1:] + down[:-1]) / 2 - base.diff(dim=0)).clamp(-STEEPEST, STEEPEST),
+    )
+
+
+def _halved(grids: Tensor) -> Tensor:
+    return F.avg_pool2d(grids[None], 2, ceil_mode=True, count_include_pad=False)[0]
 
 
 def fit_points(grid: GridLevel, v: Tensor, u: Tensor, values: Tensor, pulls: Tensor, start: Tensor) -> Tensor:

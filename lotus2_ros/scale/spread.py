@@ -19,9 +19,9 @@ OF_OTHERS = 0.25
 OF_SHAPE = 0.15
 OF_DISPARITY = 0.05
 # Where no point of the reference is near, the line extrapolates.
-UNREACHED = 0.3
+UNREACHED = 0.15
 # Membranes of the errors are pulled this far before a point counts as near.
-REACHED = 0.3
+REACHED = 0.15
 LARGEST = 10.0  # of a share
 
 
@@ -49,6 +49,8 @@ class Spread:
         ``disparity_std``: (H, W) what the model says of its disparity; it counts where no reference measures the error.
         """
         size = thumbnail_size(depth.shape[0], depth.shape[1], THUMBNAIL_SIDE)
+        if self.errors is not None:
+            size = self.errors.reach.shape[0], self.errors.reach.shape[1]
         small = F.interpolate(depth[None, None], size)[0, 0]
         small = small.nan_to_num(nan=torch.inf).clamp_max(float(torch.finfo(small.dtype).max))
         variance = self._prior(small, disparity_std)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lotus2_ros.config import ScaleConfig
+from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.scale.field import fit_field
 from lotus2_ros.scale.field_tracker import FADE_MOVING, FieldTracker
 from lotus2_ros.scale.filter import ScaleFilter
@@ -92,6 +93,37 @@ def test_few_points_that_say_nothing_leave_the_line(count, seed):
     noise = 0.1 * torch.randn(line.shape, generator=torch.Generator().manual_seed(seed))
     scale, _ = with_field(PLANE, sparse(line * noise.exp(), count, seed))
     assert error(scale.depth_of(PLANE), line) < 0.1
+
+
+def test_between_few_points_surfaces_have_the_slope_of_the_normals():
+    """A wall that the model bends: its normals are right."""
+    camera = Camera.from_intrinsics(WIDTH, HEIGHT, 150.0, 130.0, 70.0, 80.0)
+    truth = LINE.depth_of(PLANE)  # a plane, because its inverse depth is linear in the image
+    bent = (BEND.exp() / truth - LINE.shift) / LINE.scale
+    plane = torch.linalg.lstsq(camera.rays.reshape(-1, 3), (1 / truth).reshape(-1, 1)).solution[:, 0]
+    normals = (-plane / plane.norm()).expand(HEIGHT, WIDTH, 3)
+    errors = []
+    for known in (None, normals):
+        found = fit_field(RelativeGeometry(bent, None, known, camera), LINE, sparse(truth, 30))
+        errors.append(error(replace(LINE, local=found.log_factor).depth_of(bent), truth))
+    assert errors[1] < 0.8 * errors[0]
+
+
+def test_many_points_make_the_edges_sharper():
+    disparity = 0.5 + 0.02 * ROWS  # the model does not see the edge
+    truth = LINE.depth_of(disparity) * torch.where(COLUMNS < 0.5, 1.3, 0.8)
+    errors = []
+    for count in (200, 4000):
+        scale, _ = with_field(disparity, sparse(truth, count))
+        errors.append(error(scale.depth_of(disparity), truth))
+    assert scale.local.shape == (2 * CELLS[0], 2 * CELLS[1]) and errors[1] < 0.25 * errors[0]
+
+
+def test_the_field_goes_on_when_the_number_of_points_changes():
+    few, many = sparse(TRUTH, 300), sparse(TRUTH, 4000)
+    for references in ([few, many, None], [many, few, None]):
+        scale = tracked(references, [1, 1, 1])
+        assert error(scale.depth_of(PLANE), TRUTH) < 0.25 * error(LINE.depth_of(PLANE), TRUTH)
 
 
 def test_far_from_all_points_the_field_fades():
