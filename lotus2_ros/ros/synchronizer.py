@@ -148,9 +148,19 @@ def topic_of(node: Node, base: str, transport: str) -> str:
     if transport == "raw":
         return base
     own = f"{base}/{transport}"
-    if Node.resolve_topic_name(node, own) != node.resolve_topic_name(own, only_expand=True):
+    if _is_remapped(node, own):
         return own
     return f"{Node.resolve_topic_name(node, base).removesuffix(f'/{transport}')}/{transport}"
+
+
+def odometry_topic(node: Node, camera: str) -> str:
+    """The robot's `odometry`, which all cameras share; `front/odometry` of a camera for which that is remapped."""
+    own = input_topic("odometry", camera)
+    return own if _is_remapped(node, own) else "odometry"
+
+
+def _is_remapped(node: Node, topic: str) -> bool:
+    return Node.resolve_topic_name(node, topic) != node.resolve_topic_name(topic, only_expand=True)
 
 
 def subscribe(
@@ -174,7 +184,7 @@ def subscribe(
     for kind, name, depth in wanted:
         if name not in callbacks:
             continue
-        topic = name if name == "odometry" else input_topic(name, camera)  # the robot's, for all cameras
+        topic = odometry_topic(node, camera) if name == "odometry" else input_topic(name, camera)
         if isinstance(kind, str):
             topic, kind = topic_of(node, topic, kind), Image if kind == "raw" else CompressedImage
         # A new profile for each topic: rclpy writes a topic's overrides into the one that it is given.

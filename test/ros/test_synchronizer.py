@@ -21,7 +21,15 @@ from lotus2_ros.config import Config, InputConfig
 from lotus2_ros.demo.deadlines import allowed
 from lotus2_ros.ros.messages import tensor_to_image
 from lotus2_ros.ros.perception import PerceptionNode
-from lotus2_ros.ros.synchronizer import IMAGE_QUEUE, Synchronizer, image_is_rectified, subscribe, take_all, topic_of
+from lotus2_ros.ros.synchronizer import (
+    IMAGE_QUEUE,
+    Synchronizer,
+    image_is_rectified,
+    odometry_topic,
+    subscribe,
+    take_all,
+    topic_of,
+)
 
 PERIOD = 0.033
 
@@ -226,6 +234,21 @@ def node_with(domain):
 def test_topics_of_transports_follow_the_remapping_of_their_base(node_with, remappings, base, transport, expected):
     node = node_with(*remappings)
     assert node.resolve_topic_name(topic_of(node, base, transport)) == expected
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize(
+    ("remappings", "expected"),
+    [
+        ([], ["/robot/odometry", "/robot/odometry"]),
+        (["odometry:=/wheels"], ["/wheels", "/wheels"]),
+        (["front/odometry:=/front/vio"], ["/front/vio", "/robot/odometry"]),
+        (["front/odometry:=/front/vio", "odometry:=/wheels"], ["/front/vio", "/wheels"]),
+    ],
+)
+def test_odometry_is_the_robots_unless_a_cameras_own_is_remapped(node_with, remappings, expected):
+    node = node_with(*remappings)
+    assert [node.resolve_topic_name(odometry_topic(node, camera)) for camera in ("front", "rear")] == expected
 
 
 @pytest.mark.ros
