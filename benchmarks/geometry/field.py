@@ -15,9 +15,12 @@ from torch import Tensor
 
 from benchmarks.geometry.figure import Figure
 from lotus2_ros import scenes
+from lotus2_ros.bags.intrinsics import read_calibration
 from lotus2_ros.config import ScaleConfig
+from lotus2_ros.data.sample import Sample
 from lotus2_ros.evaluation.frames import read_frames
 from lotus2_ros.evaluation.metrics import depth_error
+from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.normals import normals_from_depth
 from lotus2_ros.inference.estimator import Estimator
 from lotus2_ros.inference.loading import load
@@ -61,9 +64,9 @@ CASES = (
 def figures(frames: Path | None, quick: bool) -> Iterator[Figure]:
     estimator = load(parameters={"model.threads": 1})
     if frames is not None:
-        seen = [(frame.name, frame.image, frame.depth) for frame in read_frames(frames)]
-        predictions = [RelativeGeometry(_disparity(estimator, image), image) for _, image, _ in seen]
-        names, depths = [name for name, *_ in seen], [depth for *_, depth in seen]
+        seen = list(read_frames(frames))
+        predictions = [prediction(estimator, frame.image, camera_of(frames, frame)) for frame in seen]
+        names, depths = [frame.name for frame in seen], [frame.depth for frame in seen]
         for case in CASES:
             yield from _case_figures(case, names, predictions, depths, 1 if quick else DRAWS)
     yield from _normals_figures(estimator, scenes.KINDS[:1] if quick else scenes.KINDS)
@@ -73,11 +76,11 @@ def _case_figures(
     case: Case, names: list[str], predictions: list[RelativeGeometry], depths: list[Tensor], draws: int
 ) -> Iterator[Figure]:
     of_line, of_best, refused = [], [], 0
-    for name, prediction, depth in zip(names, predictions, depths, strict=True):
+    for name, predicted, depth in zip(names, predictions, depths, strict=True):
         truth = torch.where((depth > 0) & (depth < FAR), depth, torch.nan)
         dense = torch.isfinite(truth).float().mean() > DENSE
         points = case.points or (INDOORS if dense else OUTDOORS)
-        found = [_errors(prediction, truth, points, case.wrong, seed) for seed in range(draws)]
+        found = [_errors(predicted, truth, points, case.wrong, seed) for seed in range(draws)]
         errors = [error for error in found if error is not None]
         refused += len(found) - len(errors)
         if not errors:
@@ -100,9 +103,9 @@ def _normals_figures(estimator: Estimator, kinds: tuple[str, ...]) -> Iterator[F
     angles: dict[str, list[float]] = {way: [] for way in WAYS}
     for kind in kinds:
         view = scenes.view(SEED, WIDTH, HEIGHT, kind)
-        prediction = RelativeGeometry(_disparity(estimator, view.image), view.image)
+        predicted = prediction(estimator, view.image, view.camera)
         truth = torch.where(view.depth < FAR, view.depth, torch.nan)
-        depths = _depths(prediction, truth, *draw(truth, INDOORS, 0.0, 0))
+        depths = _depths(predicted, truth, *draw(truth, INDOORS, 0.0, 0))
         if depths is None:
             continue
         for way in WAYS:
@@ -123,18 +126,25 @@ def _normals_figures(estimator: Estimator, kinds: tuple[str, ...]) -> Iterator[F
         )
 
 
-def _disparity(estimator: Estimator, image: Tensor) -> Tensor:
-    disparity = estimator.predict(image, tasks=("depth",)).disparity
-    assert disparity is not None  # depth was asked for
-    return disparity
+def prediction(estimator: Estimator, image: Tensor, camera: Camera) -> RelativeGeometry:
+    geometry = estimator.predict(image, camera)
+    assert geometry.disparity is not None  # the bundled model predicts it
+    return RelativeGeometry(geometry.disparity, image, geometry.normals, camera)
+
+
+def camera_of(frames: Path, frame: Sample) -> Camera:
+    """Of a recorded frame, by its intrinsics.json."""
+    calibration = read_calibration(frames / frame.name / "intrinsics.json")
+    intrinsics = (float(calibration[key]) for key in ("fx", "fy", "cx", "cy"))
+    return Camera.from_intrinsics(frame.image.shape[1], frame.image.shape[0], *intrinsics)
 
 
 def _errors(
-    prediction: RelativeGeometry, truth: Tensor, points: int, wrong: float, seed: int
+    predicted: RelativeGeometry, truth: Tensor, points: int, wrong: float, seed: int
 ) -> dict[str, float] | None:
     """AbsRel of each way at all measured pixels but the points; None if the fit is refused."""
     chosen, values = draw(truth, points, wrong, seed)
-    depths = _depths(prediction, truth, chosen, values)
+    depths = _depths(predicted, truth, chosen, values)
     if depths is None:
         return None
     rest = torch.isfinite(truth).flatten().scatter(0, chosen, False)
@@ -152,15 +162,15 @@ def draw(truth: Tensor, points: int, wrong: float, seed: int) -> tuple[Tensor, T
     return chosen, torch.where(torch.arange(len(chosen)) < round(wrong * points), anywhere, truth.flatten()[chosen])
 
 
-def _depths(prediction: RelativeGeometry, truth: Tensor, chosen: Tensor, values: Tensor) -> dict[str, Tensor] | None:
+def _depths(predicted: RelativeGeometry, truth: Tensor, chosen: Tensor, values: Tensor) -> dict[str, Tensor] | None:
     """Depth (H, W) by each way. The interpolations are given the true depth at all points."""
     sparse = torch.full_like(truth, torch.nan).flatten().index_put((chosen,), values).view(truth.shape)
-    scale = ScaleFilter().align(prediction, Reference(sparse), ScaleConfig(local_field=True))
+    scale = ScaleFilter().align(predicted, Reference(sparse), ScaleConfig(local_field=True))
     if not scale.metric:
         return None
-    inverse_depth = scale.scale * prediction.disparity + scale.shift
+    inverse_depth = scale.scale * predicted.disparity + scale.shift
     nearest, linear = interpolated(chosen, truth.flatten()[chosen], truth.shape)
-    field = scale.depth_of(prediction.disparity).nan_to_num(FAR).clamp_max(FAR)
+    field = scale.depth_of(predicted.disparity).nan_to_num(FAR).clamp_max(FAR)
     return {"line": 1 / inverse_depth.clamp_min(1 / FAR), "nearest": nearest, "linear": linear, "field": field}
 
 

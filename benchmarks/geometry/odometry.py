@@ -125,12 +125,15 @@ def size_error(reference: Reference | None, seen: Seen) -> float | None:
 def depth_errors(
     sequence: Sequence[Seen], predictions: Sequence[RelativeGeometry], references: Sequence[Reference | None]
 ) -> tuple[float, float]:
-    """Mean AbsRel by these references and by 200 true points, over the frames that are metric by both."""
+    """Mean AbsRel by these references and by 200 true points, over the frames that are metric by both.
+
+    Odometry has no local field, so the true points are not given one either.
+    """
     generator = torch.Generator().manual_seed(0)
     filters, found = (ScaleFilter(), ScaleFilter()), []
     for seen, prediction, reference in zip(sequence, predictions, references, strict=True):
         scales = [
-            scale_filter.align(prediction, given, ScaleConfig())
+            scale_filter.align(prediction, given, ScaleConfig(local_field=False))
             for scale_filter, given in zip(filters, (reference, _points(seen, generator)), strict=True)
         ]
         if all(scale.metric for scale in scales):

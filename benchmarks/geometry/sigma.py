@@ -11,12 +11,26 @@ from time import thread_time
 import torch
 from torch import Tensor
 
-from benchmarks.geometry.field import DENSE, FAR, HEIGHT, INDOORS, OUTDOORS, SEED, WIDTH, WRONG, draw
+from benchmarks.geometry.field import (
+    DENSE,
+    FAR,
+    HEIGHT,
+    INDOORS,
+    OUTDOORS,
+    SEED,
+    WIDTH,
+    WRONG,
+    camera_of,
+    draw,
+    prediction,
+)
 from benchmarks.geometry.figure import Figure
 from lotus2_ros import scenes
 from lotus2_ros.config import ScaleConfig
+from lotus2_ros.data.sample import Sample
 from lotus2_ros.evaluation.frames import read_frames
 from lotus2_ros.evaluation.uncertainty import sparsification
+from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.inference.estimator import Estimator
 from lotus2_ros.inference.loading import load
 from lotus2_ros.scale.calibration import INTERVAL
@@ -49,18 +63,21 @@ class Quality:
 
 
 def figures(frames: Path | None, quick: bool) -> Iterator[Figure]:
-    estimator = load(parameters={"model.threads": 1})
-    sets = {"rendered": [_rendered(estimator, kind) for kind in (scenes.KINDS[:1] if quick else scenes.KINDS)]}
-    if frames is not None:
-        sets["recorded"] = [
-            _scene(estimator, frame.name, frame.image, frame.depth)
-            for frame in read_frames(frames)
-        ]  # fmt: skip
+    sets = scenes_by_set(frames, scenes.KINDS[:1] if quick else scenes.KINDS)
     for name, found in sets.items():
         for is_local in (False, True):
             for wrong in (0.0, WRONG):
                 yield from _set_figures(name, found, is_local, wrong, 1 if quick else DRAWS)
     yield from _time_figures(sets["rendered"][0])
+
+
+def scenes_by_set(frames: Path | None, kinds: tuple[str, ...] = scenes.KINDS) -> dict[str, list[Scene]]:
+    """Rendered scenes of these kinds, and the recorded frames in a folder."""
+    estimator = load(parameters={"model.threads": 1})
+    sets = {"rendered": [_rendered(estimator, kind) for kind in kinds]}
+    if frames is not None:
+        sets["recorded"] = [_recorded(estimator, frames, frame) for frame in read_frames(frames)]
+    return sets
 
 
 def _set_figures(name: str, found: list[Scene], is_local: bool, wrong: float, draws: int) -> Iterator[Figure]:
@@ -89,21 +106,31 @@ def _quality(scene: Scene, is_local: bool, wrong: float, draws: int) -> Quality 
 
 def _quality_of_draw(scene: Scene, is_local: bool, wrong: float, seed: int) -> Quality | None:
     """None if the fit is refused."""
-    points = INDOORS if torch.isfinite(scene.truth).float().mean() > DENSE else OUTDOORS
-    chosen, values = draw(scene.truth, points, wrong, seed)
-    scale = _align(scene, chosen, values, is_local, True)
-    if scale.spread is None:
+    found = errors_and_sigma(scene, 0, is_local, wrong, seed)
+    if found is None:
         return None
-    depth = scale.depth_of(scene.prediction.disparity)
-    sigma = scale.spread.sigma(depth)
-    known = (torch.isfinite(scene.truth) & torch.isfinite(depth)).flatten().scatter(0, chosen, False)
-    truth, depth, sigma = (values.flatten()[known] for values in (scene.truth, depth, sigma))
+    truth, depth, sigma = found
     error = (truth - depth).abs()
     covered = float((error <= INTERVAL * sigma).float().mean())
     some = slice(None, None, 1 + len(error) // PIXELS)
     relative = sparsification((error / truth)[some], (sigma / depth)[some])
     absolute = sparsification(error[some], sigma[some])
     return Quality(covered, relative.ause / relative.random, absolute.ause / absolute.random)
+
+
+def errors_and_sigma(scene: Scene, points: int, is_local: bool, wrong: float, seed: int) -> tuple[Tensor, ...] | None:
+    """True depth, depth and its deviation at all measured pixels but the points (N,); None if the fit is refused.
+
+    ``points``: 0: by kind of frame.
+    """
+    points = points or (INDOORS if torch.isfinite(scene.truth).float().mean() > DENSE else OUTDOORS)
+    chosen, values = draw(scene.truth, points, wrong, seed)
+    scale = _align(scene, chosen, values, is_local, True)
+    if scale.spread is None:
+        return None
+    depth = scale.depth_of(scene.prediction.disparity)
+    known = (torch.isfinite(scene.truth) & torch.isfinite(depth)).flatten().scatter(0, chosen, False)
+    return tuple(each.flatten()[known] for each in (scene.truth, depth, scale.spread.sigma(depth)))
 
 
 def _time_figures(scene: Scene) -> Iterator[Figure]:
@@ -137,10 +164,13 @@ def _align(scene: Scene, chosen: Tensor, values: Tensor, is_local: bool, with_si
 
 def _rendered(estimator: Estimator, kind: str) -> Scene:
     view = scenes.view(SEED, WIDTH, HEIGHT, kind)
-    return _scene(estimator, kind, view.image, view.depth)
+    return _scene(estimator, kind, view.image, view.camera, view.depth)
 
 
-def _scene(estimator: Estimator, name: str, image: Tensor, depth: Tensor) -> Scene:
-    disparity = estimator.predict(image, tasks=("depth",)).disparity
-    assert disparity is not None  # depth was asked for
-    return Scene(name, RelativeGeometry(disparity, image), torch.where((depth > 0) & (depth < FAR), depth, torch.nan))
+def _recorded(estimator: Estimator, frames: Path, frame: Sample) -> Scene:
+    return _scene(estimator, frame.name, frame.image, camera_of(frames, frame), frame.depth)
+
+
+def _scene(estimator: Estimator, name: str, image: Tensor, camera: Camera, depth: Tensor) -> Scene:
+    truth = torch.where((depth > 0) & (depth < FAR), depth, torch.nan)
+    return Scene(name, prediction(estimator, image, camera), truth)
