@@ -28,6 +28,7 @@ COMMANDS = {
     "prepare": Command("lotus2_ros.cli.prepare", "convert released weights to a bundle that the node runs"),
     "export": Command("lotus2_ros.cli.export", "write a model as ONNX graphs, for ONNX Runtime and TensorRT"),
     "bag": Command("lotus2_ros.cli.bag", "run the model over a recording and write the results to a new bag"),
+    "map": Command("lotus2_ros.cli.map", "make a mesh from a recording with meters and poses of the camera"),
     "view": Command("lotus2_ros.cli.view", "look at the results of a recording or of the running node, in Rerun"),
     "node": Command("lotus2_ros.cli.node", "run the ROS 2 node; ROS arguments follow --ros-args"),
     "doctor": Command(

@@ -35,6 +35,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--topic", action="append", help="image topic of the bag, if it has several; once for each camera to process"
     )
+    add_recording_arguments(parser)
+    parser.add_argument(
+        "--sharpen-every", type=_count, default=0, metavar="N", help="sharpen every Nth frame; 0: none (default: 0)"
+    )
+    parser.add_argument(
+        "--keep-topics", metavar="all|TOPIC,...", help="copy these topics of the input into the output too"
+    )
+    parser.add_argument(
+        "--score",
+        action="store_true",
+        help="write no bags, but a report: errors at measurements that were held out, coverage, latency, drops",
+    )
+    parser.add_argument(
+        "--held-out",
+        type=float,
+        default=0.3,
+        metavar="SHARE",
+        help="share of the measurements that --score holds out (default: %(default)s)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace a bag that this command wrote earlier")
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted run of the same command")
+
+
+def add_recording_arguments(parser: argparse.ArgumentParser) -> None:
+    """How a recording is read, and what runs the model over it."""
     parser.add_argument(
         "--reference-topic",
         help="topic of depth images or points that sets the metric scale (/reference/depth, /reference/points)",
@@ -55,12 +80,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-p", "--parameter", action="append", default=[], metavar="NAME:=VALUE", help="a parameter of the node"
     )
     parser.add_argument(
-        "--sharpen-every", type=_count, default=0, metavar="N", help="sharpen every Nth frame; 0: none (default: 0)"
-    )
-    parser.add_argument(
-        "--keep-topics", metavar="all|TOPIC,...", help="copy these topics of the input into the output too"
-    )
-    parser.add_argument(
         "--workers",
         type=_workers,
         metavar="N|auto",
@@ -69,25 +88,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ray", metavar="ADDRESS|auto|local", help="use a Ray cluster; --workers limits its GPUs, or CPUs, in use"
     )
-    parser.add_argument(
-        "--score",
-        action="store_true",
-        help="write no bags, but a report: errors at measurements that were held out, coverage, latency, drops",
-    )
-    parser.add_argument(
-        "--held-out",
-        type=float,
-        default=0.3,
-        metavar="SHARE",
-        help="share of the measurements that --score holds out (default: %(default)s)",
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace a bag that this command wrote earlier")
-    parser.add_argument("--resume", action="store_true", help="continue an interrupted run of the same command")
 
 
 def run(args: argparse.Namespace) -> int:
     """Raises RunError when not one frame of an input gave geometry; the other inputs are processed."""
-    config = Config().updated({"model.path": args.model, ENGINE: getattr(args, ENGINE), **parameters(args.parameter)})
+    config = config_of(args)
     jobs = list(jobs_of(args, config))
     if args.score:
         return score(args, config, jobs)
@@ -165,19 +170,22 @@ def jobs_of(args: argparse.Namespace, config: Config) -> Iterator[Job]:
                 if output in taken:
                     raise ValueError(f"{source} and {taken[output]} have the same name, both would be {output}")
                 taken[output] = source
-            recording = open_recording(
-                [source],
-                topic=topic,
-                reference_topic=args.reference_topic,
-                camera_info_topic=args.camera_info_topic,
-                odometry_topic=args.odometry_topic,
-                with_transforms=bool(config.scale.fixed_frame),
-                rectified=config.input.rectified,
-                fov=args.fov,
-                limit=args.frames,
-                say=warn_above_bar,
-            )
-            yield Job(source, topic, recording, output)
+            yield Job(source, topic, recording_of(args, source, topic, config), output)
+
+
+def recording_of(args: argparse.Namespace, source: Path, topic: str | None, config: Config) -> Recording:
+    return open_recording(
+        [source],
+        topic=topic,
+        reference_topic=args.reference_topic,
+        camera_info_topic=args.camera_info_topic,
+        odometry_topic=args.odometry_topic,
+        with_transforms=bool(config.scale.fixed_frame),
+        rectified=config.input.rectified,
+        fov=args.fov,
+        limit=args.frames,
+        say=warn_above_bar,
+    )
 
 
 @contextmanager
@@ -204,6 +212,11 @@ def workers_of(args: argparse.Namespace, config: Config, frames: int | None) -> 
         yield workers
     finally:
         workers.close()
+
+
+def config_of(args: argparse.Namespace) -> Config:
+    """Raises ValueError."""
+    return Config().updated({"model.path": args.model, ENGINE: getattr(args, ENGINE), **parameters(args.parameter)})
 
 
 def parameters(given: list[str]) -> dict[str, object]:

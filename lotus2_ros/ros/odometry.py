@@ -77,7 +77,7 @@ class CameraMotion:
         """The points of a frame (H, W, 3) uint8; its ``problem`` says why there are none, None: nothing to say."""
         stamp = stamp_seconds(header)
         try:
-            pose = self._pose(header, config)
+            pose = self.pose(header, config)
         except MessageError as error:
             return self._refused(stamp, error.reason, str(error))
         if pose is None:
@@ -93,7 +93,7 @@ class CameraMotion:
         self._diagnostics.reject(reason, f"{SOURCE}: {text}", frame=False)
         return Reference(torch.full((1, 1), torch.nan), stamp, SOURCE, problem=f"{SOURCE}: {text}")
 
-    def _pose(self, header: Header, config: ScaleConfig) -> Tensor | None:
+    def pose(self, header: Header, config: ScaleConfig) -> Tensor | None:
         """From the camera's optical frame to a fixed frame, (4, 4); None: not known at this stamp."""
         stamp = stamp_seconds(header)
         if config.fixed_frame:

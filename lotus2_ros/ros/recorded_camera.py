@@ -11,7 +11,7 @@ import torch
 from std_msgs.msg import Header
 from torch import Tensor
 
-from lotus2_ros.bags import RecordedFrame
+from lotus2_ros.bags import RecordedFrame, Recording
 from lotus2_ros.bags.frames import Say, typestore
 from lotus2_ros.bags.topics import image_size
 from lotus2_ros.bags.transforms import TransformBuffer, TransformError
@@ -20,7 +20,7 @@ from lotus2_ros.geometry.calibration import Calibration
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.inference.alignment import align, align_sharp
 from lotus2_ros.inference.geometry import Geometry
-from lotus2_ros.inference.work import Answer
+from lotus2_ros.inference.work import Answer, Answered, Question, Workers, in_order
 from lotus2_ros.ros.messages import (
     MessageError,
     camera_from_info,
@@ -115,6 +115,34 @@ class RecordedCamera:
     def _moved(self, frame: RecordedFrame, image: Tensor) -> Reference | None:
         """Points by the camera's motion."""
         return self._motion.for_frame(image, header_of(frame), self.camera(frame), self._config.scale)
+
+    def answered(
+        self, workers: Workers, recording: Recording
+    ) -> Iterator[tuple[RecordedFrame, Tensor | None, Answered]]:
+        """Every frame of a recording, its image (H, W, 3) uint8 RGB if it can be decoded, and the model's answer."""
+        frames: dict[int, tuple[RecordedFrame, Tensor | None]] = {}  # in progress
+
+        def questions() -> Iterator[Question]:
+            for index, frame in enumerate(recording.frames()):
+                image, error = None, None
+                try:
+                    image = image_to_tensor(ros_message(frame.image), self._config.input)
+                except (ValueError, RuntimeError, MemoryError) as problem:
+                    error = problem
+                frames[index] = frame, image
+                pixels = None if image is None else image.numpy()
+                yield Question(index, pixels, error=error, metric_camera=self.metric_camera(frame))
+
+        for answered in in_order(workers, questions()):
+            yield *frames.pop(answered.question.index), answered
+
+    def pose(self, frame: RecordedFrame) -> Tensor:
+        """From the camera's optical frame to the fixed frame of odometry or /tf, (4, 4). Raises MessageError."""
+        found = self._motion.pose(header_of(frame), self._config.scale)
+        if found is None:
+            given = "nav_msgs/Odometry (--odometry-topic), or /tf and -p scale.fixed_frame:=FRAME"
+            raise MessageError(REASON, f"expected the camera's pose at the time of the image by {given}, got none")
+        return found
 
     def geometries(
         self, frame: RecordedFrame, image: Tensor, reference: Reference | None, answer: Answer

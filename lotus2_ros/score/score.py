@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from statistics import median
@@ -20,9 +20,8 @@ from lotus2_ros.config.errors import RunError
 from lotus2_ros.evaluation.metrics import DepthError, depth_error
 from lotus2_ros.inference.facts import ModelFacts
 from lotus2_ros.inference.geometry import Geometry
-from lotus2_ros.inference.work import Answered, Question, Workers, in_order
-from lotus2_ros.ros.messages import image_to_tensor
-from lotus2_ros.ros.recorded_camera import RecordedCamera, ros_message
+from lotus2_ros.inference.work import Answered, Workers
+from lotus2_ros.ros.recorded_camera import RecordedCamera
 from lotus2_ros.scale.reference import Reference
 from lotus2_ros.score.held_out import split
 from lotus2_ros.view.preview import Row
@@ -74,21 +73,8 @@ def score_recording(workers: Workers, recording: Recording, config: Config, shar
     camera = RecordedCamera(config, warn)
     truth = RecordedCamera(config.updated({"scale.source": "auto"}), warn)  # measures, wherever the scale comes from
     result = CameraScore(recording.name, workers.facts, config.model.process_resolution)
-    frames: dict[int, tuple[RecordedFrame, Tensor | None]] = {}
-
-    def questions() -> Iterator[Question]:
-        for index, frame in enumerate(recording.frames()):
-            image, error = None, None
-            try:
-                image = image_to_tensor(ros_message(frame.image))
-            except (ValueError, RuntimeError, MemoryError) as problem:
-                error = problem
-            frames[index] = frame, image
-            pixels = None if image is None else image.numpy()
-            yield Question(index, pixels, error=error, metric_camera=camera.metric_camera(frame))
-
-    for answered in tqdm(in_order(workers, questions()), unit=" frames", total=recording.count):
-        frame, image = frames.pop(answered.question.index)
+    frames = camera.answered(workers, recording)
+    for frame, image, answered in tqdm(frames, unit=" frames", total=recording.count):
         result.frames += 1
         try:
             measured = truth.reference(answered.question.index, frame, None)
