@@ -101,8 +101,9 @@ def _surface(frame: RelativeGeometry, feature: Tensor) -> Tensor | None:
     parts = frame.normals[every], frame.camera.rays.to(frame.normals.device)[every]
     pooled = F.adaptive_avg_pool2d(torch.cat(parts, -1).nan_to_num().permute(2, 0, 1)[None], (height, width))[0]
     normals, rays = pooled.to(feature.device).split(3)
-    toward = -(normals * rays).sum(0)
-    toward = toward.clamp_min(GRAZING * normals.norm(dim=0) * rays.norm(dim=0)).clamp_min(1e-6)
+    # The square root of sums, because on a CPU torch's norm takes many times as long over planes in memory.
+    least = GRAZING * (normals.square().sum(0) * rays.square().sum(0)).sqrt()
+    toward = torch.maximum(-(normals * rays).sum(0), least).clamp_min(1e-6)
     down, across = ((normals * change).sum(0) / toward for change in torch.gradient(rays, dim=(1, 2)))
     return torch.stack((-EDGE_DEPTH * feature, across, down))
 
