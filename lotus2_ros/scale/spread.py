@@ -21,7 +21,7 @@ OF_DISPARITY = 0.05
 # Where no point of the reference is near, the line extrapolates.
 UNREACHED = 0.15
 # Membranes of the errors are pulled this far before a point counts as near.
-REACHED = 0.15
+REACHED = 0.2
 LARGEST = 10.0  # of a share
 
 
