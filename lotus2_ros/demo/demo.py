@@ -38,7 +38,7 @@ def run_demo(
     """
     if rate is None:
         rate = 1.0 if inputs else SCENE_RATE
-    if rate <= 0 or frames <= 0:
+    if not 0 < rate < float("inf") or frames <= 0:
         raise ValueError(f"expected a positive rate and number of frames, got {rate:g} and {frames}")
     start = time.monotonic()
     check_output(output, "demo", inputs, written_by=demo_of)

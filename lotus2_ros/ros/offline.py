@@ -27,7 +27,7 @@ from lotus2_ros.config.errors import RunError
 from lotus2_ros.inference.facts import ModelFacts
 from lotus2_ros.inference.geometry import Geometry
 from lotus2_ros.inference.work import Answer, Question, Workers, in_order
-from lotus2_ros.ros.messages import image_to_tensor
+from lotus2_ros.ros.messages import MessageError, image_to_tensor, only_message_errors
 from lotus2_ros.ros.recorded_camera import RecordedCamera, ros_message
 from lotus2_ros.ros.report import report_of
 from lotus2_ros.ros.serialized import serialize
@@ -148,8 +148,9 @@ class _Run:
                 continue
             image, error = None, None
             try:
-                image = image_to_tensor(ros_message(frame.image), self._config.input)
-            except (ValueError, RuntimeError, MemoryError) as problem:
+                with only_message_errors():
+                    image = image_to_tensor(ros_message(frame.image), self._config.input)
+            except MessageError as problem:
                 error = problem
             self._frames[index] = frame, image
             every = self._task.sharpen_every

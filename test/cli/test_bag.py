@@ -101,6 +101,23 @@ def test_parameters_of_the_input_hold_for_recordings(tmp_path: Path, bundle: Pat
     assert deserialize(raw, kind).k[0] == 70.0
 
 
+def test_an_error_of_any_class_costs_one_frame(
+    recording: Path, tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """OpenCV's own error is neither a ValueError nor a RuntimeError."""
+    to_tensor = offline.image_to_tensor
+
+    def failing(image, config):
+        if image.header.stamp.sec == 0:
+            raise cv2.error("OpenCV: no such conversion")
+        return to_tensor(image, config)
+
+    monkeypatch.setattr(offline, "image_to_tensor", failing)
+    assert cli.main(["bag", str(recording), str(tmp_path / "out.mcap"), "--model", str(bundle)]) == 0
+    assert "failed: frame 0: error: OpenCV: no such conversion" in capsys.readouterr().out
+    assert stamps_of(tmp_path / "out.mcap", "/perception/report") == [2 * 10**9 + 5]
+
+
 def stamps_of(bag: Path, topic: str) -> list[int]:
     return [time_ns for _, _, time_ns, _ in read_messages(bag, [topic])]
 

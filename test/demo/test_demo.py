@@ -105,8 +105,9 @@ def test_a_node_that_cannot_start_is_explained(tmp_path: Path, capsys: pytest.Ca
 def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert demo(tmp_path, "--input", str(tmp_path / "nothing")) == 2
     assert capsys.readouterr().err == f"lotus2 demo: no such file or folder: {tmp_path / 'nothing'}\n"
-    assert demo(tmp_path, "--rate", "0") == 2
-    assert capsys.readouterr().err.startswith("lotus2 demo: expected a positive rate")
+    for rate in ("0", "nan", "inf"):
+        assert demo(tmp_path, "--rate", rate) == 2
+        assert capsys.readouterr().err.startswith("lotus2 demo: expected a positive rate")
 
 
 def is_running(pid: int) -> bool:
