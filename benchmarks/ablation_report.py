@@ -34,13 +34,15 @@ def save_report(folder: Path, found: Found, settings: Mapping[str, int]) -> None
 
 
 def table(found: Found) -> str:
-    """Mean and standard deviation over the seeds beside the paper's AbsRel in per cent, in the paper's order."""
+    """Mean and standard deviation over the seeds; of the paper's rows, in its order, also its AbsRel in per cent."""
     paper = published_table("ablation")
     published = {dataset: column for column, (dataset, metric) in enumerate(paper.columns) if metric == "AbsRel"}
+    if not found.keys() & paper.methods.keys():
+        published = {}
     figures = list(dict.fromkeys(figure for of_row in found.values() for figure in of_row[0]))
     header = ["", *figures, "seeds", *(f"{dataset}, paper" for dataset in published)]
     rows = []
-    for name in [*(name for name in paper.methods if name in found), *(found.keys() - paper.methods.keys())]:
+    for name in [*(name for name in paper.methods if name in found), *(n for n in found if n not in paper.methods)]:
         measured = [_spread([of_seed[figure] for of_seed in found[name] if figure in of_seed]) for figure in figures]
         values = paper.methods.get(name)
         printed = [None if values is None else values[column] for column in published.values()]

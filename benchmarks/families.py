@@ -1,7 +1,7 @@
-"""Lotus-2, Lotus-D and Lotus-G beside each other, small: the same scenes, images, steps and VAE for each.
+"""Lotus-2, Lotus-D and Lotus-G beside each other, small: the same scenes, images, steps, prior and VAE for each.
 
-    python -m benchmarks.families [--frames FOLDER] [--only lotus-d ...] [--stages core_small core_decoded]
-                                  [--steps 1300 300] [--vae FOLDER] [--quick]
+    python -m benchmarks.families [--frames FOLDER] [--only lotus-d ...] [--stages core_small core] [--steps 1100 2400]
+                                  [--size 0.25] [--shards 8] [--vae FOLDER] [--quick]
 
 Each is trained from nothing for depth and normals by --stages of its own run in config/train and measured at the size
 of the last on held-out scenes of every kind and on recorded frames. What is trained stays in --work: a second run goes
@@ -36,24 +36,15 @@ from lotus2_ros.training.config import TrainingConfig, read_config
 from lotus2_ros.training.run import run_stages
 
 RUNS = Path(__file__).parents[1] / "config/train"
-# On latents alone, of images a quarter of the size and of all of it; on what is decoded.
-STAGES = ("core_small", "core", "core_decoded")
+# On images of half the size, and of three quarters of it with the decoder.
+STAGES = ("core_small", "core")
 _G = ("network.generative=true",)
 _PLAIN = tuple(f"stages.{stage}.objective.reconstruction=false" for stage in STAGES)
-# Of the run of a Lotus-2: the blocks that STAGES train, and what those of the others see and count.
-_LIKE_THE_OTHERS = (
-    "network.single_blocks=4",
-    "network.process_by_area=false",
-    "stages.core.crop=0.7",
-    *(f"stages.core_decoded.{change}" for change in ("crop=0.6", "random_convolution=0.25")),
-    *(
-        f"stages.core_decoded.objective.{change}"
-        for change in ("angles=3.0", "power=1", "relative=2.0", "decoder=true")
-    ),
-)
+# A Lotus-2 with as many parameters as two U-Nets, which processes images as they do.
+_LIKE_THE_OTHERS = ("network.single_blocks=4", "network.process_by_area=false", "network.guided=false")
 # File of the run and changes of it.
 FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "lotus-2": ("without_prior.yaml", _LIKE_THE_OTHERS),
+    "lotus-2": ("bundled.yaml", _LIKE_THE_OTHERS),
     "lotus-d": ("lotus_d.yaml", ()),
     "lotus-d without detail preserver": ("lotus_d.yaml", _PLAIN),
     "lotus-g": ("lotus_d.yaml", _G),
@@ -74,7 +65,8 @@ COLUMNS = {
 def main() -> None:
     args = _arguments()
     torch.set_num_threads(1)
-    configs = {name: configuration(*FAMILIES[name], args.stages, args.steps, quick=args.quick) for name in args.only}
+    budget = {name: getattr(args, name) for name in ("stages", "steps", "size", "shards", "quick")}
+    configs = {name: configuration(*FAMILIES[name], **budget) for name in args.only}
     data = next(iter(configs.values())).data  # the same for all
     assert data.source == "scenes"
     rendered.render(args.scenes, data, os.cpu_count() or 1)
@@ -85,9 +77,9 @@ def main() -> None:
     for name, config in configs.items():
         model = build(config, vae).to(accelerator.device)
         # Other budgets have other folders: what is finished is not trained again.
-        budget = (f"{stage.name}-{stage.steps}" for stage in config.stages)
-        run_stages(accelerator, model, groups, config, args.work / "-".join((*name.split(), *budget)))
-        estimators[name] = Estimator(model, Config(), round(config.network.process_resolution * config.stages[-1].size))
+        trained = (f"{stage.name}-{stage.steps}-{stage.size}" for stage in config.stages)
+        run_stages(accelerator, model, groups, config, args.work / "-".join((*name.split(), *trained)))
+        estimators[name] = Estimator(model, Config(), round(data.buckets[0].width * config.stages[-1].size))
     rows = {name: measure(each, args.views, args.frames) for name, each in estimators.items()}
     image = torch.randint(0, 256, (480, 640, 3), dtype=torch.uint8)
     times = interleaved_ms({name: partial(_frame, each, image) for name, each in estimators.items()}, ROUNDS)
@@ -97,19 +89,31 @@ def main() -> None:
     (args.output / "families.json").write_text(json.dumps(rows, indent=1))
     table = markdown(("", *next(iter(rows.values()))), [_row(name, row) for name, row in rows.items()])
     stages = next(iter(configs.values())).stages
-    budget = ", ".join(f"{stage.steps} steps of {stage.name}" for stage in stages)
-    print(f"{machine(accelerator.device)}, one thread, {budget}, {args.views} views of each kind\n\n{table}")
+    told = ", ".join(f"{stage.steps} steps of {stage.name}" for stage in stages)
+    print(f"{machine(accelerator.device)}, one thread, {told}, {args.views} views of each kind\n\n{table}")
 
 
 def configuration(
-    file: str, changes: Sequence[str], stages: Sequence[str], steps: Sequence[int] | None = None, *, quick: bool
+    file: str,
+    changes: Sequence[str],
+    stages: Sequence[str],
+    steps: Sequence[int] | None = None,
+    size: float | None = None,
+    shards: int | None = None,
+    *,
+    quick: bool,
 ) -> TrainingConfig:
-    """`stages` of a run of so many `steps`, by default as many as that of `without_prior.yaml`."""
-    usual = {stage.name: stage.steps for stage in read_config(RUNS / "without_prior.yaml", []).stages}
+    """`stages` of a run of so many `steps`, by default as many as that of the bundled model, on images of `size`, by
+    default the stage's own, and of the first `shards` of the data, by default all."""
+    usual = {stage.name: stage.steps for stage in read_config(RUNS / "bundled.yaml", []).stages}
     counts = zip(stages, steps or [usual[stage] for stage in stages], strict=True)
     changes = (*changes, *(f"stages.{stage}.steps={count}" for stage, count in counts))
-    few = ("data.shards=1", "data.scenes_per_shard=4", "data.views_per_scene=1") if quick else ()
-    config = read_config(RUNS / file, [*changes, *few])
+    if size is not None:
+        changes = (*changes, *(f"stages.{stage}.size={size}" for stage in stages))
+    if shards is not None:
+        changes = (*changes, f"data.shards={shards}")
+    few = ("data.shards=1", "data.scenes_per_shard=4", "data.views_per_scene=1", "network.prior.pretrained=false")
+    config = read_config(RUNS / file, [*changes, *(few if quick else ())])
     chosen = tuple(stage for stage in config.stages if stage.name in stages)
     if quick:
         chosen = tuple(stage.model_copy(update={"steps": 2, "batch": 2, "warm_up": 1}) for stage in chosen)
@@ -155,6 +159,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--frames", type=Path, help="folder of recorded frames")
     parser.add_argument("--stages", nargs="+", default=STAGES[:1], choices=STAGES, help="in their order (%(default)s)")
     parser.add_argument("--steps", nargs="+", type=int, help="of each of them (those of the bundled model)")
+    parser.add_argument("--size", type=float, help="of the images, of the rendered ones' (the stages' own)")
+    parser.add_argument("--shards", type=int, help="of the data, 200 views each (all of the run)")
     parser.add_argument("--views", type=int, default=20, help="held out, of each kind of scene (%(default)s)")
     parser.add_argument("--scenes", type=Path, default=Path("out/train/bundled/scenes"),
                         help="what is missing of them is rendered (%(default)s)")  # fmt: skip

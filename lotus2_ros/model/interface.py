@@ -16,6 +16,7 @@ from lotus2_ros.model.cache import CachingModule
 from lotus2_ros.model.euler import EulerSteps
 from lotus2_ros.model.image_size import check_image, process_size
 from lotus2_ros.model.manifest import ModelSettings, Task
+from lotus2_ros.model.prior.prior import ImagePrior
 from lotus2_ros.model.vae import Vae
 
 
@@ -98,6 +99,9 @@ class GeometryModel(ABC):
 class TorchModel(CachingModule, GeometryModel):
     """A model that torch computes: a VAE, settings and metadata; a subclass adds the network.
 
+    prior: config of an `ImagePrior`, None for none. With one the latent of an image has the C channels of the VAE and
+    then F feature channels, like the conditions of FLUX.1 Fill, Depth and Canny. The decoder takes the first C.
+
     `executor(key, function, *tensors)` runs the encoder, a pass of the network or the decoder. Key and shapes determine
     all of the function's work, so an executor may record it once and replay it.
     """
@@ -109,11 +113,13 @@ class TorchModel(CachingModule, GeometryModel):
         *,
         latent_multiple: int,
         metadata: Mapping[str, Any] | None,
+        prior: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.vae = vae
         self.settings = settings
         self.vae_factor = vae.config.factor
+        self.prior = None if prior is None else ImagePrior(prior, self.vae_factor)
         self.multiple = latent_multiple * self.vae_factor
         self.metadata = dict(metadata or {})
         self.executor: Callable[..., Tensor] = run_eagerly
@@ -133,8 +139,8 @@ class TorchModel(CachingModule, GeometryModel):
 
     @property
     def latent_channels(self) -> int:
-        """Of an image's latent."""
-        return int(self.vae.config.latent_channels)
+        """Of an image's latent, C + F."""
+        return int(self.vae.config.latent_channels) + (self.prior.channels if self.prior else 0)
 
     def dtype_of(self, dtype: torch.dtype) -> Callable[[str], torch.dtype | None]:
         """A function from a parameter's name to its dtype when the model computes in `dtype`; None: as stored.
@@ -146,7 +152,8 @@ class TorchModel(CachingModule, GeometryModel):
 
     def hold_channels_last(self) -> None:
         """The layout in which convolutions are fastest."""
-        self.vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for part in (self.vae, *([self.prior] if self.prior else [])):
+            part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def encode(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
         check_image(image, self.multiple)
@@ -158,9 +165,19 @@ class TorchModel(CachingModule, GeometryModel):
         return self.add_features(self.encode_annotation(image, generator), image)
 
     def add_features(self, latent: Tensor, image: Tensor) -> Tensor:
-        """latent (B, C, h, w) of the VAE, image (B, 3, H, W) -> what the network takes: that latent, and behind it what
-        else the model sees in the image, if it does."""
-        return latent
+        """latent (B, C, h, w) of the VAE, image (B, 3, H, W) -> (B, C + F, h, w), with the features of the image."""
+        return latent if self.prior is None else torch.cat((latent, self.prior(image).to(latent)), dim=1)
+
+    def carry_features(self, latent: Tensor, given: Tensor) -> Tensor:
+        """latent (B, C, h, w) with the features that are behind the first C channels of `given`."""
+        if self.prior is None:
+            return latent
+        features = given[:, latent.shape[1] :][:, : self.prior.channels]
+        return torch.cat((latent, features.to(latent)), dim=1)
+
+    def without_features(self, latent: Tensor) -> Tensor:
+        """The first C channels."""
+        return latent[:, : self.vae.config.latent_channels]
 
     def encode_annotation(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The VAE's latent alone, as an annotation (B, 3, H, W) in [-1, 1] is given to training."""
@@ -176,7 +193,7 @@ class TorchModel(CachingModule, GeometryModel):
 
     def decode_unclamped(self, latent: Tensor) -> Tensor:
         """As :func:`decode`, without the clamp to [0, 1]; training needs the values outside."""
-        latent = latent / self.vae.config.scaling_factor + (self.vae.config.shift_factor or 0.0)
+        latent = self.without_features(latent) / self.vae.config.scaling_factor + (self.vae.config.shift_factor or 0.0)
         decoded = self.vae.decode(latent.to(self.vae.dtype))
         # float32 before the clamp: bfloat16 has about 384 values in [0, 1].
         return decoded.float() * 0.5 + 0.5

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lotus2_ros.model.interface import TorchModel
 from lotus2_ros.model.manifest import Task
+from lotus2_ros.model.prior.config import PriorNetwork
 
 TrainedPart = Literal["vae", "core", "core_and_decoder", "sharpener"]
 Count = Annotated[int, Field(ge=1)]
@@ -87,6 +88,7 @@ class SmallNetwork(NetworkConfig):
     vae_groups: Count  # at least 4 channels each: a group of one channel loses its mean
     latent_channels: Count
     process_resolution: Count
+    prior: PriorNetwork | None = None
 
     def vae_config(self) -> dict[str, Any]:
         depth = len(self.vae_widths)

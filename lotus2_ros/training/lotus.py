@@ -8,7 +8,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from lotus2_ros.model.lotus.lotus import ANNOTATION, RECONSTRUCTION, Lotus
+from lotus2_ros.model.lotus.lotus import ANNOTATION, RECONSTRUCTION, TIMESTEP, Lotus
 from lotus2_ros.model.trainable import TrainedPart
 from lotus2_ros.training.batches import Batch
 from lotus2_ros.training.decoded import EndToEndLoss
@@ -33,16 +33,14 @@ class LotusObjective(BaseModel):
         image, truth = encode(model, batch)
         given = _with_noise(model, image, batch.generator())
         loss = self.of_prediction(model, model.transform(given, batch.task, ANNOTATION), truth, batch)
-        if self.reconstruction:
-            loss = loss + (model.transform(given, batch.task, RECONSTRUCTION) - image).float().square().mean()
-        return loss
+        return loss + reconstruction_loss(model, given, batch.task) if self.reconstruction else loss
 
     def of_prediction(self, model: Lotus, predicted: Tensor, truth: Tensor, batch: Batch) -> Tensor:
         """The loss of the annotation's latent."""
         return mean_square(predicted - truth, model, batch)
 
     def predict(self, model: Lotus, image: Tensor, task: str, generator: torch.Generator) -> Tensor:
-        """The annotation latent (B, C, h, w) of an image latent of the same shape."""
+        """The annotation latent (B, C, h, w) of an image latent (B, C + F, h, w)."""
         return model.transform(_with_noise(model, image, generator), task, ANNOTATION)
 
 
@@ -58,7 +56,14 @@ class LotusEndToEnd(EndToEndLoss, LotusObjective):
     kind: Literal["lotus_end_to_end"]
 
 
+def reconstruction_loss(model: Lotus, given: Tensor, task: str, timestep: int | Tensor = TIMESTEP) -> Tensor:
+    """The detail preserver: the squared error of the image's latent, which `given` (B, C + ..., h, w) begins with."""
+    reconstructed = model.transform(given, task, RECONSTRUCTION, timestep)
+    return (reconstructed - model.without_features(given)).float().square().mean()
+
+
 def _with_noise(model: Lotus, image: Tensor, generator: torch.Generator) -> Tensor:
     if not model.generative:
         return image
-    return torch.cat((image, torch.randn(image.shape, generator=generator).to(image)), dim=1)
+    noise = torch.randn(model.without_features(image).shape, generator=generator)
+    return torch.cat((image, noise.to(image)), dim=1)

@@ -16,12 +16,22 @@ from lotus2_ros.evaluation.metrics import affine_invariant_depth_error, image_ro
 from lotus2_ros.evaluation.tables import published_table
 
 
+@pytest.fixture
+def run(bench, tmp_path):
+    """(options...) -> what is printed and the rows of a quick run of two steps."""
+
+    def call(*options):
+        folders = {name: str(tmp_path / name) for name in ("scenes", "work", "output")}
+        places = [text for name, path in folders.items() for text in (f"--{name}", path)]
+        printed = bench("benchmarks.ablation", "--quick", "--steps", "2", "--seeds", "1", *places, *options)
+        return printed, json.loads((tmp_path / "output/ablation.json").read_text())["rows"]
+
+    return call
+
+
 @pytest.mark.slow
-def test_ablation_trains_and_measures_every_row_of_the_papers_table(bench, tmp_path):
-    folders = {name: str(tmp_path / name) for name in ("scenes", "work", "output")}
-    options = [text for name, path in folders.items() for text in (f"--{name}", path)]
-    printed = bench("benchmarks.ablation", "--quick", "--steps", "2", "--seeds", "1", *options)
-    rows = json.loads((tmp_path / "output/ablation.json").read_text())["rows"]
+def test_ablation_trains_and_measures_every_row_of_the_papers_table(run, tmp_path):
+    printed, rows = run()
     assert rows.keys() == {*published_table("ablation").methods, ablation.CEILING}
     assert all(math.isfinite(value) for (figures,) in rows.values() for value in figures.values())
     errors = [figures["scenes, AbsRel"] for (figures,) in rows.values()]
@@ -30,14 +40,35 @@ def test_ablation_trains_and_measures_every_row_of_the_papers_table(bench, tmp_p
     assert cv2.imread(str(tmp_path / "output/ablation.png")) is not None
 
 
-def test_ablation_gives_all_rows_the_same_budget():
-    configs = [ablation.configuration(training, 7, 400, quick=False) for training in ablation.TRAININGS]
+@pytest.mark.slow
+def test_ablation_measures_the_spread_of_diffusions_and_takes_the_prior_away(run):
+    _, rows = run("--analysis", "diffusions", "--only", "noise-10", "clean-1", "--without-prior")
+    assert rows.keys() == {"noise, T' = 10", "clean, T' = 1", ablation.CEILING}
+    first, last = ("spread over noise, first step", "spread over noise, last step")
+    (many,), (one,) = rows["noise, T' = 10"], rows["clean, T' = 1"]
+    assert many[first] > 0 and many[last] > 0 and many[first] != many[last]
+    assert one[first] == one[last] > 0  # its only step
+
+
+@pytest.mark.parametrize("analysis", ablation.ANALYSES)
+def test_ablation_gives_all_rows_of_an_analysis_the_same_budget(analysis):
+    configs = [configuration(training) for training in ablation.ANALYSES[analysis]]
     budgets = {config.stages[0].model_dump_json(exclude={"objective"}) for config in configs}
     assert len(budgets) == 1 and len({(config.seed, config.data) for config in configs}) == 1
-    networks = [config.network.model_dump() for config in configs]
-    assert [network.pop("patch") for network in networks] == [2, 2, 2, 2, 2, 1]
-    assert all(network == networks[0] for network in networks)
+    networks = [config.network.model_dump(exclude={"patch"}) for config in configs]
+    assert all(network == networks[0] for network in networks) and networks[0]["prior"]["pretrained"]
+    assert len({training.name for training in ablation.ANALYSES[analysis]}) == len(configs)
+
+
+def test_ablation_of_the_table_has_a_row_without_packing_and_half_the_steps_for_the_sharpener():
+    configs = [configuration(training) for training in ablation.ANALYSES["table"]]
+    assert [config.network.patch for config in configs] == [2, 2, 2, 2, 2, 1]
     assert [stage.steps for stage in configs[4].stages] == [400, 200]
+    assert configuration(ablation.ANALYSES["table"][0], prior=False).network.prior is None
+
+
+def configuration(training, **changes):
+    return ablation.configuration(training, seed=7, steps=400, quick=False, **changes)
 
 
 def test_ablation_measures_exact_disparity_as_exact():

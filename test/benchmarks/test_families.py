@@ -24,20 +24,21 @@ def test_families_are_trained_and_measured_beside_each_other(bench, tmp_path):
 
 def test_families_have_the_same_budget_and_shape_of_vae():
     configs = [
-        families.configuration(*run, families.STAGES, (5, 6, 7), quick=False) for run in families.FAMILIES.values()
+        families.configuration(*run, families.STAGES, (5, 6), 0.25, quick=False) for run in families.FAMILIES.values()
     ]
     for config in configs:
         steps = {stage.name: stage.steps for stage in config.stages}
-        assert steps == dict(zip(families.STAGES, (5, 6, 7), strict=True))
+        assert steps == dict(zip(families.STAGES, (5, 6), strict=True))
         assert (config.data, config.seed, config.tasks) == (configs[0].data, configs[0].seed, configs[0].tasks)
         budgets = [
             [stage.model_dump(exclude={"objective", "single_blocks"}) for stage in each.stages]
             for each in (config, configs[0])
         ]
         assert budgets[0] == budgets[1]
-        vae = ("vae_widths", "vae_groups", "latent_channels", "process_resolution")
+        assert all(stage.size == 0.25 for stage in config.stages)
+        vae = ("vae_widths", "vae_groups", "latent_channels", "prior")
         assert all(getattr(config.network, name) == getattr(configs[0].network, name) for name in vae)
-    for core in range(3):
+    for core in range(2):
         objectives = [config.stages[core].objective.model_dump() for config in configs]
         kinds = [
             (config.network.source, each.get("reconstruction"))
@@ -52,6 +53,6 @@ def test_families_have_the_same_budget_and_shape_of_vae():
 
 def test_families_are_trained_by_the_stages_that_are_chosen():
     run = families.FAMILIES["lotus-d"]
-    config = families.configuration(*run, ("core_small", "core_decoded"), (9, 7), quick=False)
-    assert [(stage.name, stage.steps) for stage in config.stages] == [("core_small", 9), ("core_decoded", 7)]
+    config = families.configuration(*run, ("core",), (9,), quick=False)
+    assert [(stage.name, stage.steps, stage.size) for stage in config.stages] == [("core", 9, 0.75)]
     assert families.configuration(*run, ("core",), quick=False).stages[-1].steps == 2400

@@ -134,6 +134,32 @@ def test_flows_see_every_time_and_the_single_step_the_last_only(latents):
     assert [timestep for _, _, timestep in model.asked] == [1.0]
 
 
+@pytest.mark.parametrize("kind", ["stochastic_flow", "deterministic_flow"])
+def test_a_flow_may_see_few_times_which_its_steps_are_a_part_of(kind, latents):
+    image, truth = latents
+    model = Perfect(image, truth, perfect_answers()[kind])
+    flow = objective(kind, steps=2, time_steps=4)
+    for seed in range(40):
+        flow.error(model, "depth", image, truth, torch.Generator().manual_seed(seed))
+    seen = {round(float(timestep), 4) for _, _, timesteps in model.asked for timestep in timesteps}
+    assert seen == {2.5, 5.0, 7.5, 10.0}
+    model.asked.clear()
+    flow.predict(model, image, "depth", torch.Generator())
+    assert {float(timestep) for _, _, timestep in model.asked} == {10.0, 5.0} <= seen
+    with pytest.raises(ValueError, match="expected time_steps to be a multiple of steps, 3, got 4"):
+        objective(kind, steps=3, time_steps=4)
+
+
+def test_a_flow_of_one_time_step_is_the_residual_of_a_single_step(latents):
+    image, truth = latents
+    model = Perfect(image, truth, lambda model, latent, timestep: 0.3 * latent)
+    flow, step = objective("deterministic_flow", steps=1, time_steps=1), ALL["residual"]
+    errors = [each.error(model, "depth", image, truth, torch.Generator()) for each in (flow, step)]
+    torch.testing.assert_close(errors[0], -errors[1])
+    answers = [each.predict(model, image, "depth", torch.Generator()) for each in (flow, step)]
+    torch.testing.assert_close(*answers)
+
+
 def test_the_stochastic_flow_gives_the_image_beside_the_noise(latents):
     image, truth = latents
     model = Perfect(image, truth, perfect_answers()["stochastic_flow"])

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lotus2_ros.model.lotus2 import published
-from lotus2_ros.model.lotus2.networks import PriorNetwork, ScratchNetwork
+from lotus2_ros.model.lotus2.networks import ScratchNetwork
+from lotus2_ros.model.prior import published
+from lotus2_ros.model.prior.config import PriorNetwork
 from lotus2_ros.training.latents import encode, measure_latents
 from lotus2_ros.training.objectives import DeterministicFlow, Sharpener, SingleStep, StochasticFlow
 

@@ -1,4 +1,5 @@
-"""A bundle of Lotus-D or Lotus-G: `bundle.json`, and a safetensors file for the VAE with the prompt, and each U-Net."""
+"""A bundle of Lotus-D or Lotus-G: `bundle.json`, and a safetensors file for the VAE with the prompt and the prior, and
+one for each U-Net."""
 
 from __future__ import annotations
 

@@ -27,9 +27,10 @@ RECONSTRUCTION = (math.sin(0), math.sin(1), math.cos(0), math.cos(1))
 class Lotus(InferenceModel, TrainableModel):
     """A VAE, and a U-Net for each task.
 
-    configs: of vae and unet, with diffusers' keys; the U-Net's `in_channels` decide between D and G. prompt_shape:
-    tokens and channels of the empty prompt's embedding. samples: how many Lotus-G draws, from noise of `seed`. The
-    noise is the same for every image of a size, so that the result for an image that does not change stays the same.
+    configs: of vae, unet and maybe a prior, with diffusers' keys; the U-Net's `in_channels` decide between D and G.
+    prompt_shape: tokens and channels of the empty prompt's embedding. samples: how many Lotus-G draws, from noise of
+    `seed`. The noise is the same for every image of a size, so that the result for an image that does not change stays
+    the same.
     """
 
     upsampling = "nearest-exact"
@@ -46,16 +47,18 @@ class Lotus(InferenceModel, TrainableModel):
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
         vae = Vae(VaeConfig(**configs["vae"]))
-        super().__init__(vae, settings, latent_multiple=1, metadata=metadata)
+        prior = configs.get("prior")
+        super().__init__(vae, settings, latent_multiple=prior["patch"] if prior else 1, metadata=metadata, prior=prior)
         self.configs = configs
         self.unets = nn.ModuleDict({task: UNet2DConditionModel(**configs["unet"]) for task in self.tasks})
-        channels = vae.config.latent_channels
+        channels, of_image = vae.config.latent_channels, self.latent_channels
         taken, given = configs["unet"]["in_channels"], configs["unet"]["out_channels"]
-        if taken not in (channels, 2 * channels) or given != channels:
+        if taken not in (of_image, of_image + channels) or given != channels:
             raise ValueError(
-                f"expected a U-Net from {channels} or {2 * channels} to {channels} channels, got {taken} to {given}"
+                f"expected a U-Net from {of_image} or {of_image + channels} to {channels} channels, "
+                f"got {taken} to {given}"
             )
-        self.generative = taken == 2 * channels
+        self.generative = taken > of_image
         self.samples, self.seed = (samples if self.generative else 1), seed
         self.register_buffer("prompt_embeds", torch.zeros(1, *prompt_shape))
 
@@ -74,10 +77,13 @@ class Lotus(InferenceModel, TrainableModel):
     def predict(self, latent: Tensor, tasks: Sequence[str]) -> dict[str, Tensor]:
         if self.generative:
             latent = torch.cat((latent.expand(self.samples, -1, -1, -1), self.noise(latent)), dim=1)
-        return {task: self.transform(latent, task) for task in tasks}
+        return {task: self.core(latent, task) for task in tasks}
 
-    def transform(self, latent: Tensor, task: str, switch: tuple[float, ...] = ANNOTATION) -> Tensor:
-        """A pass of a task's U-Net: image latents (B, C, h, w), for G with noise (B, 2C, h, w) -> (B, C, h, w)."""
+    def transform(
+        self, latent: Tensor, task: str, switch: tuple[float, ...] = ANNOTATION, timestep: int | Tensor = TIMESTEP
+    ) -> Tensor:
+        """A pass of a task's U-Net at a timestep, a number or (B,): image latents (B, C + F, h, w), for G with noise
+        behind them (B, C + F + C, h, w) -> (B, C, h, w)."""
         self.require_task(task)
         count, unet = len(latent), self.unets[task]
 
@@ -88,25 +94,26 @@ class Lotus(InferenceModel, TrainableModel):
             ("transform", task, switch),
             run,
             latent,
-            torch.full((count,), TIMESTEP, device=self.device),
+            torch.as_tensor(timestep, device=self.device).expand(count),
             self.prompt_embeds.expand(count, -1, -1),
             torch.tensor(switch, device=self.device, dtype=self.dtype).expand(count, -1),
         )
 
     def noise(self, latent: Tensor) -> Tensor:
-        """(samples, C, h, w) for an image latent (1, C, h, w)."""
-        shape = tuple(latent.shape)
+        """(samples, C, h, w) for an image latent (1, C + F, h, w)."""
+        shape = tuple(self.without_features(latent).shape)
         return self.cached(("noise", shape), lambda: draw_noise(shape, self.samples, self.seed).to(latent))
 
     @property
     def noise_channels(self) -> int:
-        return self.latent_channels if self.generative else 0
+        return self.vae.config.latent_channels if self.generative else 0
 
     def core(self, latent: Tensor, task: str) -> Tensor:
-        return self.transform(latent, task)
+        return self.carry_features(self.transform(latent, task), latent)
 
     def compiled_parts(self) -> Mapping[nn.Module, bool]:
-        return dict.fromkeys((*self.unets.values(), self.vae.encoder, self.vae.decoder), False)
+        prior = [self.prior] if self.prior else []
+        return dict.fromkeys((*self.unets.values(), self.vae.encoder, self.vae.decoder, *prior), False)
 
     def on_meta(self, tasks: Sequence[str], precision: str = "float32", sharpeners: bool = True) -> Lotus:
         with torch.device("meta"):
@@ -118,8 +125,9 @@ class Lotus(InferenceModel, TrainableModel):
             ).eval()
 
     def trainable_parameters(self, part: TrainedPart) -> dict[str, Tensor]:
-        """The core: the U-Nets, and the VAE's decoder if that is asked for."""
-        prefixes = {"vae": ("vae.",), "core": ("unets.",), "core_and_decoder": ("unets.", "vae.decoder.")}.get(part, ())
+        """The core: the U-Nets, a prior's perceptron, and the VAE's decoder if that is asked for."""
+        core = ("unets.", "prior.perceptron.")
+        prefixes = {"vae": ("vae.",), "core": core, "core_and_decoder": (*core, "vae.decoder.")}.get(part, ())
         return {name: parameter for name, parameter in self.named_parameters() if name.startswith(prefixes)}
 
     def enable_gradient_checkpointing(self) -> None:

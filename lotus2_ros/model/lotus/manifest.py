@@ -9,6 +9,7 @@ from pydantic import Field
 
 from lotus2_ros.model.components import config_of
 from lotus2_ros.model.manifest import Manifest, Section
+from lotus2_ros.model.prior.config import PriorSection
 from lotus2_ros.model.vae import VaeConfig
 
 Length = Annotated[int, Field(ge=1, le=65536)]
@@ -17,6 +18,7 @@ Length = Annotated[int, Field(ge=1, le=65536)]
 class LotusComponents(Section):
     vae: VaeConfig
     unet: config_of(UNet2DConditionModel)  # type: ignore[valid-type]
+    prior: PriorSection | None = None
 
 
 class LotusManifest(Manifest):
@@ -27,4 +29,5 @@ class LotusManifest(Manifest):
 
     @property
     def configs(self) -> dict[str, dict[str, Any]]:
-        return self.components.model_dump()
+        configs = self.components.model_dump()
+        return configs if self.components.prior else {name: configs[name] for name in ("vae", "unet")}

@@ -14,6 +14,7 @@ from lotus2_ros.model.manifest import ModelSettings, Task
 from lotus2_ros.model.trainable import STORED, Count, SmallNetwork, TrainingStage, no_single_blocks
 
 PROMPT_TOKENS, PROMPT_CHANNELS = 2, 16  # of a constant prompt; any size will do
+PATCH = 2  # side in latent pixels of the squares whose features a prior gives, as in a Lotus-2
 
 
 class UnetNetwork(SmallNetwork):
@@ -23,7 +24,7 @@ class UnetNetwork(SmallNetwork):
     attention.
     """
 
-    objectives: ClassVar[tuple[str, ...]] = ("autoencoder", "lotus", "lotus_end_to_end")
+    objectives: ClassVar[tuple[str, ...]] = ("autoencoder", "lotus", "lotus_end_to_end", "diffusion")
 
     source: Literal["unet"]
     generative: bool
@@ -34,12 +35,15 @@ class UnetNetwork(SmallNetwork):
 
     def check(self, tasks: Sequence[Task], stages: Sequence[TrainingStage]) -> None:
         no_single_blocks(stages)
+        if not self.generative and any(stage.objective.kind == "diffusion" for stage in stages):
+            raise ValueError("expected network.generative: true for the objective diffusion, got false")
 
     def build(self, tasks: tuple[Task, ...], stages: Sequence[TrainingStage], device: torch.device) -> Lotus:
         levels, channels = len(self.widths), self.latent_channels
+        features = self.prior.channels if self.prior else 0
         down = ("DownBlock2D",) + ("CrossAttnDownBlock2D",) * (levels - 1)
         unet = {
-            "in_channels": 2 * channels if self.generative else channels,
+            "in_channels": (2 * channels if self.generative else channels) + features,
             "out_channels": channels,
             "block_out_channels": self.widths,
             "down_block_types": down,
@@ -52,11 +56,17 @@ class UnetNetwork(SmallNetwork):
             "class_embed_type": "projection",
             "projection_class_embeddings_input_dim": 4,
         }
-        return Lotus(
-            {"vae": self.vae_config(), "unet": unet},
+        configs = {"vae": self.vae_config(), "unet": unet}
+        if self.prior is not None:
+            configs["prior"] = self.prior.config(PATCH)
+        model = Lotus(
+            configs,
             ModelSettings(tasks=tasks, process_resolution=self.process_resolution, antialias=True),
             prompt_shape=(PROMPT_TOKENS, PROMPT_CHANNELS),
-        ).to(device)
+        )
+        if model.prior is not None and self.prior is not None:
+            self.prior.read_weights(model.prior)
+        return model.to(device)
 
     def save(self, model: Lotus, folder: Path, metadata: Mapping[str, Any]) -> None:
         save_bundle(model, folder, metadata=metadata, dtype=STORED)

@@ -2,11 +2,8 @@
 
 The core predictor does it in one deterministic pass. The detail sharpener refines the result in a few Euler steps of a
 rectified flow (arXiv 2512.01030). This file has what the trainable form (`trainable.py`) and the fused form
-(`fused.py`) share: the local continuity module, the sharpener's steps and the optional image prior.
-
-With a prior the latent of an image has the C channels of the VAE and then F feature channels, like the conditions of
-FLUX.1 Fill, Depth and Canny. The network replaces the first C channels and carries the features along; the decoder
-takes the first C.
+(`fused.py`) share: the local continuity module and the sharpener's steps. The network replaces the C channels of the
+VAE and carries the F of an image prior along.
 """
 
 from __future__ import annotations
@@ -16,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,7 +20,6 @@ from lotus2_ros.model.euler import EulerSteps
 from lotus2_ros.model.interface import TorchModel
 from lotus2_ros.model.layers.lora import LoraPlan
 from lotus2_ros.model.lotus2.continuity import LocalContinuity
-from lotus2_ros.model.lotus2.prior import ImagePrior
 from lotus2_ros.model.lotus2.scheduler import Scheduler
 from lotus2_ros.model.manifest import ModelSettings, Task
 from lotus2_ros.model.vae import Vae
@@ -71,9 +66,8 @@ class Lotus2(TorchModel):
         metadata: Mapping[str, Any] | None = None,
         prior: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(vae, settings, latent_multiple=2, metadata=metadata)
+        super().__init__(vae, settings, latent_multiple=2, metadata=metadata, prior=prior)
         self.scheduler = scheduler
-        self.prior = None if prior is None else ImagePrior(prior, self.vae_factor)
         self.continuity = nn.ModuleDict({task: LocalContinuity(vae.config.latent_channels) for task in self.tasks})
 
     @property
@@ -81,35 +75,11 @@ class Lotus2(TorchModel):
     def prompt_tokens(self) -> int:
         """Number of tokens of the constant prompt."""
 
-    @property
-    def latent_channels(self) -> int:
-        return super().latent_channels + (self.prior.channels if self.prior else 0)
-
     def require(self, stage: str, task: str) -> None:
         """Raise ValueError unless the model has this stage for this task."""
         self.require_task(task)
         if stage == SHARPENER and not self.has_sharpener(task):
             raise ValueError(f"{self.name} has no {stage} for {task}")
-
-    def hold_channels_last(self) -> None:
-        super().hold_channels_last()
-        if self.prior is not None:
-            self.prior.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    # Image <-> latent
-
-    def add_features(self, latent: Tensor, image: Tensor) -> Tensor:
-        return latent if self.prior is None else torch.cat((latent, self.prior(image).to(latent)), dim=1)
-
-    def carry_features(self, latent: Tensor, given: Tensor) -> Tensor:
-        """latent (B, C, h, w) with the features that are behind the first C channels of `given`."""
-        return latent if self.prior is None else torch.cat((latent, given[:, latent.shape[1] :].to(latent)), dim=1)
-
-    def without_features(self, latent: Tensor) -> Tensor:
-        return latent[:, : super().latent_channels]
-
-    def decode_unclamped(self, latent: Tensor) -> Tensor:
-        return super().decode_unclamped(self.without_features(latent))
 
     # Latent -> latent, (B, C + F, h, w)
 

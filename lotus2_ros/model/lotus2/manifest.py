@@ -12,6 +12,7 @@ from lotus2_ros.model.components import Channels, ComponentConfig, Layers, Liste
 from lotus2_ros.model.layers.lora import LoraSpec, as_targets
 from lotus2_ros.model.lotus2.scheduler import Scheduler
 from lotus2_ros.model.manifest import FloatName, Manifest, Section, Task
+from lotus2_ros.model.prior.config import PriorSection
 from lotus2_ros.model.vae import VaeConfig
 
 RANK = Field(ge=1, le=65536)
@@ -39,15 +40,6 @@ class FusedLora(Section):
     @property
     def spec(self) -> LoraSpec:
         return LoraSpec(self.rank, self.scale, as_targets(self.targets))
-
-
-class PriorSection(Section):
-    """See `ImagePrior`."""
-
-    backbone: str
-    hidden: int = RANK
-    channels: int = RANK
-    patch: Literal[1, 2]
 
 
 class TransformerConfig(ComponentConfig):

