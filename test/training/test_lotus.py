@@ -20,7 +20,8 @@ pytestmark = pytest.mark.slow
 
 RUN = Path(__file__).parents[2] / "config" / "train" / "lotus_d.yaml"
 SMALL = [
-    "data.shards=1", "data.scenes_per_shard=2", "network.prior.pretrained=false",
+    "data.shards=1", "data.scenes_per_shard=2", "data.views_per_scene=1",
+    "data.buckets=[{height: 96, width: 128, share: 1}]", "network.prior.pretrained=false",
     "network.vae_widths=[8,8,16]", "network.vae_groups=2",
     "network.latent_channels=4", "network.widths=[8,16]", "network.heads=2", "network.groups=4",
     "stages.vae.steps=2", "stages.core_small.steps=2", "stages.core_small.batch=2", "stages.core.steps=2",
