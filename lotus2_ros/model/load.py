@@ -15,7 +15,7 @@ from lotus2_ros.model.interface import InferenceModel
 from lotus2_ros.model.layers.precision import dtype_named, resolve_device, resolve_dtype
 from lotus2_ros.model.manifest import MANIFEST, FloatName, Header, read_header
 from lotus2_ros.model.memory import MemoryShortageError, memory_errors
-from lotus2_ros.model.weights import CheckpointError
+from lotus2_ros.model.weights import CheckpointError, found_instead
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
 
@@ -71,7 +71,9 @@ def _recognize(folder: Path) -> tuple[Family, Header | None]:
         if family.is_released(folder):
             return family, None
     layouts = ", or ".join(family.layout for family in FAMILIES)
-    raise CheckpointError(f"{folder}: neither a bundle ({MANIFEST}) nor a released layout ({layouts})")
+    raise CheckpointError(
+        f"{folder}: neither a bundle ({MANIFEST}) nor a released layout ({layouts}){found_instead(folder)}"
+    )
 
 
 def _problem(path: Path) -> str:

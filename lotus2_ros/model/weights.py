@@ -62,7 +62,7 @@ class WeightFile:
 def read_weights(path: Path, *keys: str) -> dict[str, Tensor]:
     """The tensors of a weight file, or some of them. A safetensors file is memory-mapped."""
     if not path.is_file():
-        raise CheckpointError(f"{path}: file not found{_found_instead(path)}")
+        raise CheckpointError(f"{path}: file not found{found_instead(path.parent)}")
     with path.open("rb") as file:
         magic = file.read(4)
         if magic == b"GGUF":
@@ -81,9 +81,9 @@ def read_weights(path: Path, *keys: str) -> dict[str, Tensor]:
             raise CheckpointError(f"{path}: truncated or not a weight file ({str(error).splitlines()[0]})") from None
 
 
-def _found_instead(path: Path) -> str:
-    """What lies in the place of a missing weight file, if it is a layout that is known but not read."""
-    names = sorted(file.name for file in path.parent.glob("*") if file.is_file())
+def found_instead(folder: Path) -> str:
+    """What a folder has in place of a weight file that is missing, if it is a layout that is known but not read."""
+    names = sorted(file.name for file in folder.glob("*") if file.is_file())
     variants = [name for name in names if re.search(r"\.(fp16|bf16|fp8|non_ema)\b.*safetensors", name)]
     pickled = [name for name in names if name.endswith((".bin", ".ckpt", ".pt", ".pth"))]
     gguf = [name for name in names if name.endswith(".gguf")]

@@ -117,5 +117,6 @@ def _explained(place: str, repo: str, error: Exception) -> HubError:
     while reason.__cause__ is not None:
         reason = reason.__cause__
     line = next(iter(str(reason).strip().splitlines()), "no reason given")
-    offline = "" if constants.HF_HUB_OFFLINE else "; if its files are in the hub's cache, set HF_HUB_OFFLINE=1"
-    return HubError(f"{place}: no such folder, and it cannot be fetched from the hub ({line}){offline}")
+    cached = "if its files are in the hub's cache, set HF_HUB_OFFLINE=1"
+    advice = "unset HF_HUB_OFFLINE to fetch it" if constants.HF_HUB_OFFLINE else cached
+    return HubError(f"{place}: no such folder, and it cannot be fetched from the hub ({line}); {advice}")

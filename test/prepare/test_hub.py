@@ -240,11 +240,18 @@ def test_what_is_not_there(hub: Hub, tmp_path: Path, place: str, message: str) -
     assert run_fetch(hub, tmp_path, place).stderr.splitlines()[-1] == f"HubError: {message}"
 
 
-@pytest.mark.parametrize("environment", [{"HF_ENDPOINT": "http://127.0.0.1:1"}, {"HF_HUB_OFFLINE": "1"}])
-def test_without_a_network(hub: Hub, tmp_path: Path, environment: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("environment", "advice"),
+    [
+        ({"HF_ENDPOINT": "http://127.0.0.1:1"}, "set HF_HUB_OFFLINE=1"),
+        ({"HF_HUB_OFFLINE": "1"}, "unset HF_HUB_OFFLINE"),
+    ],
+)
+def test_without_a_network(hub: Hub, tmp_path: Path, environment: dict[str, str], advice: str) -> None:
     result = run_fetch(hub, tmp_path, **environment)
     assert result.returncode == 1
-    assert result.stderr.splitlines()[-1].startswith("HubError: owner/model: no such folder, and it cannot be fetched")
+    line = result.stderr.splitlines()[-1]
+    assert line.startswith("HubError: owner/model: no such folder, and it cannot be fetched") and advice in line
     assert not hub.requests
 
 

@@ -87,7 +87,7 @@ def test_while_a_step_does_not_end(start, client, moment, signals):
 
 def test_while_it_imports(start):
     node = start(
-        command=("-c", "print('started', flush=True); from lotus2_ros.ros.node import main; main()"), forked=False
+        command=("-c", "from lotus2_ros.ros.node import main; print('started', flush=True); main()"), forked=False
     )
     end = time.monotonic() + allowed(30)
     while "started" not in node.output():

@@ -227,6 +227,14 @@ def test_quantized_checkpoints_are_named(released: Path) -> None:
         open_released(released, released, tasks=("depth",))
 
 
+def test_a_folder_of_another_format_is_named(tmp_path: Path) -> None:
+    (tmp_path / "flux1-dev-Q4_K_S.gguf").touch()
+    with pytest.raises(
+        CheckpointError, match=r"neither a bundle .* nor a released layout .*Q4_K_S.gguf is a GGUF file"
+    ):
+        load_model(str(tmp_path), device="cpu")
+
+
 @pytest.mark.parametrize(
     ("path", "message"),
     [
