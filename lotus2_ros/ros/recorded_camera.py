@@ -25,6 +25,7 @@ from lotus2_ros.ros.messages import (
     MessageError,
     camera_from_info,
     image_to_tensor,
+    only_message_errors,
     stamp_nanoseconds,
 )
 from lotus2_ros.ros.odometry import SOURCE, CameraMotion
@@ -126,8 +127,9 @@ class RecordedCamera:
             for index, frame in enumerate(recording.frames()):
                 image, error = None, None
                 try:
-                    image = image_to_tensor(ros_message(frame.image), self._config.input)
-                except (ValueError, RuntimeError, MemoryError) as problem:
+                    with only_message_errors():
+                        image = image_to_tensor(ros_message(frame.image), self._config.input)
+                except MessageError as problem:
                     error = problem
                 frames[index] = frame, image
                 pixels = None if image is None else image.numpy()
