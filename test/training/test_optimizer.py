@@ -80,10 +80,10 @@ def test_a_resumed_one_goes_on_as_if_it_had_not_stopped(kernel, generator, tmp_p
     assert torch.equal(other, kernel)
 
 
-@pytest.mark.parametrize("run", ["without_prior.yaml", "lotus_d.yaml"])
+@pytest.mark.parametrize("run", ["bundled.yaml", "lotus_d.yaml"])
 def test_muon_takes_the_blocks_and_leaves_the_rest_and_the_decoder(run):
-    config = read_config(RUNS / run, [])
-    stage = next(stage for stage in config.stages if stage.name == "core_decoded")
+    config = read_config(RUNS / run, ["network.prior.pretrained=false"])
+    stage = next(stage for stage in config.stages if stage.name == "core")
     model = config.network.build(config.tasks, config.stages, torch.device("cpu"))
     parameters = model.trainable_parameters("core_and_decoder")
     rest, muon = optimizers_for(parameters, stage)
