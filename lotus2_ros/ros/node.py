@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from lotus2_ros.config.installed import FASTDDS_PROFILE, fastdds_profile
 from lotus2_ros.ros.interruption import Interruption, leave
 
 CLOSE_TIMEOUT = 0.3  # seconds for the threads to end; a step of the model may take longer
@@ -29,6 +28,7 @@ def main(args: list[str] | None = None) -> NoReturn:
         from rclpy.signals import SignalHandlerOptions
 
         from lotus2_ros.config import ConfigError
+        from lotus2_ros.config.installed import FASTDDS_PROFILE, fastdds_profile
         from lotus2_ros.model.engine.device import use_threads
         from lotus2_ros.model.progress import show_progress
         from lotus2_ros.ros.executor import ResilientExecutor
