@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -59,17 +60,17 @@ class Client:
             assert time.monotonic() - begun < allowed(timeout), f"no {what} within {allowed(timeout):.0f} s"
             self.executor.spin_once(timeout_sec=0.05)
 
-    def repeat(self, send: Callable[[], object], done: Callable[[], bool], what: str) -> None:
+    def repeat(self, send: Callable[[], object], done: Callable[[], bool], what: str, pause: float = 0.3) -> None:
         """Send again and again until ``done``. Two processes discover each other's ends of a topic one by one, and what
         is sent before all of them are known is lost; nothing tells a process what the other has yet to find.
         """
-        begun = time.monotonic()
+        begun = due = time.monotonic()
         while not done():
             assert time.monotonic() - begun < allowed(TIMEOUT), f"no {what} within {allowed(TIMEOUT):.0f} s"
-            send()
-            pause = time.monotonic() + 0.3
-            while not done() and time.monotonic() < pause:
-                self.executor.spin_once(timeout_sec=0.05)
+            if time.monotonic() >= due:
+                due = time.monotonic() + pause
+                send()
+            self.executor.spin_once(timeout_sec=0.05)
 
     def subscribe(self, kind: type, *topics: str) -> None:
         """Keep what comes on ``/perception/<topic>``."""
@@ -86,12 +87,21 @@ class Client:
             self._publishers[topic] = self.node.create_publisher(type(message), topic, QoSProfile(depth=10))
         self._publishers[topic].publish(message)
 
-    def call(self, kind: type, service: str, request):
+    def call(self, kind: type, service: str, request, pause: float = 5.0):
+        """The answer of a service, asked again after each ``pause``, in seconds.
+
+        A node drops an answer for which it has not yet found the client's end, on a busy machine above all.
+        """
         client = self.node.create_client(kind, f"/perception/{service}")
         self.until(client.service_is_ready, service)
-        future = client.call_async(request)
-        self.until(future.done, f"answer of {service}")
-        return future.result()
+        futures: list = []
+        self.repeat(
+            lambda: futures.append(client.call_async(request)),
+            lambda: any(future.done() for future in futures),
+            f"answer of {service}",
+            pause,
+        )
+        return next(future for future in futures if future.done()).result()
 
     def state(self) -> str:
         return self.call(GetState, "get_state", GetState.Request()).current_state.label
@@ -99,7 +109,7 @@ class Client:
     def change_state(self, transition: int) -> bool:
         request = ChangeState.Request()
         request.transition.id = transition
-        return self.call(ChangeState, "change_state", request).success
+        return self.call(ChangeState, "change_state", request, pause=math.inf).success  # a second one would be another
 
     def send_frame(self, image: torch.Tensor, stamp: int, depth: torch.Tensor | None = None, **info) -> Header:
         """An image with its camera_info, and before it a reference if there is one."""
