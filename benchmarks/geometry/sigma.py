@@ -33,10 +33,10 @@ from lotus2_ros.evaluation.uncertainty import sparsification
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.inference.estimator import Estimator
 from lotus2_ros.inference.loading import load
-from lotus2_ros.scale.calibration import INTERVAL
 from lotus2_ros.scale.filter import ScaleFilter
 from lotus2_ros.scale.reference import Reference
 from lotus2_ros.scale.scale import RelativeGeometry, Scale
+from lotus2_ros.scale.spread_calibration import INTERVAL
 
 PIXELS = 20000  # that the curves are made of
 OFF, AUSE = 0.05, 0.5  # most that is wanted: of a share, and of random order

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CompressedImage, Image
 
+from lotus2_ros.config import Config, SharpConfig
 from lotus2_ros.config.live import LiveConfig
 from lotus2_ros.inference.estimator import Estimator
+from lotus2_ros.inference.facts import ModelFacts
 from lotus2_ros.inference.geometry import Geometry
-from lotus2_ros.inference.sharpening import Sharpening
 from lotus2_ros.model.engine.device import Download, copy_stream, finish
 from lotus2_ros.model.image_size import ImageSizeError
 from lotus2_ros.ros.decoder import DEPTH, DecoderThread
@@ -22,9 +23,8 @@ from lotus2_ros.ros.inputs import Inputs
 from lotus2_ros.ros.messages import MessageError, stamp_seconds
 from lotus2_ros.ros.metric_depth import MetricDepth
 from lotus2_ros.ros.publishers import Publishers
-from lotus2_ros.ros.report import sharpener_note
 from lotus2_ros.ros.synchronizer import CameraFrame
-from lotus2_ros.ros.threads import LatestQueue, SenderThread
+from lotus2_ros.ros.threads import LatestQueue, SenderThread, SharpenAndPublish
 from lotus2_ros.ros.topics import FILTERED, payloads_of
 from lotus2_ros.scale.filter import ScaleFilter
 from lotus2_ros.scale.ground import mounted_floor
@@ -46,21 +46,6 @@ class CoarseResult:
     frame: CameraFrame
     geometry: Geometry
     tasks: list[str]
-
-
-@dataclass(frozen=True)
-class SharpenAndPublish:
-    """The steps of a sharpening, and one more that publishes its result. So a waiting frame waits for one of them."""
-
-    sharpening: Sharpening
-    publish: Callable[[Geometry], None]
-
-    def step(self) -> bool:
-        if not self.sharpening.done:
-            self.sharpening.step()
-            return True
-        self.publish(self.sharpening.result())
-        return False
 
 
 @dataclass(frozen=True)
@@ -94,6 +79,7 @@ class CameraPipeline:
         self.name = name
         self._node = node
         self._estimator = estimator.with_config(config.current)
+        self._facts = ModelFacts.of(estimator)
         self._publishers = publishers
         self._diagnostics = diagnostics
         self._config = config
@@ -109,9 +95,13 @@ class CameraPipeline:
             missing=lambda reason: node.get_logger().error(f"~/{FILTERED} is not published: {reason}"),
             failed=failed,
         )
-        self._monitored = Monitored(self._estimator, self._dropped, lambda: bool(self._wanted_tasks()))
+        self._monitored = Monitored(
+            self._facts, estimator.device, self._dropped, lambda: bool(self._wanted_tasks(config.current))
+        )
         diagnostics.activate(self._monitored)
-        self._inputs = Inputs(node, diagnostics, config, estimator.device, self._receive, self._receive_depth, name)
+        self._inputs = Inputs(
+            node, diagnostics, config, estimator.device, self._receive, self._receive_depth, self._metric_depth, name
+        )
         self.threads = self._decoder, self._sender, self._filter
         for thread in self.threads:
             thread.start()
@@ -125,7 +115,7 @@ class CameraPipeline:
 
     def follow_demand(self) -> None:
         """Subscribe to the inputs while someone subscribes to a result."""
-        if self._wanted_tasks():
+        if self._wanted_tasks(self._config.current):
             self._inputs.subscribe()
         else:
             self._inputs.unsubscribe()
@@ -152,14 +142,14 @@ class CameraPipeline:
     def _enqueue(self, frame: CameraFrame) -> None:
         self._queue.put(self.name, WaitingFrame(self, frame))
 
-    def _wanted_tasks(self) -> set[str]:
+    def _wanted_tasks(self, config: Config) -> set[str]:
         """The model's tasks whose results someone subscribes to."""
-        wanted = self._publishers.tasks("core") | self._sharp_tasks()
+        wanted = self._publishers.tasks("core") | self._sharp_tasks(config.sharp)
         return wanted.intersection(self._estimator.model.tasks)
 
-    def _sharp_tasks(self) -> set[str]:
-        self._estimator.config = self._config.current  # every frame begins with this
-        return set() if sharpener_note(self._estimator) else self._publishers.tasks("sharpener")
+    def _sharp_tasks(self, sharp: SharpConfig) -> set[str]:
+        """The tasks whose sharpened results someone subscribes to; none while the sharpener does not run."""
+        return set() if self._facts.sharpener_note(sharp) else self._publishers.tasks("sharpener")
 
     def _dropped(self) -> int:
         """Frames that a newer one replaced: in the synchronizer, or before the decoder, the model or the sender."""
@@ -170,24 +160,22 @@ class CameraPipeline:
 
     def predict(self, frame: CameraFrame) -> CoarseResult | None:
         """Predict one frame and queue it for the sender. Returns what the sharpener may refine, or None."""
-        wanted, sharp = self._wanted_tasks(), self._sharp_tasks()
+        config = self._estimator.config = self._config.current  # one for the whole frame
+        wanted, sharp = self._wanted_tasks(config), self._sharp_tasks(config.sharp)
         if not wanted:
             self._diagnostics.skip()
             return None
-        scale = self._config.current.scale
         stamp = stamp_seconds(frame.image.header)
         started = time.perf_counter()
         try:
-            given = self._inputs.read(frame, self._scale_filter.wants("odometry", stamp, scale))
-            if given.reference is None or given.reference.problem:
-                given = replace(given, reference=self._metric_depth.take() or given.reference)
+            given = self._inputs.read(frame, config, self._scale_filter)
             converted = time.perf_counter()
             height, width = given.image.shape[:2]
             if self._estimator.is_new(height, width):
                 self._node.get_logger().info(f"first image of {width}x{height}: warming up")
-            has_floor_removed = self._config.current.cloud.remove_ground != "none"
             if "depth" in wanted and (
-                has_floor_removed or self._scale_filter.wants_normals(stamp, given.reference, scale)
+                config.cloud.remove_ground != "none"
+                or self._scale_filter.wants_normals(stamp, given.reference, config.scale)
             ):
                 wanted.add("normals")
             tasks = [task for task in self._estimator.model.tasks if task in wanted]
@@ -198,7 +186,7 @@ class CameraPipeline:
                 tasks=tasks,
                 scale_filter=self._scale_filter,
                 stamp=stamp,
-                with_sigma=self._publishers.wants_sigma(self._config.current.cloud),
+                with_sigma=self._publishers.wants_sigma(config.cloud),
             )
         except MessageError as error:
             self._diagnostics.reject(error.reason, str(error))
@@ -206,25 +194,31 @@ class CameraPipeline:
         except ImageSizeError as error:
             self._diagnostics.reject("image_size", str(error))
             return None
-        self._queue_for_sender(frame, geometry, {"wait": started - frame.arrived, "convert": converted - started})
-        self._metric_depth.run(given, stamp, self._scale_filter)
+        before = {"wait": started - frame.arrived, "convert": converted - started}
+        self._queue_for_sender(frame, geometry, before, config)
+        self._metric_depth.run(given.image, given.camera, stamp, self._scale_filter)
         refinable = [task for task in tasks if task in sharp and self._estimator.refines(task)]
         return CoarseResult(self, frame, geometry, refinable) if refinable else None
 
     def sharpen(self, coarse: CoarseResult) -> SharpenAndPublish:
         """Refine a coarse result and publish it with its own stamp."""
         sharpening = self._estimator.sharpen(coarse.geometry, tasks=coarse.tasks)
-        return SharpenAndPublish(sharpening, lambda sharp: self._queue_for_sender(coarse.frame, sharp, {}))
 
-    def _queue_for_sender(self, frame: CameraFrame, geometry: Geometry, before: dict[str, float]) -> None:
+        def publish(sharp: Geometry) -> None:
+            self._queue_for_sender(coarse.frame, sharp, {}, self._config.current)
+
+        return SharpenAndPublish(sharpening, publish)
+
+    def _queue_for_sender(
+        self, frame: CameraFrame, geometry: Geometry, before: dict[str, float], config: Config
+    ) -> None:
         """Compute the payloads of all subscribed topics. The rest is the sender's."""
+        is_filter_due = self._filter.is_due(geometry.stage)
 
         def is_wanted(name: str) -> bool:
             return (name != FILTERED or is_filter_due) and self._publishers.is_wanted(geometry.stage, name)
 
         with geometry.stopwatch("pack"):
-            is_filter_due = self._filter.is_due(geometry.stage)
-            config = self._config.current
             payloads = payloads_of(geometry, frame.info, config.cloud, is_wanted, mounted_floor(config.scale))
         request = PublishRequest(frame, geometry, before, Download(payloads, self._copies))
         self._sender.queue.put(geometry.stage, request)

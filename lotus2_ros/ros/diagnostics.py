@@ -18,10 +18,10 @@ from std_msgs.msg import Header
 
 from lotus2_ros.config import NodeConfig
 from lotus2_ros.config.live import ONLY_CAMERA, LiveConfig
-from lotus2_ros.inference.estimator import Estimator
+from lotus2_ros.inference.facts import ModelFacts
 from lotus2_ros.inference.geometry import Geometry
 from lotus2_ros.msg import FrameReport
-from lotus2_ros.ros.report import device_name, frame_report
+from lotus2_ros.ros.report import frame_report
 from lotus2_ros.scale.scale import Scale
 
 PERIOD = 1.0  # seconds between two diagnostics
@@ -33,7 +33,8 @@ LATENCIES = 100  # that the percentiles are of
 class Monitored:
     """What is monitored while the node is active."""
 
-    estimator: Estimator
+    model: ModelFacts
+    device: torch.device
     dropped: Callable[[], int]  # frames that a newer one replaced
     is_wanted: Callable[[], bool]  # someone subscribes to a result
 
@@ -132,7 +133,7 @@ class Diagnostics:
         self, monitored: Monitored, geometry: Geometry, latency: Mapping[str, float], header: Header
     ) -> FrameReport:
         """What was done with one frame, with the counters. ``latency``: seconds per stage."""
-        report = frame_report(geometry, monitored.estimator, latency, header)
+        report = frame_report(geometry, monitored.model, self._config.current.sharp, latency, header)
         with self._lock:
             report.frames_received = self._counts["received"]
             report.frames_processed = self._counts["core"]
@@ -161,7 +162,7 @@ class Diagnostics:
         self._publisher.publish(DiagnosticArray(header=Header(stamp=stamp), status=[status]))
 
     def _active_status(self, monitored: Monitored) -> tuple[bytes, str, dict[str, str]]:
-        model, device = monitored.estimator.model, monitored.estimator.device
+        model = monitored.model
         is_wanted = monitored.is_wanted()
         window, counts = self._window(monitored.dropped(), is_wanted), self._counts
         account = {
@@ -181,12 +182,12 @@ class Diagnostics:
             "frames sharpened": str(counts["sharpener"]),
             "model": model.name,
             "precision": model.precision,
-            "device": device_name(device),
+            "device": model.device,
             **self._scale,
             **{f"rejected: {reason}": str(count) for reason, count in self._rejections.items()},
         }
-        if device.type == "cuda":
-            values["GPU memory (MB)"] = f"{torch.cuda.memory_allocated(device) / 1e6:.0f}"
+        if monitored.device.type == "cuda":
+            values["GPU memory (MB)"] = f"{torch.cuda.memory_allocated(monitored.device) / 1e6:.0f}"
         return *assess(window, is_wanted, self._config.current.node), values
 
     def _window(self, dropped: int, is_wanted: bool) -> Window:

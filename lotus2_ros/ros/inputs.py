@@ -11,11 +11,13 @@ from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CompressedImage, Image
 from torch import Tensor
 
+from lotus2_ros.config import Config
 from lotus2_ros.config.live import ONLY_CAMERA, LiveConfig
 from lotus2_ros.geometry.calibration import Calibration
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.ros.diagnostics import Diagnostics
-from lotus2_ros.ros.messages import camera_from_info, image_to_tensor, only_message_errors
+from lotus2_ros.ros.messages import camera_from_info, image_to_tensor, only_message_errors, stamp_seconds
+from lotus2_ros.ros.metric_depth import MetricDepth
 from lotus2_ros.ros.odometry import CameraMotion
 from lotus2_ros.ros.references import References
 from lotus2_ros.ros.synchronizer import (
@@ -26,6 +28,7 @@ from lotus2_ros.ros.synchronizer import (
     subscribe,
     take_all,
 )
+from lotus2_ros.scale.filter import ScaleFilter
 from lotus2_ros.scale.reference import Reference
 
 
@@ -53,6 +56,7 @@ class Inputs:
         device: torch.device,
         deliver: Callable[[CameraFrame], None],
         deliver_depth: Callable[[Image | CompressedImage], None],
+        metric_depth: MetricDepth,
         camera: str = ONLY_CAMERA,
     ) -> None:
         self._node = node
@@ -60,10 +64,11 @@ class Inputs:
         self._config = config
         self._device = device
         self._rectified = image_is_rectified(node, config.current.input, camera)
-        self.references = References(node, diagnostics, lambda: config.current)
+        self.references = References(node, diagnostics, config)
         self._deliver_depth = deliver_depth
-        self._motion = CameraMotion(node, diagnostics, lambda: config.current)
-        self._synchronizer = Synchronizer(lambda: config.current, deliver, diagnostics, rectified=self._rectified)
+        self._metric_depth = metric_depth
+        self._motion = CameraMotion(node, diagnostics, config)
+        self._synchronizer = Synchronizer(config, deliver, diagnostics, rectified=self._rectified)
         self._subscriptions: list = []
         self._camera: tuple[object, Camera] | None = None
         self._doubts: set[str] = set()  # about calibrations, that were warned about
@@ -98,28 +103,30 @@ class Inputs:
         self.references.close()
         self._motion.close()
 
-    def read(self, frame: CameraFrame, wants_motion: bool) -> ModelInput:
+    def read(self, frame: CameraFrame, config: Config, scale_filter: ScaleFilter) -> ModelInput:
         """The model's input for a frame; called in the model thread.
 
-        ``wants_motion``: without another reference, take points from the camera's motion. Raises MessageError for any
-        problem with a message.
+        Where no other sensor measured depth, the reference is points from the camera's motion or depth of the metric
+        model, if ``scale_filter`` has a use for them. Raises MessageError for any problem with a message.
         """
         with only_message_errors():
-            config = self._config.current
             image = image_to_tensor(frame.image, config.input) if frame.pixels is None else frame.pixels
-            camera = self._camera_of(frame, *image.shape[:2])
-            reference = self.references.for_frame(frame.image.header, camera, config.scale)
-            if reference is None and wants_motion:
-                reference = self._motion.for_frame(image, frame.image.header, camera, config.scale)
+            header = frame.image.header
+            camera = self._camera_of(frame, image.shape[0], image.shape[1], config.input.fov)
+            reference = self.references.for_frame(header, camera, config.scale)
+            if reference is None and scale_filter.wants("odometry", stamp_seconds(header), config.scale):
+                reference = self._motion.for_frame(image, header, camera, config.scale)
+            if reference is None or reference.problem:
+                reference = self._metric_depth.take() or reference
         return ModelInput(image, camera, reference)
 
-    def _camera_of(self, frame: CameraFrame, height: int, width: int) -> Camera:
+    def _camera_of(self, frame: CameraFrame, height: int, width: int, fov: float) -> Camera:
         """The frame's camera, kept while the calibration stays the same, because its rays take time to compute."""
         info = frame.info
         key = height, width, None if info is None else Calibration.of(info)
         if self._camera is None or self._camera[0] != key:
             if info is None:
-                assumed = Camera.from_fov(width, height, self._config.current.input.fov)
+                assumed = Camera.from_fov(width, height, fov)
                 camera = Camera(width, height, assumed.K.to(self._device))
             else:
                 camera = camera_from_info(info, height, width, self._device, rectified=self._rectified)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from torch import Tensor
+
 from lotus2_ros.config.live import LiveConfig
-from lotus2_ros.ros.inputs import ModelInput
+from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.scale.filter import ScaleFilter
 from lotus2_ros.scale.metric_model import MetricModel
 from lotus2_ros.scale.reference import Reference
@@ -29,11 +31,11 @@ class MetricDepth:
         reference, self._reference = self._reference, None
         return reference
 
-    def run(self, given: ModelInput, stamp: float, scale_filter: ScaleFilter) -> None:
-        """Estimate the depth of a frame whose result is on its way, if that is due and of use."""
+    def run(self, image: Tensor, camera: Camera, stamp: float, scale_filter: ScaleFilter) -> None:
+        """Estimate the depth of a frame (H, W, 3) uint8 whose result is on its way, if that is due and of use."""
         scale, now = self._config.current.scale, self._clock()
         if self._model is None or now < self._started + scale.metric_period:
             return
         if scale_filter.wants("metric_model", stamp, scale):
             self._started = now
-            self._reference = self._model.reference(given.image, given.camera, stamp)
+            self._reference = self._model.reference(image, camera, stamp)

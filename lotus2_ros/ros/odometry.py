@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,7 +10,8 @@ from rclpy.node import Node
 from std_msgs.msg import Header
 from torch import Tensor
 
-from lotus2_ros.config import Config, ScaleConfig
+from lotus2_ros.config import ScaleConfig
+from lotus2_ros.config.live import LiveConfig
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.projection import rigid_transform
 from lotus2_ros.ros.messages import MessageError, stamp_seconds
@@ -31,7 +31,7 @@ class CameraMotion:
         self,
         node: Node | None,
         diagnostics: Rejecting,
-        config: Callable[[], Config],
+        config: LiveConfig,
         transforms: Transforms | None = None,
     ) -> None:
         self._diagnostics = diagnostics
@@ -45,7 +45,7 @@ class CameraMotion:
 
     def listen(self) -> None:
         """Subscribe to /tf if poses come from there, in the executor thread."""
-        scale = self._config().scale
+        scale = self._config.current.scale
         if scale.fixed_frame and scale.source in ("auto", SOURCE):
             self._transforms.listen()
 
@@ -54,7 +54,7 @@ class CameraMotion:
 
     def odometry(self, message: Any) -> None:
         """A nav_msgs/Odometry: the pose of the robot in a fixed frame."""
-        scale = self._config().scale
+        scale = self._config.current.scale
         if scale.source not in ("auto", SOURCE) or scale.fixed_frame:
             return
         if scale.camera_pose == BY_TF:

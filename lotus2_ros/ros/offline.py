@@ -29,7 +29,7 @@ from lotus2_ros.inference.geometry import Geometry
 from lotus2_ros.inference.work import Answer, Question, Workers, in_order
 from lotus2_ros.ros.messages import MessageError, image_to_tensor, only_message_errors
 from lotus2_ros.ros.recorded_camera import RecordedCamera, ros_message
-from lotus2_ros.ros.report import report_of
+from lotus2_ros.ros.report import frame_report
 from lotus2_ros.ros.serialized import serialize
 from lotus2_ros.ros.topics import messages_of
 from lotus2_ros.scale.ground import mounted_floor
@@ -224,5 +224,5 @@ def write_geometry(
     floor = mounted_floor(config.scale)
     for topic, message in messages_of(geometry, info, header, config.cloud, lambda topic: True, floor):
         bag.write_raw(prefix + topic, *serialize(message), frame.time_ns)
-    report = report_of(geometry, model, config.sharp, latency, header)
+    report = frame_report(geometry, model, config.sharp, latency, header)
     bag.write_raw("/perception/report", *serialize(report), frame.time_ns)

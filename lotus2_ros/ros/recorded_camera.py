@@ -16,6 +16,7 @@ from lotus2_ros.bags.frames import Say, typestore
 from lotus2_ros.bags.topics import image_size
 from lotus2_ros.bags.transforms import TransformBuffer, TransformError
 from lotus2_ros.config import Config
+from lotus2_ros.config.live import LiveConfig
 from lotus2_ros.geometry.calibration import Calibration
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.inference.alignment import align, align_sharp
@@ -49,9 +50,9 @@ class RecordedCamera:
         self.followed: list[int] = []  # frames, by number, whose motion was followed
         self._config = config
         self._transforms = RecordedTransforms()
-        given = Rejections(warn), lambda: config, self._transforms
-        self._references = References(None, *given)
-        self._motion = CameraMotion(None, *given)
+        rejections, fixed = Rejections(warn), LiveConfig(config)
+        self._references = References(None, rejections, fixed, self._transforms)
+        self._motion = CameraMotion(None, rejections, fixed, self._transforms)
         self._camera: tuple[object, Camera] | None = None
         self._metric_stamp = -math.inf
 

@@ -16,7 +16,8 @@ from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 from torch import Tensor
 
-from lotus2_ros.config import Config, ScaleConfig
+from lotus2_ros.config import ScaleConfig
+from lotus2_ros.config.live import LiveConfig
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.projection import sparse_depth
 from lotus2_ros.ros.clouds import points_to_tensor
@@ -61,7 +62,7 @@ class References:
         self,
         node: Node | None,
         diagnostics: Rejecting,
-        config: Callable[[], Config],
+        config: LiveConfig,
         transforms: Transforms | None = None,
     ) -> None:
         self._diagnostics = diagnostics
@@ -77,11 +78,11 @@ class References:
         self._transforms.close()
 
     def depth(self, message: Image | CompressedImage) -> None:
-        config = self._config().input
+        config = self._config.current.input
         self._add("reference_depth", message, lambda message: depth_to_tensor(message, config))
 
     def points(self, message: PointCloud2) -> None:
-        if self._config().scale.points_transform == BY_TF:
+        if self._config.current.scale.points_transform == BY_TF:
             self._transforms.listen()
         self._add("reference_points", message, points_to_tensor)
 

@@ -8,24 +8,17 @@ from collections.abc import Mapping
 from std_msgs.msg import Header
 
 from lotus2_ros.config import SharpConfig
-from lotus2_ros.inference.estimator import Estimator
-from lotus2_ros.inference.facts import ModelFacts, device_name
+from lotus2_ros.inference.facts import ModelFacts
 from lotus2_ros.inference.geometry import Geometry
 from lotus2_ros.msg import FrameReport
 
-__all__ = ["device_name", "frame_report", "report_of", "sharpener_note"]
 SIGMA_STRIDE = 4  # pixels; sigma is smooth
 
 
-def frame_report(geometry: Geometry, estimator: Estimator, latency: Mapping[str, float], header: Header) -> FrameReport:
-    """The report of one frame, without counters. ``latency``: seconds per stage."""
-    return report_of(geometry, ModelFacts.of(estimator), estimator.config.sharp, latency, header)
-
-
-def report_of(
+def frame_report(
     geometry: Geometry, model: ModelFacts, sharp: SharpConfig, latency: Mapping[str, float], header: Header
 ) -> FrameReport:
-    """The same of a model that may be elsewhere."""
+    """The report of one frame, without counters. ``latency``: seconds per stage."""
     scale = geometry.scale
     return FrameReport(
         header=header,
@@ -54,8 +47,3 @@ def median_sigma(geometry: Geometry) -> float:
     if geometry.sigma is None or geometry.depth is None:
         return math.nan
     return float((geometry.sigma / geometry.depth)[::SIGMA_STRIDE, ::SIGMA_STRIDE].nanmedian())
-
-
-def sharpener_note(estimator: Estimator) -> str:
-    """Why the sharpener does not run; empty if it does."""
-    return ModelFacts.of(estimator).sharpener_note(estimator.config.sharp)

@@ -16,7 +16,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from torch import Tensor
 
 from lotus2_ros.config import Config, InputConfig
-from lotus2_ros.config.live import ONLY_CAMERA
+from lotus2_ros.config.live import ONLY_CAMERA, LiveConfig
 from lotus2_ros.geometry.calibration import Calibration, is_rectified
 from lotus2_ros.ros.diagnostics import Diagnostics
 from lotus2_ros.ros.messages import stamp_nanoseconds
@@ -49,7 +49,7 @@ class Synchronizer:
 
     def __init__(
         self,
-        config: Callable[[], Config],
+        config: LiveConfig,
         deliver: Callable[[CameraFrame], None],
         diagnostics: Diagnostics,
         *,
@@ -72,7 +72,7 @@ class Synchronizer:
         self._diagnostics.image_received()
         self._received += 1
         frame = CameraFrame(message, self._find_info(message), time.perf_counter())
-        if frame.info is not None or (not self._infos and self._config().input.fov > 0):
+        if frame.info is not None or (not self._infos and self._config.current.input.fov > 0):
             self._delivered = self._received
             self._deliver(frame)
         else:
@@ -81,7 +81,8 @@ class Synchronizer:
             self._reject(self._waiting.popleft()[1].image)
 
     def info(self, message: CameraInfo) -> None:
-        if self._config().input.fov > 0 and not Calibration.of(message).is_calibrated(rectified=self._rectified):
+        uncalibrated = not Calibration.of(message).is_calibrated(rectified=self._rectified)
+        if self._config.current.input.fov > 0 and uncalibrated:
             self._infos.clear()  # input.fov stands in for it
             return
         stamp = stamp_nanoseconds(message.header)
@@ -108,7 +109,7 @@ class Synchronizer:
         """The camera_info of the image's stamp, else the nearest within input.sync_slop."""
         stamp = stamp_nanoseconds(image.header)
         exact = self._infos.get(stamp)
-        slop = self._config().input.sync_slop
+        slop = self._config.current.input.sync_slop
         if exact is not None or not self._infos or slop == 0:
             return exact
         nearest = min(self._infos, key=lambda other: abs(other - stamp))
@@ -121,7 +122,7 @@ class Synchronizer:
         else:
             nearest = min((other - stamp for other in self._infos), key=abs)
             text = (
-                f"expected a camera_info within {self._config().input.sync_slop:g} s of the image's stamp "
+                f"expected a camera_info within {self._config.current.input.sync_slop:g} s of the image's stamp "
                 f"{stamp * 1e-9:.6f}, the nearest is {nearest * 1e-9:+.6f} s off; see input.sync_slop"
             )
         self._diagnostics.reject("camera_info_missing", text)

@@ -9,9 +9,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from lotus2_ros.config import SharpConfig
+from lotus2_ros.inference.geometry import Geometry
+from lotus2_ros.inference.sharpening import Sharpening
 
 Item = TypeVar("Item")
 Frame = TypeVar("Frame")
@@ -120,6 +123,21 @@ class Steps(Protocol):
 
     def step(self) -> bool:
         """Run one step; True while steps remain."""
+
+
+@dataclass(frozen=True)
+class SharpenAndPublish:
+    """The steps of a sharpening, and one more that publishes its result. So a waiting frame waits for one of them."""
+
+    sharpening: Sharpening
+    publish: Callable[[Geometry], None]
+
+    def step(self) -> bool:
+        if not self.sharpening.done:
+            self.sharpening.step()
+            return True
+        self.publish(self.sharpening.result())
+        return False
 
 
 class ModelThread(QueueThread[Frame], Generic[Frame, Result]):

@@ -8,7 +8,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from lotus2_ros.scale.calibration import SpreadCalibration
 from lotus2_ros.scale.errors import Errors
 from lotus2_ros.scale.field import fit_field
 from lotus2_ros.scale.history import PastFrame
@@ -16,6 +15,7 @@ from lotus2_ros.scale.membrane import resized
 from lotus2_ros.scale.reference import Reference
 from lotus2_ros.scale.scale import Scale
 from lotus2_ros.scale.spread import ErrorGrid
+from lotus2_ros.scale.spread_calibration import SpreadCalibration
 
 # Largest number of fields in the average of a static pixel, and after its depth changed while the image did not:
 # flicker, or an object that came unnoticed, which a few references then tell.

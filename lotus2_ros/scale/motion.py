@@ -9,44 +9,47 @@ import torch
 from torch import Tensor
 
 from lotus2_ros.geometry.camera import Camera
-from lotus2_ros.scale.bundle import Bundle, Trust, Views, adjust
+from lotus2_ros.scale.bundle_adjustment import AdjustedViews, MotionNoise, Views, adjust
 from lotus2_ros.scale.corner_image import CornerImage
 from lotus2_ros.scale.corners import Array, Corners
 from lotus2_ros.scale.reference import Reference
 
 KEYFRAMES = 6  # number of past views that are kept
-# The next keyframe is due when the camera has moved so far that the median point should have moved by this many pixels
-# sideways, and at least a fraction of that is seen. Less is no motion.
+MAX_GAP = 1.0  # seconds between two frames; after a longer gap corners are not followed
+# The next keyframe is due when the camera has moved so far that the median point should have moved by PARALLAX pixels
+# sideways, and a share of that is seen. A camera that moved by less than STILL pixels stands still.
 PARALLAX, SEEN_PARALLAX, STILL = 12.0, 0.25, 1.5
 FIRST_DEPTH = 3.0  # meters, of the median point as long as nothing is known
-GAP = 1.0  # seconds between two frames after which corners are not followed
-# Points: fewest of them; largest error in the image, pixels; largest deviation as a fraction of the median inverse
-# depth.
-FEWEST, MAX_ERROR, MAX_DEVIATION = 20, 2.5, 0.3
-# Odometry is refused if a smaller share of the points agrees with it, or if the image corrects its direction by more
-# than this fraction of its length or its rotation by so many radians; then until so many frames in a row agree.
-MIN_AGREEMENT, MAX_TURN, MAX_ROTATION, PROBATION = 0.75, 0.12, 0.02, 5
-# Median motion of the corners, in pixels, that a standing camera does not see.
-MAX_STANDING = 15.0
-# Deviations of odometry's direction (fraction of the length) and rotation (radians): at first, least and most; and how
-# fast they are learned, per frame.
-START, LEAST, MOST = np.array((0.02, 0.003)), np.array((0.005, 0.0005)), np.array((0.1, 0.01))
-LEARNING = 0.1
+
+MIN_POINTS = 20
+MAX_ERROR = 2.5  # pixels, of a point in the image
+MAX_DEVIATION = 0.3  # of a point's inverse depth, as a fraction of the median one
 # Error of disparity, as a fraction of the median inverse depth: a point's weight does not grow beyond it.
 MODEL_ERROR = 0.1
+
+# Odometry is refused if a smaller share of the points agrees with it, or if the image corrects its direction by more
+# than this fraction of its length, or its rotation by more radians. Then PROBATION frames in a row have to agree.
+MIN_AGREEMENT, MAX_TURN, MAX_ROTATION = 0.75, 0.12, 0.02
+PROBATION = 5
+# Median motion of the corners, in pixels, above which a camera that stands still by odometry moves.
+MAX_STANDING = 15.0
+# Standard deviations of odometry's direction (fraction of its length) and rotation (radians): at first, and limits.
+FIRST_NOISE = np.array((0.02, 0.003))
+MIN_NOISE, MAX_NOISE = np.array((0.005, 0.0005)), np.array((0.1, 0.01))
+LEARNING = 0.1  # of these from the image, per frame
 
 
 class Motion:
     """Follows corners through the frames of one camera and triangulates them with its poses.
 
-    The last keyframes and the newest frame are adjusted together (:mod:`lotus2_ros.scale.bundle`). What moves by itself
-    does not fit and is left out.
+    The last keyframes and the newest frame are adjusted together (:mod:`lotus2_ros.scale.bundle_adjustment`). Points
+    that move by themselves do not fit and are left out.
     """
 
     def __init__(self) -> None:
         self._camera: Camera | None = None
         self._stamp = -math.inf
-        self._variance = START**2
+        self._variance = FIRST_NOISE**2
         self._problem, self._probation = "", 0
         self._start()
 
@@ -72,25 +75,25 @@ class Motion:
 
         The reference's ``problem`` says why odometry is not trusted.
         """
-        if camera is not self._camera or not 0 < stamp - self._stamp < GAP:
+        if camera is not self._camera or not 0 < stamp - self._stamp < MAX_GAP:
             self._start()
             self._camera = camera
             self._view = CornerImage(camera)
         self._stamp = stamp
         self._follow(self._view.gray(image), pose)
         relative = np.linalg.inv(self._pose) @ self._poses
-        bundle = self._adjust(relative)
-        problem = self._stands_still(relative) if bundle is None else self._disagrees(bundle, relative)
+        adjusted = self._adjust(relative)
+        problem = self._stands_still(relative) if adjusted is None else self._disagrees(adjusted, relative)
         reference = None
         if problem:
             self._problem, self._probation = problem, PROBATION
             self._forget_past()
-        elif bundle is not None:
+        elif adjusted is not None:
             self._probation = max(0, self._probation - 1)
             if np.linalg.norm(self._pose[:3, 3] - self._moved_at) * self._middle * self._view.focal > STILL:
                 self._moved, self._moved_at = stamp, self._pose[:3, 3]
-            reference = self._reference(bundle, camera)
-            self._drop(~(bundle.error > MAX_ERROR))
+            reference = self._reference(adjusted, camera)
+            self._drop(~(adjusted.error > MAX_ERROR))
         self._remember()
         if self._probation:
             return Reference(torch.full((1, 1), torch.nan), stamp, "odometry", problem=self._problem)
@@ -111,36 +114,36 @@ class Motion:
         self._pose = pose
         self._drop(np.isfinite(self._rays[:, 0]))
 
-    def _adjust(self, relative: Array) -> Bundle | None:
+    def _adjust(self, relative: Array) -> AdjustedViews | None:
         """Inverse depth of the corners; None while the camera has not moved enough. ``relative``: keyframes' poses."""
         if not len(relative):
             return None
         baseline = np.linalg.norm(relative[:, :3, 3], axis=-1).max()
-        many = np.isfinite(self._seen[..., 0]).any(0).sum() >= FEWEST
+        many = np.isfinite(self._seen[..., 0]).any(0).sum() >= MIN_POINTS
         if not many or baseline * self._middle * self._view.focal < PARALLAX:
             return None
         views = Views(self._rays, self._seen, relative[:, :3, :3], relative[:, :3, 3], self._view.focal)
-        bundle = adjust(views, Trust(*np.sqrt(self._variance)))
-        self._inverse = np.where(np.isfinite(bundle.error), bundle.inverse_depth, np.nan)
-        self._middle = max(float(np.median(bundle.inverse_depth[np.isfinite(bundle.error)])), 1e-3)
-        return bundle
+        adjusted = adjust(views, MotionNoise(*np.sqrt(self._variance)))
+        self._inverse = np.where(np.isfinite(adjusted.error), adjusted.inverse_depth, np.nan)
+        self._middle = max(float(np.median(adjusted.inverse_depth[np.isfinite(adjusted.error)])), 1e-3)
+        return adjusted
 
-    def _disagrees(self, bundle: Bundle, relative: Array) -> str:
+    def _disagrees(self, adjusted: AdjustedViews, relative: Array) -> str:
         """Why odometry is not trusted, by how the image corrects it; learns how exact it is otherwise."""
-        known = np.isfinite(bundle.error)
-        agreement = (bundle.error[known] < MAX_ERROR).mean()
+        known = np.isfinite(adjusted.error)
+        agreement = (adjusted.error[known] < MAX_ERROR).mean()
         if agreement < MIN_AGREEMENT:
             return f"expected corners that move as odometry says, got {agreement:.0%} of them"
         length = np.linalg.norm(np.diff(relative[:, :3, 3], axis=0, append=np.zeros((1, 3))), axis=-1)
-        direction = (bundle.across**2).sum() / max((length**2).sum(), 1e-6) / 2
-        rotation = (bundle.turned**2).mean() / 3
+        direction = (adjusted.across**2).sum() / max((length**2).sum(), 1e-6) / 2
+        rotation = (adjusted.turned**2).mean() / 3
         if direction > MAX_TURN**2:
             degrees = math.degrees(math.atan((2 * direction) ** 0.5))
             return f"expected the direction in which odometry moves the camera, got another by {degrees:.0f} degrees"
         if rotation > MAX_ROTATION**2:
             degrees = math.degrees((3 * rotation) ** 0.5)
             return f"expected the rotation that odometry has, got another by {degrees:.1f} degrees from view to view"
-        self._variance += LEARNING * (np.clip((direction, rotation), LEAST**2, MOST**2) - self._variance)
+        self._variance += LEARNING * (np.clip((direction, rotation), MIN_NOISE**2, MAX_NOISE**2) - self._variance)
         return ""
 
     def _stands_still(self, relative: Array) -> str:
@@ -148,7 +151,7 @@ class Motion:
         if not len(relative) or np.linalg.norm(relative[-1, :3, 3]) * self._middle * self._view.focal > STILL:
             return ""
         moved = self._moved_since(relative[-1])
-        if len(moved) < FEWEST or np.median(moved) < MAX_STANDING:
+        if len(moved) < MIN_POINTS or np.median(moved) < MAX_STANDING:
             return ""
         return "expected a moving camera, as the image shows, got one that stands still by odometry"
 
@@ -160,26 +163,26 @@ class Motion:
         moved = self._rays[known] - turned[:, :2] / np.maximum(turned[:, 2:], 0.1)
         return np.asarray(np.abs(moved).max(-1) * self._view.focal)
 
-    def _reference(self, bundle: Bundle, camera: Camera) -> Reference | None:
+    def _reference(self, adjusted: AdjustedViews, camera: Camera) -> Reference | None:
         middle = self._middle
         good = (
-            (bundle.error < MAX_ERROR)
-            & (bundle.inverse_depth > 0)
-            & (bundle.deviation < MAX_DEVIATION * middle)
+            (adjusted.error < MAX_ERROR)
+            & (adjusted.inverse_depth > 0)
+            & (adjusted.deviation < MAX_DEVIATION * middle)
         )  # fmt: skip
-        if good.sum() < FEWEST:
+        if good.sum() < MIN_POINTS:
             return None
         pixels = np.rint(self._view.to_image(self._corners.pixels[good])).astype(int)
         column, row = torch.from_numpy(pixels).unbind(-1)
         depth = torch.full((camera.height, camera.width), torch.nan)
         weight = torch.zeros_like(depth)
-        depth[row, column] = torch.from_numpy(1 / bundle.inverse_depth[good]).float()
-        variance = (bundle.deviation[good] / middle) ** 2 + MODEL_ERROR**2
+        depth[row, column] = torch.from_numpy(1 / adjusted.inverse_depth[good]).float()
+        variance = (adjusted.deviation[good] / middle) ** 2 + MODEL_ERROR**2
         weight[row, column] = torch.from_numpy(MODEL_ERROR**2 / variance).float()
         device = camera.K.device
         return Reference(
             depth.to(device), self._stamp, "odometry", weight=weight.to(device), age=self._stamp - self._moved,
-            deviation=bundle.scale_deviation,
+            deviation=adjusted.scale_deviation,
         )  # fmt: skip
 
     def _remember(self) -> None:
@@ -190,7 +193,7 @@ class Motion:
             relative = np.linalg.inv(self._pose) @ self._poses[-1]
             moved = self._moved_since(relative)
             has_moved = np.linalg.norm(relative[:3, 3]) * reach > PARALLAX
-            is_due = len(moved) < 2 * FEWEST or (has_moved and np.median(moved) > SEEN_PARALLAX * PARALLAX)
+            is_due = len(moved) < 2 * MIN_POINTS or (has_moved and np.median(moved) > SEEN_PARALLAX * PARALLAX)
         if is_due:
             new = self._corners.find()
             added = self._view.at(self._corners.pixels[len(self._rays) :])

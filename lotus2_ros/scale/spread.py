@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lotus2_ros.scale.calibration import RangeFactor
 from lotus2_ros.scale.membrane import resized
+from lotus2_ros.scale.spread_calibration import RangeFactor
 from lotus2_ros.scale.tracker import THUMBNAIL_SIDE, thumbnail_size
 
 # What is known without measurements to compare with, as shares of depth: of the scale by its source, of the scene's

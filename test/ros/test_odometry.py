@@ -12,6 +12,7 @@ from rclpy.time import Time
 from std_msgs.msg import Header
 
 from lotus2_ros.config import Config
+from lotus2_ros.config.live import LiveConfig
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.projection import rigid_transform
 from lotus2_ros.ros.odometry import CameraMotion
@@ -44,7 +45,7 @@ class Recorder:
     def __init__(self, monkeypatch, **scale):
         self.config = Config().updated({f"scale.{name}": value for name, value in scale.items()})
         self.poses, self.rejected = [], {}
-        self.motion = CameraMotion(None, self, lambda: self.config)
+        self.motion = CameraMotion(None, self, LiveConfig(self.config))
         monkeypatch.setattr(
             self.motion._motion, "add", lambda image, camera, pose, stamp: self.poses.append(torch.from_numpy(pose))
         )

@@ -19,6 +19,7 @@ from sensor_msgs.msg import CompressedImage, PointCloud2, PointField
 from std_msgs.msg import Header
 
 from lotus2_ros.config import Config, ScaleConfig
+from lotus2_ros.config.live import LiveConfig
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.ros.bridge import create_cloud
 from lotus2_ros.ros.messages import tensor_to_image
@@ -60,7 +61,7 @@ def health() -> Rejections:
 
 @pytest.fixture
 def references(health) -> References:
-    return References(None, health, Config)
+    return References(None, health, LiveConfig(Config()))
 
 
 def send_depth(references: References, stamp: float, value: float = 1.0, frame: str = "camera") -> None:

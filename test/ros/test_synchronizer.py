@@ -18,6 +18,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from lotus2_ros.config import Config, InputConfig
+from lotus2_ros.config.live import LiveConfig
 from lotus2_ros.demo.deadlines import allowed
 from lotus2_ros.ros.messages import tensor_to_image
 from lotus2_ros.ros.perception import PerceptionNode
@@ -61,7 +62,7 @@ class Setup:
         self.counters = Counters()
         self.delivered: list[tuple[float, float | None]] = []
         config = Config(input=InputConfig(**parameters))
-        self.synchronizer = Synchronizer(lambda: config, self._deliver, self.counters)
+        self.synchronizer = Synchronizer(LiveConfig(config), self._deliver, self.counters)
 
     def _deliver(self, frame) -> None:
         def seconds(message) -> float:

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from lotus2_ros.config import ScaleConfig
-from lotus2_ros.scale.calibration import INTERVAL
 from lotus2_ros.scale.filter import ScaleFilter
 from lotus2_ros.scale.reference import Reference
 from lotus2_ros.scale.scale import RelativeGeometry
 from lotus2_ros.scale.spread import UNREACHED, Spread
+from lotus2_ros.scale.spread_calibration import INTERVAL
 
 HEIGHT, WIDTH, POINTS, DRAWS = 120, 200, 300, 5
 ROWS, COLUMNS = torch.meshgrid(torch.linspace(0, 1, HEIGHT), torch.linspace(0, 1, WIDTH), indexing="ij")

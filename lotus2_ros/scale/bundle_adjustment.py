@@ -9,12 +9,13 @@ import numpy as np
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
-# Standard deviation of the length of a known motion: as a fraction of it, and added to this in meters.
-LENGTH = (0.02, 0.001)
-PIXEL = 0.7  # standard deviation of a corner's place
-ROBUST = 2.0  # of these: a larger error has a smaller weight
-STEPS = 3  # of Gauss and Newton
-# Inverse depth is within so many times that of the median point; keeps points without parallax finite.
+# Standard deviation of the length of a known motion: a share of the length, and this many meters more.
+LENGTH_SHARE, LENGTH_METERS = 0.02, 0.001
+PIXEL = 0.7  # standard deviation of a corner's place, pixels
+ROBUST = 2.0  # a corner that is off by more standard deviations has a smaller weight
+STEPS = 3  # of Gauss-Newton
+# Standard deviation of inverse depth that is assumed beforehand, in units of the median point's: keeps points without
+# parallax finite.
 SPREAD = 3.0
 
 
@@ -36,7 +37,7 @@ class Views:
 
 
 @dataclass(frozen=True)
-class Trust:
+class MotionNoise:
     """How exact the known motion from one view to the next is, besides its length: standard deviations."""
 
     direction: float  # across the motion, as a fraction of its length
@@ -44,7 +45,7 @@ class Trust:
 
 
 @dataclass(frozen=True)
-class Bundle:
+class AdjustedViews:
     """The result of :func:`adjust`."""
 
     inverse_depth: Array  # (N,) in the newest view, 1/m; maybe negative
@@ -57,7 +58,7 @@ class Bundle:
     scale_deviation: float  # relative, that all inverse depths share
 
 
-def adjust(views: Views, trust: Trust) -> Bundle:
+def adjust(views: Views, noise: MotionNoise) -> AdjustedViews:
     """Minimize the errors in the image and the corrections of the motion (Triggs et al. 2000).
 
     The length of the motion is known best by odometry, its direction and rotation by the image. The points are
@@ -65,7 +66,7 @@ def adjust(views: Views, trust: Trust) -> Bundle:
     """
     rotations, positions = views.rotations.copy(), views.positions.copy()
     count = len(positions)
-    prior, along = _prior(views.positions, trust)
+    prior, along = _prior(views.positions, noise)
     corrections = np.zeros((count, 6))
     inverse = _triangulate(views)
     middle = np.median(np.abs(inverse))
@@ -99,7 +100,7 @@ def adjust(views: Views, trust: Trust) -> Bundle:
     square = (residual**2).sum(-1)
     with np.errstate(invalid="ignore"):
         error = views.focal * np.sqrt((use * square).sum(0) / use.sum(0))
-    return Bundle(inverse, own**-0.5, error, *_corrected(corrections, views.positions), along)
+    return AdjustedViews(inverse, own**-0.5, error, *_corrected(corrections, views.positions), along)
 
 
 def _triangulate(views: Views) -> Array:
@@ -140,15 +141,15 @@ def _steps(positions: Array) -> tuple[Array, Array]:
     return length, moves / np.maximum(length, 1e-9)[:, None]
 
 
-def _prior(positions: Array, trust: Trust) -> tuple[Array, float]:
+def _prior(positions: Array, noise: MotionNoise) -> tuple[Array, float]:
     """Precision (6 V, 6 V) of all corrections, and the relative deviation of the length of the whole motion."""
     length, direction = _steps(positions)
     count = len(positions)
-    along, across = (share * length + LENGTH[1] for share in (LENGTH[0], trust.direction))
+    along, across = (share * length + LENGTH_METERS for share in (LENGTH_SHARE, noise.direction))
     prior = np.zeros((count + 1, 6, count + 1, 6))
     for view in range(count):
         precision = np.zeros((6, 6))
-        precision[:3, :3] = np.eye(3) / trust.rotation**2
+        precision[:3, :3] = np.eye(3) / noise.rotation**2
         outer = np.outer(direction[view], direction[view])
         precision[3:, 3:] = (np.eye(3) - outer) / across[view] ** 2 + outer / along[view] ** 2
         for first, second, sign in ((0, 0, 1), (1, 1, 1), (0, 1, -1), (1, 0, -1)):

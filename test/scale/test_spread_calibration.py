@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from lotus2_ros.scale.calibration import INTERVAL, SpreadCalibration
 from lotus2_ros.scale.errors import Errors
+from lotus2_ros.scale.spread_calibration import INTERVAL, SpreadCalibration
 
 POINTS = 900
 NONE = torch.zeros(1, 1)
