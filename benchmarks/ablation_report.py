@@ -17,7 +17,7 @@ from lotus2_ros.evaluation.tables import markdown, published_table
 from lotus2_ros.view.preview import colored, show
 
 CELL = 1.5  # inches
-# Quantiles of the true disparity, beyond which all has one colour.
+# Quantiles of the true disparity, beyond which all has one color.
 SHADES = torch.tensor([0.02, 0.98])
 
 # Figures of each row, one mapping for each seed.

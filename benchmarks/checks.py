@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lotus2_ros.model.layers.linear import make_linear, store_linear
 
-# Results are rounded to bfloat16, and quantised activations may round to a neighbour.
+# Results are rounded to bfloat16, and quantized activations may round to a neighbor.
 BOUND = 0.02
 TOKENS, INPUTS, OUTPUTS = 300, 1024, 768
 

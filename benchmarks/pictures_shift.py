@@ -1,4 +1,4 @@
-"""A rendered room's cloud from above: with a guessed shift, with the one from normals, and as it is, in grey in all.
+"""A rendered room's cloud from above: with a guessed shift, with the one from normals, and as it is, in gray in all.
 
 python -m benchmarks.pictures_shift [OUTPUT]
 """
@@ -62,7 +62,7 @@ def _draw(axis: Axes, points: Tensor, exact: Seen, plain: bool = False) -> None:
     ahead = F.normalize(torch.tensor([0.0, 0, 1]) - up[2] * up, dim=0)
     right = torch.linalg.cross(ahead, up)
     drawn = (exact.normals @ up).abs() < 0.5
-    colors = "lightgrey" if plain else (exact.image[drawn] / 255).numpy()
+    colors = "lightgray" if plain else (exact.image[drawn] / 255).numpy()
     axis.scatter((points @ right)[drawn], (points @ ahead)[drawn], s=9 if plain else 0.8, c=colors, linewidths=0)
     axis.set_aspect("equal")
     axis.set_xlabel("right, m")

@@ -85,7 +85,7 @@ def test_load_takes_a_bundle_and_the_nodes_parameters(random_bundle: Path) -> No
         ({"path": "nowhere"}, "nowhere: no such folder"),
         ({"device": "tpu"}, "model.device: expected one of auto, cpu, cuda, openvino:DEVICE, got 'tpu'"),
         ({"tasks": "depth"}, "model.tasks: expected a list of strings, got 'depth'"),
-        ({"parameters": {"model.colour": 1}}, "unknown parameter model.colour"),
+        ({"parameters": {"model.color": 1}}, "unknown parameter model.color"),
     ],
 )
 def test_load_says_what_is_wrong(arguments: dict, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Metres from the camera's height: rendered views with a floor, exact, with noise, and the bundled model's."""
+"""Meters from the camera's height: rendered views with a floor, exact, with noise, and the bundled model's."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CASES = {
 }
 WANTED = dict(zip(CASES, (0.03, 0.08, 0.08, None, None), strict=True))
 MODEL_CASES = {"up exact": 0.0, "up 3 degrees off": 3.0}
-# Metres, as usual for streets: farther is no truth, and nothing is predicted farther.
+# Meters, as usual for streets: farther is no truth, and nothing is predicted farther.
 FAR = 80.0
 
 

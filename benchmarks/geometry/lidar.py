@@ -18,7 +18,7 @@ from lotus2_ros.scale.fit import AlignmentError
 from lotus2_ros.scale.reference import Reference, fit_to_reference
 
 DRAWS = 20
-FAR = 80.0  # metres; farther is neither truth nor predicted, as usual for streets
+FAR = 80.0  # meters; farther is neither truth nor predicted, as usual for streets
 WRONG = 0.2
 # How much worse than least squares with all points a fit to 500 of them may be, without and with wrong ones.
 WANTED = {(500, 0.0): 1.05, (500, WRONG): 1.1}

@@ -27,7 +27,7 @@ REACH = 3
 
 @dataclass(frozen=True)
 class Seen:
-    """image, depth (metres), disparity in [0, 1], normals, all (H, W) or (H, W, 3); depth ~ 1 / (disparity + shift)."""
+    """image, depth (meters), disparity in [0, 1], normals, all (H, W) or (H, W, 3); depth ~ 1 / (disparity + shift)."""
 
     name: str
     image: Tensor
@@ -38,7 +38,7 @@ class Seen:
     shift: float
     camera: Camera
     up: Tensor | None = None  # optical frame
-    camera_height: float = math.nan  # metres
+    camera_height: float = math.nan  # meters
 
 
 def rendered(counts: dict[str, int], quick: bool) -> Iterator[Seen]:

@@ -27,7 +27,7 @@ NOISES = {
 WANTED = dict(zip(NOISES, (0.1, 3.0, None), strict=True))
 # What a guess may be, for the best of them in hindsight.
 SHIFTS = torch.logspace(-2, 1, 31).tolist()
-# Metres; farther is no truth, as usual for streets.
+# Meters; farther is no truth, as usual for streets.
 FAR = 80.0
 
 

@@ -23,7 +23,7 @@ from lotus2_ros.scale.scale import RelativeGeometry, Scale
 
 WIDTH, HEIGHT = 320, 240
 PERIOD = 0.1  # seconds between frames
-FAR = 80.0  # metres; no lidar sees farther
+FAR = 80.0  # meters; no lidar sees farther
 # A reference: points, their noise, and how many of them are wrong.
 POINTS, NOISE, WRONG = 200, 0.01, 0.1
 IMAGE_NOISE = 5.0  # of 255

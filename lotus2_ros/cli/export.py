@@ -52,5 +52,5 @@ def run(args: argparse.Namespace) -> int:
     size = sum(file.stat().st_size for file in args.output.iterdir()) / 1e9
     height, width = manifest.size
     print(f"{args.output}: {manifest.precision}, images of {width}x{height}, {size:.2f} GB")
-    print(f"Licence: {manifest.licence}")
+    print(f"License: {manifest.licence}")
     return 0

@@ -92,4 +92,4 @@ def summary(output: Path, manifest: dict[str, Any]) -> str:
     lines = [f"{output}: {manifest['precision']}, {size / GIGABYTE:.2f} GB"]
     lines += ["Errors against float32 of one pass:"] if errors else []
     lines += [f"  {name.replace('_', ' ')} {error:.2%}" for name, error in errors.items()]
-    return "\n".join([*lines, f"Licence: {manifest['licence']}"])
+    return "\n".join([*lines, f"License: {manifest['licence']}"])

@@ -59,12 +59,12 @@ class Files:
         image = self._decode(name, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         return torch.from_numpy(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
 
-    def read_depth_png(self, name: str, units_per_metre: float) -> Tensor:
+    def read_depth_png(self, name: str, units_per_meter: float) -> Tensor:
         """(H, W) float32 meters of a 16-bit PNG."""
         units = self._decode(name, cv2.IMREAD_UNCHANGED)
         if units.dtype != np.uint16 or units.ndim != 2:
             raise ValueError(f"{self.root / name}: expected one channel of uint16, got {units.dtype} {units.shape}")
-        return torch.from_numpy((units / units_per_metre).astype(np.float32))
+        return torch.from_numpy((units / units_per_meter).astype(np.float32))
 
     def read_npy(self, name: str) -> np.ndarray:
         try:

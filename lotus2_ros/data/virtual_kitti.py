@@ -13,7 +13,7 @@ from lotus2_ros.geometry.normals import normals_from_depth
 
 # Pixels with integer centers, of an image of 1242 x 375.
 FOCAL_LENGTH, CX, CY = 725.0087, 620.5, 187.0
-# Metres from where on there is only sky; its own pixels are 655.35.
+# Meters from where on there is only sky; its own pixels are 655.35.
 SKY = 80.0
 
 

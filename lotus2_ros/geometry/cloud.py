@@ -12,7 +12,7 @@ from lotus2_ros.geometry.camera import Camera
 REACHES = (2, 4)
 # On a plane, inverse depth changes twice as much over twice the distance. Across an edge it levels off: the change over
 # twice the distance is less than this many times the change over the distance.
-LEVELLED = 1.5
+LEVELED = 1.5
 
 
 def flying_pixels(depth: Tensor, threshold: float) -> Tensor:
@@ -45,9 +45,9 @@ def flying_pixels(depth: Tensor, threshold: float) -> Tensor:
             # |a + b| - |a - b| is twice the smaller of |a| and |b| if their signs agree, and negative otherwise.
             between = (left + right).sub_(middle, alpha=2).abs_().neg_().add_(inner)
             between.sub_(least.narrow(dim, min(size, 2 * reach), count))
-            levelled = inner.mul_(LEVELLED).sub_(outer)
+            leveled = inner.mul_(LEVELED).sub_(outer)
             here = score.narrow(dim, min(size, 2 * reach), count)
-            torch.maximum(here, torch.minimum(between, levelled, out=between), out=here)
+            torch.maximum(here, torch.minimum(between, leveled, out=between), out=here)
     return score > 0
 
 

@@ -73,8 +73,8 @@ def deviation(answers: Tensor, answer: Tensor) -> Tensor:
 
     Differences in scale and shift do not show where an answer is wrong and would dominate the deviation.
     """
-    centred, others = answer - answer.mean(), answers - answers.mean(dim=(1, 2), keepdim=True)
-    slopes = (centred * others).mean(dim=(1, 2)) / others.square().mean(dim=(1, 2)).clamp_min(1e-12)
+    centered, others = answer - answer.mean(), answers - answers.mean(dim=(1, 2), keepdim=True)
+    slopes = (centered * others).mean(dim=(1, 2)) / others.square().mean(dim=(1, 2)).clamp_min(1e-12)
     return (slopes[:, None, None] * others).std(dim=0, correction=0)
 
 

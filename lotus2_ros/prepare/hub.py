@@ -108,7 +108,7 @@ def _explained(place: str, repo: str, error: Exception) -> HubError:
     """The error as one line that says what to do. The library's exceptions differ between versions."""
     if isinstance(error, GatedRepoError):
         page = f"{constants.ENDPOINT}/{repo}"
-        return HubError(f"{place}: accept its licence at {page}, then log in with `hf auth login`")
+        return HubError(f"{place}: accept its license at {page}, then log in with `hf auth login`")
     if isinstance(error, RevisionNotFoundError):
         return HubError(f"{place}: the hub has no such revision of it")
     if isinstance(error, RepositoryNotFoundError):

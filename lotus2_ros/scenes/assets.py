@@ -1,6 +1,6 @@
 """Real models and photographs for procedural scenes, from a folder of the user's: none comes with the package.
 
-The folder has `meshes.npz` (models as triangles, concatenated: vertices (N, 3, 3) in metres, z up, standing on z = 0;
+The folder has `meshes.npz` (models as triangles, concatenated: vertices (N, 3, 3) in meters, z up, standing on z = 0;
 uv (N, 3, 2); texture (N,), -1: none; color (N, 3) uint8 where there is none; offsets (models + 1,)), `textures/` with
 square images of one size, and `index.json` (`models`: extent_m; `textures`: file, kind, "rich" ones suit any surface).
 """
@@ -25,7 +25,7 @@ LEVELS = 6
 
 @dataclass(frozen=True)
 class Piece:
-    """Triangles (M, 3, 3) of a model in metres and their uv (M, 3, 2) in `texture`, or, where that is -1, a linear
+    """Triangles (M, 3, 3) of a model in meters and their uv (M, 3, 2) in `texture`, or, where that is -1, a linear
     `color`."""
 
     vertices: np.ndarray
@@ -35,7 +35,7 @@ class Piece:
 
 
 class Assets:
-    """`size` (models,): their largest extents in metres; `rich`: textures for any surface."""
+    """`size` (models,): their largest extents in meters; `rich`: textures for any surface."""
 
     def __init__(self, folder: Path) -> None:
         with np.load(folder / "meshes.npz", allow_pickle=False) as arrays:
@@ -54,7 +54,7 @@ class Assets:
             level = F.avg_pool2d(level, 2)
 
     def of_size(self, low: float, high: float) -> np.ndarray:
-        """Numbers of the models between `low` and `high` metres."""
+        """Numbers of the models between `low` and `high` meters."""
         return self.usable[(self.size[self.usable] >= low) & (self.size[self.usable] <= high)]
 
     def model(self, number: int) -> list[Piece]:
@@ -71,7 +71,7 @@ class Assets:
         return pieces
 
     def sample(self, texture: Tensor, uv: Tensor, footprint: Tensor) -> Tensor:
-        """Linear colours (N, 3) of `texture` (N,) at `uv` (N, 2), which wraps around, v up; low-passed to `footprint`
+        """Linear colors (N, 3) of `texture` (N,) at `uv` (N, 2), which wraps around, v up; low-passed to `footprint`
         (N,) of a pixel, in sides of the texture."""
         chosen = torch.log2(footprint.clamp_min(1e-6) * self._levels[0].shape[1]).round().clamp(0, LEVELS - 1)
         colors = torch.zeros(len(uv), 3)

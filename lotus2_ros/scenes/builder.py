@@ -20,7 +20,7 @@ PHOTOGRAPHED = 0.4
 
 @dataclass(frozen=True)
 class Surface:
-    """Linear colours (3, 3) along the values of a pattern of the bank, `tile` metres per tile.
+    """Linear colors (3, 3) along the values of a pattern of the bank, `tile` meters per tile.
 
     With `photo` a texture of the assets takes the place of both. In [0, 1]: `gloss` of a highlight, own light `glow`,
     `mirror` the share of light that is reflected (Schlick's R0), `clear` the share that comes from behind, of a
@@ -52,7 +52,7 @@ class ScenePart:
 
 @dataclass
 class Builder:
-    """Collects parts, x and y on the ground and z up, metres; `at` gives a builder in a moved frame of that world.
+    """Collects parts, x and y on the ground and z up, meters; `at` gives a builder in a moved frame of that world.
     With `assets` some things are models of them and some surfaces photographs."""
 
     rng: np.random.Generator
@@ -155,13 +155,13 @@ class Builder:
         return self.surface("leafage", "leafage", "noise", tile=tile, plain=0.2, bright=(0.06, 0.55), hue=hue)
 
     def paint(self, low: float = 0.1, high: float = 0.95) -> Surface:
-        """Of one colour: metal, plastic, lacquer."""
+        """Of one color: metal, plastic, lacquer."""
         return self.surface("noise", plain=1.0, bright=(low, high))
 
     def dull(self, surface: Surface) -> Surface:
-        """Almost grey: asphalt, concrete, stone."""
-        grey = surface.colors.mean(-1, keepdims=True)
-        return replace(surface, colors=grey + self.uniform(0, 0.35) * (surface.colors - grey))
+        """Almost gray: asphalt, concrete, stone."""
+        gray = surface.colors.mean(-1, keepdims=True)
+        return replace(surface, colors=gray + self.uniform(0, 0.35) * (surface.colors - gray))
 
     def looking_glass(self) -> Surface:
         return replace(self.paint(0.6, 0.9), mirror=self.uniform(0.75, 0.95), gloss=0.0)
@@ -174,7 +174,7 @@ class Builder:
         return replace(surface, mirror=self.uniform(0.02, 0.15))
 
     def _color(self, bright: tuple[float, float], hue: tuple[float, float] | None) -> np.ndarray:
-        """Linear. Many things are grey, and of those with a colour many are of wood, earth, skin."""
+        """Linear. Many things are gray, and of those with a color many are of wood, earth, skin."""
         saturation = self.rng.beta(1, 14) if hue is None and self.chance(0.4) else self.rng.beta(1.1, 3.5)
         if hue is None:
             hue = (0.04, 0.13) if self.chance(0.4) else (-0.05, 0.7) if self.chance(0.85) else (0.0, 1.0)
@@ -182,7 +182,7 @@ class Builder:
 
 
 def _tile(vertices: np.ndarray, uv: np.ndarray) -> float:
-    """Metres per side of a texture, the median over the edges of triangles (M, 3, 3) with uv (M, 3, 2)."""
+    """Meters per side of a texture, the median over the edges of triangles (M, 3, 3) with uv (M, 3, 2)."""
     long, on_texture = (np.linalg.norm(np.diff(each, axis=1), axis=-1) for each in (vertices, uv.astype(np.float64)))
     return float(np.clip(np.median(long / np.maximum(on_texture, 1e-4)), 1e-3, 1e3))
 

@@ -8,7 +8,7 @@ from lotus2_ros.scenes import street_things, thin
 from lotus2_ros.scenes.builder import Builder
 from lotus2_ros.scenes.world import Light, Pose, World
 
-# Where there are assets: the share of models among what stands along a road, and their sizes, metres.
+# Where there are assets: the share of models among what stands along a road, and their sizes, meters.
 MODELS, MODEL_SIZES = 0.35, (0.5, 8.0)
 
 
@@ -158,7 +158,7 @@ def _hills(b: Builder) -> None:
 
 
 def _sun_and_sky(b: Builder) -> tuple[Light, np.ndarray]:
-    """The sun, dimmed by clouds, and the colour of the sky."""
+    """The sun, dimmed by clouds, and the color of the sky."""
     sun, elevation = b.uniform(-np.pi, np.pi), np.radians(b.uniform(8, 70))
     direction = np.array([np.cos(elevation) * np.cos(sun), np.cos(elevation) * np.sin(sun), np.sin(elevation)])
     overcast = b.uniform(0, 1) ** 1.5

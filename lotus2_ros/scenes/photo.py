@@ -72,13 +72,13 @@ def _convolved(light: Tensor, kernel: Tensor) -> Tensor:
 
 
 def _graded(image: Tensor, rng: np.random.Generator) -> Tensor:
-    """Saturation and contrast; some cameras see no colour, some a veil."""
+    """Saturation and contrast; some cameras see no color, some a veil."""
     saturation = 0.0 if rng.random() < 0.08 else rng.uniform(0.5, 1.25)
-    grey = image.mean(-1, keepdim=True)
+    gray = image.mean(-1, keepdim=True)
     veil = rng.uniform(0, 0.4) if rng.random() < 0.2 else 0.0
     pivot = rng.uniform(0.3, 0.7)
     contrast = rng.uniform(0.85, 1.25) * (1 - veil)
-    return ((torch.lerp(grey, image, saturation) - pivot) * contrast + pivot).clamp(0, 1)
+    return ((torch.lerp(gray, image, saturation) - pivot) * contrast + pivot).clamp(0, 1)
 
 
 def compressed(image: Tensor, step: float) -> Tensor:

@@ -26,7 +26,7 @@ SMOOTH_SIDE = 80
 class View:
     """What one camera sees.
 
-    image (H, W, 3) uint8 RGB; depth (H, W) float32, metres along z, +Inf in the sky; normals (H, W, 3) float32, unit,
+    image (H, W, 3) uint8 RGB; depth (H, W) float32, meters along z, +Inf in the sky; normals (H, W, 3) float32, unit,
     in the optical frame, toward the camera, NaN in the sky; pose: where the camera stands in its world, the floor at
     z = 0; stamp_s: seconds since the start of its sequence.
     """
@@ -112,7 +112,7 @@ class Renderer:
                 light[on] = torch.lerp(light[on], beyond, share[on, None])
 
     def _beyond(self, origins: Tensor, rays: Tensor, far: Tensor, pixel: float) -> Tensor:
-        """Radiance (N, 3) that comes along `rays`, of unit length, after `far` metres already."""
+        """Radiance (N, 3) that comes along `rays`, of unit length, after `far` meters already."""
         hit = self._cast(self.solid, origins, rays)
         radiance, seen = self._sky(rays), hit.part >= 0
         points, footprint = origins[seen] + hit.distance[seen, None] * rays[seen], (far + hit.distance)[seen] * pixel

@@ -8,7 +8,7 @@ import numpy as np
 
 from lotus2_ros.scenes.builder import Builder, Surface, any_rotation, turn_x
 
-# Where there are assets: the share of models among small things, whatever size they have in the world, metres.
+# Where there are assets: the share of models among small things, whatever size they have in the world, meters.
 MODELS, MODEL_SIZES = 0.35, (0.03, 3.0)
 
 

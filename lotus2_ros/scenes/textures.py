@@ -1,6 +1,6 @@
-"""A bank of tileable grey patterns: noise, wood, bricks, tiles, facades, print, cloth.
+"""A bank of tileable gray patterns: noise, wood, bricks, tiles, facades, print, cloth.
 
-A surface mixes two colours by one of them, so a pattern has values in [0, 1]. The bank is always the same: a scene's
+A surface mixes two colors by one of them, so a pattern has values in [0, 1]. The bank is always the same: a scene's
 seed chooses from it.
 """
 

@@ -8,7 +8,7 @@ from lotus2_ros.scenes.builder import Builder, Point, Surface
 
 
 def hang(b: Builder, start: Point, end: Point, sag: float, radius: float, surface: Surface) -> None:
-    """A cable between two points, `sag` metres below their line in the middle."""
+    """A cable between two points, `sag` meters below their line in the middle."""
     t = np.linspace(0, 1, 14)[:, None]
     path = (1 - t) * np.asarray(start, float) + t * np.asarray(end, float)
     path[:, 2] -= 4 * sag * (t * (1 - t))[:, 0]

@@ -208,7 +208,7 @@ FURNITURE: tuple[Callable[[Builder], None], ...] = (
     thin.office_chair, thin.office_chair, thin.tripod, thin.stool, thin.ladder, thin.clothes_rack,
     curved.big_vase, curved.tyres, curved.bicycle, curved.motorcycle,
 )  # fmt: skip
-# Where there are assets: the share of models among furniture, and their sizes, metres.
+# Where there are assets: the share of models among furniture, and their sizes, meters.
 MODELS, MODEL_SIZES = 0.4, (0.3, 2.6)
 
 

@@ -12,7 +12,7 @@ from lotus2_ros.scenes.builder import ScenePart
 
 @dataclass(frozen=True)
 class Light:
-    """A lamp at `position`, or, far away, the sun; `color` reaches a surface that faces it at `reach` metres."""
+    """A lamp at `position`, or, far away, the sun; `color` reaches a surface that faces it at `reach` meters."""
 
     position: np.ndarray
     color: np.ndarray
@@ -43,7 +43,7 @@ class Pose:
 class World:
     """Parts and light; `choose_pose` proposes a camera; `clearance` is how near anything may come to it.
 
-    `haze`: the share of light lost to the air per metre.
+    `haze`: the share of light lost to the air per meter.
     """
 
     kind: str
@@ -58,5 +58,5 @@ class World:
 
     @property
     def size_of_things(self) -> float:
-        """Of the larger ones, across, metres: a chair, a car. What is much larger is a wall, a floor, a road."""
+        """Of the larger ones, across, meters: a chair, a car. What is much larger is a wall, a floor, a road."""
         return 2.0 if self.sky is None else 5.0

@@ -67,7 +67,7 @@ def show(axis: Axes, picture: Tensor | None) -> None:
     for spine in axis.spines.values():
         spine.set_visible(False)
     if picture is None:
-        axis.text(0.5, 0.5, "not estimated", ha="center", va="center", color="grey")
+        axis.text(0.5, 0.5, "not estimated", ha="center", va="center", color="gray")
     else:
         axis.imshow(picture.cpu().numpy(), interpolation="antialiased")
 
@@ -91,7 +91,7 @@ def colored(values: Tensor | None, low: float, high: float, colormap: str) -> Te
     if values is None:
         return None
     shades = ((values.cpu().float() - low) / (high - low)).clamp(0, 1).numpy()
-    rgba = colormaps[colormap].with_extremes(bad="dimgrey")(np.ma.masked_invalid(shades), bytes=True)
+    rgba = colormaps[colormap].with_extremes(bad="dimgray")(np.ma.masked_invalid(shades), bytes=True)
     return torch.from_numpy(rgba[..., :3].copy())
 
 

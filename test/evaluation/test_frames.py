@@ -22,7 +22,7 @@ def write_frame(folder, height=6, width=9, scale=1000.0):
     (folder / "intrinsics.json").write_text(json.dumps({**INTRINSICS, "depth_scale": scale}))
 
 
-def test_frames_of_a_folder_of_folders_come_in_metres_and_rgb(tmp_path):
+def test_frames_of_a_folder_of_folders_come_in_meters_and_rgb(tmp_path):
     write_frame(tmp_path / "b", scale=5000.0)
     write_frame(tmp_path / "a")
     (tmp_path / "notes").mkdir()
@@ -32,7 +32,7 @@ def test_frames_of_a_folder_of_folders_come_in_metres_and_rgb(tmp_path):
     assert first.depth[3, 4] == 2.5 and torch.isnan(first.depth[0, 0]) and second.depth[3, 4] == 0.5
 
 
-def test_depth_in_metres_from_npy(tmp_path):
+def test_depth_in_meters_from_npy(tmp_path):
     write_frame(tmp_path / "a")
     (tmp_path / "a/depth.png").unlink()
     np.save(tmp_path / "a/depth.npy", np.full((6, 9), 1.25, np.float64))

@@ -96,7 +96,7 @@ def test_the_image_row_is_perfect_for_a_floor():
     assert affine_invariant_depth_error(image_row(24, 40), depth).abs_rel == pytest.approx(0.0, abs=1e-5)
 
 
-def test_metres_too_short_and_too_long_are_told_apart():
+def test_meters_too_short_and_too_long_are_told_apart():
     truth = torch.tensor([1.0, 2.0, 4.0])
     near, far = depth_error(truth / 1.5, truth), depth_error(truth * 1.5, truth)
     assert (near.abs_rel, far.abs_rel) == (pytest.approx(1 / 3), pytest.approx(0.5))

@@ -34,7 +34,7 @@ def two_walls(near: float, far: float, blur: int) -> torch.Tensor:
     threshold=st.floats(0.001, 0.5),
 )
 def test_no_plane_loses_a_pixel(f_px, tilt, around, distance, threshold):
-    """Up to its horizon, with the sky behind it: a pixel at 89 degrees may have twice the depth of its neighbour."""
+    """Up to its horizon, with the sky behind it: a pixel at 89 degrees may have twice the depth of its neighbor."""
     camera = Camera.from_intrinsics(WIDTH, HEIGHT, f_px, 0.9 * f_px, 30.0, 17.0)
     normal = torch.tensor([math.sin(tilt) * math.cos(around), math.sin(tilt) * math.sin(around), -math.cos(tilt)])
     inverse = (camera.rays.double() @ -normal.double()) / distance
@@ -102,7 +102,7 @@ def test_limits_and_what_is_no_depth(limits, kept):
     assert torch.isnan(points[~finite]).all()  # in all three coordinates
 
 
-def test_colour_is_packed_and_normals_follow():
+def test_color_is_packed_and_normals_follow():
     normals = torch.rand(HEIGHT, WIDTH, 3)
     cloud = organized_cloud(torch.ones(HEIGHT, WIDTH), CAMERA, IMAGE, normals, **ALL)
     red, green, blue = IMAGE.int().unbind(-1)

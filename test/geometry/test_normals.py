@@ -12,7 +12,7 @@ def test_unit_length_and_nan_without_direction():
     assert torch.isnan(normals[2]).all()
 
 
-def test_convention_colours():
+def test_convention_colors():
     """Optical frame: a wall facing the camera is blue, a floor seen from above green, a wall on the right red."""
     normals = torch.tensor([[0.0, 0.0, -1.0], [0.0, -1.0, 0.0], [-1.0, 0.0, 0.0], [torch.nan] * 3])
     assert normals_to_color(normals).tolist() == [[128, 128, 255], [128, 255, 128], [255, 128, 128], [0, 0, 0]]

@@ -76,7 +76,7 @@ def test_convention_normals_are_in_the_optical_frame(estimator, monkeypatch, dec
     torch.testing.assert_close(normals, torch.tensor(optical).expand(HEIGHT, WIDTH, 3))
 
 
-def test_normals_are_resized_before_they_are_normalised(estimator, monkeypatch):
+def test_normals_are_resized_before_they_are_normalized(estimator, monkeypatch):
     """Between two perpendicular unit vectors the resized one is shorter than 1; its length must be restored after."""
     picture = torch.full((3, 2, 2), 0.5)
     picture[2, :, 0] = 1.0

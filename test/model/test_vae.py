@@ -45,7 +45,7 @@ def test_the_config_has_the_keys_and_defaults_of_diffusers() -> None:
         ({"up_block_types": ["UpDecoderBlock2D"]}, "expected as many block types as block_out_channels, 3"),
         ({"down_block_types": ["AttnDownEncoderBlock2D"] * 3}, "'DownEncoderBlock2D'"),
         ({"act_fn": "relu"}, "'silu'"),
-        ({"colour": "red"}, "colour"),
+        ({"color": "red"}, "color"),
     ],
 )
 def test_what_is_not_built_is_refused(change: dict, message: str) -> None:

@@ -224,7 +224,7 @@ def test_a_gated_model_says_what_to_do(hub: Hub, tmp_path: Path) -> None:
     result = run_fetch(hub, tmp_path)
     assert result.returncode == 1
     page = f"http://127.0.0.1:{hub.server_port}/owner/model"
-    message = f"HubError: owner/model: accept its licence at {page}, then log in with `hf auth login`"
+    message = f"HubError: owner/model: accept its license at {page}, then log in with `hf auth login`"
     assert result.stderr.splitlines()[-1] == message
     assert not hub.fetched()
 

@@ -124,7 +124,7 @@ def test_a_trained_bundle(small: TrainableLotus2, tmp_path: Path, capsys: pytest
     save_bundle(small, tmp_path / "trained", metadata={"name": "mine", "licence": "MIT"}, dtype=torch.float32)
     output = tmp_path / "int8"
     assert main(["prepare", "--bundle", str(tmp_path / "trained"), "--output", str(output), "--precision", "int8"]) == 0
-    assert "Licence: MIT" in capsys.readouterr().out
+    assert "License: MIT" in capsys.readouterr().out
     loaded = load_model(output, device="cpu")
     assert (loaded.name, loaded.precision) == ("mine", "int8")
     assert sorted(loaded.metadata["sources"]) == ["bundle/bundle.json", "bundle/model.safetensors"]

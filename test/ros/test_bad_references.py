@@ -38,7 +38,7 @@ def test_a_node_rejects_bad_references_and_is_metric_by_points(start, client, ra
     disparity = load_estimator(Config().updated({"model.path": str(random_bundle)})).predict(image).disparity
     depth = 1 / (0.5 * disparity + 0.2)
     camera = Camera.from_intrinsics(WIDTH, HEIGHT, 0.8 * WIDTH, 0.9 * HEIGHT, 0.45 * WIDTH, 0.55 * HEIGHT)
-    # The camera half a metre below a lidar of body axes: x forward, y left, z up.
+    # The camera half a meter below a lidar of body axes: x forward, y left, z up.
     x, y, z = camera.unproject(depth).reshape(-1, 3)[torch.randperm(HEIGHT * WIDTH, generator=generator)[:500]].T
     points = torch.stack((z, -x, -y - 0.5), dim=-1).contiguous()
     unseen = torch.full((HEIGHT, WIDTH), torch.nan)

@@ -116,7 +116,7 @@ def test_bad_clouds_say_what_was_expected_and_what_came(cloud, reason, text):
 
 @pytest.mark.parametrize("with_sigma", [False, True])
 @pytest.mark.parametrize("with_normals", [False, True])
-def test_clouds_are_organized_with_packed_colour(with_normals, with_sigma):
+def test_clouds_are_organized_with_packed_color(with_normals, with_sigma):
     camera, depth = Camera.from_intrinsics(5, 3, 4.0, 3.0, 2.2, 0.7), 1 + torch.rand(3, 5)
     depth[1, 2] = torch.nan
     image = torch.randint(0, 256, (3, 5, 3), dtype=torch.uint8)

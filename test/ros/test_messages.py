@@ -142,13 +142,13 @@ def test_bad_images_say_what_was_expected_and_what_came(image, reason, text):
 
 @pytest.mark.parametrize("bigendian", [False, True])
 @pytest.mark.parametrize("padding", [0, 3])
-def test_reference_depth_in_metres_and_millimetres(bigendian, padding):
+def test_reference_depth_in_meters_and_millimeters(bigendian, padding):
     depth = np.array([[1.5, 0.0, 2.0], [np.nan, np.inf, 0.25]], np.float32)
-    metres = depth_to_tensor(message(depth, "32FC1", padding, bigendian, width=3, height=2))
-    millimetres = np.nan_to_num(depth * 1000, nan=0, posinf=0).astype(np.uint16)
-    converted = depth_to_tensor(message(millimetres, "16UC1", padding, bigendian, width=3, height=2))
+    meters = depth_to_tensor(message(depth, "32FC1", padding, bigendian, width=3, height=2))
+    millimeters = np.nan_to_num(depth * 1000, nan=0, posinf=0).astype(np.uint16)
+    converted = depth_to_tensor(message(millimeters, "16UC1", padding, bigendian, width=3, height=2))
     expected = torch.tensor([[1.5, torch.nan, 2.0], [torch.nan, torch.nan, 0.25]])
-    torch.testing.assert_close(metres, expected, equal_nan=True)
+    torch.testing.assert_close(meters, expected, equal_nan=True)
     torch.testing.assert_close(converted, expected, equal_nan=True)
 
 

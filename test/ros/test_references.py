@@ -134,7 +134,7 @@ def test_points_are_projected_once_per_camera(references):
 
 
 def test_a_transform_takes_points_to_the_optical_frame(references):
-    """A lidar of body axes (x forward, y left, z up) half a metre above the camera."""
+    """A lidar of body axes (x forward, y left, z up) half a meter above the camera."""
     references.points(cloud_of(torch.tensor([[4.0, 0.8, -0.5]]), header_of(1.0, "lidar")))
     config = ScaleConfig(points_transform="0 -0.5 0 0.5 -0.5 0.5 0.5")
     depth = references.for_frame(header_of(1.0), CAMERA, config).depth

@@ -1,4 +1,4 @@
-"""Where metres come from, in a running node with the bundled model: a rendered sequence, and what comes back of it."""
+"""Where meters come from, in a running node with the bundled model: a rendered sequence, and what comes back of it."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ def player(lasting_player) -> Iterator[Player]:
     print(lasting_player.node.output()[said:])  # pytest shows it when the test failed
 
 
-def test_sparse_depth_gives_metres_as_good_as_the_fit_alone(player, views):
+def test_sparse_depth_gives_meters_as_good_as_the_fit_alone(player, views):
     player.start()
     answers, alone = [], []
     for number, view in enumerate(views):
@@ -225,7 +225,7 @@ def test_odometry_of_a_robot_that_drives(player, moving):
     assert median(answers[n].error for n in metric) <= 1.25 * median(alone[n] for n in metric)
 
 
-def test_millimetres_of_half_the_size_at_a_third_of_the_rate(player, views):
+def test_millimeters_of_half_the_size_at_a_third_of_the_rate(player, views):
     player.start(reference_slop=0.05)
     answers, alone = [], []
     for number, view in enumerate(views):
@@ -263,7 +263,7 @@ def test_a_late_reference_is_used_for_the_next_frame(player, views):
     assert answer.error <= 1.1 * offline_error(answer, views[2].depth)
 
 
-def test_the_height_of_the_camera_gives_metres(player, views):
+def test_the_height_of_the_camera_gives_meters(player, views):
     pose = views[0].pose
     player.start(camera_height=float(pose.position[2]), camera_pitch=-math.degrees(pose.pitch))
     answers = [player.play(view, PERIOD * number) for number, view in enumerate(views)]
@@ -281,7 +281,7 @@ def test_without_a_source_depth_is_relative(player, views):
         assert math.isnan(answer.report.scale_age) and absrel(factor * answer.relative_depth, answer.view.depth) < 0.4
 
 
-def test_metres_end_with_the_reference_and_come_back_with_it(player, views):
+def test_meters_end_with_the_reference_and_come_back_with_it(player, views):
     player.start(max_age=0.35)
     player.send_depth(views[0].depth, 0.0)
     answers = [player.play(view, PERIOD * number) for number, view in enumerate(views[:6])]

@@ -22,7 +22,7 @@ def test_a_parameter_comes_before_everything_else():
 
 @pytest.mark.ros
 def test_tf_takes_points_to_the_camera(client):
-    """A lidar of body axes, half a metre above the camera."""
+    """A lidar of body axes, half a meter above the camera."""
     tf2_ros = pytest.importorskip("tf2_ros", reason="tf2_ros comes with a ROS distribution")
     from geometry_msgs.msg import TransformStamped
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Box:
-    """From `low` to `high` metres as a level camera in it has them (x right, y down, z forward).
+    """From `low` to `high` meters as a level camera in it has them (x right, y down, z forward).
 
     The camera is turned from there, radians: yaw to the right, pitch down, roll clockwise about its view.
     """

@@ -68,7 +68,7 @@ def test_the_last_fit_is_kept_until_it_is_too_old():
     assert not old.metric and "1.5 s old" in old.note
 
 
-def test_when_metres_end_nothing_jumps():
+def test_when_meters_end_nothing_jumps():
     """The relative scale goes on where the metric one was: the cloud in RViz stays where it is."""
     scale_filter, config = ScaleFilter(), replace(CONFIG, relative_shift=0.0)
     scale_filter.align(frame(0.0), Reference(DEPTH, stamp=0.0), config)
@@ -130,7 +130,7 @@ def test_what_comes_without_being_seen_is_not_held_back():
         scale_filter.align(frame(0.1 * number), Reference(DEPTH, stamp=0.1 * number), CONFIG)
     seen = frame(1.0)
     near = seen.disparity.clone()
-    near[30:60, 40:80] = (1.0 - 0.1) / 0.5  # at one metre
+    near[30:60, 40:80] = (1.0 - 0.1) / 0.5  # at one meter
     depth = scale_filter.align(replace(seen, disparity=near), None, CONFIG).depth_of(near)
     torch.testing.assert_close(depth[35:55, 45:75], torch.ones(20, 30), rtol=2e-3, atol=0)
 

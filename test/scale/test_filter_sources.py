@@ -117,7 +117,7 @@ def test_half_a_sky_casts_no_doubt_on_a_fit():
         assert not got.note
 
 
-def test_a_relative_scale_stays_positive_after_metres_under_a_sky():
+def test_a_relative_scale_stays_positive_after_meters_under_a_sky():
     """The metric fit puts most of the image beyond infinity; when it is too old the relative one goes on from it."""
     scale_filter = ScaleFilter()
     frame, depth = street(0.0)

@@ -60,7 +60,7 @@ def test_a_texture_lies_as_its_uv_says_and_is_low_passed(folder: Path) -> None:
     assert float((far[0, 0] - far[0, 1]).abs()) < float(near[0, 0] - near[0, 1])
 
 
-def test_a_model_stands_where_it_was_placed_in_its_colours(folder: Path) -> None:
+def test_a_model_stands_where_it_was_placed_in_its_colors(folder: Path) -> None:
     loaded = assets.load(folder)
     builder = Builder(np.random.default_rng(0), assets=loaded)
     assert builder.at(5, 0, 1).model(1.0, (0.5, 2), size=0.1)

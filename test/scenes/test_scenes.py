@@ -25,7 +25,7 @@ def test_depth_and_normals_of_a_wall_and_a_floor_are_exact_with_an_off_centre_ca
     view = Renderer(wall_world()).view(pose, camera, seed=0)
     assert view.pose is pose
     v = torch.arange(30.0)[:, None].expand(30, 40)
-    below = (v - 9.25) / 33.0  # per metre of depth; the floor is 1.2 m below the camera, the wall 2 m ahead
+    below = (v - 9.25) / 33.0  # per meter of depth; the floor is 1.2 m below the camera, the wall 2 m ahead
     floor = below * 2.0 > 1.2
     expected = torch.where(floor, 1.2 / below, torch.full_like(v, 2.0))
     torch.testing.assert_close(view.depth, expected, rtol=1e-4, atol=1e-4)
@@ -87,5 +87,5 @@ def test_points_of_one_surface_lie_in_the_plane_its_normal_says():
     flat = (view.normals[1:, 1:] - view.normals[:-1, :-1]).norm(dim=-1) < 1e-3
     along = points[1:, 1:] - points[:-1, :-1]
     offset = (along * view.normals[:-1, :-1]).sum(-1).abs() / along.norm(dim=-1)
-    # Neighbours with equal normals may still lie on two parallel surfaces.
+    # Neighbors with equal normals may still lie on two parallel surfaces.
     assert (offset[flat] < 1e-3).float().mean() > 0.85

@@ -73,7 +73,7 @@ def test_points_of_a_torus_are_on_it_and_its_normals_leave_its_core():
     assert agreement.min() > 0.9
 
 
-def test_a_wire_of_four_millimetres_is_where_it_hangs():
+def test_a_wire_of_four_millimeters_is_where_it_hangs():
     b = Builder(np.random.default_rng(0))
     thin.hang(b, (2.0, -2.0, 1.2), (2.0, 2.0, 1.2), 0.2, 0.004, b.paint())
     depth = Renderer(world(b)).view(AHEAD, CAMERA, seed=0).depth
@@ -139,7 +139,7 @@ def test_the_sky_is_where_nothing_is_hit():
     assert torch.equal(view.sky, ~torch.isfinite(view.depth)) and torch.isnan(view.normals[view.sky]).all()
 
 
-def test_cameras_differ_in_exposure_and_colour_and_the_same_one_repeats():
+def test_cameras_differ_in_exposure_and_color_and_the_same_one_repeats():
     ramp = torch.linspace(0.1, 1, 64).expand(48, 64)[..., None] * torch.tensor([1.0, 0.5, 0.2])
     depth = torch.full((48, 64), 3.0)
     photos = torch.stack([photograph(ramp, depth, np.random.default_rng(i)) for i in range(60)]).float()

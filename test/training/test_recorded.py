@@ -22,7 +22,7 @@ def config(root, **weights):
 def street(write):
     """A road that comes nearer from row to row, below a building on the left and the sky."""
     rows = np.arange(375)[:, None] * np.ones(1242)
-    depth = np.where(rows > 200, 12000 / np.maximum(rows - 180, 1), 65535)  # centimetres
+    depth = np.where(rows > 200, 12000 / np.maximum(rows - 180, 1), 65535)  # centimeters
     depth[:201, :600] = 6000
     write.png16(STREET.format("depth", "png"), depth)
     write.rgb(STREET.format("rgb", "jpg"), np.repeat((rows / 2)[..., None], 3, axis=2).astype(np.uint8))
@@ -49,7 +49,7 @@ def test_the_sky_counts_in_depth_outside_its_quantiles_and_has_no_normal(write, 
 
 
 def test_images_are_low_passed_and_truth_is_not(write):
-    """Stripes of one pixel average to grey; a step in the truth stays one, at the same place."""
+    """Stripes of one pixel average to gray; a step in the truth stays one, at the same place."""
     distance, normals = np.full((48, 64), 2.0), np.tile(np.float32([0, 0, 1]), (48, 64, 1))
     distance[:, 32:] = 8.0
     normals[:, 32:] = -1, 0, 0
@@ -79,7 +79,7 @@ def test_batches_are_of_one_set_each_as_often_as_its_weight_says(write, street):
     rooms = [batch for batch in made if batch.image.shape == (2, 3, 24, 32)]
     assert {tuple(batch.image.shape) for batch in made} == {(2, 3, 24, 32), (2, 3, 16, 48)}
     assert 22 <= len(rooms) <= 29
-    # x to the left in the model's axes; a mirrored view has the other sign. Colours stay as they are.
+    # x to the left in the model's axes; a mirrored view has the other sign. Colors stay as they are.
     signs = {float(batch.annotation[:, 0].mean().sign()) for batch in rooms}
     assert signs == {-1.0, 1.0}
     assert all(torch.equal(batch.image[0, :, 3, 3], rooms[0].image[0, :, 3, 3]) for batch in rooms)

@@ -74,7 +74,7 @@ def test_cloud_view_needs_a_camera_and_a_point(image: torch.Tensor) -> None:
     assert (seen != torch.tensor(BACKGROUND)).any(dim=-1).float().mean() > 0.3
 
 
-def test_colours() -> None:
+def test_colors() -> None:
     picture = colored(torch.tensor([[0.0, 1.0, torch.nan]]), 0.0, 1.0, "gray")
     assert picture is not None and picture.tolist() == [[[0, 0, 0], [255, 255, 255], [105, 105, 105]]]
     depth = torch.linspace(1, 2, 1001)

@@ -7,7 +7,7 @@ from lotus2_ros.model.manifest import ModelSettings
 
 TEXT = """# {name}, exported
 
-ONNX graphs (opset {opset}, {precision}) of {name} for images of {width} x {height}. Licence: {licence}. Sizes are
+ONNX graphs (opset {opset}, {precision}) of {name} for images of {width} x {height}. License: {licence}. Sizes are
 fixed. All inputs and outputs are float32. `export.json` holds what is said here for programs.
 
 | graph | inputs | output | difference to torch |

@@ -20,7 +20,7 @@ PIPELINES = {"LotusDPipeline": "lotus-d", "LotusGPipeline": "lotus-g"}
 PARTS = ("vae", "unet")
 # How the released models were trained; their files do not say.
 PROCESS_RESOLUTION = 768
-LICENCE = "see the model's card; of the newer releases Apache-2.0"
+LICENSE = "see the model's card; of the newer releases Apache-2.0"
 # Kind of a released model -> its task and the space of its depth.
 SAID: dict[str, tuple[str, Space]] = {
     "normals": ("normals", "disparity"),
@@ -84,7 +84,7 @@ def open_pipelines(folders: Mapping[str, Path], *, predicts: Space, **settings: 
                 upscale=True,
             ),
             prompt_shape=(prompt.shape[1], prompt.shape[2]),
-            metadata={"name": families[first], "licence": LICENCE},
+            metadata={"name": families[first], "licence": LICENSE},
             **settings,
         )
     if model.family != families[first]:

@@ -41,7 +41,7 @@ PROCESS_RESOLUTION = 1024
 TIMESTEP_DTYPE: FloatName = "bfloat16"
 NAME = "lotus-2"
 # FLUX.1-dev's license applies to everything built on it; Lotus-2's own license is permissive.
-LICENCE = "FLUX.1 [dev] Non-Commercial License"
+LICENSE = "FLUX.1 [dev] Non-Commercial License"
 SHARPENER_TRAIN_TIMESTEPS = 10
 
 
@@ -171,7 +171,7 @@ def _source(
         return prompt_embeds, pooled
 
     settings = ModelSettings(tasks=tasks, process_resolution=PROCESS_RESOLUTION, timestep_dtype=timestep_dtype)
-    metadata = {"name": NAME, "licence": LICENCE}
+    metadata = {"name": NAME, "licence": LICENSE}
     with naming(flux_folder(flux) / "transformer" / "config.json"):
         source = Source(configs, adapters, settings, T5_TOKENS, metadata, read, embed_prompt)
         shapes = source.shapes()

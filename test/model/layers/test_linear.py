@@ -128,7 +128,7 @@ def test_an_unknown_precision_is_refused() -> None:
 
 
 @pytest.mark.parametrize("precision", QUANTISED)
-def test_conversion_leaves_what_is_quantised(precision: str) -> None:
+def test_conversion_leaves_what_is_quantized(precision: str) -> None:
     layer = build(precision, normal(8, 128), normal(8))
     before = {name: entry.clone() for name, entry in layer.state_dict().items()}
     for convert in (nn.Module.half, lambda module: module.to(CPU, torch.bfloat16), nn.Module.double, nn.Module.float):

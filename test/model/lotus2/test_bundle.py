@@ -135,7 +135,7 @@ def test_weights_must_fit(bundle: Path, change: Change, message: str) -> None:
         (lambda m: m.update(format=3), r"expected format 1 or 2 of family lotus-2, .*, got format 3 of family lotus-2"),
         (lambda m: m.update(family="other"), "got format 1 of family other"),
         (lambda m: m.pop("components"), "missing key components"),
-        (lambda m: m["components"]["vae"].update(colour="red"), "colour"),
+        (lambda m: m["components"]["vae"].update(color="red"), "color"),
         (
             lambda m: m["components"]["transformer"].update(in_channels=64),
             "to 16 channels, for latents packed 2x2, got 64 to 64",

@@ -116,7 +116,7 @@ def test_every_part_must_be_there(bundle: Path) -> None:
     [
         (lambda m: m.pop("timesteps"), "missing key timesteps"),
         (lambda m: m.update(precision="int3"), "precision: expected .*, got 'int3'"),
-        (lambda m: m["components"]["vae"].update(colour="red"), "colour"),
+        (lambda m: m["components"]["vae"].update(color="red"), "color"),
     ],
 )
 def test_the_manifest_must_fit(bundle: Path, change: Change, message: str) -> None:
