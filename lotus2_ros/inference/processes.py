@@ -20,6 +20,7 @@ from lotus2_ros.inference.facts import ModelFacts
 from lotus2_ros.inference.loading import load_estimator
 from lotus2_ros.inference.work import Answer, Question, answer
 from lotus2_ros.model.load import BUNDLED
+from lotus2_ros.model.memory import free_memory
 
 FRAMES_PER_WORKER = 2  # one that it computes, and the next
 # A worker is worth its start, some seconds, with so many frames.
@@ -76,21 +77,14 @@ def worthwhile(config: Config, frames: int | None) -> int:
         return torch.cuda.device_count()
     folder = Path(config.model.path) if config.model.path else BUNDLED
     weights = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
-    fit = available_memory() // (PROCESS_BYTES + 2 * weights)
+    memory = free_memory(torch.device("cpu"))
+    fit = cores() if memory is None else memory // (PROCESS_BYTES + 2 * weights)
     enough = cores() if frames is None else frames // MIN_FRAMES
     return max(1, min(cores(), fit, enough))
 
 
 def cores() -> int:
     return len(os.sched_getaffinity(0))
-
-
-def available_memory() -> int:
-    """Bytes that new processes can have."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return 1024 * int(line.split()[1])
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 # In a worker process

@@ -15,9 +15,13 @@ from torch import Tensor, nn
 from lotus2_ros.model.cache import CachingModule
 from lotus2_ros.model.euler import EulerSteps
 from lotus2_ros.model.image_size import check_image, process_size
+from lotus2_ros.model.layers.precision import dtype_name
 from lotus2_ros.model.manifest import ModelSettings, Task
 from lotus2_ros.model.prior.prior import ImagePrior
 from lotus2_ros.model.vae import Vae
+
+# (key, function, *tensors) -> the function's result, see `TorchModel`.
+Executor = Callable[..., Tensor]
 
 
 def run_eagerly(key: tuple, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
@@ -122,7 +126,7 @@ class TorchModel(CachingModule, GeometryModel):
         self.prior = None if prior is None else ImagePrior(prior, self.vae_factor)
         self.multiple = latent_multiple * self.vae_factor
         self.metadata = dict(metadata or {})
-        self.executor: Callable[..., Tensor] = run_eagerly
+        self.executor: Executor = run_eagerly
 
     @property
     @abstractmethod
@@ -135,7 +139,7 @@ class TorchModel(CachingModule, GeometryModel):
 
     @property
     def precision(self) -> str:
-        return str(self.dtype).removeprefix("torch.")
+        return dtype_name(self.dtype)
 
     @property
     def latent_channels(self) -> int:

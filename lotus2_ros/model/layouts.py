@@ -21,6 +21,7 @@ from diffusers.loaders.single_file_utils import (
 )
 from torch import Tensor
 
+from lotus2_ros.model.layers.precision import dtype_name
 from lotus2_ros.model.weights import EXPECTED, CheckpointError, Weights, open_weights
 
 # In checkpoints that have text encoders and VAE, too.
@@ -54,7 +55,7 @@ def open_component(file: Path, config: Mapping[str, Any]) -> Mapping[str, Weight
         homes = {key: homes[key] for key in prefixed}
     for key, home in homes.items():
         if home.header[key].dtype not in FLOATS:
-            dtype = str(home.header[key].dtype).removeprefix("torch.")
+            dtype = dtype_name(home.header[key].dtype)
             raise CheckpointError(f"{home.path}: {key} is in {dtype}, a quantized checkpoint; {EXPECTED}")
     if any(key.removeprefix(PREFIX).startswith("double_blocks.") for key in homes):
         converted: Weights = _convert_flux(file, homes)

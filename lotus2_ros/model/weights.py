@@ -159,10 +159,6 @@ def write_parts(
         partial.replace(folder / file)
 
 
-def dtype_name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
 def assign_weights(
     model: nn.Module, state: Mapping[str, Tensor], device: torch.device, dtype_of: Callable[[str], torch.dtype | None]
 ) -> None:

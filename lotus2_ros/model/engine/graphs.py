@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -65,13 +66,8 @@ class Graphs:
 
     @torch.inference_mode()
     def __call__(self, key: tuple, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-        # Fail instead of waiting: using one model from two threads is a programming error.
-        if not self._lock.acquire(blocking=False):
-            raise RuntimeError("the model is already running in another thread; one thread at a time may use it")
-        try:
+        with one_thread(self._lock):
             return self._run((key, *((tensor.shape, tensor.dtype) for tensor in tensors)), function, tensors)
-        finally:
-            self._lock.release()
 
     def _run(self, key: tuple, function: Callable[..., Tensor], tensors: tuple[Tensor, ...]) -> Tensor:
         if key in self._refused:
@@ -93,6 +89,17 @@ class Graphs:
             static.copy_(tensor)
         recording.replay()
         return recording.output.clone()  # the next replay overwrites it
+
+
+@contextmanager
+def one_thread(lock: threading.Lock) -> Iterator[None]:
+    """Hold an executor's lock. Fails instead of waiting: using one model from two threads is a programming error."""
+    if not lock.acquire(blocking=False):
+        raise RuntimeError("the model is already running in another thread; one thread at a time may use it")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def first_line(error: Exception) -> str:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from lotus2_ros.model.engine.choice import OPENVINO, EngineChoice
 from lotus2_ros.model.engine.device import ALL_THREADS, use_threads
-from lotus2_ros.model.engine.graphs import first_line
+from lotus2_ros.model.engine.graphs import first_line, one_thread
 from lotus2_ros.model.engine.stored import StoredStages, cache_folder, fingerprint
 from lotus2_ros.model.interface import InferenceModel
 
@@ -79,18 +79,13 @@ class CompiledStages:
 
     @torch.inference_mode()
     def __call__(self, key: tuple, function: Run, *tensors: Tensor) -> Tensor:
-        # Fail instead of waiting: using one model from two threads is a programming error.
-        if not self._lock.acquire(blocking=False):
-            raise RuntimeError("the model is already running in another thread; one thread at a time may use it")
-        try:
+        with one_thread(self._lock):
             case = (key, *((tuple(tensor.shape), tensor.dtype) for tensor in tensors))
             stage = self._stages.pop(case) if case in self._stages else self._prepare(case, function, tensors)
             self._stages[case] = stage  # most recently used last
             while len(self._stages) > STAGES:
                 del self._stages[next(iter(self._stages))]
             return function(*tensors) if stage is None else stage(*tensors)
-        finally:
-            self._lock.release()
 
     def _prepare(self, case: tuple, function: Run, tensors: tuple[Tensor, ...]) -> Run | None:
         """The compiled stage; None if torch is to run it. Both come from disk if an earlier start left them there."""

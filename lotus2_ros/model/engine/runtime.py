@@ -17,14 +17,12 @@ from lotus2_ros.model.engine.flops import count_frame
 from lotus2_ros.model.engine.graphs import CudaRecorder, Graphs, first_line
 from lotus2_ros.model.engine.memory import frame_bytes, room_for_frames
 from lotus2_ros.model.engine.stored import cache_folder
-from lotus2_ros.model.interface import InferenceModel
+from lotus2_ros.model.interface import Executor, InferenceModel
 from lotus2_ros.model.layers.linear import FloatLinear, make_linear, store_linear
 from lotus2_ros.model.layers.quantization import has_quantized_matmul
 from lotus2_ros.model.memory import GIGABYTE
 
 log = logging.getLogger(__name__)
-
-Launch = Callable[..., Tensor]
 
 # Fastest first on current GPUs. torch skips those that do not support the GPU, the dtype or the shapes.
 ATTENTION = [
@@ -82,12 +80,14 @@ def optimize(
         model.executor = CompiledStages(model, engine)
 
 
-def _with_attention(launch: Launch) -> Launch:
-    def launch_with_attention(key: tuple, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-        with sdpa_kernel(ATTENTION, set_priority=True):
-            return launch(key, function, *tensors)
+def _with_attention(executor: Executor) -> Executor:
+    """The executor, in whose functions torch chooses among the kernels of ATTENTION."""
 
-    return launch_with_attention
+    def execute(key: tuple, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+        with sdpa_kernel(ATTENTION, set_priority=True):
+            return executor(key, function, *tensors)
+
+    return execute
 
 
 def compile_model(model: InferenceModel) -> None:

@@ -16,6 +16,11 @@ def dtype_named(name: str) -> torch.dtype:
     return DTYPES[name]
 
 
+def dtype_name(dtype: torch.dtype) -> str:
+    """The reverse of :func:`dtype_named`, of other dtypes too."""
+    return str(dtype).removeprefix("torch.")
+
+
 def resolve_device(device: str | torch.device) -> torch.device:
     """The device for a name; 'auto' is the GPU if there is one. Raises ValueError for a GPU that is not there."""
     if device == "auto":

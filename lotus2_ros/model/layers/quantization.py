@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lotus2_ros.model.layers.precision import cpu_has
+from lotus2_ros.model.layers.precision import cpu_has, dtype_name
 
 log = logging.getLogger(__name__)
 
@@ -87,8 +87,9 @@ def _has_product(dtype: torch.dtype, device: torch.device) -> bool:
     """`_try_product`, tried and logged once."""
     works = _try_product(dtype, device)
     if not works:
-        name = str(dtype).removeprefix("torch.")
-        log.warning("%s has no fast %s products here: weights are dequantized, which is slower", device, name)
+        log.warning(
+            "%s has no fast %s products here: weights are dequantized, which is slower", device, dtype_name(dtype)
+        )
     return works
 
 

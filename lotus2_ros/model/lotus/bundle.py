@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lotus2_ros.model.layers.precision import dtype_name
 from lotus2_ros.model.lotus import FORMAT
 from lotus2_ros.model.lotus.lotus import Lotus
 from lotus2_ros.model.lotus.manifest import LotusManifest
 from lotus2_ros.model.manifest import MANIFEST, ModelSettings, choose_tasks, naming, stored_metadata, write_manifest
-from lotus2_ros.model.weights import CheckpointError, assign_weights, dtype_name, read_parts, write_parts
+from lotus2_ros.model.weights import CheckpointError, assign_weights, read_parts, write_parts
 
 
 def describe(model: Lotus, dtype: torch.dtype, metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,12 +8,11 @@ from typing import Any
 
 from lotus2_ros.config.precisions import LOTUS_PRECISIONS
 from lotus2_ros.model.conversion import Conversion, Store
-from lotus2_ros.model.layers.precision import dtype_named
+from lotus2_ros.model.layers.precision import dtype_name, dtype_named
 from lotus2_ros.model.lotus import FORMAT
 from lotus2_ros.model.lotus.bundle import describe, parts
 from lotus2_ros.model.lotus.released import open_pipelines
 from lotus2_ros.model.manifest import Space
-from lotus2_ros.model.weights import dtype_name
 
 
 class LotusConversion(Conversion):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from lotus2_ros.model.layers.precision import dtype_name
 from lotus2_ros.model.lotus2 import FUSED_FORMAT, NAME, TRAINABLE_FORMAT
 from lotus2_ros.model.lotus2.base import CORE, SHARPENER, FusedPlan, Lotus2, adapter_name
 from lotus2_ros.model.lotus2.fused import FusedLotus2
@@ -32,7 +33,6 @@ from lotus2_ros.model.manifest import (
 from lotus2_ros.model.weights import (
     CheckpointError,
     assign_weights,
-    dtype_name,
     read_parts,
     stored_state,
     write_parts,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lotus2_ros.model.layers.adaln import AdaLN
-from lotus2_ros.model.layers.precision import resolve_dtype
+from lotus2_ros.model.layers.precision import dtype_name, resolve_dtype
 from lotus2_ros.model.lotus2 import flux
 from lotus2_ros.model.lotus2.base import CORE, CORE_TIMESTEP, adapter_name
 from lotus2_ros.model.lotus2.conditioning import rounded_timestep
@@ -84,7 +84,7 @@ class Probe:
     """A float32 stream, and one with the stored weights in a compute dtype."""
 
     def __init__(self, model: FusedLotus2, device: torch.device, dtype: torch.dtype) -> None:
-        self._compute = str(dtype).removeprefix("torch.")
+        self._compute = dtype_name(dtype)
         self._exact = ProbeStream(model, "float32", torch.float32, device)
         self._stored = ProbeStream(model, model.plan.precision, dtype, device)
         self.device = device

@@ -222,15 +222,8 @@ def _patch(channels: int, of_image: int, transformer: FluxTransformer2DModel) ->
     taken = transformer.config.in_channels
     given = transformer.config.out_channels or taken
     patch = math.isqrt(given // channels)
-    if (
-        patch not in (1, 2)
-        or given != channels * patch**2
-        or taken
-        not in (
-            of_image * patch**2,
-            (channels + of_image) * patch**2,
-        )
-    ):
+    inputs = of_image * patch**2, (channels + of_image) * patch**2
+    if patch not in (1, 2) or given != channels * patch**2 or taken not in inputs:
         raise ValueError(
             f"expected a transformer from {4 * of_image} or {4 * (channels + of_image)} to {4 * channels} channels, "
             f"for latents packed 2x2, got {taken} to {given}"
