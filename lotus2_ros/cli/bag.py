@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     todo = [job for job in jobs if not (len(jobs) > 1 and args.resume and job.output.exists())]  # the others are done
     bags = [job.bag(args) for job in todo]  # all are checked before the first begins
     failures = []
-    with workers_of(args, config, sum(job.recording.count or 0 for job in todo) or None) as workers:
+    with workers_of(args, config, frames_of(todo)) as workers:
         for number, (job, bag) in enumerate(zip(todo, bags, strict=True), start=1):
             which = f" {number} of {len(todo)}" if len(todo) > 1 else ""
             print(f"input{which}: {job.recording.name}\ncamera: {job.recording.camera}", flush=True)
@@ -127,7 +127,7 @@ def score(args: argparse.Namespace, config: Config, jobs: list[Job]) -> int:
         raise ValueError(f"expected --held-out between 0 and 1, got {args.held_out:g}")
     folder = check_output(args.output, "bag --score", args.input)
     mark(folder, "bag --score")
-    with workers_of(args, config, sum(job.recording.count or 0 for job in jobs) or None) as workers:
+    with workers_of(args, config, frames_of(jobs)) as workers:
         cameras, failures = [], []
         for job in jobs:
             try:
@@ -188,30 +188,15 @@ def recording_of(args: argparse.Namespace, source: Path, topic: str | None, conf
     )
 
 
-@contextmanager
-def workers_of(args: argparse.Namespace, config: Config, frames: int | None) -> Iterator[Workers]:
-    """Where the model runs, loaded."""
-    from lotus2_ros.inference.loading import load_estimator
-    from lotus2_ros.inference.processes import Processes, worthwhile
-    from lotus2_ros.inference.ray_workers import RayWorkers
-    from lotus2_ros.inference.work import OwnProcess
-    from lotus2_ros.model.engine.device import use_threads
+def frames_of(jobs: list[Job]) -> int | None:
+    """Of all jobs; None if no recording says how many it has."""
+    return sum(job.recording.count or 0 for job in jobs) or None
 
-    workers: Workers
-    count = worthwhile(config, frames) if args.workers == 0 else args.workers
-    if args.ray:
-        workers = RayWorkers(config, args.ray, args.workers or 0)
-    elif (count or 1) > 1:
-        workers = Processes(config, count)
-    else:
-        workers = OwnProcess(load_estimator(config))
-    if workers.capacity > 1:
-        print(f"workers: {workers.capacity // 2} on {workers.facts.device}", flush=True)
-        use_threads(1)  # the cores are the workers'
-    try:
-        yield workers
-    finally:
-        workers.close()
+
+def workers_of(args: argparse.Namespace, config: Config, frames: int | None) -> AbstractContextManager[Workers]:
+    from lotus2_ros.inference.workers import open_workers  # takes seconds, so errors in the arguments come first
+
+    return open_workers(config, count=args.workers, ray=args.ray, frames=frames)
 
 
 def config_of(args: argparse.Namespace) -> Config:

@@ -30,16 +30,18 @@ def align(
 
     ``with_sigma``: whether :attr:`Geometry.sigma` will be read.
     """
-    found, image, camera = geometry.annotations, geometry.image, geometry.camera
+    found, camera = geometry.annotations, geometry.camera
     if found.affine is None:
         return geometry
     with geometry.stopwatch("align"):
         if found.affine_depth is not None:
-            seen = found.affine_depth, found.normals, camera, reference
-            found = found.inverted(scale_filter.depth_shift.update(*seen, config.scale, stamp))
+            depth_shift = scale_filter.depth_shift.update(
+                found.affine_depth, found.normals, camera, reference, config.scale, stamp
+            )
+            found = found.inverted(depth_shift)
         assert found.disparity is not None  # the model predicts it or affine_depth
-        prediction = RelativeGeometry(found.disparity, image, found.normals, camera, stamp)
-        scale = scale_filter.align(prediction, reference, config.scale, with_sigma=with_sigma)
+        relative = RelativeGeometry(found.disparity, geometry.image, found.normals, camera, stamp)
+        scale = scale_filter.align(relative, reference, config.scale, with_sigma=with_sigma)
         sky = sky_of(found, scale) if config.depth.sky else None
         return replace(geometry, annotations=found, scale=scale, sky=sky)
 

@@ -14,11 +14,11 @@ from lotus2_ros.inference.geometry import Geometry
 
 
 def cloud_of(
-    geometry: Geometry, config: CloudConfig, *, floor: bool = True, known_floor: Floor | None = None
+    geometry: Geometry, config: CloudConfig, *, with_floor: bool = True, floor: Floor | None = None
 ) -> Tensor | None:
     """The channels (H', W', C) of :func:`organized_cloud`; None without depth or a camera.
 
-    ``floor``: with it; otherwise it is left out, by ``known_floor`` or, if that is None, where it is found.
+    Unless ``with_floor``, the floor is left out: ``floor`` if that is known, else the one that is found in the depth.
     """
     depth = geometry.depth
     if depth is None or geometry.camera is None:
@@ -34,7 +34,7 @@ def cloud_of(
         max_depth=config.max_depth or math.inf,
         edge_threshold=config.edge_threshold,
         sigma=sigma if config.has_sigma else None,
-        removed=_removed(geometry, depth, sigma, config, floor, known_floor),
+        removed=_removed(geometry, depth, sigma, config, with_floor, floor),
     )
 
 
@@ -43,14 +43,14 @@ def _removed(
     depth: Tensor,
     sigma: Tensor | None,
     config: CloudConfig,
-    floor: bool,
-    known_floor: Floor | None,
+    with_floor: bool,
+    floor: Floor | None,
 ) -> Tensor | None:
-    """Bool (H, W), true where depth is too unsure or floor; None: nowhere."""
+    """Bool (H, W), true where depth is too uncertain or belongs to the floor; None: nowhere."""
     masks = []
     if sigma is not None and config.max_sigma > 0:
         masks.append(sigma > config.max_sigma * depth)
-    if not floor and geometry.normals is not None and geometry.camera is not None:
+    if not with_floor and geometry.normals is not None and geometry.camera is not None:
         rays = geometry.camera.rays.to(depth.device)
-        masks.append(floor_mask(depth, rays, geometry.normals, config.ground_height, known_floor))
+        masks.append(floor_mask(depth, rays, geometry.normals, config.ground_height, floor))
     return torch.stack(masks).any(0) if masks else None

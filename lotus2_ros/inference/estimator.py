@@ -33,25 +33,33 @@ class Estimator:
     """
 
     def __init__(
-        self, model: GeometryModel, config: Config, resolution: int | None = None, metric: MetricModel | None = None
+        self,
+        model: GeometryModel,
+        config: Config,
+        resolution: int | None = None,
+        metric_model: MetricModel | None = None,
     ) -> None:
-        """``resolution`` is what the model works at where ``config.model.process_resolution`` is 0; None: its own."""
+        """
+        Args:
+            resolution: what the model works at where ``config.model.process_resolution`` is 0; None: the model's own.
+            metric_model: of the scale source of that name.
+        """
         self.model = model
-        self.metric_model = metric  # of the scale source metric_model
+        self.metric_model = metric_model
         self.config = config
         self.device = model.device
         self._resolution = resolution or model.settings.process_resolution
         self._seen: set[tuple[int, int]] = set()
 
     def with_config(self, config: Config) -> Estimator:
-        """One with another configuration and the same model, for another camera; both are for the same thread."""
+        """An estimator with the same model and another configuration, for another camera; for the same thread."""
         other = copy(self)
         other.config = config
         return other
 
     @property
     def process_resolution(self) -> int:
-        """Longer side in pixels at which the model sees an image; if it goes by area, that of a 4:3 image."""
+        """Longer side in pixels at which the model sees an image; of a 4:3 image, if the model sizes them by area."""
         return self.config.model.process_resolution or self._resolution
 
     @torch.inference_mode()
@@ -118,17 +126,19 @@ class Estimator:
     def sharpen(self, geometry: Geometry, steps: int | None = None, tasks: Sequence[str] | None = None) -> Sharpening:
         """The detail sharpener on a geometry of :meth:`predict`, none of its steps run yet.
 
-        ``steps`` is the number of Euler steps per task, by default (None or 0) that of the parameter ``sharp.steps``,
-        else the model's own. ``tasks`` are some of the geometry's, by default those of the parameter ``sharp.tasks``
-        that have a sharpener; the others stay as they are. Raises ValueError if none has one.
+        Args:
+            steps: Euler steps per task; None or 0: those of the parameter ``sharp.steps``, else the model's own.
+            tasks: some of the geometry's, by default those of the parameter ``sharp.tasks``. Tasks without a sharpener
+                stay as they are.
+
+        Raises ValueError if no task is left.
         """
-        chosen = list(filter(self.refines, geometry.latents)) if tasks is None else tasks
-        steps = steps or self.config.sharp.steps or self.model.settings.sharpener_steps
+        wanted = self.config.sharp.refines if tasks is None else set(tasks).__contains__
         return Sharpening(
             self.model,
             geometry,
-            [task for task in geometry.latents if task in chosen and self.model.has_sharpener(task)],
-            steps,
+            [task for task in geometry.latents if wanted(task) and self.model.has_sharpener(task)],
+            steps or self.config.sharp.steps or self.model.settings.sharpener_steps,
             sky=self.config.depth.sky,
             guided=self._guided,
         )

@@ -69,7 +69,7 @@ def load_estimator(config: Config, *, live: bool = False) -> Estimator:
         use_threads(chosen.threads)
     if chosen.path and is_exported(Path(chosen.path)):
         exported = load_exported(chosen)
-        return Estimator(exported, config, metric=configured_metric_model(config.scale, exported.device))
+        return Estimator(exported, config, metric_model=configured_metric_model(config.scale, exported.device))
     engine = EngineChoice.of(chosen, live=live)
     model = load_model(
         chosen.path,

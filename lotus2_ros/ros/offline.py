@@ -27,8 +27,7 @@ from lotus2_ros.config.errors import RunError
 from lotus2_ros.inference.facts import ModelFacts
 from lotus2_ros.inference.geometry import Geometry
 from lotus2_ros.inference.work import Answer, Question, Workers, in_order
-from lotus2_ros.ros.messages import MessageError, image_to_tensor, only_message_errors
-from lotus2_ros.ros.recorded_camera import RecordedCamera, ros_message
+from lotus2_ros.ros.recorded_camera import RecordedCamera, question_of, ros_message
 from lotus2_ros.ros.report import frame_report
 from lotus2_ros.ros.serialized import serialize
 from lotus2_ros.ros.topics import messages_of
@@ -141,21 +140,18 @@ class _Run:
 
     def _questions(self) -> Iterator[Question]:
         """The frames for the workers; of those of an interrupted run only what was measured is read."""
+        every = self._task.sharpen_every
         for index, frame in enumerate(self._task.recording.frames()):
             metric_camera = self._camera.metric_camera(frame)
             if index < self._done:
                 self._camera.replay(index, frame)
                 continue
-            image, error = None, None
-            try:
-                with only_message_errors():
-                    image = image_to_tensor(ros_message(frame.image), self._config.input)
-            except MessageError as problem:
-                error = problem
+            is_sharpened = every > 0 and index % every == 0
+            question, image = question_of(
+                index, frame, self._config.input, is_sharpened=is_sharpened, metric_camera=metric_camera
+            )
             self._frames[index] = frame, image
-            every = self._task.sharpen_every
-            pixels = None if image is None else image.numpy()
-            yield Question(index, pixels, every > 0 and index % every == 0, error, metric_camera)
+            yield question
 
     def _write(self, index: int, frame: RecordedFrame, image: torch.Tensor | None, future: Future[Answer]) -> None:
         self._copy(frame.time_ns)

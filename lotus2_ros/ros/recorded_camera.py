@@ -15,7 +15,7 @@ from lotus2_ros.bags import RecordedFrame, Recording
 from lotus2_ros.bags.frames import Say, typestore
 from lotus2_ros.bags.topics import image_size
 from lotus2_ros.bags.transforms import TransformBuffer, TransformError
-from lotus2_ros.config import Config
+from lotus2_ros.config import Config, InputConfig
 from lotus2_ros.config.live import LiveConfig
 from lotus2_ros.geometry.calibration import Calibration
 from lotus2_ros.geometry.camera import Camera
@@ -126,15 +126,10 @@ class RecordedCamera:
 
         def questions() -> Iterator[Question]:
             for index, frame in enumerate(recording.frames()):
-                image, error = None, None
-                try:
-                    with only_message_errors():
-                        image = image_to_tensor(ros_message(frame.image), self._config.input)
-                except MessageError as problem:
-                    error = problem
+                metric_camera = self.metric_camera(frame)
+                question, image = question_of(index, frame, self._config.input, metric_camera=metric_camera)
                 frames[index] = frame, image
-                pixels = None if image is None else image.numpy()
-                yield Question(index, pixels, error=error, metric_camera=self.metric_camera(frame))
+                yield question
 
         for answered in in_order(workers, questions()):
             yield *frames.pop(answered.question.index), answered
@@ -189,6 +184,23 @@ class Rejections:
         if reason not in self._known:
             self._known.add(reason)
             self._warn(f"a reference is not used: {text} (further ones for {reason} are not named)")
+
+
+def question_of(
+    index: int,
+    frame: RecordedFrame,
+    config: InputConfig,
+    *,
+    is_sharpened: bool = False,
+    metric_camera: Camera | None = None,
+) -> tuple[Question, Tensor | None]:
+    """A frame as a question for the model, and its image (H, W, 3) uint8 RGB; None if it cannot be decoded."""
+    try:
+        with only_message_errors():
+            image = image_to_tensor(ros_message(frame.image), config)
+    except MessageError as error:
+        return Question(index, None, error=error), None
+    return Question(index, image.numpy(), is_sharpened, metric_camera=metric_camera), image
 
 
 def header_of(frame: RecordedFrame) -> Header:

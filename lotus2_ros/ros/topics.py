@@ -42,13 +42,13 @@ class ProducerInput:
     @cached_property
     def points(self) -> Tensor | None:
         """Rows of an organized cloud (H', W', C), computed once for all topics that need them."""
-        return cloud_of(self.geometry, self.cloud, floor=self.cloud.remove_ground != "all", known_floor=self.floor)
+        return cloud_of(self.geometry, self.cloud, with_floor=self.cloud.remove_ground != "all", floor=self.floor)
 
     @property
     def unfiltered_points(self) -> Tensor | None:
         """The rows that the filtered cloud is made of."""
         if self.cloud.remove_ground == "filtered":
-            return cloud_of(self.geometry, self.cloud, floor=False, known_floor=self.floor)
+            return cloud_of(self.geometry, self.cloud, with_floor=False, floor=self.floor)
         return self.points
 
     @property

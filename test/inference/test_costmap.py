@@ -109,7 +109,7 @@ def drive():
 
 def in_world(geometry, x, floor):
     """The points (N, 3) of the cloud."""
-    cloud = cloud_of(geometry, CloudConfig(max_sigma=0.3), floor=floor)[..., :3].flatten(0, 1)
+    cloud = cloud_of(geometry, CloudConfig(max_sigma=0.3), with_floor=floor)[..., :3].flatten(0, 1)
     points = cloud[torch.isfinite(cloud).all(-1)] @ TO_WORLD.T + torch.tensor([x, 0.0, CAMERA_HEIGHT])
     return points.numpy()
 

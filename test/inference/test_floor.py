@@ -39,7 +39,7 @@ def test_the_floor_goes_and_obstacles_stay(seen, is_mount_known):
     mount = ScaleConfig(camera_height=camera_height, camera_pitch=pitch, camera_roll=roll)
     config = CloudConfig(edge_threshold=0.0)
     with_floor = cloud_of(geometry, config)[..., :3]
-    without = cloud_of(geometry, config, floor=False, known_floor=mounted_floor(mount) if is_mount_known else None)
+    without = cloud_of(geometry, config, with_floor=False, floor=mounted_floor(mount) if is_mount_known else None)
     left, before = (torch.isfinite(cloud[..., :3]).all(-1) for cloud in (without, with_floor))
     is_floor = (height.abs() < 0.01) & (view.normals @ up > 0.98) & (view.depth < RANGE)
     stands = (height > 0.3) & (view.depth < RANGE) & (view.normals @ up < 0.5)

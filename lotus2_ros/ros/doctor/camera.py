@@ -16,6 +16,7 @@ from lotus2_ros.ros.messages import MessageError, camera_from_info
 MOST = 0.8  # of the images: a camera's first and last may lack their camera_info
 SHORT_PERIOD = 1 / 30  # seconds between images, of a single one
 MAX_CLOCK_OFFSET = 1.0  # seconds between a stamp and the clock
+CALIBRATE = "the driver's camera_info_url, or ros2 run camera_calibration cameracalibrator"
 
 
 def check_image(evidence: Evidence) -> Iterator[Finding]:
@@ -54,9 +55,6 @@ def check_camera_info(evidence: Evidence) -> Iterator[Finding]:
                 yield wrong(f"{stream.topic}: {doubt}", mend=CALIBRATE)
             else:
                 yield ok(view(camera))
-
-
-CALIBRATE = "the driver's camera_info_url, or ros2 run camera_calibration cameracalibrator"
 
 
 def view(camera: Camera) -> str:
