@@ -55,7 +55,7 @@ def open_recording(
         with_transforms: read /tf and /tf_static even if the bag has neither points nor odometry.
         rectified: whether the images of a bag are: yes, no, or auto by the name of their topic.
         fov: horizontal field of view in degrees, in place of any calibration.
-        limit: the first so many frames only.
+        limit: only the first frames, this many.
         say: is given a line about each frame that is skipped and each damage that is found; stderr by default.
 
     Raises:

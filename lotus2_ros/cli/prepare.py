@@ -58,11 +58,11 @@ def run(args: argparse.Namespace) -> int:
     from lotus2_ros.model.layers.precision import resolve_device
     from lotus2_ros.prepare.convert import convert
     from lotus2_ros.prepare.sources import from_lotus, from_released, from_trained
-    from lotus2_ros.prepare.work import check_output
+    from lotus2_ros.prepare.work import check_new
 
     config = Config().updated({name: getattr(args, name) for name in OPTIONS.values()}).model
     device = resolve_device(config.device)
-    check_output(args.output)  # before anything is fetched
+    check_new(args.output)  # before anything is fetched
     check_apart(args.output, local_inputs(args))
     if [bool(args.flux or args.lotus2), bool(args.bundle), bool(args.lotus1)].count(True) != 1:
         raise ValueError("expected --flux and --lotus2, or --bundle alone, or --lotus1 alone")

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--node", default="perception", help="name of the node (default: %(default)s)")
     parser.add_argument("--image", default="/image", metavar="TOPIC", help="its images (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, help="of a running node, end after so many seconds (default: Ctrl-C)")
+    parser.add_argument("--seconds", type=float, help="of a running node; end after this long (default: at Ctrl-C)")
 
 
 def run(args: argparse.Namespace) -> int:

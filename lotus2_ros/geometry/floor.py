@@ -15,7 +15,7 @@ MAX_TILT = 50.0
 MAX_ANGLE = 30.0
 # Pixels along the longer side of the image that a plane is looked for in, and planes that are tried, of each kind.
 SAMPLES, PLANES = 64, 256
-# The mean normal is of the normals within this many degrees of it, found in so many steps.
+# The mean normal is of the normals within this many degrees of it; steps of that iteration.
 MODE_ANGLE, MODE_STEPS = 25.0, 5
 # A pixel is on a plane if it is nearer to it than this many meters and this share of its depth.
 NEAR, NEAR_SHARE = 0.02, 0.02

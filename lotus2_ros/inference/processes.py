@@ -23,7 +23,7 @@ from lotus2_ros.model.load import BUNDLED
 from lotus2_ros.model.memory import free_memory
 
 FRAMES_PER_WORKER = 2  # one that it computes, and the next
-# A worker is worth its start, some seconds, with so many frames.
+# The start of a worker, some seconds, pays for itself from this many frames on.
 MIN_FRAMES = 20
 PROCESS_BYTES = 10**9  # of Python, torch and one frame, besides the weights
 
@@ -31,7 +31,7 @@ _estimator: Estimator | None = None  # of a worker process
 
 
 class Processes:
-    """So many processes with the model of ``config``. Raises ValueError if it cannot be loaded there."""
+    """`count` processes with the model of ``config``. Raises ValueError if it cannot be loaded there."""
 
     def __init__(self, config: Config, count: int) -> None:
         self.capacity = FRAMES_PER_WORKER * count

@@ -18,7 +18,7 @@ def open_workers(config: Config, *, count: int | None, ray: str | None, frames: 
     """Workers with the model of ``config`` loaded. They are closed with the block.
 
     Args:
-        count: how many; None: one, on a cluster all there are; 0: as many as pay for so many ``frames``.
+        count: how many; None: one, on a cluster all there are; 0: as many as pay for their start over ``frames``.
         ray: address of a Ray cluster; None: processes of this machine.
         frames: number of frames to process; None: not known.
 

@@ -17,7 +17,7 @@ from lotus2_ros.model.memory import memory_errors
 from lotus2_ros.prepare.checksums import Checksums
 from lotus2_ros.prepare.progress import PrepareProgress
 from lotus2_ros.prepare.space import check_space, unfinished_size, work_folder
-from lotus2_ros.prepare.work import Work, check_output
+from lotus2_ros.prepare.work import Work, check_new
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def convert(conversion: Conversion, output: Path) -> dict[str, Any]:
     Raises ValueError or OSError on bad input, NaN or Inf anywhere, too little room or memory. What was done until then
     is kept for the next run.
     """
-    check_output(output)
+    check_new(output)
     check_space(output.parent, conversion.size + SPACE_MARGIN - unfinished_size(output))
     checksums = Checksums.read(work_folder(output))
     sources = checksums.of(conversion.files)

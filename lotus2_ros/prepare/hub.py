@@ -82,7 +82,7 @@ def find(place: str, name: str, patterns: Sequence[str]) -> Found:
 
 
 def check_room(found: Iterable[Found], output: Path, bundle: int) -> None:
-    """Raise DiskSpaceError unless there is room for all that is missing and for a bundle of about so many bytes."""
+    """Raise DiskSpaceError unless there is room for all that is missing and for a bundle of about `bundle` bytes."""
     missing = sum(each.missing for each in found)
     check_spaces({Path(constants.HF_HUB_CACHE): missing, output.parent: max(0, bundle - unfinished_size(output))})
 

@@ -20,7 +20,7 @@ from lotus2_ros.prepare.space import work_folder
 PLAN, BUNDLE = "plan.json", "bundle"
 
 
-def check_output(output: Path) -> None:
+def check_new(output: Path) -> None:
     """Raise OutputError unless the output is new, or an empty folder."""
     if output.is_dir() and not any(output.iterdir()):
         return

@@ -35,7 +35,7 @@ from lotus2_ros.scale.ground import mounted_floor
 from lotus2_ros.scale.saved import restored, saved
 
 PREFIXES = {"core": "/perception/", "sharpener": "/perception/sharp/"}
-CHECKPOINT_PERIOD = 5.0  # seconds; a killed run repeats at most so many and the frames in progress
+CHECKPOINT_PERIOD = 5.0  # seconds; a killed run repeats at most this much work and the frames in progress
 MEASURED = "reference_depth", "reference_points", "odometry"  # sources of scale that a recording may have
 NAMED = 12  # frames of one failure that are named
 
@@ -50,7 +50,7 @@ class Task:
 
     recording: Recording
     source: Path
-    sharpen_every: int = 0  # every so many frames; 0: none
+    sharpen_every: int = 0  # one frame of this many; 0: none
     keep_topics: Sequence[str] | None = None  # of the source; empty: all; None: none
 
 

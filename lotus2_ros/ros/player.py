@@ -32,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bag", type=Path)
     parser.add_argument("--rate", type=float, required=True, help="Speed: 1 is that of the recording")
-    parser.add_argument("--subscribers", type=int, required=True, help="Wait for so many on every topic")
+    parser.add_argument("--subscribers", type=int, required=True, help="Wait for this many on every topic")
     parser.add_argument("--timeout", type=float, required=True, help="Seconds to wait for them")
     args = parser.parse_args(remove_ros_args(sys.argv)[1:])
     rclpy.init()

@@ -108,7 +108,7 @@ def view_recording(log: RerunLog, path: Path, node: str) -> int:
 
 
 def view_node(log: RerunLog, node: str, image_topic: str, compressed: bool, seconds: float | None) -> int:
-    """Show what a running node publishes until Ctrl-C, or for so many seconds. Returns how many messages."""
+    """Show what a running node publishes until Ctrl-C, or for `seconds`. Returns the number of messages."""
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     viewing = Viewing(log, node, (image_topic,))
     try:

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Points that are asked: so many before and after each on the curve.
+# Candidates for neighbors: this many before and after each point on the curve.
 AROUND = 16
 CURVE_BITS = 7  # of the numbers of rows and columns
-# Their weight falls to 1 / e at this many mean distances between points; a depth edge is as far as so many widths.
+# Their weight falls to 1 / e at this many mean distances between points; a depth edge is as far as this many widths.
 REACH, EDGE = 1.5, 0.06
 AGREEMENT = 0.1  # of log depth; agreement falls to 1 / e at this difference
 FAR_AWAY = 1e3  # place of padding

@@ -1,7 +1,7 @@
 """Procedural scenes with exact depth and normals. Scene number N is always the same.
 
-Training uses the numbers from TRAINING_SEEDS upward; those below are held out, for
-evaluation, tests and demonstrations.
+Training uses the numbers from TRAINING_SEEDS upward; those below are held out for evaluation, tests and
+demonstrations.
 """
 
 from __future__ import annotations

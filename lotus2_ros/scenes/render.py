@@ -89,14 +89,14 @@ class Renderer:
         points, directions = eye + depth[seen, None] * rays[seen], F.normalize(rays[seen], dim=-1)
         openness = self._openness(depth, rays, hit.normals, eye)[seen]
         light = self._shade(points, directions, hit[seen], depth[seen] * pixel, openness)
-        self._look_on(light, points, directions, hit[seen], pixel)
+        self._add_seen_through(light, points, directions, hit[seen], pixel)
         air = torch.exp(-self.world.haze * depth[seen])[:, None]
         radiance[seen] = light * air + radiance.mean() * (1 - air)
         normals = torch.where(seen[..., None], hit.normals @ to_world, torch.nan)
         image = photograph(radiance, depth, np.random.default_rng([seed, 2]))
         return View(image, depth, normals, camera, pose, stamp_s)
 
-    def _look_on(self, light: Tensor, points: Tensor, rays: Tensor, hit: Hit, pixel: float) -> None:
+    def _add_seen_through(self, light: Tensor, points: Tensor, rays: Tensor, hit: Hit, pixel: float) -> None:
         """Add to `light` (N, 3), in place, the light through glass and from mirrors."""
         part, far = hit.part, hit.distance
         facing = -(rays * hit.normals).sum(-1, keepdim=True)

@@ -64,8 +64,7 @@ class EndToEndLoss(BaseModel):
     """Adds the errors of the decoded annotation to the squared error of the latent, see :class:`DecodedError`, as in
     the end-to-end fine-tuning of arXiv 2409.11355.
 
-    decoder: also train the VAE's decoder, whose inputs are predictions, which are smoother than the latents it was
-    trained on. latent: weight of the latent's own error. views: number of views of a batch that are decoded, which
+    latent: weight of the latent's own error. views: number of views of a batch that are decoded, which
     takes most of the time of a step; None: all. slopes: whether the angles of a depth's slopes count; without them the
     depth is decoded in mixed precision.
     """
@@ -82,10 +81,6 @@ class EndToEndLoss(BaseModel):
     latent: float = Field(default=1.0, ge=0)
     views: int | None = Field(default=None, ge=1)
     slopes: bool = True
-    decoder: bool = False
-
-    def part(self) -> TrainedPart:
-        return "core_and_decoder" if self.decoder else "core"
 
     def of_prediction(self, model: TorchModel, predicted: Tensor, truth: Tensor, batch: Batch) -> Tensor:
         """The loss, a scalar, for latents (B, C, h, w)."""
@@ -93,6 +88,16 @@ class EndToEndLoss(BaseModel):
         of_fit = error.of_fit._asdict() if error.of_fit is not None else {}
         weighted = sum(getattr(self, name) * value for name, value in of_fit.items()) + self.angles * error.angles
         return self.latent * mean_square(predicted - truth, model, batch) + self.decoded * error.values + weighted
+
+
+class CoreEndToEndLoss(EndToEndLoss):
+    """Of a core predictor. decoder: also train the VAE's decoder, because predictions are smoother than the latents
+    that it was trained on."""
+
+    decoder: bool = False
+
+    def part(self) -> TrainedPart:
+        return "core_and_decoder" if self.decoder else "core"
 
 
 def decoded_error(model: TorchModel, latent: Tensor, batch: Batch, power: int, slopes: bool = True) -> DecodedError:

@@ -54,11 +54,9 @@ def train(
     model.requires_grad_(False)
     for parameter in parameters.values():
         parameter.requires_grad_(True)
-    began = (
-        {name: parameter.detach().clone() for name, parameter in parameters.items()} if stage.interpolate_start else {}
-    )
+    began = _copy(parameters) if stage.interpolate_start else {}
     optimizers = optimizers_for(parameters, stage)
-    mean = {} if stage.average_after is None else {name: value.detach().clone() for name, value in parameters.items()}
+    mean = {} if stage.average_after is None else _copy(parameters)
     start = resume(checkpoint, parameters, optimizers, mean) if checkpoint.exists() else 0
     if start >= stage.steps:
         return
@@ -101,6 +99,7 @@ def _copy(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def _mix(parameters: Mapping[str, Tensor], others: Mapping[str, Tensor], share: float) -> None:
+    """Move `parameters`, in place, toward those of `others` by a share of the way."""
     for name, other in others.items():
         parameters[name].lerp_(other, share)
 

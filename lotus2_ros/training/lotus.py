@@ -11,7 +11,7 @@ from torch import Tensor
 from lotus2_ros.model.lotus.lotus import ANNOTATION, RECONSTRUCTION, TIMESTEP, Lotus
 from lotus2_ros.model.trainable import TrainedPart
 from lotus2_ros.training.batches import Batch
-from lotus2_ros.training.decoded import EndToEndLoss
+from lotus2_ros.training.decoded import CoreEndToEndLoss
 from lotus2_ros.training.latents import encode, mean_square
 
 
@@ -50,7 +50,7 @@ class LotusStep(LotusObjective):
     kind: Literal["lotus"]
 
 
-class LotusEndToEnd(EndToEndLoss, LotusObjective):
+class LotusEndToEnd(CoreEndToEndLoss, LotusObjective):
     """With the loss on the decoded annotation, see :class:`EndToEndLoss`."""
 
     kind: Literal["lotus_end_to_end"]

@@ -16,7 +16,7 @@ from lotus2_ros.model.lotus2.base import CORE, CORE_TIMESTEP
 from lotus2_ros.model.lotus2.trainable import TrainableLotus2
 from lotus2_ros.model.trainable import TrainedPart
 from lotus2_ros.training.batches import Batch
-from lotus2_ros.training.decoded import EndToEndLoss
+from lotus2_ros.training.decoded import CoreEndToEndLoss, EndToEndLoss
 from lotus2_ros.training.diffusion import Diffusion
 from lotus2_ros.training.flows import DeterministicFlow, Lotus2Objective, StochasticFlow, draw_times
 from lotus2_ros.training.latents import encode
@@ -50,7 +50,7 @@ class SingleStep(_OnePass):
         return self.predict(model, image, task, generator) - truth
 
 
-class EndToEnd(EndToEndLoss, _OnePass):
+class EndToEnd(CoreEndToEndLoss, _OnePass):
     """The core predictor with the loss on the decoded annotation, see :class:`EndToEndLoss`."""
 
     kind: Literal["end_to_end"]
@@ -100,9 +100,6 @@ class SharpenerEndToEnd(EndToEndLoss, _FromCoarse):
     kind: Literal["sharpener_end_to_end"]
     first_step: float = Field(default=0.5, ge=0, le=1)
 
-    def part(self) -> TrainedPart:
-        return "sharpener"
-
     def loss(self, model: TrainableLotus2, batch: Batch) -> Tensor:
         image, truth = encode(model, batch)
         coarse, generator = self._coarse(model, image, batch.task).to(truth), batch.generator()
@@ -151,5 +148,5 @@ class Autoencoder(Lotus2Objective):
         return crop.contiguous(memory_format=torch.channels_last)
 
 
-_OfLotus2 = StochasticFlow | DeterministicFlow | SingleStep | Sharpener | Autoencoder | EndToEnd
-Objective = _OfLotus2 | LotusStep | LotusEndToEnd | SharpenerEndToEnd | Diffusion
+_OfLotus2 = StochasticFlow | DeterministicFlow | SingleStep | EndToEnd | Sharpener | SharpenerEndToEnd | Autoencoder
+Objective = _OfLotus2 | LotusStep | LotusEndToEnd | Diffusion

@@ -1,1 +1,1 @@
-"""Preview pictures and point cloud files."""
+"""Results as pictures, animations and point cloud files, and in the Rerun viewer."""

@@ -42,6 +42,10 @@ def test_changes_reach_what_they_name_and_nothing_else():
             "single_blocks that grow from stage to stage to at most 8, got [5, 4, 4, 4, 8, 8, 8, 8]",
         ),
         ("stages.steady.average_after=9000", "stages.7: expected average_after below steps, 7100, got 9000"),
+        (
+            "stages.sharpener.objective={kind: sharpener_end_to_end, decoded: 1, angles: 1, power: 1, decoder: true}",
+            "unknown key stages.8.objective.sharpener_end_to_end.decoder",
+        ),
         ("checkpoint_every=75", "multiple of report_every"),
         ("seed", "expected key=value, got 'seed'"),
         ("seed.more.deep=1", "'seed.more.deep'"),
