@@ -18,7 +18,7 @@ from lotus2_ros.bags.writer import write_frame
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.model.lotus2.base import Lotus2
 from lotus2_ros.model.lotus2.bundle import save_bundle
-from lotus2_ros.ros import offline
+from lotus2_ros.ros import offline, recorded_camera
 from lotus2_ros.ros.serialized import deserialize
 
 HEIGHT, WIDTH, FRAMES = 48, 64, 3
@@ -105,14 +105,14 @@ def test_an_error_of_any_class_costs_one_frame(
     recording: Path, tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     """OpenCV's own error is neither a ValueError nor a RuntimeError."""
-    to_tensor = offline.image_to_tensor
+    to_tensor = recorded_camera.image_to_tensor
 
     def failing(image, config):
         if image.header.stamp.sec == 0:
             raise cv2.error("OpenCV: no such conversion")
         return to_tensor(image, config)
 
-    monkeypatch.setattr(offline, "image_to_tensor", failing)
+    monkeypatch.setattr(recorded_camera, "image_to_tensor", failing)
     assert cli.main(["bag", str(recording), str(tmp_path / "out.mcap"), "--model", str(bundle)]) == 0
     assert "failed: frame 0: error: OpenCV: no such conversion" in capsys.readouterr().out
     assert stamps_of(tmp_path / "out.mcap", "/perception/report") == [2 * 10**9 + 5]
