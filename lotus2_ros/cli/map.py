@@ -19,7 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("output", type=Path, help=f"folder for {MESH}")
     parser.add_argument("--topic", help="image topic of the bag, if it has several")
     add_recording_arguments(parser)
-    parser.add_argument("--voxel", type=float, default=0.05, metavar="METERS", help="(default: %(default)s)")
+    parser.add_argument(
+        "--voxel", type=float, default=0.05, metavar="METERS", help="side of a voxel (default: %(default)s)"
+    )
     parser.add_argument(
         "--max-depth",
         type=float,

@@ -52,10 +52,11 @@ def check_apart(output: Path, inputs: Iterable[Path]) -> Path:
         else:
             continue
         raise OutputError(f"{output}: this output {relation} the input {path}; choose another place for the output")
-    above = next(folder for folder in (*place.parents, place) if folder.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        problem = "may not be written to" if above.is_dir() else "is no folder"
-        raise OutputError(f"{output}: {above} {problem}; choose another place for the output")
+    # A folder that exists is written into, even if the one above it may not be: a mounted volume, say.
+    there = place if place.is_dir() else next(path for path in place.parents if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        problem = "may not be written to" if there.is_dir() else "is no folder"
+        raise OutputError(f"{output}: {there} {problem}; choose another place for the output")
     return place
 
 

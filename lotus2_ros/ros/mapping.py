@@ -37,7 +37,7 @@ class Map:
 
 
 def map_recording(workers: Workers, recording: Recording, config: Config, voxel: float, warn: Say) -> Map:
-    """The mesh of all frames with depth in meters and a pose, with voxels of so many meters (Curless and Levoy 1996).
+    """The mesh of all frames with depth in meters and a pose, with voxels of this many meters (Curless and Levoy 1996).
 
     The parameters of clouds apply: their limits of depth, edges and uncertainty. Raises RunError without such a frame.
     """
@@ -53,11 +53,10 @@ def map_recording(workers: Workers, recording: Recording, config: Config, voxel:
             geometry, _ = next(camera.geometries(frame, image, reference, answer))
             if not geometry.scale.metric:
                 raise ValueError(f"depth is not in meters: {geometry.scale.note or 'no reference has come yet'}")
-            pose = camera.pose(frame)
+            volume.add(geometry, camera.pose(frame), config.cloud)
         except (ValueError, RuntimeError, MemoryError) as error:
             found.refused.append(str(error))
             continue
-        volume.add(geometry, pose, config.cloud)
         found.sources[geometry.scale.source] += 1
     if not found.sources:
         reason = found.refused[-1] if found.refused else "it has no image that can be decoded"
@@ -76,10 +75,15 @@ class Volume:
         self._grid = o3d.t.geometry.VoxelBlockGrid(names, kinds, channels, voxel, BLOCK, BLOCKS)
 
     def add(self, geometry: Geometry, pose: Tensor, config: CloudConfig) -> None:
-        """Integrate the depth of a frame; ``pose`` (4, 4) from the camera's optical frame to that of the volume."""
+        """Integrate the depth of a frame; ``pose`` (4, 4) from the camera's optical frame to that of the volume.
+
+        Raises ValueError if the limits of clouds leave nothing of it.
+        """
         cloud, camera = cloud_of(geometry, replace(config, stride=1, normals=False)), geometry.camera
         assert cloud is not None and camera is not None  # depth is metric
         depth, color = cloud[..., 2].nan_to_num(0.0).numpy(), (geometry.image / 255).numpy()
+        if not depth.any():
+            raise ValueError(f"nothing is within cloud.max_depth {config.max_depth:g} m and the other limits")
         if camera.lens is not None:
             depth, color = (_undistorted(values, camera) for values in (depth, color))
         pictures = [self._o3d.t.geometry.Image(np.ascontiguousarray(values)) for values in (depth, color)]

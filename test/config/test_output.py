@@ -66,3 +66,5 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path, mon
     monkeypatch.setattr(os, "access", lambda folder, mode: folder != tmp_path)
     with pytest.raises(OutputError, match=r"new/out: .* may not be written to; choose another place"):
         check_output(tmp_path / "new" / "out", "demo")
+    (tmp_path / "mounted").mkdir()
+    assert check_output(tmp_path / "mounted", "demo") == tmp_path / "mounted"

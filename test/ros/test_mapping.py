@@ -55,6 +55,12 @@ def test_without_meters_or_poses_it_says_why(tmp_path):
         RecordedCamera(Config(), pytest.fail).pose(frame)
 
 
+def test_frames_of_nothing_near_are_left_out(tmp_path):
+    source = record(tmp_path / "in", "/tf")
+    with pytest.raises(RunError, match=r"no frame can be mapped: nothing is within cloud.max_depth 0\.1 m"):
+        mapped(source, **{"scale.fixed_frame": "odom", "cloud.max_depth": 0.1})
+
+
 def test_a_distorted_image_gives_a_straight_wall():
     K = torch.tensor([[120.0, 0, 70], [0, 118, 64], [0, 0, 1]])
     camera = Camera(160, 120, K, Lens("plumb_bob", (-0.2, 0.05, 0.0, 0.0)))
