@@ -16,9 +16,9 @@ from lotus2_ros.inference.facts import ModelFacts
 from lotus2_ros.inference.geometry import Geometry
 from lotus2_ros.model.engine.device import Download, copy_stream, finish
 from lotus2_ros.model.image_size import ImageSizeError
+from lotus2_ros.ros.cloud_filter_thread import CloudFilterThread, UnfilteredCloud
 from lotus2_ros.ros.decoder import DEPTH, DecoderThread
 from lotus2_ros.ros.diagnostics import Diagnostics, Monitored
-from lotus2_ros.ros.filtered import CloudFilterThread, UnfilteredCloud
 from lotus2_ros.ros.inputs import Inputs
 from lotus2_ros.ros.messages import MessageError, stamp_seconds
 from lotus2_ros.ros.metric_depth import MetricDepth

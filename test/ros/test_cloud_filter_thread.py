@@ -8,7 +8,7 @@ from lotus2_ros.msg import FrameReport
 from sensor_msgs.msg import Image, PointCloud2
 
 from lotus2_ros.config import CloudConfig
-from lotus2_ros.ros.filtered import by_voxel_size
+from lotus2_ros.ros.cloud_filter_thread import by_voxel_size
 
 pytestmark = pytest.mark.ros
 HEIGHT, WIDTH = 36, 52
@@ -63,7 +63,7 @@ def test_voxels_double_where_depth_is_less_sure():
 BLOCKED = """
 import sys, threading
 from lotus2_ros.demo.deadlines import allowed
-from lotus2_ros.ros import cloud_filter
+from lotus2_ros.ros import cloud_filter_process
 from lotus2_ros.inference.estimator import Estimator
 from lotus2_ros.ros.node import main
 predict = Estimator.predict
@@ -77,7 +77,7 @@ def filtered(self, cloud, *options):
     held_up = not all(frames.acquire(timeout=allowed(30)) for _ in range(6))
     print("held up" if held_up else "went on", flush=True)
     return cloud[:1]
-Estimator.predict, cloud_filter.CloudFilterProcess.__call__ = predicting, filtered
+Estimator.predict, cloud_filter_process.CloudFilterProcess.__call__ = predicting, filtered
 sys.exit(main())
 """
 
@@ -101,11 +101,11 @@ def test_frames_go_on_while_a_cloud_is_filtered(start, client, reference):
 
 FAILING = """
 import sys
-from lotus2_ros.ros import cloud_filter
+from lotus2_ros.ros import cloud_filter_process
 from lotus2_ros.ros.node import main
 def failing(self, *args):
     raise RuntimeError("no filter")
-cloud_filter.CloudFilterProcess.__call__ = failing
+cloud_filter_process.CloudFilterProcess.__call__ = failing
 sys.exit(main())
 """
 

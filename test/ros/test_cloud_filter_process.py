@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lotus2_ros.demo.deadlines import allowed
-from lotus2_ros.ros.cloud_filter import REQUEST, CloudFilterProcess, Open3dMissingError, filter_cloud
+from lotus2_ros.ros.cloud_filter_process import REQUEST, CloudFilterProcess, Open3dMissingError, filter_cloud
 
 
 def cloud(points: np.ndarray, red: int = 200, green: int = 100, blue: int = 50) -> np.ndarray:
@@ -80,7 +80,7 @@ def test_without_open3d(process, wall, monkeypatch, tmp_path):
 
 
 def test_the_process_ends_quietly_when_the_node_dies_amid_a_request():
-    command = [sys.executable, "-m", "lotus2_ros.ros.cloud_filter"]
+    command = [sys.executable, "-m", "lotus2_ros.ros.cloud_filter_process"]
     request = REQUEST.pack(1000, 0.05, 0, 2.0) + bytes(16)  # 1000 points announced, one sent
     done = subprocess.run(command, input=request, capture_output=True, timeout=allowed(60))
     assert done.returncode == 0 and done.stdout == b"" and b"Traceback" not in done.stderr

@@ -110,7 +110,7 @@ def main() -> int:
 def _start() -> subprocess.Popen[bytes]:
     # A session of its own, so that Ctrl-C reaches the node only. The process ends when the node closes its input.
     return subprocess.Popen(
-        [sys.executable, "-m", "lotus2_ros.ros.cloud_filter"],
+        [sys.executable, "-m", "lotus2_ros.ros.cloud_filter_process"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, "OMP_NUM_THREADS": "1"},

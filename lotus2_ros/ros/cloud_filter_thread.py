@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lotus2_ros.config import CloudConfig
 from lotus2_ros.config.live import LiveConfig
-from lotus2_ros.ros.cloud_filter import CloudFilterProcess, Open3dMissingError
+from lotus2_ros.ros.cloud_filter_process import CloudFilterProcess, Open3dMissingError
 from lotus2_ros.ros.clouds import CLOUD_FIELDS, tensor_to_cloud
 from lotus2_ros.ros.threads import LatestQueue, QueueThread
 
