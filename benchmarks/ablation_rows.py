@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 EULER_STEPS = 10
-# T', and the most steps at inference (arXiv 2512.01030, figure 6; 2409.18124, figure 5).
+# T', and the most steps at inference (arXiv 2512.01030, figure 6; 2409.18124, sections 4.1 to 4.3).
 TIME_STEPS, MOST_STEPS = (1000, 50, 10, 1), 50
 # All of the 800 views, and every 15th.
 DATA = {"800 views": 1, "54 views": 15}

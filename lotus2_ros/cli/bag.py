@@ -215,6 +215,8 @@ def parameters(given: list[str]) -> dict[str, object]:
             assigned = ""
         if not assigned:
             raise ValueError(f"expected -p NAME:=VALUE with a value in YAML, got {text!r}")
+    if "input.fov" in found:
+        raise ValueError(f"expected --fov for a recording, got -p input.fov:={found['input.fov']}")
     return found
 
 

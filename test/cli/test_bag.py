@@ -76,6 +76,7 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) ->
         ("scale.max_age:={", "expected -p NAME:=VALUE with a value in YAML, got 'scale.max_age:={'"),
         ("cloud.strid:=2", "unknown parameter cloud.strid; did you mean cloud.stride?"),
         ("input.rectified:=maybe", "input.rectified: expected one of auto, yes, no, got 'maybe'"),
+        ("input.fov:=70", "expected --fov for a recording, got -p input.fov:=70"),
     ],
 )
 def test_bad_parameters_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture, given: str, text: str) -> None:
