@@ -36,9 +36,8 @@ STAGES = 24  # kept in memory: of three or four image sizes with all tasks and t
 RUNS = 3  # of each engine, to see which is faster
 # Relative to torch's result. A compiled stage that is further away is not used.
 BOUNDS = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.1}
-# Before a stage on disk: it is to be used; torch is faster, so it is not there; that was measured on a busy machine, so
-# the next start measures again.
-CHOSEN, FASTER_IN_TORCH, OPEN = b"+", b"-", b"?"
+# Before a stage on disk: it is to be used; torch is faster, so it is not there; it was not timed against torch.
+CHOSEN, FASTER_IN_TORCH, UNTIMED = b"+", b"-", b"?"
 HINTS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
 
 
@@ -61,7 +60,8 @@ class CompiledStages:
     """A `TorchModel.executor` that compiles each stage for each shape of its tensors, and runs it.
 
     Where the engine is `auto`, a stage is compiled and timed against torch when it first runs, and the faster one runs
-    it from then on, also after the next start if the machine was not busy. The `STAGES` most recently used are kept.
+    it from then on, also after the next start. On a busy machine it is used untimed, because there a few runs take long
+    and tell little; the next start times it. The `STAGES` most recently used are kept.
     """
 
     def __init__(self, model: InferenceModel, engine: EngineChoice) -> None:
@@ -106,27 +106,22 @@ class CompiledStages:
                 compiled = self._core.compile_model(self._convert(function, tensors), device, options)
                 blob = compiled.export_model().getvalue()
             stage = run_compiled(compiled)
-            if mark == CHOSEN:
+            is_untimed = self._engine.name == "auto" and is_busy()
+            if mark == CHOSEN or (mark == UNTIMED and is_untimed):
                 return stage
-            better = self._is_better(name, dtype, stage, function, tensors)
-            if self._engine.name == "auto" and is_busy():
-                self._stored.write(OPEN + blob, *place)
-            else:
-                self._stored.write(CHOSEN + blob if better else FASTER_IN_TORCH, *place)
+            check_equal(stage(*tensors), function(*tensors), BOUNDS[dtype])
+            if is_untimed:
+                self._stored.write(UNTIMED + blob, *place)
+                return stage
+            better = self._engine.name != "auto" or self._is_faster(name, stage, function, tensors)
+            self._stored.write(CHOSEN + blob if better else FASTER_IN_TORCH, *place)
             return stage if better else None
         except Exception as error:  # converters and compilers raise errors of any type
             log.warning("%s runs in torch instead of OpenVINO: %s", name, first_line(error))
             return None
 
-    def _is_better(self, name: str, dtype: torch.dtype, stage: Run, function: Run, tensors: tuple[Tensor, ...]) -> bool:
-        """Whether a stage is to be used: always, or if it is not slower than torch. Raises RuntimeError where its
-        result is not torch's."""
-        expected, result = function(*tensors), stage(*tensors)
-        difference, size = float((result - expected).norm()), float(expected.norm())
-        if not difference <= BOUNDS[dtype] * size:
-            raise RuntimeError(f"expected torch's result, got one that is {difference / size:.1g} away")
-        if self._engine.name != "auto":
-            return True
+    def _is_faster(self, name: str, stage: Run, function: Run, tensors: tuple[Tensor, ...]) -> bool:
+        """Whether a stage is not slower than torch."""
         ours, torchs = self._measure(lambda: stage(*tensors), lambda: function(*tensors))
         log.info("%s: OpenVINO %.1f ms, torch %.1f ms", name, 1e3 * ours, 1e3 * torchs)
         return ours <= torchs
@@ -167,6 +162,13 @@ def run_compiled(compiled: Any) -> Run:
         return torch.from_numpy(output).clone()  # the next run overwrites it
 
     return run
+
+
+def check_equal(result: Tensor, expected: Tensor, bound: float) -> None:
+    """Raise RuntimeError if a result is further from torch's than `bound`, a share of its norm."""
+    difference, size = float((result - expected).norm()), float(expected.norm())
+    if not difference <= bound * size:
+        raise RuntimeError(f"expected torch's result, got one that is {difference / size:.1g} away")
 
 
 class TracedFunction(nn.Module):
