@@ -69,8 +69,12 @@ def test_pip_builds_with_the_same_packages_as_setup() -> None:
     assert PYPROJECT["build-system"]["requires"] == requirements("build")
 
 
-def test_development_has_what_an_export_needs():
-    assert set(requirements("export")) <= set(requirements("dev"))
+def test_setup_installs_what_the_tests_of_every_extra_need() -> None:
+    extras = PYPROJECT["tool"]["setuptools"]["dynamic"]["optional-dependencies"]
+    (listed,) = re.findall(r"requirements/\{(.*)\}\.txt", (ROOT / "scripts" / "setup").read_text())
+    installed = {f"requirements/{name}.txt" for name in listed.split(",")}
+    assert installed >= {file for extra in extras.values() for file in extra["file"]}
+    assert set(extras["dev"]["file"]) >= {file for name in ("export", "ray", "view") for file in extras[name]["file"]}
 
 
 def test_every_imported_ros_package_is_declared() -> None:

@@ -53,13 +53,18 @@ class Answer:
         return Geometry(image, camera, "core", relative_scale(), self.found(), stopwatch)
 
     def found(self) -> Annotations:
-        return Annotations(**{name: torch.from_numpy(values) for name, values in self.annotations.items()})
+        return Annotations(**{name: _tensor(values) for name, values in self.annotations.items()})
+
+
+def _tensor(values: np.ndarray) -> torch.Tensor:
+    """Arrays that come through Ray are read-only, which tensors cannot be: those are copied."""
+    return torch.from_numpy(np.require(values, requirements="W"))
 
 
 def answer(estimator: Estimator, question: Question) -> Answer:
     """Run the model. Raises ValueError and RuntimeError as :meth:`Estimator.predict`."""
     assert question.pixels is not None
-    image = torch.from_numpy(question.pixels)
+    image = _tensor(question.pixels)
     coarse = estimator.unaligned(image)
     sharp = metric_depth = None
     if question.is_sharpened:

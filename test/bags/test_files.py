@@ -11,6 +11,7 @@ import zlib
 
 import cv2
 import numpy as np
+import pillow_heif
 import pytest
 
 from lotus2_ros.bags import InputError, inputs, open_recording
@@ -184,7 +185,6 @@ def test_intrinsics_that_are_hardly_right_are_said_once(recorder, tmp_path):
 
 
 def test_heic_is_decoded_as_a_whole(tmp_path):
-    pillow_heif = pytest.importorskip("pillow_heif")
     height, width = 600, 700  # more than a tile of a phone's photo
     v, u = np.mgrid[:height, :width]
     pixels = np.stack([u * 255 // width, v * 255 // height, np.full_like(u, 30)], axis=-1).astype(np.uint8)

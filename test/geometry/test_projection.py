@@ -92,7 +92,7 @@ def test_of_a_surface_seen_at_an_angle_nothing_is_dropped(normal):
 def test_a_recorded_sweep_keeps_the_road_and_loses_what_is_behind(shared):
     folder = shared / "data" / "outdoor_kitti_object_000001"
     if not folder.is_dir():
-        pytest.skip("a sweep of KITTI, whose license (non-commercial) keeps it out of this repository")
+        pytest.skip("needs frame 000001 of KITTI's object detection set, whose license forbids commercial use")
     known = json.loads((folder / "intrinsics.json").read_text())
     camera = Camera.from_intrinsics(*(known[key] for key in ("width", "height", "fx", "fy", "cx", "cy")))
     transform = torch.tensor(known["T_cam_lidar"], dtype=torch.float64)

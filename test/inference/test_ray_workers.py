@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 
 from lotus2_ros.config import Config
+from lotus2_ros.demo.deadlines import allowed
 from lotus2_ros.inference.loading import load
 from lotus2_ros.inference.ray_workers import RayWorkers
 from lotus2_ros.inference.work import Question, answer, in_order
@@ -20,9 +26,32 @@ def test_without_ray_the_error_says_how_to_get_it(monkeypatch):
         RayWorkers(Config(), "auto", 0)
 
 
-def test_two_actors_answer_in_order_and_one_may_be_killed(random_bundle, monkeypatch):
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """Ray, whose clusters keep their files in a folder that goes with them. No process of theirs may be left."""
     monkeypatch.setenv("RAY_worker_niceness", "0")  # Ray's own is 15, which a busy machine starves
-    ray = pytest.importorskip("ray", reason="ray is an optional extra")
+    with tempfile.TemporaryDirectory(prefix="ray") as folder:  # tmp_path is too long for a socket's name
+        monkeypatch.setenv("RAY_TMPDIR", folder)
+        yield pytest.importorskip("ray", reason="ray is missing: pip install 'lotus2_ros[ray]'")
+        end = time.monotonic() + allowed(20)
+        while left := started_with(folder):
+            assert time.monotonic() < end, left
+            time.sleep(0.1)
+
+
+def started_with(text: str) -> list[str]:
+    """Command lines of the programs that have ``text`` in their environment."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if text.encode() in (process / "environ").read_bytes():
+                found.append((process / "cmdline").read_text().replace("\0", " "))
+        except OSError:  # it has ended, or is not ours
+            continue
+    return found
+
+
+def test_two_actors_answer_in_order_and_one_may_be_killed(random_bundle, ray):
     config = Config().updated({"model.path": str(random_bundle), "model.device": "cpu"})
     rng = np.random.default_rng(0)
     pictures = [rng.integers(0, 255, (48, 64, 3), dtype=np.uint8) for _ in range(8)]

@@ -96,6 +96,13 @@ def test_an_answer_is_what_the_model_says_without_a_scale(random_bundle):
     assert {"encode", "core", "decode"} <= set(found.latency)
 
 
+def test_read_only_arrays_as_ray_gives_them_are_copied():
+    values = np.ones((2, 3), np.float32)
+    values.flags.writeable = False
+    Answer({"disparity": values}, {}).found().disparity.zero_()
+    assert values.all()
+
+
 def test_workers_that_do_not_pay_are_not_started(random_bundle):
     config = load(random_bundle).config
     assert worthwhile(config, frames=5) == 1

@@ -13,7 +13,7 @@ def test_images_agree(encoding):
     try:
         theirs, ours = bridge.distribution_bridge()(), bridge._CvBridge()
     except (ImportError, AttributeError) as error:
-        pytest.skip(f"no cv_bridge that loads here: {error}")
+        pytest.skip(f"{error}; no wheel: ros-<distro>-cv-bridge of a ROS distribution")
     code, channels, _ = bridge.ENCODINGS[encoding]
     shape = (6, 8) if channels == 1 else (6, 8, channels)
     pixels = (255 * np.random.default_rng(0).random(shape)).astype(code)
@@ -27,7 +27,8 @@ def test_images_agree(encoding):
 
 
 def test_clouds_agree():
-    theirs = pytest.importorskip("sensor_msgs_py.point_cloud2", reason="no sensor_msgs_py here")
+    missing = "no wheel: ros-<distro>-sensor-msgs-py of a ROS distribution"
+    theirs = pytest.importorskip("sensor_msgs_py.point_cloud2", reason=missing)
     fields = [PointField(name=n, offset=4 * i, datatype=PointField.FLOAT32, count=1) for i, n in enumerate("xyz")]
     points = np.random.default_rng(0).random((7, 3), np.float32).reshape(-1).view([(n, "f4") for n in "xyz"])
     assert bridge._create_cloud(Header(), fields, points) == theirs.create_cloud(Header(), fields, points)

@@ -48,7 +48,7 @@ def test_openvino_gives_what_torch_gives(start, client, expected, tmp_path, monk
     assert list((tmp_path / "cache" / "lotus2_ros" / "openvino").iterdir())  # OpenVINO did run it
 
 
-@pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
+@pytest.mark.skipif(bool(MISSING), reason=f"{', '.join(MISSING)} missing: pip install 'lotus2_ros[export]'")
 def test_an_exported_folder_gives_what_torch_gives(start, client, random_bundle, expected, tmp_path, monkeypatch):
     monkeypatch.setattr("lotus2_ros.model.export.export.SMALL_BYTES", 0)  # without the graph from image to disparity
     folder: Path = tmp_path / "exported"

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from lotus2_ros.msg import FrameReport
+from nav_msgs.msg import Odometry
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
@@ -100,8 +101,7 @@ class Player:
 
     def send_odometry(self, robot: np.ndarray, seconds: float) -> None:
         """The pose (4, 4) of the robot, about its z axis turned only."""
-        messages = pytest.importorskip("nav_msgs.msg", reason="ros-nav-msgs is not installed")
-        message = messages.Odometry(header=self.header(seconds, "odom"), child_frame_id="base_link")
+        message = Odometry(header=self.header(seconds, "odom"), child_frame_id="base_link")
         pose = message.pose.pose
         pose.position.x, pose.position.y, pose.position.z = robot[:3, 3].tolist()
         half = math.atan2(robot[1, 0], robot[0, 0]) / 2

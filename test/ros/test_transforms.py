@@ -23,7 +23,7 @@ def test_a_parameter_comes_before_everything_else():
 @pytest.mark.ros
 def test_tf_takes_points_to_the_camera(client):
     """A lidar of body axes, half a meter above the camera."""
-    tf2_ros = pytest.importorskip("tf2_ros", reason="tf2_ros comes with a ROS distribution")
+    tf2_ros = pytest.importorskip("tf2_ros", reason="no wheel: ros-<distro>-tf2-ros-py of a ROS distribution")
     from geometry_msgs.msg import TransformStamped
 
     transform = TransformStamped(header=Header(frame_id="camera"), child_frame_id="lidar")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 pytest.importorskip("rclpy")
-pytest.importorskip("rerun", reason="rerun-sdk is an optional extra")
+pytest.importorskip("rerun", reason="rerun-sdk is missing: pip install 'lotus2_ros[view]'")
 
 import rclpy
 from lotus2_ros.msg import FrameReport

@@ -23,7 +23,7 @@ from lotus2_ros.model.weights import CheckpointError
 MISSING = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
+    pytest.mark.skipif(bool(MISSING), reason=f"{', '.join(MISSING)} missing: pip install 'lotus2_ros[export]'"),
 ]
 
 SIZE = (24, 40)  # height, width

@@ -161,7 +161,7 @@ def test_bits_per_weight(precision: str, bits: float) -> None:
     assert sum(entry.numel() * entry.element_size() for entry in stored.values()) * 8 / 1024**2 <= bits
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
 @pytest.mark.parametrize("rows", [1, 16, 17, 302])
 @pytest.mark.parametrize("sizes", [(128, 64), (20, 3)])
 @pytest.mark.parametrize("precision", QUANTISED)
