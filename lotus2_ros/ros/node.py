@@ -18,14 +18,13 @@ def main(args: list[str] | None = None) -> NoReturn:
     """Run the node until it is interrupted. The process ends in here, without the interpreter's teardown.
 
     Exit status: 0 after SIGINT or SIGTERM, 130 if there was no time for an orderly exit, 1 if the node gave up after a
-    failure (``node.exit_on_failure``), 2 with one line if its parameters are not valid.
+    failure (``node.exit_on_failure``), 2 with one line if its parameters are not valid or ROS does not start.
     """
     interruption = Interruption()  # first, because what is imported below takes seconds
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # an image that cannot be decoded is one warning a period
     with lasting():
         import rclpy
         from rclpy.executors import ExternalShutdownException
-        from rclpy.signals import SignalHandlerOptions
 
         from lotus2_ros.config import ConfigError
         from lotus2_ros.config.installed import FASTDDS_PROFILE, fastdds_profile
@@ -34,15 +33,16 @@ def main(args: list[str] | None = None) -> NoReturn:
         from lotus2_ros.ros.executor import ResilientExecutor
         from lotus2_ros.ros.perception import PerceptionNode
         from lotus2_ros.ros.shared_memory import remove_stale_segments
+        from lotus2_ros.ros.start import RosStartError, start_ros
 
     show_progress()
     use_threads(1)  # in this thread; the model thread has its own setting
     os.environ.setdefault(FASTDDS_PROFILE, str(fastdds_profile()))  # or large messages are lost
     remove_stale_segments()
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
+        start_ros(args)
         node = PerceptionNode()
-    except ConfigError as error:
+    except (RosStartError, ConfigError) as error:
         print(f"perception: {error}", file=sys.stderr)
         leave(2)
     executor = ResilientExecutor(node.callback_failed)

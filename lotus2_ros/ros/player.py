@@ -18,11 +18,13 @@ from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
 from lotus2_ros.bags import read_messages
 from lotus2_ros.bags.writer import COMPRESSED_TOPIC, IMAGE_TOPIC, INPUT_TOPICS
 from lotus2_ros.ros.serialized import message_class
+from lotus2_ros.ros.start import RosStartError, start_ros
 
 STAY = 600.0  # seconds after the last message, should nobody interrupt
 TELL_AFTER = 20.0  # seconds of waiting
@@ -35,7 +37,7 @@ def main() -> None:
     parser.add_argument("--subscribers", type=int, required=True, help="Wait for this many on every topic")
     parser.add_argument("--timeout", type=float, required=True, help="Seconds to wait for them")
     args = parser.parse_args(remove_ros_args(sys.argv)[1:])
-    rclpy.init()
+    start_ros(signals=SignalHandlerOptions.ALL)
     try:
         publishers = advertise(Node("player"), args.bag)
         wait_for_subscribers(publishers, args.subscribers, args.timeout)
@@ -109,5 +111,5 @@ if __name__ == "__main__":
         main()
     except KeyboardInterrupt:
         pass
-    except TimeoutError as error:
+    except (TimeoutError, RosStartError) as error:
         raise SystemExit(f"player: {error}") from None

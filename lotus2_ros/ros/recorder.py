@@ -21,13 +21,13 @@ import rclpy
 from lifecycle_msgs.srv import GetState
 from rclpy.node import Node, NodeNameNonExistentError
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
 from lotus2_ros.bags import BagWriter
 from lotus2_ros.bags.frames import FRAME_REPORT
 from lotus2_ros.ros.player import tell
 from lotus2_ros.ros.serialized import deserialize, message_class
+from lotus2_ros.ros.start import RosStartError, start_ros
 
 # Topics of every ROS node, not recorded.
 INFRASTRUCTURE = ("/rosout", "/parameter_events", "/clock")
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--timeout", type=float, required=True, help="Seconds to wait for its topics")
     args = parser.parse_args(remove_ros_args(sys.argv)[1:])
     on_signal(signal.default_int_handler)  # KeyboardInterrupt, as long as there is nothing to record
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    start_ros()
     try:
         with BagWriter(args.bag) as bag:
             recorder = Node("recorder")
@@ -163,5 +163,5 @@ if __name__ == "__main__":
         main()
     except KeyboardInterrupt:
         pass
-    except (TimeoutError, RuntimeError) as error:
+    except (TimeoutError, RuntimeError, RosStartError) as error:
         raise SystemExit(f"recorder: {error}") from None

@@ -12,7 +12,6 @@ import rclpy
 import torch
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.signals import SignalHandlerOptions
 from torch import Tensor
 from tqdm import tqdm
 
@@ -22,6 +21,7 @@ from lotus2_ros.bags.writer import COMPRESSED_TOPIC, IMAGE_TOPIC
 from lotus2_ros.inference.inputs import InputError
 from lotus2_ros.ros.messages import MessageError, image_to_tensor, stamp_nanoseconds
 from lotus2_ros.ros.serialized import deserialize, message_class
+from lotus2_ros.ros.start import start_ros
 from lotus2_ros.view.rerun_log import RerunLog
 
 # By the name below the node's: how a message is shown. Both depths, both clouds: the node publishes one of each.
@@ -109,7 +109,7 @@ def view_recording(log: RerunLog, path: Path, node: str) -> int:
 
 def view_node(log: RerunLog, node: str, image_topic: str, compressed: bool, seconds: float | None) -> int:
     """Show what a running node publishes until Ctrl-C, or for `seconds`. Returns the number of messages."""
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    start_ros()
     viewing = Viewing(log, node, (image_topic,))
     try:
         viewer = Node("lotus2_view")

@@ -22,6 +22,7 @@ from lotus2_ros.ros.doctor.findings import Checks, Finding, hint, ok, wrong
 from lotus2_ros.ros.doctor.machine import DEFAULT_SEGMENT, FAST_DDS, profile_problem
 from lotus2_ros.ros.doctor.processes import UnreadableError, is_local, process_of
 from lotus2_ros.ros.executor import ResilientExecutor
+from lotus2_ros.ros.start import start_ros
 from lotus2_ros.ros.synchronizer import image_is_rectified, subscribe
 
 NAME = "lotus2_doctor"
@@ -50,7 +51,7 @@ def listen(config: Config, names: Mapping[str, str], seconds: float) -> Graph:
     os.environ.setdefault(FASTDDS_PROFILE, str(fastdds_profile()))  # as the node does
     remapped = [word for name, topic in names.items() for word in ("-r", f"{name}:={topic}")]
     context = Context()
-    rclpy.init(context=context)
+    start_ros(context=context)
     node = Node(NAME, context=context, cli_args=["--ros-args", *remapped])
     failures: list[Exception] = []
     executor = ResilientExecutor(failures.append, context=context)
