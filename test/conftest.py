@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from domains import claimed_domain
 from forks import Forks
 from hypothesis import settings
 from safetensors.torch import load_file, save_file
@@ -79,20 +79,11 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     yield
 
 
-@pytest.fixture(scope="session")
-def domains() -> Iterator[int]:
-    """DDS domains, of which no other worker of the same run uses any."""
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    # Below 102 the ports of a domain are not in the range that Linux gives to other programs.
-    count = 100 // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    return (1 + worker * count + number % count for number in itertools.count(os.getpid()))
-
-
 @pytest.fixture(scope="session", autouse=True)
-def domain_of_programs(domains) -> Iterator[None]:
+def domain_of_programs() -> Iterator[None]:
     """For programs that a test starts without a domain of their own."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setenv("ROS_DOMAIN_ID", str(next(domains)))
+    with claimed_domain() as domain, pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
         yield
 
 

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from domains import claimed_domain
 
 from lotus2_ros.demo.deadlines import allowed
 
@@ -45,9 +46,11 @@ HEIGHT, WIDTH = 48, 64
 
 
 @pytest.fixture(autouse=True)
-def own_domain(domains: Iterator[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def own_domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Apart from the programs of the tests before, which others still believe to be there for 20 s."""
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(next(domains)))
+    with claimed_domain() as domain:
+        monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
+        yield
 
 
 def demo(tmp_path: Path, *arguments: str) -> int:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import rclpy
 import torch
+from domains import claimed_domain
 from forks import Forks
 from lifecycle_msgs.srv import ChangeState, GetState
 from lotus2_ros.msg import FrameReport
@@ -188,10 +189,11 @@ def isolate(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def domain(monkeypatch, domains) -> int:
+def domain(monkeypatch) -> Iterator[int]:
     """A domain of its own, for this process and those that it starts."""
     isolate(monkeypatch)
-    return next(domains)
+    with claimed_domain() as domain:
+        yield domain
 
 
 @pytest.fixture
@@ -222,11 +224,10 @@ def start(domain, tmp_path, random_bundle, forks) -> Iterator[Callable[..., Node
 
 
 @pytest.fixture(scope="module")
-def lasting(tmp_path_factory, domains, forks) -> Iterator[tuple[Client, NodeProcess]]:
+def lasting(tmp_path_factory, forks) -> Iterator[tuple[Client, NodeProcess]]:
     """A client and a node with the bundled model that all tests of a module share; parameters are set as it runs."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
+    with claimed_domain() as domain, pytest.MonkeyPatch.context() as monkeypatch:
         isolate(monkeypatch)
-        domain = next(domains)
         client = Client(domain)
         parameters = {"sharp.enabled": False, "model.threads": 1, "model.warm_up": "[320x240]"}
         # A best-effort reader may lose a message on a busy machine, and a reference is sent only once.
