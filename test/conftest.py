@@ -157,6 +157,17 @@ def build_small(prior: dict[str, object] | None = None) -> TrainableLotus2:
     return model.eval().requires_grad_(False)
 
 
+def with_head(model: TrainableLotus2) -> TrainableLotus2:
+    """The model with a random uncertainty head, which changes nothing else of it."""
+    from lotus2_ros.model.lotus2.uncertainty import UncertaintyHead
+
+    torch.manual_seed(0)
+    model.uncertainty = UncertaintyHead({"width": 5}, model.latent_channels)
+    for parameter in model.uncertainty.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return model.eval().requires_grad_(False)
+
+
 @pytest.fixture
 def bare() -> TrainableLotus2:
     """A small random model without adapters, in training mode."""
@@ -173,6 +184,22 @@ def small() -> TrainableLotus2:
 def with_prior() -> TrainableLotus2:
     """The same with an image prior, random too."""
     return build_small(PRIOR)
+
+
+@pytest.fixture
+def with_uncertainty() -> TrainableLotus2:
+    """With an image prior, and an uncertainty head too."""
+    return with_head(build_small(PRIOR))
+
+
+@pytest.fixture(scope="session")
+def bundle_with_uncertainty(tmp_path_factory) -> Path:
+    """The model of `random_bundle` with an uncertainty head."""
+    from lotus2_ros.model.lotus2.bundle import save_bundle
+
+    folder = tmp_path_factory.mktemp("bundle_with_uncertainty")
+    save_bundle(with_head(build_small()), folder, metadata={"name": "random", "licence": "none"}, dtype=torch.float32)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -50,6 +50,7 @@ class Scene:
 
     name: str
     prediction: RelativeGeometry
+    uncertainty: Tensor | None  # of the disparity, by the model
     truth: Tensor
 
 
@@ -130,7 +131,7 @@ def errors_and_sigma(scene: Scene, points: int, is_local: bool, wrong: float, se
         return None
     depth = scale.depth_of(scene.prediction.disparity)
     known = (torch.isfinite(scene.truth) & torch.isfinite(depth)).flatten().scatter(0, chosen, False)
-    return tuple(each.flatten()[known] for each in (scene.truth, depth, scale.spread.sigma(depth)))
+    return tuple(each.flatten()[known] for each in (scene.truth, depth, scale.spread.sigma(depth, scene.uncertainty)))
 
 
 def _time_figures(scene: Scene) -> Iterator[Figure]:
@@ -173,4 +174,5 @@ def _recorded(estimator: Estimator, frames: Path, frame: Sample) -> Scene:
 
 def _scene(estimator: Estimator, name: str, image: Tensor, camera: Camera, depth: Tensor) -> Scene:
     truth = torch.where((depth > 0) & (depth < FAR), depth, torch.nan)
-    return Scene(name, prediction(estimator, image, camera), truth)
+    uncertainty = estimator.predict(image, tasks=("depth",)).uncertainty
+    return Scene(name, prediction(estimator, image, camera), uncertainty, truth)

@@ -66,7 +66,10 @@ class ModelConfig:
     )
     threads: int = parameter(0, "CPU threads of the model; 0: chosen by torch", limits=(0, 256))
     mirror: bool = parameter(
-        False, "Test-time flip: also process each image mirrored, for ~/uncertainty; doubles the time", live=True
+        False,
+        "Test-time flip: also process each image mirrored, for ~/uncertainty in place of the model's own; doubles the "
+        "time",
+        live=True,
     )
     compile: bool = parameter(
         True, "On cuda, compile the model and record CUDA graphs; on a cpu, let model.engine auto try openvino"

@@ -29,7 +29,7 @@ from lotus2_ros.evaluation.metrics import (
     in_range,
 )
 from lotus2_ros.evaluation.spectrum import high_frequency_ratio, power_spectrum, radial_average
-from lotus2_ros.evaluation.uncertainty import sparsification
+from lotus2_ros.evaluation.uncertainty import depth_sparsification
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.depth import Space
 from lotus2_ros.inference.estimator import Estimator
@@ -60,8 +60,7 @@ def measure(estimator: Estimator, sample: Sample, steps: int | None) -> Record:
             known = in_range(sample.depth, INDOORS_AND_STREETS)
             found["depth"] = asdict(depth_error(depth[known], sample.depth[known]))
             if geometry.uncertainty is not None:
-                error = (depth[known] / sample.depth[known] - 1).abs()
-                found["uncertainty"] = asdict(sparsification(error, geometry.uncertainty.cpu()[known]))
+                found["uncertainty"] = asdict(depth_sparsification(depth, sample.depth, geometry.uncertainty.cpu()))
             if geometry.normals is not None and sample.K is not None:
                 camera = Camera(depth.shape[1], depth.shape[0], sample.K)
                 found["agreement"] = float(

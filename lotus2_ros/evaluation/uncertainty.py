@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lotus2_ros.evaluation.metrics import INDOORS_AND_STREETS, in_range
+
 
 @dataclass(frozen=True)
 class Sparsification:
@@ -18,6 +20,16 @@ class Sparsification:
 
     ause: float
     random: float  # of removing pixels in random order; a useful uncertainty has a lower AUSE
+
+
+def depth_sparsification(depth: Tensor, truth: Tensor, disparity_std: Tensor) -> Sparsification:
+    """For the relative errors of a fitted depth, by the deviation of the disparity that it comes from; all (H, W).
+
+    depth = 1 / (scale disparity + shift), so to first order the relative deviation of depth is that of the disparity
+    times depth and scale. The scale is the same for all pixels and does not change their order.
+    """
+    known = in_range(truth, INDOORS_AND_STREETS)
+    return sparsification((depth / truth - 1).abs()[known], (depth * disparity_std)[known])
 
 
 def sparsification(error: Tensor, uncertainty: Tensor) -> Sparsification:

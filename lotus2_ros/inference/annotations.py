@@ -25,7 +25,7 @@ class Annotations:
     disparity: Tensor | None = None  # (H, W) float32 in [0, 1], affine-invariant, 1 = near
     affine_depth: Tensor | None = None  # (H, W) float32 in [0, 1], affine-invariant, 0 = near
     normals: Tensor | None = None  # (H, W, 3) float32, unit, optical frame, toward the camera
-    uncertainty: Tensor | None = None  # (H, W) float32, standard deviation of either over several answers
+    uncertainty: Tensor | None = None  # (H, W) float32, standard deviation of either
 
     @property
     def affine(self) -> tuple[Tensor, Space] | None:
@@ -59,8 +59,12 @@ def annotate(
             values = pictures.mean(dim=1, keepdim=True)
             answer = _median(values)
             seen = guided_upsample(answer[None], image)[0, 0] if guided else _resized(model, answer, size)[0]
-            spread = _resized(model, deviation(values[:, 0], answer[0])[None], size)[0] if len(values) > 1 else None
-            found = replace(found, uncertainty=spread, **{PREDICTED[model.settings.predicts]: seen})
+            found = replace(found, **{PREDICTED[model.settings.predicts]: seen})
+            if len(values) > 1:
+                found = replace(found, uncertainty=_resized(model, deviation(values[:, 0], answer[0])[None], size)[0])
+            elif model.has_uncertainty:
+                spread = model.predict_uncertainty(latents[task])
+                found = replace(found, uncertainty=_resized(model, spread[0], size)[0])
         else:
             # Normalized after resizing, because a mean of unit vectors is shorter than 1.
             vectors = 2 * _resized(model, _median(pictures), size).permute(1, 2, 0) - 1

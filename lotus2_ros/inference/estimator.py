@@ -115,8 +115,9 @@ class Estimator:
             latents = self.model.predict(latent, tasks)
         with stopwatch("decode"):
             found = annotate(self.model, latents, image, guided=self._guided)
-        if self.config.model.mirror and found.affine is not None and found.uncertainty is None:
+        if self.config.model.mirror and len(latents.get("depth", ())) == 1:  # in place of what the model says of itself
             with stopwatch("mirror"):
+                assert found.affine is not None
                 answer = found.affine[0]
                 answers = torch.stack((answer, self._mirrored(pixels, image)))
                 found = replace(found, uncertainty=deviation(answers, answer))

@@ -48,7 +48,8 @@ class Geometry:
 
     @property
     def uncertainty(self) -> Tensor | None:
-        """(H, W) float32, standard deviation of the disparity over a model's answers; None where there is one."""
+        """(H, W) float32, standard deviation of the disparity over a model's answers, or by its own head; None for a
+        model that gives one answer and has no head."""
         return self.annotations.uncertainty
 
     @property

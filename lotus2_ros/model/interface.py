@@ -84,6 +84,14 @@ class GeometryModel(ABC):
     def decode(self, latent: Tensor) -> Tensor:
         """latent (B, C, h, w) -> annotation (B, 3, h*f, w*f), float32 in [0, 1]."""
 
+    @property
+    def has_uncertainty(self) -> bool:
+        return False
+
+    def predict_uncertainty(self, latent: Tensor) -> Tensor:
+        """Annotation latent (B, C, h, w) of depth -> one standard deviation of the disparity (B, 1, h, w), float32."""
+        raise ValueError(f"{self.name} does not predict its uncertainty")
+
     def has_sharpener(self, task: str) -> bool:
         return False
 

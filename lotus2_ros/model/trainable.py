@@ -16,7 +16,7 @@ from lotus2_ros.model.interface import TorchModel
 from lotus2_ros.model.manifest import Task
 from lotus2_ros.model.prior.config import PriorNetwork
 
-TrainedPart = Literal["vae", "core", "core_and_decoder", "sharpener"]
+TrainedPart = Literal["vae", "core", "core_and_decoder", "sharpener", "uncertainty"]
 Count = Annotated[int, Field(ge=1)]
 STORED = torch.float16  # of a trained bundle's weights
 

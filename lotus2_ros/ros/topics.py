@@ -132,7 +132,8 @@ TOPICS = {
     "uncertainty/image": Topic(
         Image,
         "depth",
-        "standard deviation of the disparity over the model's samples, or over the test-time flip of `model.mirror`",
+        "standard deviation of the disparity: over the model's samples, over the test-time flip of `model.mirror`, or "
+        "as the model's uncertainty head predicts it",
         lambda source: source.geometry.uncertainty,
         "32FC1",
     ),

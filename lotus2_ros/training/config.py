@@ -115,6 +115,8 @@ class StageConfig(RunSection):
     def _check(self) -> StageConfig:
         if self.average_after is not None and self.average_after >= self.steps:
             raise ValueError(f"expected average_after below steps, {self.steps}, got {self.average_after}")
+        if self.objective.part() == "uncertainty" and self.tasks != ("depth",):
+            raise ValueError(f"expected tasks [depth] for the objective uncertainty, got {self.tasks}")
         return self
 
 

@@ -28,6 +28,8 @@ ROUNDING = 3e-5
 EDGE_STEPS, SOFTNESS = (0.05, 0.1, 0.2), 0.02
 # Keeps the fit to a constant prediction finite; the variance of a hundredth of the range.
 FLAT = 1e-4
+# Lower limit of a view's slope, of truth over answer. It is about 1, and 0 where an answer is wrong everywhere.
+FLATTEST = 0.1
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,15 @@ def fitted_error(answer: Tensor, disparity: Tensor, inverse_depth: Tensor, valid
         edges=torch.stack([_slope(ratio, valid, scale) for scale in EDGE_SCALES]).mean(),
         boundary=1 - soft_boundary_f1(logarithm, true_logarithm, valid),
     )
+
+
+def disparity_error(answer: Tensor, disparity: Tensor, known: Tensor) -> Tensor:
+    """The distance of each answer from the truth's place on the least-squares line of its view, in units of the answer.
+
+    All (B, 1, H, W), known with 1 where the truth is."""
+    x, y = (each - _mean_of_each(each, known) for each in (answer, disparity))
+    slope = _mean_of_each(x * y, known) / (_mean_of_each(x.square(), known) + FLAT)
+    return (x - y / slope.clamp_min(FLATTEST)).abs()
 
 
 def soft_boundary_f1(logarithm: Tensor, truth: Tensor, valid: Tensor) -> Tensor:

@@ -11,12 +11,13 @@ from typing import Literal
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.nn import functional as F
 
 from lotus2_ros.model.lotus2.base import CORE, CORE_TIMESTEP
 from lotus2_ros.model.lotus2.trainable import TrainableLotus2
 from lotus2_ros.model.trainable import TrainedPart
 from lotus2_ros.training.batches import Batch
-from lotus2_ros.training.decoded import CoreEndToEndLoss, EndToEndLoss
+from lotus2_ros.training.decoded import SKY, CoreEndToEndLoss, EndToEndLoss, disparity_error
 from lotus2_ros.training.diffusion import Diffusion
 from lotus2_ros.training.flows import DeterministicFlow, Lotus2Objective, StochasticFlow, draw_times
 from lotus2_ros.training.latents import encode
@@ -110,6 +111,32 @@ class SharpenerEndToEnd(EndToEndLoss, _FromCoarse):
         return self.of_prediction(model, between - time * velocity, truth, batch)
 
 
+class Uncertainty(Lotus2Objective):
+    """The uncertainty head on the trained core: how large the errors of its disparity are.
+
+    The negative log likelihood of the errors under a Laplace distribution, whose scale the head predicts for each pixel
+    (Kendall and Gal, arXiv 1703.04977).
+    """
+
+    kind: Literal["uncertainty"]
+
+    def part(self) -> TrainedPart:
+        return "uncertainty"
+
+    def loss(self, model: TrainableLotus2, batch: Batch) -> Tensor:
+        assert model.uncertainty is not None  # the network builds it for this objective
+        disparity = batch.annotation[:, :1] * 0.5 + 0.5
+        known = (batch.valid & (disparity + batch.shift[:, None, None, None] > SKY)).float()
+        with torch.no_grad():
+            latent = model.core(model.encode(batch.image), batch.task)
+            error = disparity_error(model.decode(latent).mean(1, keepdim=True), disparity, known)
+        log_scale = F.interpolate(model.uncertainty(latent).float(), error.shape[2:], mode="bilinear")
+        return ((error * (-log_scale).exp() + log_scale) * known).sum() / known.sum().clamp_min(1)
+
+    def predict(self, model: TrainableLotus2, image: Tensor, task: str, generator: torch.Generator) -> Tensor:
+        return model.core(image, task)
+
+
 class Autoencoder(Lotus2Objective):
     """The VAE, on square crops of images and annotations alike: L1 + .5 gradient + .5 MSE.
 
@@ -148,5 +175,14 @@ class Autoencoder(Lotus2Objective):
         return crop.contiguous(memory_format=torch.channels_last)
 
 
-_OfLotus2 = StochasticFlow | DeterministicFlow | SingleStep | EndToEnd | Sharpener | SharpenerEndToEnd | Autoencoder
+_OfLotus2 = (
+    StochasticFlow
+    | DeterministicFlow
+    | SingleStep
+    | EndToEnd
+    | Sharpener
+    | SharpenerEndToEnd
+    | Uncertainty
+    | Autoencoder
+)
 Objective = _OfLotus2 | LotusStep | LotusEndToEnd | Diffusion

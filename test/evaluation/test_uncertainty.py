@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lotus2_ros.evaluation.uncertainty import sparsification
+from lotus2_ros.evaluation.uncertainty import depth_sparsification, sparsification
 
 ERRORS = torch.tensor([0.0, 1.0, 2.0, 5.0])
 
@@ -33,6 +33,18 @@ def test_the_unit_of_neither_matters():
     first, second = sparsification(error, uncertainty), sparsification(7 * error, 0.1 * uncertainty)
     assert first.ause == pytest.approx(second.ause) and first.random == pytest.approx(second.random)
     assert 0 < first.ause < first.random
+
+
+def test_a_deviation_of_disparity_counts_by_what_it_is_of_depth():
+    """An error of disparity that is the same everywhere is a larger share of the depth of far pixels."""
+    generator = torch.Generator().manual_seed(0)
+    disparity = 0.1 + torch.rand(40, 60, generator=generator)
+    deviation = 0.002 + 0.02 * torch.rand(40, 60, generator=generator)
+    truth, depth = 1 / (disparity + deviation), 1 / disparity  # off by one deviation
+    truth[0, 0] = torch.nan
+    found = depth_sparsification(depth, truth, 3 * deviation)
+    assert found.ause == pytest.approx(0, abs=1e-3) and found.random > 0.3
+    assert depth_sparsification(depth, truth, torch.ones_like(depth)).ause < found.random
 
 
 def test_shapes_must_agree():

@@ -10,6 +10,8 @@ from lotus2_ros.model.manifest import ModelSettings
 class Model:
     """Decodes a latent to itself, as the first three of its channels."""
 
+    has_uncertainty = False
+
     def __init__(self, upsampling="bilinear", predicts="disparity"):
         self.upsampling = upsampling
         self.settings = ModelSettings(tasks=("depth",), process_resolution=64, predicts=predicts)

@@ -204,6 +204,21 @@ def test_with_the_mirrored_image_a_model_is_unsure_where_its_answers_differ(smal
     assert mirror.predict(IMAGE, tasks=("normals",)).uncertainty is None
 
 
+def test_an_uncertainty_head_speaks_for_the_image_and_the_sharpened_one_until_it_is_mirrored(bundle_with_uncertainty):
+    model = load_model(bundle_with_uncertainty, device="cpu", dtype="float32")
+    estimator = Estimator(model, Config())
+    found = estimator.predict(IMAGE)
+    expected = model.predict_uncertainty(found.latents["depth"])
+    wanted = torch.nn.functional.interpolate(expected, (HEIGHT, WIDTH), mode="bilinear")[0, 0]
+    torch.testing.assert_close(found.uncertainty, wanted)
+    assert float(wanted.min()) > 0 and float(wanted.std()) > 0
+    sharp = estimator.sharpen(found).result().uncertainty
+    assert sharp.shape == wanted.shape and not torch.equal(sharp, wanted)
+    mirrored = Estimator(model, Config().updated({"model.mirror": True})).predict(IMAGE)
+    assert torch.equal(mirrored.disparity, found.disparity) and not torch.allclose(mirrored.uncertainty, wanted)
+    assert estimator.predict(IMAGE, tasks=("normals",)).uncertainty is None
+
+
 def test_the_mirrored_answer_is_turned_back_before_it_is_compared(estimator, monkeypatch):
     """The network says what it sees, whichever way round: two answers that are one."""
     estimator.config = Config().updated({"model.mirror": True})

@@ -43,20 +43,20 @@ def header_of(stamp):
     return header
 
 
-def test_seven_topics_come_back_metric_with_stamp_and_frame(start, client, disparity, depth):
-    start({"cloud.edge_threshold": 0.0})
+def test_eight_topics_come_back_metric_with_stamp_and_frame(start, client, bundle_with_uncertainty, disparity, depth):
+    start({"cloud.edge_threshold": 0.0, "model.path": str(bundle_with_uncertainty)})
     client.subscribe(Image, "depth/image", "disparity/image", "normals/image", "normals/color", "relative/depth/image")
-    client.subscribe(Image, "uncertainty/depth")
+    client.subscribe(Image, "uncertainty/depth", "uncertainty/image")
     client.subscribe(CameraInfo, "depth/camera_info")
     client.subscribe(PointCloud2, "points")
     client.subscribe(FrameReport, "report")
     sparse = torch.full((HEIGHT, WIDTH), math.nan)
     sparse[::3, ::2] = depth[::3, ::2]
     topics = "depth/image", "depth/camera_info", "points", "disparity/image", "normals/image", "normals/color"
-    topics = (*topics, "uncertainty/depth")
+    topics = (*topics, "uncertainty/depth", "uncertainty/image")
     client.warm_up(IMAGE, *topics, depth=sparse)
     header = client.send_and_wait(IMAGE, 2, sparse)
-    client.until(lambda: all(client.received[topic] for topic in topics), "seven topics")
+    client.until(lambda: all(client.received[topic] for topic in topics), "eight topics")
     got = {topic: client.received[topic][0] for topic in topics}
     assert all(message.header == header for message in got.values())
     np.testing.assert_allclose(values(got["disparity/image"]), disparity, atol=1e-5)
@@ -64,7 +64,9 @@ def test_seven_topics_come_back_metric_with_stamp_and_frame(start, client, dispa
     assert got["depth/image"].encoding == "32FC1" and got["normals/image"].encoding == "32FC3"
     np.testing.assert_allclose(np.linalg.norm(values(got["normals/image"]), axis=-1), 1, atol=1e-5)
     share = values(got["uncertainty/depth"]) / values(got["depth/image"])
-    assert got["uncertainty/depth"].encoding == "32FC1" and ((share > 0) & (share < 0.2)).all()
+    assert got["uncertainty/depth"].encoding == "32FC1" and ((share > 0) & (share < 0.3)).all()
+    deviation = values(got["uncertainty/image"])
+    assert got["uncertainty/image"].encoding == "32FC1" and (deviation > 0).all() and deviation.std() > 0
     info = got["depth/camera_info"]
     cloud = np.frombuffer(got["points"].data, np.float32).reshape(HEIGHT, WIDTH, 4)
     camera = Camera(WIDTH, HEIGHT, torch.tensor(np.asarray(info.k)).reshape(3, 3))
@@ -72,6 +74,7 @@ def test_seven_topics_come_back_metric_with_stamp_and_frame(start, client, dispa
     packed = np.ascontiguousarray(cloud[..., 3]).view(np.uint32)
     assert np.array_equal(packed >> 16, IMAGE[..., 0]) and np.array_equal(packed & 255, IMAGE[..., 2])
     report = client.received["report"][0]
+    assert report.uncertainty == pytest.approx(float(deviation.mean()), rel=1e-4)
     assert report.metric and report.scale_source == "reference_depth" and report.scale_age == 0
     assert (report.scale, report.shift) == (pytest.approx(0.5, rel=1e-3), pytest.approx(0.2, rel=1e-3))
     assert report.sigma == pytest.approx(np.median(share), rel=0.2) and report.reference_error < 1e-3

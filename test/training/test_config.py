@@ -46,6 +46,10 @@ def test_changes_reach_what_they_name_and_nothing_else():
             "stages.sharpener.objective={kind: sharpener_end_to_end, decoded: 1, angles: 1, power: 1, decoder: true}",
             "unknown key stages.8.objective.sharpener_end_to_end.decoder",
         ),
+        (
+            "stages.sharpener.objective={kind: uncertainty}",
+            "expected tasks [depth] for the objective uncertainty, got None",
+        ),
         ("checkpoint_every=75", "multiple of report_every"),
         ("seed", "expected key=value, got 'seed'"),
         ("seed.more.deep=1", "'seed.more.deep'"),

@@ -20,7 +20,7 @@ from lotus2_ros.config import ModelConfig
 from lotus2_ros.model.engine.choice import ONNXRUNTIME
 from lotus2_ros.model.engine.stored import cache_folder
 from lotus2_ros.model.euler import EulerSteps
-from lotus2_ros.model.export.manifest import EXPORT, ExportManifest, Schedule
+from lotus2_ros.model.export.manifest import EXPORT, UNCERTAINTY, ExportManifest, Schedule
 from lotus2_ros.model.image_size import ImageSizeError, check_image
 from lotus2_ros.model.interface import GeometryModel
 from lotus2_ros.model.manifest import ModelSettings, choose_tasks
@@ -105,6 +105,7 @@ class ExportedModel(GeometryModel):
         providers = providers_for(device, manifest.precision)
         names = ["encode", *(f"core_{task}" for task in chosen), "decode"]
         names += [f"sharpen_{task}" for task in chosen if task in manifest.sharpened]
+        names += [UNCERTAINTY] if UNCERTAINTY in manifest.graphs else []
         if missing := [name for name in names if name not in manifest.graphs]:
             raise CheckpointError(f"{folder / EXPORT}: graphs: expected {missing[0]}, got none of that name")
         self._graphs = {name: GraphSession(folder / f"{name}.onnx", providers, threads) for name in names}
@@ -146,6 +147,13 @@ class ExportedModel(GeometryModel):
 
     def decode(self, latent: Tensor) -> Tensor:
         return self._batched("decode", latent)
+
+    @property
+    def has_uncertainty(self) -> bool:
+        return UNCERTAINTY in self._graphs
+
+    def predict_uncertainty(self, latent: Tensor) -> Tensor:
+        return self._batched(UNCERTAINTY, latent)
 
     def has_sharpener(self, task: str) -> bool:
         return task in self._manifest.sharpened

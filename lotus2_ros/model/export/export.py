@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lotus2_ros.config.output import check_output, mark
 from lotus2_ros.model.export.graphs import OPSET, WEIGHTS, WeightsFile, check_installed, write_graph
-from lotus2_ros.model.export.manifest import EXPORT, FORMAT, ExportManifest, Precision
+from lotus2_ros.model.export.manifest import EXPORT, FORMAT, UNCERTAINTY, ExportManifest, Precision
 from lotus2_ros.model.export.readme import readme
 from lotus2_ros.model.export.stages import Stage, constants_computed, run_stages, stages_of
 from lotus2_ros.model.interface import InferenceModel
@@ -144,6 +144,8 @@ def _describe(model: InferenceModel, size: tuple[int, int], precision: str, stag
 def _output_shape(model: InferenceModel, stage: Stage, size: tuple[int, int]) -> tuple[int, ...]:
     h, w = (side // model.vae_factor for side in size)
     latent = (1, model.latent_channels, h, w)
+    if stage.name == UNCERTAINTY:
+        return (1, 1, h, w)
     channels = 1 if stage.output in ("disparity", "affine_depth") else 3
     return latent if stage.output in ("latent", "annotation", "sharpened") else (1, channels, *size)
 

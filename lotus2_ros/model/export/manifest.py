@@ -12,6 +12,7 @@ from lotus2_ros.model.weights import CheckpointError
 
 EXPORT = "export.json"
 FORMAT = 1
+UNCERTAINTY = "uncertainty"  # the graph of a model that predicts it
 Precision = Literal["fp32", "fp16"]
 Side = Field(ge=1, le=65536)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lotus2_ros.model.export.manifest import ExportManifest
+from lotus2_ros.model.export.manifest import UNCERTAINTY, ExportManifest
 from lotus2_ros.model.manifest import ModelSettings
 
 TEXT = """# {name}, exported
@@ -22,7 +22,7 @@ The difference is the largest of all values, relative to the largest value where
    `image = rgb / 127.5 - 1`.
 2. `encode`: `image` -> `latent`.
 3. `core_<task>`: `latent` -> `annotation`.{noise}
-4. `decode`: `annotation` -> `picture` in [0, 1]. {pictures}
+4. `decode`: `annotation` -> `picture` in [0, 1]. {pictures}{uncertainty}
 {sharpener}
 ## Run it
 
@@ -38,6 +38,7 @@ NORMALS = (
     "Normals: `1 - 2 * picture`, scaled to length 1, in the camera's optical frame (x right, y down, z forward), "
     "toward the camera."
 )
+DEVIATION = " `uncertainty`: depth's `annotation` -> `deviation`, one standard deviation of the disparity."
 NOISE = (
     " The last {channels} channels of `latent` are noise: append normally distributed numbers to the latent of "
     "`encode`. Other noise gives another sample."
@@ -75,6 +76,7 @@ def readme(manifest: ExportManifest, settings: ModelSettings, folder: str, share
         graphs=graphs,
         antialias=" (bilinear, with a low-pass filter where it gets smaller)" if settings.antialias else " (bilinear)",
         noise=NOISE.format(channels=manifest.noise_channels) if manifest.noise_channels else "",
+        uncertainty=DEVIATION if UNCERTAINTY in manifest.graphs else "",
         pictures=" ".join(pictures[task] for task in manifest.tasks),
         sharpener=_sharpener(manifest, settings),
         folder=folder,

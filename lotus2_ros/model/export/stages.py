@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lotus2_ros.geometry.normals import MODEL_TO_OPTICAL, normalize
+from lotus2_ros.model.export.manifest import UNCERTAINTY
 from lotus2_ros.model.interface import InferenceModel
 
 Shape = tuple[int, ...]
@@ -58,6 +59,8 @@ def stages_of(model: InferenceModel, height: int, width: int, *, whole: bool) ->
         Stage(f"sharpen_{task}", steps, "sharpened", sharpen(task)) for task in model.tasks if model.has_sharpener(task)
     ]
     stages.append(Stage("decode", {"annotation": annotation}, "picture", lambda a: model.decode(a.to(model.dtype))))
+    if model.has_uncertainty and "depth" in model.tasks:
+        stages.append(Stage(UNCERTAINTY, {"annotation": annotation}, "deviation", model.predict_uncertainty))
     if whole:
         inputs: dict[str, Shape] = {"image": image}
         if model.noise_channels:

@@ -21,8 +21,9 @@ from lotus2_ros.model.interface import TorchModel
 from lotus2_ros.model.layers.lora import LoraPlan
 from lotus2_ros.model.lotus2.continuity import LocalContinuity
 from lotus2_ros.model.lotus2.scheduler import Scheduler
+from lotus2_ros.model.lotus2.uncertainty import UncertaintyHead
 from lotus2_ros.model.manifest import ModelSettings, Task
-from lotus2_ros.model.vae import Vae
+from lotus2_ros.model.vae import Vae, VaeConfig
 
 CORE, SHARPENER = "core_predictor", "detail_sharpener"
 CORE_TIMESTEP = 1.0
@@ -56,18 +57,22 @@ def moved(latent: Tensor, velocity: Tensor, delta: float | Tensor) -> Tensor:
 
 
 class Lotus2(TorchModel):
-    """The model without its transformer, which a subclass adds. prior: config of an `ImagePrior`, None for none."""
+    """The model without its transformer, which a subclass adds.
+
+    configs: by component; of these it reads `vae` and `scheduler`, and `prior` and `uncertainty`, if they are there.
+    """
 
     def __init__(
         self,
-        vae: Vae,
-        scheduler: Scheduler,
+        configs: Mapping[str, Mapping[str, Any]],
         settings: ModelSettings,
         metadata: Mapping[str, Any] | None = None,
-        prior: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(vae, settings, latent_multiple=2, metadata=metadata, prior=prior)
-        self.scheduler = scheduler
+        vae = Vae(VaeConfig(**configs["vae"]))
+        super().__init__(vae, settings, latent_multiple=2, metadata=metadata, prior=configs.get("prior"))
+        self.scheduler = Scheduler(**configs["scheduler"])
+        head = configs.get("uncertainty")
+        self.uncertainty = None if head is None else UncertaintyHead(head, self.latent_channels)
         self.continuity = nn.ModuleDict({task: LocalContinuity(vae.config.latent_channels) for task in self.tasks})
 
     @property
@@ -90,6 +95,15 @@ class Lotus2(TorchModel):
 
     def predict(self, latent: Tensor, tasks: Sequence[str]) -> dict[str, Tensor]:
         return {task: self.core(latent, task) for task in tasks}
+
+    @property
+    def has_uncertainty(self) -> bool:
+        return self.uncertainty is not None
+
+    def predict_uncertainty(self, latent: Tensor) -> Tensor:
+        if self.uncertainty is None:
+            return super().predict_uncertainty(latent)
+        return self.executor(("uncertainty",), self.uncertainty.deviation, latent.to(self.dtype))
 
     def velocity(self, latent: Tensor, task: str, sigma: float | Tensor) -> Tensor:
         """The detail sharpener's d latent / d sigma at sigma, a number or (B,), between 1 (coarse) and 0 (sharp); of

@@ -96,7 +96,7 @@ class Fusion:
         return stored
 
     def _ends(self) -> dict[str, Tensor]:
-        names = [name for name in self.model.state_dict() if name.startswith("continuity.")]
+        names = [name for name in self.model.state_dict() if name.startswith(("continuity.", "uncertainty."))]
         prompt = F.linear(
             self._prompt.float(),
             self._read("transformer.context_embedder.weight"),

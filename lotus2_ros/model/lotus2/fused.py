@@ -16,13 +16,11 @@ from lotus2_ros.model.lotus2.base import CORE, CORE_TIMESTEP, SHARPENER, FusedPl
 from lotus2_ros.model.lotus2.blocks import Rotary
 from lotus2_ros.model.lotus2.conditioning import rounded_timestep
 from lotus2_ros.model.lotus2.fused_flux import FusedFlux
-from lotus2_ros.model.lotus2.scheduler import Scheduler
 from lotus2_ros.model.manifest import ModelSettings
-from lotus2_ros.model.vae import Vae, VaeConfig
 
 
 class FusedLotus2(Lotus2, InferenceModel):
-    """A `Lotus2` for inference. configs: of vae, transformer and scheduler, with diffusers' keys, maybe of a prior."""
+    """A `Lotus2` for inference. configs: by component, as in the manifest."""
 
     def __init__(
         self,
@@ -33,11 +31,10 @@ class FusedLotus2(Lotus2, InferenceModel):
         prompt_tokens: int,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
-        vae, scheduler = Vae(VaeConfig(**configs["vae"])), Scheduler(**configs["scheduler"])
-        super().__init__(vae, scheduler, settings.changed(tasks=plan.tasks), metadata, configs.get("prior"))
+        super().__init__(configs, settings.changed(tasks=plan.tasks), metadata)
         self.plan = plan
         self.configs = configs
-        highest = float(scheduler.num_train_timesteps)
+        highest = float(self.scheduler.num_train_timesteps)
         self.transformer = FusedFlux(configs["transformer"], plan, prompt_tokens, highest)
 
     @property

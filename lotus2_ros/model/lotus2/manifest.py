@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from lotus2_ros.config.precisions import PrecisionName
-from lotus2_ros.model.components import Channels, ComponentConfig, Layers, Listed
+from lotus2_ros.model.components import LARGEST, Channels, ComponentConfig, Layers, Listed
 from lotus2_ros.model.layers.lora import LoraSpec, as_targets
 from lotus2_ros.model.lotus2.scheduler import Scheduler
 from lotus2_ros.model.manifest import FloatName, Manifest, Section, Task
@@ -58,11 +58,18 @@ class TransformerConfig(ComponentConfig):
     axes_dims_rope: Listed[Channels] = (16, 56, 56)
 
 
+class UncertaintySection(Section):
+    """See `UncertaintyHead`."""
+
+    width: int = Field(ge=1, le=LARGEST)
+
+
 class Lotus2Components(Section):
     vae: VaeConfig
     transformer: TransformerConfig
     scheduler: Scheduler
     prior: PriorSection | None = None
+    uncertainty: UncertaintySection | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:

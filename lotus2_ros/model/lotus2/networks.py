@@ -31,7 +31,7 @@ class ScratchNetwork(SmallNetwork):
     with, in place of a stage that trains one.
     """
 
-    objectives: ClassVar[tuple[str, ...]] = ("autoencoder", "stochastic_flow", *FLOWS_AND_STEPS)
+    objectives: ClassVar[tuple[str, ...]] = ("autoencoder", "stochastic_flow", *FLOWS_AND_STEPS, "uncertainty")
 
     source: Literal["scratch"]
     heads: Count
@@ -43,6 +43,7 @@ class ScratchNetwork(SmallNetwork):
     core_rank: Count
     sharpener_rank: Count
     sharpener_steps: Count
+    uncertainty_width: Count = 64
     process_by_area: bool = False
     guided: bool = False
     sharpen_by_default: bool = True
@@ -79,6 +80,8 @@ class ScratchNetwork(SmallNetwork):
         configs: dict[str, Any] = {"vae": self.vae_config(), "transformer": transformer, "scheduler": scheduler}
         if self.prior is not None:
             configs["prior"] = self.prior.config(self.patch)
+        if any(stage.objective.part() == "uncertainty" for stage in stages):
+            configs["uncertainty"] = {"width": self.uncertainty_width}
         model = TrainableLotus2.from_config(
             configs,
             ModelSettings(tasks=tasks, antialias=True, **stored),

@@ -17,6 +17,7 @@ from lotus2_ros.model.layers.lora import LoraSpec
 from lotus2_ros.model.lotus2.blocks import MLP_RATIO
 from lotus2_ros.model.lotus2.conditioning import SINUSOIDS
 from lotus2_ros.model.lotus2.continuity import LocalContinuity
+from lotus2_ros.model.lotus2.uncertainty import UncertaintyHead
 from lotus2_ros.model.manifest import ModelSettings
 from lotus2_ros.model.prior.prior import ImagePrior
 from lotus2_ros.model.vae import Vae, VaeConfig
@@ -26,7 +27,7 @@ PATCH = 2  # latent pixels that are side by side in a token
 
 @dataclass(frozen=True)
 class Source:
-    """configs: of vae, transformer, scheduler and maybe prior, with diffusers' keys, complete. adapters: the LoRAs.
+    """configs: by component, as in the manifest, complete. adapters: the LoRAs.
 
     `read` gives a weight by its name in `shapes`, on the CPU and in the dtype of its file. `embed_prompt` gives the
     prompt's embeddings (1, T, D) and the pooled one (1, P).
@@ -55,11 +56,13 @@ class Source:
 
     def shapes(self) -> dict[str, Tensor]:
         """All weights by name, on the meta device."""
-        vae, prior = VaeConfig(**self.configs["vae"]), self.configs.get("prior")
+        vae, prior, head = VaeConfig(**self.configs["vae"]), self.configs.get("prior"), self.configs.get("uncertainty")
         with torch.device("meta"):
             parts: dict[str, nn.Module] = {"vae": Vae(vae)}
             if prior is not None:
                 parts["prior"] = ImagePrior(prior, vae.factor)
+            if head is not None:
+                parts["uncertainty"] = UncertaintyHead(head, vae.latent_channels + (prior["channels"] if prior else 0))
             continuity = {task: LocalContinuity(vae.latent_channels) for task in self.settings.tasks}
             parts |= {f"continuity.{task}": module for task, module in continuity.items()}
             shapes = {name: torch.empty(shape) for name, shape in self._transformer_shapes().items()}

@@ -20,11 +20,9 @@ from lotus2_ros.model.layers.lora import LoraSpec, as_targets
 from lotus2_ros.model.lotus2 import flux
 from lotus2_ros.model.lotus2.base import CORE, SHARPENER, Lotus2, adapter_name
 from lotus2_ros.model.lotus2.conditioning import Conditioner
-from lotus2_ros.model.lotus2.scheduler import Scheduler
 from lotus2_ros.model.lotus2.source import Source
 from lotus2_ros.model.manifest import ModelSettings, plain_config
 from lotus2_ros.model.trainable import TrainableModel, TrainedPart
-from lotus2_ros.model.vae import Vae, VaeConfig
 from lotus2_ros.model.weights import assign_weights, stored_state
 
 # Layers of the released LoRAs: attention and feed-forward of double blocks; queries, keys, values of single blocks.
@@ -41,18 +39,16 @@ class TrainableLotus2(Lotus2, TrainableModel):
 
     def __init__(
         self,
-        vae: Vae,
+        configs: Mapping[str, Mapping[str, Any]],
         transformer: FluxTransformer2DModel,
-        scheduler: Scheduler,
         settings: ModelSettings,
         *,
         prompt_embeds: Tensor,
         pooled: Tensor,
         metadata: Mapping[str, Any] | None = None,
-        prior: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(vae, scheduler, settings, metadata, prior)
-        self.patch = _patch(vae.config.latent_channels, self.latent_channels, transformer)
+        super().__init__(configs, settings, metadata)
+        self.patch = _patch(self.vae.config.latent_channels, self.latent_channels, transformer)
         self.transformer = transformer
         self.conditioner = Conditioner(prompt_embeds, pooled, settings.timestep_dtype)
         self.adapters: dict[str, LoraConfig] = {}
@@ -67,22 +63,19 @@ class TrainableLotus2(Lotus2, TrainableModel):
         prompt_tokens: int,
         metadata: Mapping[str, Any] | None = None,
     ) -> TrainableLotus2:
-        """A model with random weights. configs: of vae, transformer and scheduler, with diffusers' keys, and
-        of a prior.
+        """A model with random weights. configs: by component, as in the manifest.
 
         The prompt is constant: one-hot tokens, which each select a column of the context embedder, and a pooled vector
         of zeros.
         """
         transformer = FluxTransformer2DModel(**configs["transformer"])
         return cls(
-            Vae(VaeConfig(**configs["vae"])),
+            configs,
             transformer,
-            Scheduler(**configs["scheduler"]),
             settings,
             prompt_embeds=torch.eye(prompt_tokens, transformer.config.joint_attention_dim)[None],
             pooled=torch.zeros(1, transformer.config.pooled_projection_dim),
             metadata=metadata,
-            prior=configs.get("prior"),
         )
 
     @classmethod
@@ -125,12 +118,13 @@ class TrainableLotus2(Lotus2, TrainableModel):
     @property
     def configs(self) -> dict[str, dict[str, Any]]:
         """Those that made the model, by component."""
-        plain = {
+        configs = {
             "vae": self.vae.config.model_dump(),
             "transformer": plain_config(self.transformer.config),
             "scheduler": self.scheduler.model_dump(),
         }
-        return plain | ({"prior": self.prior.config} if self.prior else {})
+        optional = {"prior": self.prior, "uncertainty": self.uncertainty}
+        return configs | {name: part.config for name, part in optional.items() if part is not None}
 
     @property
     def dtype(self) -> torch.dtype:
@@ -181,12 +175,14 @@ class TrainableLotus2(Lotus2, TrainableModel):
 
     def trainable_parameters(self, part: TrainedPart) -> dict[str, Tensor]:
         """The core: LoRAs, continuity modules, a prior's perceptron, the base too where it is the core predictor of a
-        task, and the VAE's decoder if that is asked for. The sharpener: its LoRAs."""
+        task, and the VAE's decoder if that is asked for. The sharpener: its LoRAs. The uncertainty: its head."""
         frozen = all(adapter_name(CORE, task) in self.adapters for task in self.tasks)
 
         def belongs(name: str) -> bool:
             if name.startswith("prior.backbone."):
                 return False
+            if part == "uncertainty" or name.startswith("uncertainty."):
+                return part == "uncertainty" and name.startswith("uncertainty.")
             if part == "vae" or name.startswith("vae."):
                 trained = {"vae": "vae.", "core_and_decoder": "vae.decoder."}.get(part)
                 return trained is not None and name.startswith(trained)

@@ -44,10 +44,10 @@ def lotus2(small: TrainableLotus2) -> InferenceModel:
     return fused(small)
 
 
-@pytest.fixture(params=["small", "with_prior", "lotus-d", "lotus-g"])
+@pytest.fixture(params=["small", "with_uncertainty", "lotus-d", "lotus-g"])
 def model(request: pytest.FixtureRequest, shared: Path, tmp_path: Path) -> InferenceModel:
-    """One of each family, and one with an image prior."""
-    if request.param in ("small", "with_prior"):
+    """One of each family, and one with an image prior and an uncertainty head."""
+    if request.param in ("small", "with_uncertainty"):
         return fused(request.getfixturevalue(request.param))
     folder = tmp_path / "lotus-depth-disparity"
     folder.symlink_to(shared / "golden" / f"tiny-{request.param}")
@@ -64,6 +64,8 @@ def outputs(model: InferenceModel, image: Tensor) -> dict[str, Tensor]:
     latent = model.encode(image)
     found = {"latent": latent} | model.predict(latent, model.tasks)
     found |= {f"decoded {task}": model.decode(found[task]) for task in model.tasks}
+    if model.has_uncertainty:
+        found["deviation"] = model.predict_uncertainty(found["depth"])
     return found | {
         f"step {task}": model.sharpen(found[task], task, steps=2).result()
         for task in model.tasks
@@ -85,7 +87,8 @@ def test_every_stage_of_every_family_equals_torch(model: InferenceModel, caplog:
     assert not caplog.records  # nothing was left to torch
     assert_close(found, expected, 1e-5)
     steps = sum(map(model.has_sharpener, model.tasks))
-    assert len(model.executor) == 2 + len(model.tasks) + steps  # encoder and decoder are common to the tasks
+    common = 2 + model.has_uncertainty  # encoder and decoder
+    assert len(model.executor) == common + len(model.tasks) + steps
     assert not torch.equal(outputs(model, -picture())["depth"], found["depth"])  # no input became a constant
 
 

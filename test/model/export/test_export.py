@@ -94,6 +94,28 @@ def test_lotus_predicts_as_torch_does(family, output, shared, tmp_path):
         assert_close(normals[0].permute(1, 2, 0), wanted.normals)
 
 
+@pytest.mark.larger_set  # the tracing of six graphs
+def test_an_uncertainty_head_is_a_graph_of_its_own(bundle_with_uncertainty, tmp_path):
+    folder = exported(bundle_with_uncertainty, tmp_path / "export", tasks=("depth",))
+    manifest = ExportManifest.of(folder)
+    graph = manifest.graphs["uncertainty"]
+    assert graph.inputs == {"annotation": (1, 4, 6, 10)} and graph.shape == (1, 1, 6, 10) and graph.error <= CLOSE
+    assert "one standard deviation of the disparity" in (folder / "README.md").read_text()
+    ours = lotus2_ros.load(bundle_with_uncertainty, device="cpu", dtype="float32", tasks=("depth",))
+    assert_close(lotus2_ros.load(folder).predict(image()).uncertainty, ours.predict(image()).uncertainty)
+
+
+def test_an_uncertainty_head_is_exported_with_depth_alone(bundle_with_uncertainty, tmp_path):
+    model = load_model(bundle_with_uncertainty, device="cpu", dtype="float32", tasks=("normals",))
+    assert "uncertainty" not in [stage.name for stage in stages_of(model, *SIZE, whole=False)]
+    model = load_model(bundle_with_uncertainty, device="cpu", dtype="float32", tasks=("depth",))
+    stage = next(stage for stage in stages_of(model, *SIZE, whole=False) if stage.name == "uncertainty")
+    (given,) = (torch.randn(shape) for shape in stage.inputs.values())
+    with torch.no_grad():
+        write_graph(model, stage, tmp_path / "head.onnx", None)
+        assert difference(GraphSession(tmp_path / "head.onnx", [(CPU, {})])(given), stage.run(given)) <= CLOSE
+
+
 def test_half_precision_stays_near_float32(bundle, tmp_path):
     assert 0 < core_difference(bundle, "fp16", tmp_path, ("depth",)) <= 2e-2
 

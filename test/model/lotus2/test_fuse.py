@@ -119,9 +119,8 @@ def test_timesteps_are_rounded_before_they_are_fused(small: TrainableLotus2, lat
 def test_without_guidance(bare: TrainableLotus2, latent: Tensor) -> None:
     transformer = type(bare.transformer)(**{**bare.transformer.config, "guidance_embeds": False})
     model = TrainableLotus2(
-        bare.vae,
+        bare.configs,
         transformer,
-        bare.scheduler,
         bare.settings,
         prompt_embeds=bare.conditioner.prompt_embeds,
         pooled=bare.conditioner.pooled,
