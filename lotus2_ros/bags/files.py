@@ -24,7 +24,7 @@ from lotus2_ros.bags.frames import (
 )
 from lotus2_ros.geometry.calibration import Calibration
 from lotus2_ros.geometry.camera import Camera
-from lotus2_ros.inference.image_files import InputError, is_image, read_rgb
+from lotus2_ros.inference.image_files import InputError, is_image, opencv_name, read_rgb
 
 # The camera_info of an image, by its width, height and header. Raises InputError.
 CameraInfoOf = Callable[[int, int, Any], Any]
@@ -139,7 +139,8 @@ def read_depth(path: Path, scale: float | None) -> np.ndarray:
             raise InputError(f"{path}: expected an array of numbers ({error})") from None
     else:
         try:
-            raw = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+            with opencv_name(path) as name:
+                raw = cv2.imread(name, cv2.IMREAD_UNCHANGED)
         except cv2.error:  # of a size that it refuses
             raw = None
         if raw is None or raw.dtype != np.uint16 or not scale:

@@ -18,7 +18,7 @@ from lotus2_ros.bags.frames import (
     header,
     message,
 )
-from lotus2_ros.inference.inputs import InputError
+from lotus2_ros.inference.image_files import InputError, opencv_name
 
 ASSUMED_RATE = 30.0  # Hz, of a video that says nothing
 
@@ -64,7 +64,8 @@ def open_video(path: Path, camera: str, camera_info: Callable[[int, int, Any], A
 
 def _capture(path: Path) -> cv2.VideoCapture:
     # FFmpeg only: other back ends take any file name with digits for an image sequence, or open a GUI pipeline.
-    return cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    with opencv_name(path) as name:
+        return cv2.VideoCapture(name, cv2.CAP_FFMPEG)
 
 
 def _is_video(path: Path) -> bool:

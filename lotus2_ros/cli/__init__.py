@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
+from io import TextIOWrapper
 from typing import NamedTuple
 
 from lotus2_ros.config.errors import RunError
@@ -50,10 +51,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in argv  # errors come before the arguments are parsed, too
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # what it cannot decode is said by whoever asked for it
     show_progress()
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name may hold what the terminal cannot show
     try:
-        return _run(name, argv[1:])
+        status = _run(name, argv[1:])
+        print(end="", flush=True)
+        return status
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains as it ends
+        return 1
     except Exception as error:  # every error ends as one line
         if debug:
             traceback.print_exc()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -23,7 +25,21 @@ class InputError(ValueError):
 
 def is_image(path: Path) -> bool:
     """Whether the file begins as an image; it may still be damaged."""
-    return _is_heic(path) or cv2.haveImageReader(str(path))
+    if _is_heic(path):
+        return True
+    with opencv_name(path) as name:
+        return cv2.haveImageReader(name)
+
+
+@contextmanager
+def opencv_name(path: Path) -> Iterator[str]:
+    """A name of the file for OpenCV, which crashes on one that is not UTF-8."""
+    name = str(path)
+    if os.fsencode(path).decode("utf-8", "replace") == name:
+        yield name
+    else:
+        with path.open("rb") as file:
+            yield f"/proc/self/fd/{file.fileno()}"
 
 
 def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
@@ -38,7 +54,8 @@ def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
     try:
         if _is_heic(path):
             return _read_heic(path)
-        image = cv2.imread(os.fspath(path), cv2.IMREAD_COLOR)
+        with opencv_name(path) as name:
+            image = cv2.imread(name, cv2.IMREAD_COLOR)
     except (cv2.error, OSError, ValueError, SyntaxError, MemoryError, EOFError) as error:
         if isinstance(error, InputError):
             raise

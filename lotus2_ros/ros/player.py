@@ -19,7 +19,6 @@ from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
-from rclpy.utilities import remove_ros_args
 
 from lotus2_ros.bags import read_messages
 from lotus2_ros.bags.writer import COMPRESSED_TOPIC, IMAGE_TOPIC, INPUT_TOPICS
@@ -36,8 +35,8 @@ def main() -> None:
     parser.add_argument("--rate", type=float, required=True, help="Speed: 1 is that of the recording")
     parser.add_argument("--subscribers", type=int, required=True, help="Wait for this many on every topic")
     parser.add_argument("--timeout", type=float, required=True, help="Seconds to wait for them")
-    args = parser.parse_args(remove_ros_args(sys.argv)[1:])
-    start_ros(signals=SignalHandlerOptions.ALL)
+    args = parser.parse_args()
+    start_ros([], signals=SignalHandlerOptions.ALL)
     try:
         publishers = advertise(Node("player"), args.bag)
         wait_for_subscribers(publishers, args.subscribers, args.timeout)

@@ -21,7 +21,6 @@ import rclpy
 from lifecycle_msgs.srv import GetState
 from rclpy.node import Node, NodeNameNonExistentError
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.utilities import remove_ros_args
 
 from lotus2_ros.bags import BagWriter
 from lotus2_ros.bags.frames import FRAME_REPORT
@@ -42,9 +41,9 @@ def main() -> None:
     parser.add_argument("bag", type=Path)
     parser.add_argument("--node", required=True, help="Name of the node to record")
     parser.add_argument("--timeout", type=float, required=True, help="Seconds to wait for its topics")
-    args = parser.parse_args(remove_ros_args(sys.argv)[1:])
+    args = parser.parse_args()
     on_signal(signal.default_int_handler)  # KeyboardInterrupt, as long as there is nothing to record
-    start_ros()
+    start_ros([])
     try:
         with BagWriter(args.bag) as bag:
             recorder = Node("recorder")

@@ -29,7 +29,7 @@ def start_ros(
     """
     try:
         rclpy.init(args=args, context=context, signal_handler_options=signals)
-    except RuntimeError as error:
+    except (RuntimeError, UnicodeError) as error:
         reason = f"{type(error).__name__}: {' '.join(SOURCE.sub('', str(error)).split())}"
         advice = "; set ROS_LOG_DIR to a folder that can be written" if "log directory" in reason else ""
         raise RosStartError(f"ROS does not start: {reason}{advice}") from None

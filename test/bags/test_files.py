@@ -75,6 +75,19 @@ def test_video(recorder, tmp_path):
     assert frames[0].camera_info.width == recorder.width * 2
 
 
+def test_names_that_are_not_utf8_are_read(recorder, tmp_path):
+    """OpenCV ends the process with SIGSEGV on such a name."""
+    name = os.fsdecode(b"caf\xe9")
+    write_picture(recorder, tmp_path / "a.png").rename(tmp_path / f"{name}.png")
+    (only,) = open_recording([tmp_path]).frames()
+    np.testing.assert_array_equal(only.image.data.reshape(recorder.height, recorder.width, 3), recorder.picture())
+    clip = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter_fourcc(*"MJPG"), 10.0, (recorder.width, recorder.height))
+    writer.write(recorder.picture())
+    writer.release()
+    assert len(list(open_recording([clip.rename(tmp_path / f"{name}.avi")]).frames())) == 1
+
+
 def write_picture(recorder, path, width=None):
     cv2.imwrite(str(path), recorder.picture(width=width or recorder.width)[..., ::-1])
     return path

@@ -83,6 +83,31 @@ def test_an_interrupt_ends_with_130_and_says_nothing(monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_name_that_the_terminal_cannot_show_is_shown_as_bytes(encoding):
+    code = (
+        "import sys\n"
+        "from lotus2_ros import cli\n"
+        "cli.import_module = lambda name: sys.modules[__name__]\n"
+        "add_arguments = lambda parser: None\n"
+        "run = lambda args: print('caf\\udce9') or 0\n"
+        "sys.exit(cli.main(['bag']))"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": f"{encoding}:strict"}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, timeout=allowed(60))
+    assert (result.returncode, result.stdout) == (0, b"caf\\udce9\n"), result.stderr
+
+
+def test_output_that_nobody_reads_on_is_no_error():
+    code = "import sys; from lotus2_ros import cli; sys.exit(cli.main(['doctor']))"
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as output:
+        command = [sys.executable, "-c", code]
+        result = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, timeout=allowed(120))
+    assert (result.returncode, result.stderr) == (1, b"")
+
+
 @pytest.mark.parametrize("chosen", [None, "/etc/mine.xml"])
 def test_the_node_refuses_invalid_parameters_and_takes_large_messages(chosen):
     # In a process of its own, which the node ends itself.
