@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lotus2_ros.config.output import OutputError
+from lotus2_ros.config.errors import RunError
+from lotus2_ros.config.output import OutputError, check_apart
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,19 +27,20 @@ def run(args: argparse.Namespace) -> int:
 
     if args.recording is not None and not args.recording.exists():
         raise FileNotFoundError(f"no such file or folder: {args.recording}")
-    if args.save is not None and (args.save.is_dir() or args.save.suffix != ".rrd"):
-        raise OutputError(f"{args.save}: expected a file whose name ends in .rrd")
-    log = RerunLog(args.save, name=str(args.recording or args.node))
-    try:
-        if args.recording is not None:
-            count = view_recording(log, args.recording, args.node)
-        else:
-            compressed = args.image.endswith("/compressed")
-            count = view_node(log, args.node, args.image, compressed, args.seconds)
-    except KeyboardInterrupt:
-        count = None
-    finally:
-        log.close()
+    if args.save is not None:
+        check_apart(args.save, [args.recording] if args.recording else [])
+        if args.save.is_dir() or args.save.suffix != ".rrd" or not args.save.absolute().parent.is_dir():
+            raise OutputError(f"{args.save}: expected a file whose name ends in .rrd, in a folder that exists")
+    with RerunLog(args.save, name=str(args.recording or args.node)) as log:
+        try:
+            if args.recording is not None:
+                count = view_recording(log, args.recording, args.node)
+            else:
+                count = view_node(log, args.node, args.image, args.image.endswith("/compressed"), args.seconds)
+        except KeyboardInterrupt:
+            count = None
+        if count == 0:
+            raise RunError(f"no results of a node {args.node!r} came; `lotus2 doctor` says why")
     if args.save is not None:
         shown = "" if count is None else f"{count} messages; "
         print(f"{args.save}: {shown}`rerun {args.save}` opens it")

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
 
 from lotus2_ros.view.preview import depth_range
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 MISSING = "rerun-sdk is not installed; to view results: python -m pip install 'lotus2_ros[view]'"
 APPLICATION = "lotus2_ros"
@@ -21,7 +27,8 @@ class RerunLog:
     """Logs results by the stamp of their image; to a file with ``save``, else to a viewer that it starts.
 
     The layout comes with the recording: picture, depth and normals on the left, both clouds side by side, time series
-    below. Raises ValueError if rerun-sdk is missing.
+    below. The file grows as ``<name>.partial`` and moves to its place at the end of the block; what a block leaves with
+    an exception is removed. Raises ValueError if rerun-sdk is missing.
     """
 
     def __init__(self, save: Path | None = None, *, name: str = "") -> None:
@@ -30,13 +37,17 @@ class RerunLog:
         except ImportError:
             raise ValueError(MISSING) from None
         self._rerun: Any = rerun
+        self._save = save
         self._log = rerun.RecordingStream(APPLICATION)
         if name:
             self._log.send_recording_name(name)
         if save is None:
+            # The viewer's program is beside this Python, also where no environment is activated.
+            os.environ["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
             self._log.spawn(default_blueprint=blueprint(), memory_limit="25%")
         else:
-            self._log.save(save, default_blueprint=blueprint())
+            self._partial = save.with_name(f"{save.name}.partial")
+            self._log.save(self._partial, default_blueprint=blueprint())
         for entity in STAGES.values():  # optical frames: x right, y down, z forward
             self._log.log(entity, rerun.ViewCoordinates.RDF, static=True)
 
@@ -86,10 +97,18 @@ class RerunLog:
         for name, ms in latency_ms.items():
             self._log.log(f"latency/{STAGES[stage]}/{name}", self._rerun.Scalars(ms))
 
-    def close(self) -> None:
-        """Write what is left."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._log.flush()
         self._log.disconnect()
+        if self._save is not None and kind is None:
+            self._partial.replace(self._save)
+        elif self._save is not None:
+            self._partial.unlink()
 
 
 def blueprint() -> Any:

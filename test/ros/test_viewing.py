@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -58,7 +59,9 @@ def test_a_recording_with_everything_in_it(tmp_path, random_bundle, capsys):
     assert found["/camera/image"] == found["/scale/source"] == found["/frames/dropped"] == 2
     assert cli.main(["view", str(tmp_path / "in.mcap"), "--save", str(saved)]) == 2
     assert "no results of a node 'perception'; `lotus2 bag" in capsys.readouterr().err
-    assert cli.main(["view", str(results), "--save", str(tmp_path / "out.bag")]) == 2
+    assert entities(saved) == found and not list(tmp_path.glob("*.partial"))  # the file of before is still there
+    for place in ("out.bag", "missing/out.rrd"):
+        assert cli.main(["view", str(results), "--save", str(tmp_path / place)]) == 2
 
 
 def test_a_running_node(tmp_path):
@@ -78,18 +81,31 @@ def test_a_running_node(tmp_path):
 
     thread = threading.Thread(target=publish)
     thread.start()
-    log = RerunLog(tmp_path / "live.rrd")
     try:
         shown = 0
-        for _ in range(10):  # a busy machine finds the node late
-            shown += view_node(log, "perception", "/image", compressed=False, seconds=2.0)
-            if shown >= 4:
-                break
+        with RerunLog(tmp_path / "live.rrd") as log:
+            for _ in range(10):  # a busy machine finds the node late
+                shown += view_node(log, "perception", "/image", compressed=False, seconds=2.0)
+                if shown >= 4:
+                    break
     finally:
         ended.set()
         thread.join()
-        log.close()
         node.destroy_node()
         context.shutdown()
     found = entities(tmp_path / "live.rrd")
     assert found["/camera/depth/coarse"] >= 1 and found["/scale/source"] >= 1
+
+
+def test_a_node_that_says_nothing_leaves_no_file(tmp_path, capsys):
+    assert cli.main(["view", "--seconds", "0.1", "--save", str(tmp_path / "live.rrd")]) == 1
+    assert "no results of a node 'perception' came; `lotus2 doctor` says why" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_viewer_is_found_without_an_activated_environment(monkeypatch):
+    found = []
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr("rerun.RecordingStream.spawn", lambda *_, **__: found.append(shutil.which("rerun")))
+    with RerunLog():
+        assert found and found[0]
