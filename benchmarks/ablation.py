@@ -56,7 +56,7 @@ SMALLER: dict[str, dict[str, Any]] = {
         "network.widths": [16, 32],
         "network.heads": 2,
         "network.groups": 4,
-    },
+    },  # fmt: skip
 }
 SHARDS = 4  # of 200 views
 CEILING = "the truth through the VAE"
