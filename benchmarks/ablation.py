@@ -51,12 +51,7 @@ SIZE, LONGER_SIDE, TOKEN = 0.25, 64, 8
 # The networks of the runs are larger.
 SMALLER: dict[str, dict[str, Any]] = {
     "bundled.yaml": {"network.heads": 2, "network.double_blocks": 1, "network.single_blocks": 2},
-    "lotus_d.yaml": {
-        "network.generative": True,
-        "network.widths": [16, 32],
-        "network.heads": 2,
-        "network.groups": 4,
-    },  # fmt: skip
+    "lotus_d.yaml": {"network.generative": True, "network.widths": [16, 32], "network.heads": 2, "network.groups": 4},
 }
 SHARDS = 4  # of 200 views
 CEILING = "the truth through the VAE"
