@@ -37,9 +37,9 @@ from lotus2_ros.data.annotation import disparity_annotation
 from lotus2_ros.data.sample import Sample
 from lotus2_ros.evaluation.frames import read_frames
 from lotus2_ros.model.image_size import process_size
-from lotus2_ros.model.interface import TorchModel
 from lotus2_ros.model.load import BUNDLED
 from lotus2_ros.model.lotus2.bundle import load_bundle
+from lotus2_ros.model.torch_model import TorchModel
 from lotus2_ros.training import loop, rendered
 from lotus2_ros.training.config import TrainingConfig, read_config
 from lotus2_ros.training.diffusion import Diffusion

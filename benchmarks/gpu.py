@@ -39,9 +39,10 @@ from lotus2_ros.config import Config
 from lotus2_ros.inference.estimator import Estimator
 from lotus2_ros.model.engine.flops import weight_bytes
 from lotus2_ros.model.engine.runtime import choose_resolution, optimize
-from lotus2_ros.model.interface import GeometryModel, InferenceModel
+from lotus2_ros.model.interface import GeometryModel
 from lotus2_ros.model.lotus2.base import Lotus2
 from lotus2_ros.model.lotus2.fused import FusedLotus2
+from lotus2_ros.model.torch_model import InferenceModel
 
 PRECISIONS = "bfloat16,float8,int8,nf4"
 LOOPED = ("bfloat16", "float8")

@@ -15,9 +15,9 @@ from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.inference.estimator import Estimator
 from lotus2_ros.model.engine.device import Download, copy_stream
 from lotus2_ros.model.engine.flops import Flops, count_frame, count_step
-from lotus2_ros.model.interface import InferenceModel
 from lotus2_ros.model.lotus2.base import Lotus2
 from lotus2_ros.model.lotus2.fused import FusedLotus2
+from lotus2_ros.model.torch_model import InferenceModel
 from lotus2_ros.scale.filter import ScaleFilter
 
 TASK = "depth"

@@ -13,9 +13,10 @@ from benchmarks.models import TASKS, Shape, build_fused, make_fused, make_plain
 from benchmarks.rows import TASK, Work, count_work
 from lotus2_ros.model.engine.flops import weight_bytes
 from lotus2_ros.model.engine.memory import frame_bytes
-from lotus2_ros.model.interface import GeometryModel, InferenceModel
+from lotus2_ros.model.interface import GeometryModel
 from lotus2_ros.model.lotus.lotus import Lotus
 from lotus2_ros.model.lotus2.fused import FusedLotus2
+from lotus2_ros.model.torch_model import InferenceModel
 
 PLAIN = "plain"  # as public code runs Lotus-2; the others are a precision of Lotus-2, or Lotus-D or Lotus-G
 

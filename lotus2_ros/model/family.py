@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 if TYPE_CHECKING:
-    from lotus2_ros.model.interface import InferenceModel
     from lotus2_ros.model.manifest import FloatName, Header
+    from lotus2_ros.model.torch_model import InferenceModel
     from lotus2_ros.model.trainable import NetworkConfig
 
 

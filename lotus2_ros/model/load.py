@@ -11,10 +11,10 @@ import torch
 
 from lotus2_ros.model.families import FAMILIES, FORMATS
 from lotus2_ros.model.family import Family, LoadOptions
-from lotus2_ros.model.interface import InferenceModel
 from lotus2_ros.model.layers.precision import dtype_named, resolve_device, resolve_dtype
 from lotus2_ros.model.manifest import MANIFEST, FloatName, Header, read_header
 from lotus2_ros.model.memory import MemoryShortageError, memory_errors
+from lotus2_ros.model.torch_model import InferenceModel
 from lotus2_ros.model.weights import CheckpointError, found_instead
 
 BUNDLED = Path(__file__).parents[1] / "bundled"

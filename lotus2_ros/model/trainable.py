@@ -12,9 +12,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from lotus2_ros.model.interface import TorchModel
 from lotus2_ros.model.manifest import Task
 from lotus2_ros.model.prior.config import PriorNetwork
+from lotus2_ros.model.torch_model import TorchModel
 
 TrainedPart = Literal["vae", "core", "core_and_decoder", "sharpener", "uncertainty"]
 Count = Annotated[int, Field(ge=1)]

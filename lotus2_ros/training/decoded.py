@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from lotus2_ros.model.interface import TorchModel
+from lotus2_ros.model.torch_model import TorchModel
 from lotus2_ros.model.trainable import TrainedPart
 from lotus2_ros.training.batches import Batch
 from lotus2_ros.training.latents import mean_square

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lotus2_ros.model.interface import TorchModel
+from lotus2_ros.model.torch_model import TorchModel
 from lotus2_ros.training.batches import Batch
 
 

@@ -12,8 +12,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from lotus2_ros.model.interface import TorchModel
 from lotus2_ros.model.layers.precision import multiplies_bfloat16
+from lotus2_ros.model.torch_model import TorchModel
 from lotus2_ros.training.batches import Batch, Batches
 from lotus2_ros.training.checkpoint import resume, save
 from lotus2_ros.training.config import StageConfig, TrainingConfig

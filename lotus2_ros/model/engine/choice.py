@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 
 from lotus2_ros.config import ModelConfig
-from lotus2_ros.model.interface import InferenceModel
 from lotus2_ros.model.layers.linear import FLOATS
 from lotus2_ros.model.layers.precision import multiplies_bfloat16, resolve_device, resolve_dtype
+from lotus2_ros.model.torch_model import InferenceModel
 
 OPENVINO, ONNXRUNTIME = "openvino", "onnxruntime"
 INSTALL = "pip install openvino"

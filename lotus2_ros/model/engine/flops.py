@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from lotus2_ros.model.interface import InferenceModel
+from lotus2_ros.model.torch_model import InferenceModel
 
 
 @dataclass(frozen=True)

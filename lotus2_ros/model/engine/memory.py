@@ -17,8 +17,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lotus2_ros.model.interface import InferenceModel
 from lotus2_ros.model.memory import GIGABYTE, free_memory
+from lotus2_ros.model.torch_model import InferenceModel
 
 log = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from lotus2_ros.model.engine.choice import OPENVINO, EngineChoice
 from lotus2_ros.model.engine.device import ALL_THREADS, use_threads
 from lotus2_ros.model.engine.graphs import first_line, one_thread
 from lotus2_ros.model.engine.stored import StoredStages, cache_folder, fingerprint
-from lotus2_ros.model.interface import InferenceModel
+from lotus2_ros.model.torch_model import InferenceModel
 
 log = logging.getLogger(__name__)
 

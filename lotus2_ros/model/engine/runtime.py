@@ -17,10 +17,10 @@ from lotus2_ros.model.engine.flops import count_frame
 from lotus2_ros.model.engine.graphs import CudaRecorder, Graphs, first_line
 from lotus2_ros.model.engine.memory import frame_bytes, room_for_frames
 from lotus2_ros.model.engine.stored import cache_folder
-from lotus2_ros.model.interface import Executor, InferenceModel
 from lotus2_ros.model.layers.linear import FloatLinear, make_linear, store_linear
 from lotus2_ros.model.layers.quantization import has_quantized_matmul
 from lotus2_ros.model.memory import GIGABYTE
+from lotus2_ros.model.torch_model import Executor, InferenceModel
 
 log = logging.getLogger(__name__)
 

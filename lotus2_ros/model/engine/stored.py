@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from lotus2_ros.model.interface import InferenceModel
+from lotus2_ros.model.torch_model import InferenceModel
 
 log = logging.getLogger(__name__)
 

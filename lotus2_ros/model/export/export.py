@@ -17,10 +17,10 @@ from lotus2_ros.model.export.graphs import OPSET, WEIGHTS, WeightsFile, check_in
 from lotus2_ros.model.export.manifest import EXPORT, FORMAT, UNCERTAINTY, ExportManifest, Precision
 from lotus2_ros.model.export.readme import readme
 from lotus2_ros.model.export.stages import Stage, constants_computed, run_stages, stages_of
-from lotus2_ros.model.interface import InferenceModel
 from lotus2_ros.model.layers.linear import FLOATS
 from lotus2_ros.model.load import load_model
 from lotus2_ros.model.manifest import ModelSettings, stored_metadata
+from lotus2_ros.model.torch_model import InferenceModel
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}

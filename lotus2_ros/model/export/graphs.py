@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lotus2_ros.model.export.stages import Stage, StageModule
-from lotus2_ros.model.interface import InferenceModel
+from lotus2_ros.model.torch_model import InferenceModel
 
 if TYPE_CHECKING:
     import onnx_ir

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lotus2_ros.geometry.normals import MODEL_TO_OPTICAL, normalize
 from lotus2_ros.model.export.manifest import UNCERTAINTY
-from lotus2_ros.model.interface import InferenceModel
+from lotus2_ros.model.torch_model import InferenceModel
 
 Shape = tuple[int, ...]
 DEPTH = {"disparity": "disparity", "depth": "affine_depth"}  # name of the output by the space that a model predicts

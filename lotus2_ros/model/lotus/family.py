@@ -11,8 +11,8 @@ from lotus2_ros.model.family import Family, LoadOptions
 from lotus2_ros.model.lotus import FORMAT
 
 if TYPE_CHECKING:
-    from lotus2_ros.model.interface import InferenceModel
     from lotus2_ros.model.manifest import Header
+    from lotus2_ros.model.torch_model import InferenceModel
     from lotus2_ros.model.trainable import NetworkConfig
 
 

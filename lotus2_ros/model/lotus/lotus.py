@@ -12,9 +12,9 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from lotus2_ros.model.interface import InferenceModel
 from lotus2_ros.model.manifest import ModelSettings
 from lotus2_ros.model.noise import draw_noise
+from lotus2_ros.model.torch_model import InferenceModel
 from lotus2_ros.model.trainable import TrainableModel, TrainedPart
 from lotus2_ros.model.vae import Vae, VaeConfig
 

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lotus2_ros.model.euler import EulerSteps
-from lotus2_ros.model.interface import TorchModel
 from lotus2_ros.model.layers.lora import LoraPlan
 from lotus2_ros.model.lotus2.continuity import LocalContinuity
 from lotus2_ros.model.lotus2.scheduler import Scheduler
 from lotus2_ros.model.lotus2.uncertainty import UncertaintyHead
 from lotus2_ros.model.manifest import ModelSettings, Task
+from lotus2_ros.model.torch_model import TorchModel
 from lotus2_ros.model.vae import Vae, VaeConfig
 
 CORE, SHARPENER = "core_predictor", "detail_sharpener"

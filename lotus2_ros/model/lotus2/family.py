@@ -12,8 +12,8 @@ from lotus2_ros.model.family import Family, LoadOptions
 from lotus2_ros.model.lotus2 import FUSED_FORMAT, NAME, TRAINABLE_FORMAT
 
 if TYPE_CHECKING:
-    from lotus2_ros.model.interface import InferenceModel
     from lotus2_ros.model.manifest import Header
+    from lotus2_ros.model.torch_model import InferenceModel
     from lotus2_ros.model.trainable import NetworkConfig
 
 log = logging.getLogger(__name__)

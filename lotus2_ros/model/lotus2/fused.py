@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lotus2_ros.model.interface import InferenceModel
 from lotus2_ros.model.layers.linear import kept_dtypes
 from lotus2_ros.model.lotus2 import flux
 from lotus2_ros.model.lotus2.base import CORE, CORE_TIMESTEP, SHARPENER, FusedPlan, Lotus2, adapter_name, moved
@@ -17,6 +16,7 @@ from lotus2_ros.model.lotus2.blocks import Rotary
 from lotus2_ros.model.lotus2.conditioning import rounded_timestep
 from lotus2_ros.model.lotus2.fused_flux import FusedFlux
 from lotus2_ros.model.manifest import ModelSettings
+from lotus2_ros.model.torch_model import InferenceModel
 
 
 class FusedLotus2(Lotus2, InferenceModel):

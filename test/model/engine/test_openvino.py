@@ -17,10 +17,10 @@ from lotus2_ros.model.engine import choice, openvino, stored
 from lotus2_ros.model.engine.choice import EngineChoice
 from lotus2_ros.model.engine.openvino import CompiledStages
 from lotus2_ros.model.engine.stored import LARGEST_BYTES, StoredStages
-from lotus2_ros.model.interface import InferenceModel
 from lotus2_ros.model.load import load_model
 from lotus2_ros.model.lotus2.fuse import fuse
 from lotus2_ros.model.lotus2.trainable import TrainableLotus2
+from lotus2_ros.model.torch_model import InferenceModel
 
 pytestmark = pytest.mark.slow
 
