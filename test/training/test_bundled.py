@@ -37,6 +37,10 @@ def test_normals_are_far_better_than_chance(scores):
     assert scores["core/normals"] < 25
 
 
+def test_its_uncertainty_tells_where_depth_errs(scores):
+    assert scores["core/uncertainty/ause"] < 0.6 * scores["core/uncertainty/random"]
+
+
 def test_the_sharpener_does_little_harm(scores):
     assert scores["sharp/depth/abs_rel"] < scores["core/depth/abs_rel"] + 0.02
     assert scores["sharp/normals"] < scores["core/normals"] + 1
