@@ -1,6 +1,7 @@
 """Starts the perception node, and on demand RViz and a playing bag.
 
-With `cameras` the topics may hold `{camera}`, which stands for each name: image:=/{camera}/image_raw.
+With `cameras` the topics hold `{camera}`, which stands for each name: image:=/{camera}/image_raw. Only the points, of a
+lidar that all cameras share, may do without. An example is six_cameras.launch.py.
 
 No argument has a default of its own. An argument that is not given is not passed on, and the node's default applies
 (lotus2_ros/config/parameters.py). To include this file more than once, see two_cameras.launch.py.
@@ -9,14 +10,14 @@ No argument has a default of its own. An argument that is not given is not passe
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from tempfile import NamedTemporaryFile
 
-from ament_index_python.packages import get_package_share_directory
 from launch import Action, LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction
 from launch_ros.actions import Node
 
 from lotus2_ros.config.installed import FASTDDS_PROFILE, fastdds_profile
+from lotus2_ros.config.rviz import rviz_layout
 
 ARGUMENTS = {
     "model": "folder of the model: a bundle, or the released layout",
@@ -30,7 +31,7 @@ ARGUMENTS = {
     "params_file": "YAML file of parameters, like config/perception.yaml",
     "use_sim_time": "true: take the time from /clock, of a playing bag or a simulator",
     "respawn": "true: start the node again whenever it ends, also after a failure without retries left",
-    "rviz": "true: start RViz with config/perception.rviz",
+    "rviz": "true: start RViz with config/perception.rviz, for these topics and cameras",
     "bag": "folder or file of a recorded bag to play, with its clock; use it with use_sim_time:=true",
 }
 TOPICS = {
@@ -39,6 +40,7 @@ TOPICS = {
     "reference_depth": "reference/depth",
     "reference_points": "reference/points",
 }
+SHARED = "reference_points"
 PARAMETERS = {"model": "model.path", "image_transport": "input.image_transport"}
 RESPAWN_DELAY = 2.0  # seconds
 
@@ -50,7 +52,6 @@ def generate_launch_description() -> LaunchDescription:
 
 def start(context: LaunchContext) -> list[Action]:
     given = {name: text for name in ARGUMENTS if (text := context.launch_configurations[name])}
-    config = Path(get_package_share_directory("lotus2_ros"), "config")
     # Without this profile large messages are lost between processes; one of the user's own comes first.
     environment = {FASTDDS_PROFILE: os.environ.get(FASTDDS_PROFILE, str(fastdds_profile()))}
     clock = {"use_sim_time": boolean("use_sim_time", given)} if "use_sim_time" in given else {}
@@ -82,7 +83,7 @@ def start(context: LaunchContext) -> list[Action]:
         rviz = Node(
             package="rviz2",
             executable="rviz2",
-            arguments=["--display-config", str(config / "perception.rviz")],
+            arguments=["--display-config", layout_file(given, cameras)],
             parameters=[clock] if clock else [],
             additional_env=environment,
             **namespace,
@@ -94,12 +95,22 @@ def start(context: LaunchContext) -> list[Action]:
     return actions
 
 
+def layout_file(given: dict[str, str], cameras: list[str]) -> str:
+    """RViz's layout for this node, in a file that stays."""
+    image = given.get("image", "{camera}/image" if cameras else "image")
+    if given.get("image_transport") == "compressed":
+        image += "/compressed"
+    with NamedTemporaryFile("w", prefix="perception_", suffix=".rviz", delete=False) as file:
+        file.write(rviz_layout(image, given.get("namespace", ""), cameras))
+    return file.name
+
+
 def remappings(given: dict[str, str], cameras: list[str]) -> list[tuple[str, str]]:
     """Input topics by the arguments; those of each camera if there are several."""
     named = [(topic, given[argument]) for argument, topic in TOPICS.items() if argument in given]
     if not cameras:
         return named
-    alone = [text for _, text in named if "{camera}" not in text]
+    alone = [text for topic, text in named if topic != TOPICS[SHARED] and "{camera}" not in text]
     if alone:
         raise ValueError(f"expected {{camera}} in the topics of several cameras, got {alone[0]}")
     return [(f"{name}/{topic}", text.replace("{camera}", name)) for name in cameras for topic, text in named]

@@ -155,6 +155,13 @@ def test_topics_of_several_cameras_follow_their_names(launch: Launch) -> None:
     assert yaml.full_load(given)["/**"]["ros__parameters"] == {"cameras": ("front", "rear")}
 
 
+def test_six_cameras_share_a_lidar(launch: Launch) -> None:
+    node = launch(file=ROOT / "launch" / "six_cameras.launch.py")["perception"]
+    remapped = [word for before, word in pairwise(node["arguments"]) if before == "-r"]
+    assert len(remapped) == 18 and "CAM_BACK_LEFT/image:=/CAM_BACK_LEFT/image_rect" in remapped
+    assert sum(word.endswith("/reference/points:=/LIDAR_TOP") for word in remapped) == 6
+
+
 def test_one_topic_is_not_for_several_cameras(launch: Launch) -> None:
     with pytest.raises(RuntimeError, match=r"expected \{camera\} in the topics of several cameras, got /image_raw"):
         launch(cameras="front,rear", image="/image_raw")
@@ -166,10 +173,11 @@ def test_users_fastdds_profile_comes_first(launch: Launch, monkeypatch: pytest.M
 
 
 def test_rviz_and_bag(launch: Launch) -> None:
-    started = launch(rviz="true", bag="/bags/a")
+    started = launch(rviz="true", bag="/bags/a", image="/cam/image_raw")
     assert set(started) == {"perception", "rviz2", "ros2"}
     option, path = started["rviz2"]["arguments"][:2]
-    assert option == "--display-config" and Path(path).is_file()
+    assert option == "--display-config" and "Value: /cam/image_raw" in Path(path).read_text()
+    Path(path).unlink()
     assert started["ros2"]["arguments"] == ["bag", "play", "--clock", "100", "/bags/a"]
     assert started["rviz2"]["profile"] == started["ros2"]["profile"] == started["perception"]["profile"]
 
