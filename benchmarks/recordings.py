@@ -1,6 +1,7 @@
-"""What workers cost and gain in `lotus2 bag`: python -m benchmarks.recordings [--frames 44] [--workers 2]
+"""What workers cost and gain in `lotus2 bag`: python -m benchmarks.recordings [--frames 44] [--workers 2] [--ray local]
 
-A recording of a rendered room goes through the model in this process, then through worker processes. Each is run at two
+A recording of a rendered room goes through the model in this process, then through worker processes; with --ray through
+actors of a Ray cluster, whose own processes are not counted. Each is run at two
 lengths, whose difference has no start-up in it. Printed and written to recordings.md and recordings.json: seconds per
 frame, CPU time of the driver and of the workers, the overhead of distribution, and the speed-up, which means something
 on an idle machine only. The largest speed-up that the CPU times allow holds on a busy one too. About a minute.
@@ -12,6 +13,7 @@ import argparse
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from lotus2_ros.config import Config
 from lotus2_ros.demo.scene import write_scene_bag
 from lotus2_ros.inference.loading import load_estimator
 from lotus2_ros.inference.processes import Processes
+from lotus2_ros.inference.ray_workers import RayWorkers
 from lotus2_ros.inference.work import OwnProcess, Workers
 from lotus2_ros.model.engine.device import use_threads
 from lotus2_ros.ros.offline import Task, process_recording
@@ -47,9 +50,13 @@ class Cost:
 
 
 def spent(workers: Workers) -> tuple[float, float, float]:
-    executor = getattr(workers, "_executor", None)
-    pids = list(executor._processes) if executor else []
-    return time.process_time(), sum(map(cpu_seconds, pids)), time.monotonic()
+    if isinstance(workers, RayWorkers):
+        asked = [actor.__ray_call__.remote(lambda _: time.process_time()) for actor in workers._actors]
+        elsewhere = workers._ray.get(asked)
+    else:
+        executor = getattr(workers, "_executor", None)
+        elsewhere = map(cpu_seconds, list(executor._processes) if executor else [])
+    return time.process_time(), sum(elsewhere), time.monotonic()
 
 
 def measure(workers: Workers, source: Path, folder: Path, frames: int, config: Config) -> Cost:
@@ -68,16 +75,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=44)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--ray", metavar="ADDRESS|auto|local", help="a Ray cluster in place of processes")
     parser.add_argument("--output", type=Path, default=Path("out/recordings"), help="recordings.md and recordings.json")
     args = parser.parse_args()
     config = Config().updated({"model.threads": 1})
     use_threads(1)
+    places: dict[str, Callable[[], Workers]] = {"one process": lambda: OwnProcess(load_estimator(config))}
+    if args.ray:
+        places[f"{args.workers} actors of Ray"] = lambda: RayWorkers(config, args.ray, args.workers)
+    else:
+        places[f"{args.workers} workers"] = lambda: Processes(config, args.workers)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_scene_bag(folder / "in.mcap", args.frames)
         costs = {}
-        for label in ("one process", f"{args.workers} workers"):
-            workers = OwnProcess(load_estimator(config)) if label == "one process" else Processes(config, args.workers)
+        for label, open_workers in places.items():
+            workers = open_workers()
             costs[label] = measure(workers, folder / "in.mcap", folder, args.frames, config)
             workers.close()
     one, many = costs.values()
