@@ -17,7 +17,7 @@ from lotus2_ros.scale.scale import DEFAULT_SHIFT
 from lotus2_ros.scale.shift import shift_from_normals
 
 WHAT = "shift_from_normals: depth error after one factor"
-SCENES = {"room": 20, "corridor": 15, "street": 15}
+SCENES = {"room": 20, "corridor": 15, "street": 15, "desk": 15}
 # Share of disparity's range, degrees, pixels that one error of normals reaches over.
 NOISES = {
     "exact": (0.0, 0.0, 1),

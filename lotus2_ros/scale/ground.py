@@ -15,6 +15,7 @@ from lotus2_ros.scale.fit import FitStats, fit_scale_shift
 from lotus2_ros.scale.planes import pinhole_rays, pool_cells
 from lotus2_ros.scale.reference import Reference
 from lotus2_ros.scale.scale import RelativeGeometry, Scale, metric_scale
+from lotus2_ros.scale.shift import shift_from_normals
 
 # Largest angle in degrees between `up` and a normal of the floor.
 FLOOR_ANGLE = 20.0
@@ -28,6 +29,10 @@ SAMPLES, SUPPORTS = 256, 24
 TOLERANCE = 0.02
 # A cell below a plane outweighs this many cells on it, because nothing lies below the floor.
 BELOW_PENALTY = 5
+# How much larger the error of the shift is than the residuals of the floor tell: a network's disparity is bent.
+BENT = 2.0
+# Standard deviation of the inverse depth that the shift by normals gives to the farthest pixels, relative to it.
+SHIFT_ERROR = 0.5
 
 
 def measure_by_camera_height(frame: RelativeGeometry, reference: Reference | None, config: ScaleConfig) -> Scale:
@@ -35,20 +40,24 @@ def measure_by_camera_height(frame: RelativeGeometry, reference: Reference | Non
     assert frame.normals is not None and frame.camera is not None  # the source needs them
     device = frame.disparity.device
     up = up_from_angles(config.camera_pitch, config.camera_roll).to(device)
+    K, rays = frame.camera.K.to(device), frame.camera.rays.to(device)
+    by_normals, _ = shift_from_normals(frame.disparity, frame.normals, K, torch.isfinite(frame.disparity), rays)
     scale, shift, stats = scale_from_ground(
-        frame.disparity,
-        frame.normals,
-        frame.camera.K.to(device),
-        up,
-        config.camera_height,
-        frame.camera.rays.to(device),
+        frame.disparity, frame.normals, K, up, config.camera_height, rays, relative_shift=by_normals
     )
     stats.check()
     return metric_scale(float(scale), float(shift), "camera_height", stats)
 
 
 def scale_from_ground(
-    disparity: Tensor, normals: Tensor, K: Tensor, up: Tensor, camera_height: float | Tensor, rays: Tensor | None = None
+    disparity: Tensor,
+    normals: Tensor,
+    K: Tensor,
+    up: Tensor,
+    camera_height: float | Tensor,
+    rays: Tensor | None = None,
+    *,
+    relative_shift: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, FitStats]:
     """Scale and shift in 1 / depth = scale * disparity + shift, from the camera's height above the floor.
 
@@ -63,6 +72,8 @@ def scale_from_ground(
         up: (..., 3) unit vector, optical frame.
         camera_height: (...) meters.
         rays: (H, W, 3) with z = 1, in place of K's where a lens distorts.
+        relative_shift: (...) by `shift_from_normals`, NaN where unknown. The floor tells the shift too, but less
+            exactly the smaller its range of disparity is; the two are averaged by their errors.
 
     Returns:
         Scale and shift (...) float64 in 1/m, NaN where refused, and the stats of the fit; its points are cells of
@@ -79,10 +90,34 @@ def scale_from_ground(
     on_floor = _on_lowest_plane(drop, found, weight)
     height = torch.as_tensor(camera_height, dtype=drop.dtype, device=drop.device)[..., None]
     scale, shift, stats = fit_scale_shift(found, drop / height, weight * on_floor)
+    if relative_shift is not None:
+        far = torch.where(cells.share > 0, cells.disparity, math.inf).flatten(-2).amin(-1)
+        relative = found - far[..., None], relative_shift + far
+        scale, inverse_depth = average_shifts(scale, scale * far + shift, stats.residual, *relative, weight * on_floor)
+        shift = inverse_depth - scale * far
     reasons = (*stats.reasons, f"expected a floor in at least {100 * MIN_FLOOR:g} % of the image")
     refusal = torch.where(seen < MIN_FLOOR, len(stats.reasons), stats.refusal)
     scale, shift = (torch.where(refusal == 0, value, torch.nan) for value in (scale, shift))
     return scale, shift, FitStats(stats.points, stats.inlier_fraction, stats.residual, refusal, reasons)
+
+
+def average_shifts(
+    scale: Tensor, shift: Tensor, residual: Tensor, disparity: Tensor, relative_shift: Tensor, weight: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The line through the middle of the floor, with the mean of both shifts, where the farthest disparity is 0.
+
+    ``residual`` is that of the floor's fit, and ``weight`` is on the floor.
+    """
+    total = weight.sum(-1).clamp_min(1e-9)
+    middle = (weight * disparity).sum(-1) / total
+    variance = (weight * (disparity - middle[..., None]).square()).sum(-1) / total
+    inverse_depth = scale * middle + shift
+    # The error of the line at its far end; errors of a network's neighbors are one error.
+    error = BENT * residual * inverse_depth * (1 + middle.square() / variance.clamp_min(1e-12)).sqrt()
+    by_normals = inverse_depth * relative_shift / (middle + relative_shift)
+    trust = (error / (SHIFT_ERROR * by_normals)).square().nan_to_num(0.0)
+    mean = (shift + trust * by_normals.nan_to_num(0.0)) / (1 + trust)
+    return (inverse_depth - mean) / middle.clamp_min(1e-9), mean
 
 
 @lru_cache(maxsize=16)  # it is asked for with every frame

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from lotus2_ros.config import ScaleConfig
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.scale.fit import AlignmentError
-from lotus2_ros.scale.ground import mounted_floor, scale_from_ground, up_from_angles
+from lotus2_ros.scale.ground import average_shifts, mounted_floor, scale_from_ground, up_from_angles
 
 # Everything that could be mixed up differs: W and H, fx and fy, cx and cy.
 CAMERA = Camera.from_intrinsics(96, 64, fx=70.0, fy=80.0, cx=40.0, cy=37.0)
@@ -68,6 +68,37 @@ def test_of_several_level_planes_the_lowest_is_the_floor(box, table):
     scale, shift, stats = scale_from_ground(disparity, normals, CAMERA.K, room.up, HEIGHT)
     stats.check()
     assert (float(scale), float(shift)) == (pytest.approx(1.7, rel=1e-2), pytest.approx(0.05, abs=5e-3))
+
+
+def test_the_surer_of_two_shifts_counts_more():
+    """The floor's line 2 d + 0.6 through disparities 0.4 to 0.6, and normals that say depth ~ 1 / (d + 0.5)."""
+    disparity, by_normals = torch.tensor([0.4, 0.5, 0.6], dtype=torch.float64), torch.tensor(0.5).double()
+
+    def averaged(residual: float, relative_shift=by_normals) -> tuple[float, float]:
+        line = (torch.tensor(value).double() for value in (2.0, 0.6, residual))
+        scale, shift = average_shifts(*line, disparity, relative_shift, torch.ones(3))
+        assert float(0.5 * scale + shift) == pytest.approx(1.6)  # the middle of the floor stays
+        return float(scale), float(shift)
+
+    assert averaged(0.0) == averaged(0.1, torch.tensor(math.nan)) == pytest.approx((2.0, 0.6))
+    assert averaged(1e6) == pytest.approx((1.6, 0.8))  # the shift is half the scale
+    shifts = [averaged(residual)[1] for residual in (0.0, 0.003, 0.01, 0.03, 0.1, 1e6)]
+    assert shifts == sorted(shifts) and len(set(shifts)) == len(shifts)
+
+
+@given(factor=st.floats(1e-2, 1e2), offset=st.floats(-5, 5))
+def test_with_a_shift_by_normals_too_disparity_is_affine_invariant(box, factor, offset):
+    disparity, normals, shift = box().disparity(CAMERA.rays)
+    noisy = disparity + 0.01 * noise(0, 64, 96)
+
+    def fit(factor: float, offset: float) -> tuple[float, float]:
+        scale_, shift_, _ = scale_from_ground(
+            factor * (noisy + offset), normals, CAMERA.K, box().up, HEIGHT,
+            relative_shift=torch.tensor(factor * (shift - offset), dtype=torch.float64),
+        )  # fmt: skip
+        return float(scale_ * factor), float(shift_ + scale_ * factor * offset)
+
+    assert fit(factor, offset) == pytest.approx(fit(1.0, 0.0), rel=1e-3)
 
 
 def test_noise_of_disparity_and_normals(box):
