@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
-from lotus2_ros.scale.membrane import GridLevel, fit_points
+from lotus2_ros.scale.interpolation import Neighbors, Tiles
 
-# Parts of the points; each is held out once.
-FOLDS = 4
-# Errors are noisy: a point pulls less at their logarithm than at the field, and they fall to the line's sooner.
-PULL, REST = 1.0, 30.0
+# Errors are noisy: their logarithm is averaged over more points than the field, with a lower power of distance, and the
+# error of the line counts as much as that of a point at this distance.
+POWER, LINE = 2, 1.0
 # Shares of depth: no reference measures better than the first, and no error is taken to be smaller than the second.
 FLOOR, LEAST = 0.005, 0.001
 # This share of a normal distribution lies within one standard deviation.
@@ -35,30 +34,29 @@ class Errors:
 
 
 def fit_errors(
-    grids: list[GridLevel], v: Tensor, u: Tensor, of_line: Tensor, error: Tensor, log_depth: Tensor, believed: Tensor
+    tiles: Tiles,
+    near: Neighbors,
+    others: Neighbors,
+    of_line: Tensor,
+    error: Tensor,
+    log_depth: Tensor,
+    believed: Tensor,
 ) -> Errors:
-    """Errors between points (N,) in cells (v, u) of the finest of ``grids``.
+    """Errors between points (N,).
 
     Args:
+        near, others: the points around the cells of ``tiles``, and the other points around each point.
         of_line, error: relative errors of depth at each point, of the line and of the depth that was not told the
             point.
         log_depth: of each point.
         believed: from 0 to 1; 0 for a wrong point.
     """
     log_line = _quantile(of_line, believed, WITHIN).clamp_min(FLOOR).log()
-    values = (error.clamp_min(FLOOR).log() - log_line).expand(FOLDS + 2, -1).clone()
-    values[-1] = 1
-    fold = torch.arange(len(error), device=error.device) % FOLDS
-    # The last two keep all points: of the errors, and of ones, which tells how far a point reaches.
-    pulls = PULL * (fold != torch.arange(FOLDS + 2, device=fold.device)[:, None]) * believed
-    found = torch.zeros(len(pulls), 1, 1, device=error.device)
-    for number, grid in enumerate(grids):
-        shrink = 2 ** (len(grids) - 1 - number)
-        found = fit_points(
-            replace(grid, rest=REST * grid.rest, rise=None), v // shrink, u // shrink, values, pulls, found
-        )
-    quotient = error.clamp_min(LEAST) / (log_line + found[fold, v, u]).exp()
-    return Errors(log_line, found[FOLDS], found[FOLDS + 1].clamp(0, 1), quotient, log_depth, believed)
+    values = error.clamp_min(FLOOR).log() - log_line
+    of_cells, reach = near.mean(near.of(values), believed, LINE, POWER)
+    of_points, _ = others.mean(others.of(values), believed, LINE, POWER)
+    quotient = error.clamp_min(LEAST) / (log_line + of_points[:, 0]).exp()
+    return Errors(log_line, tiles.join(of_cells), tiles.join(reach), quotient, log_depth, believed)
 
 
 def _quantile(values: Tensor, weights: Tensor, share: float) -> Tensor:

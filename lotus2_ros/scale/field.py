@@ -1,29 +1,30 @@
-"""The local field: the residuals of the scale and shift at the points of a reference, interpolated over the image."""
+"""The local field: what the points of a reference say beyond scale and shift, interpolated over the image."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from lotus2_ros.scale.errors import FOLDS, Errors, fit_errors
-from lotus2_ros.scale.membrane import PULL, GridLevel, fit_points, levels, resized
+from lotus2_ros.scale.errors import Errors, fit_errors
+from lotus2_ros.scale.interpolation import Neighbors, Tiles, find_neighbors
 from lotus2_ros.scale.reference import Reference, sample_reference
 from lotus2_ros.scale.scale import RelativeGeometry, Scale
-from lotus2_ros.scale.support import support
+from lotus2_ros.scale.surface import Surface, surface_of_cells, surface_of_points
 from lotus2_ros.scale.tracker import THUMBNAIL_SIDE, thumbnail_size
 
-# Differences that separate two surfaces: of log depth, and of the image's colors, which are in [0, 1].
-EDGE_DEPTH, EDGE_COLOR = 0.2, 0.5
-# Cells along the longer side of the grid where more points than this are measured. With fewer it is a thumbnail's.
-FINE_SIDE, MANY = 160, 400
-SAMPLES = 2  # pixels read from each cell and side
-GRAZING = 0.1  # least cosine between a normal and its ray: nearly along a surface depth has no slope
+# Cells along the longer side of the grid where more points than this are measured. With fewer it is a thumbnail's. Of
+# more points than MOST a part is used.
+FINE_SIDE, MANY, MOST = 120, 800, 4096
+# The line counts as much as a point at this distance, in mean distances between points: far from all points it is left.
+LINE = 2.5
 # Candidates of how many points to believe. A point has no weight below this support and full weight RAMP above it; the
 # first candidate believes all. Fewer are believed only if the error at held-out points is smaller by this factor.
-SUPPORT, RAMP, HANDICAP = (-1.0, 0.2, 0.4), 0.3, 1.15
+SUPPORT, RAMP, HANDICAP = (-1.0, 0.3, 0.5), 0.3, 1.15
+# Agreement of two points falls to 1 / e at this difference of log depth. Support is the mean agreement with the points
+# around. They have more equal weights than in the field, so that a wrong neighbor decides little.
+AGREEMENT, SUPPORT_POWER = 0.1, 0.5
 # Errors of log depth at held-out points count less and less beyond this one.
 BOUND = 0.2
 # The field is off if its gain at held-out points is below the first number of standard errors, and counts in full above
@@ -49,106 +50,78 @@ def fit_field(
 ) -> Field:
     """The field that takes the depth of ``scale`` to the measurements of ``reference``.
 
-    The residuals of log depth pull at a membrane over a grid of at most 80 cells per side, or 160 for many points, torn
-    at edges of depth and image. Between the points the sum of log depth and membrane has the slopes of the normals.
-    Each quarter of the points is held out once: this tells how many points to believe, and whether the field helps.
-    If it does not, it is weaker or zero. Without ``use`` it is zero, and its error is that of the line.
+    Each point carries its depth to the cells around it, on a grid of at most 80 cells per side, or 120 for many points.
+    On the way depth rises as the normals say, or, without normals, as the line does. A cell takes the mean of the line
+    and of what the points carry to it, mostly of those that are near and look alike. Each point is held out once: this
+    tells how many points to believe, and whether the field helps. If it does not, it is weaker or zero. Without ``use``
+    it is zero, and its error is that of the line.
     """
-    down, across, measured, predicted = sample_reference(frame.disparity, reference)
+    sample = sample_reference(frame.disparity, reference)
+    down, across, measured, _ = (each[:: 1 + len(each) // MOST] for each in sample)
+    far = (1 / measured[:: 1 + len(measured) // FAR_SAMPLE]).quantile(FARTHER).float()
     side = FINE_SIDE if len(measured) > MANY else THUMBNAIL_SIDE
-    height, width = thumbnail_size(frame.disparity.shape[0], frame.disparity.shape[1], side)
-    v, u = (down * height).long(), (across * width).long()
-    inverse_depth = scale.scale * predicted + scale.shift
-    if scale.correction is not None:
-        corrections = resized(scale.correction[None].to(v.device), height, width)[0]
-        inverse_depth = inverse_depth + corrections[v, u]
-    far = (1 / measured[:: 1 + len(measured) // FAR_SAMPLE]).quantile(FARTHER)
-    residual = (measured * torch.maximum(inverse_depth, far / BEYOND)).log().float()
-    features = _features(frame, scale, far, height, width)
-    weights = _candidates(support(v, u, features[0, v, u], residual, width))
-    grids = levels(features, _surface(frame, features[0]))
-    field, held_out, weight = _solve(grids, v, u, residual, weights)
-    strength = _strength(residual, held_out, weight) if use else torch.zeros_like(residual[0])
+    tiles = Tiles(*thumbnail_size(frame.disparity.shape[0], frame.disparity.shape[1], side))
+    grid = surface_of_cells(frame, scale, tiles.height, tiles.width, far / BEYOND)
+    points = surface_of_points(frame, scale, grid, down, across, far / BEYOND)
+    cells = grid.map(tiles.split)
+    log_depth = measured.log().float()
+    residual = log_depth - points.log_depth
+    near = find_neighbors(tiles, cells.looks(), points.looks())
+    carried = _carried(near, cells, points, log_depth)
+    tile, cell = tiles.of(points.place)
+    others = near.without_own(tile, cell)
+    held_out, believed = _believed(others, carried[tile, cell][:, None], residual)
+    strength = _strength(residual, held_out, believed) if use else torch.zeros_like(residual[0])
+    field = strength * near.mean(carried, believed, LINE)[0]
     error = (residual - strength * held_out).expm1().abs()
-    errors = (
-        fit_errors(grids, v, u, residual.expm1().abs(), error, measured.log().float(), weight) if with_errors else None
-    )
-    median, far = torch.stack((error.median(), far.float())).tolist()
+    errors = None
+    if with_errors:
+        errors = fit_errors(tiles, near, others, residual.expm1().abs(), error, log_depth, believed)
+    median, far = torch.stack((error.median(), far)).tolist()
     device = frame.disparity.device
-    return Field((strength * field).to(device), median, BEYOND / far, errors.to(device) if errors else None)
+    return Field(tiles.join(field).to(device), median, BEYOND / far, errors.to(device) if errors else None)
 
 
-def _features(frame: RelativeGeometry, scale: Scale, far: Tensor, height: int, width: int) -> Tensor:
-    """(C, h, w) on the device of ``far``: log inverse depth and color of each cell; an edge is a difference of 1."""
-    every = _samples(frame, height, width)
-    inverse_depth = scale.scale * frame.disparity[every] + scale.shift
-    parts = [inverse_depth.clamp_min(far.to(inverse_depth.device)).log()[None] / EDGE_DEPTH]
-    if frame.image is not None:
-        parts.append(frame.image[every].permute(2, 0, 1).float() / (255 * EDGE_COLOR))
-    return F.adaptive_avg_pool2d(torch.cat(parts)[None], (height, width))[0].to(far.device)
+def _carried(near: Neighbors, cells: Surface, points: Surface, log_depth: Tensor) -> Tensor:
+    """The log depth of each neighbor, carried to the cells (T, P): (T, P, K), over the line there.
 
-
-def _surface(frame: RelativeGeometry, feature: Tensor) -> Tensor | None:
-    """(3, h, w): log depth of the line in each cell, and how much log depth rises across and down by the normals.
-
-    On a plane 1 / z is proportional to n . r, so log depth rises by -(n . dr) / (n . r) from one ray to the next.
-    ``feature``: that of inverse depth. None without normals or a camera.
+    ``cells`` are those of the tiles, (T, P); ``log_depth`` (N,) is measured at ``points``.
     """
-    if frame.normals is None or frame.camera is None:
-        return None
-    height, width = feature.shape
-    every = _samples(frame, height, width)
-    parts = frame.normals[every], frame.camera.rays.to(frame.normals.device)[every]
-    pooled = F.adaptive_avg_pool2d(torch.cat(parts, -1).nan_to_num().permute(2, 0, 1)[None], (height, width))[0]
-    normals, rays = pooled.to(feature.device).split(3)
-    # The square root of sums, because on a CPU torch's norm takes many times as long over planes in memory.
-    least = GRAZING * (normals.square().sum(0) * rays.square().sum(0)).sqrt()
-    toward = torch.maximum(-(normals * rays).sum(0), least).clamp_min(1e-6)
-    down, across = ((normals * change).sum(0) / toward for change in torch.gradient(rays, dim=(1, 2)))
-    return torch.stack((-EDGE_DEPTH * feature, across, down))
+    if cells.slope is None or points.slope is None:
+        return near.of(log_depth - points.log_depth).expand_as(near.weight)
+    # From one place to the other depth rises by the mean of both slopes. The sum of all terms,
+    #     log_depth + (cell.slope + point.slope) / 2 . (cell.place - point.place) - cell.log_depth,
+    # is one product of matrices for each tile.
+    of_point = log_depth - (points.slope * points.place).sum(0) / 2
+    of_cell = (cells.slope * cells.place).sum(0) / 2 - cells.log_depth
+    left = torch.cat((cells.place, cells.slope, torch.stack((torch.ones_like(of_cell), of_cell))))
+    right = torch.cat((points.slope / 2, points.place / -2, torch.stack((of_point, torch.ones_like(of_point)))))
+    return left.permute(1, 2, 0) @ right[:, near.index].transpose(0, 1)
 
 
-def _samples(frame: RelativeGeometry, height: int, width: int) -> tuple[slice, slice]:
-    """The pixels that are read for the cells of a grid."""
-    step = max(1, min(frame.disparity.shape[0] // (SAMPLES * height), frame.disparity.shape[1] // (SAMPLES * width)))
-    return slice(step // 2, None, step), slice(step // 2, None, step)
+def _believed(others: Neighbors, carried: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+    """The field at each point (N,) that is not told the point, and how much to believe the point (N,), from 0 to 1.
 
-
-def _candidates(support: Tensor) -> Tensor:
-    """Weights (C, N) from 0 to 1 of points by their support."""
-    return ((support - support.new_tensor(SUPPORT)[:, None]) / RAMP).clamp(0, 1)
-
-
-def _solve(
-    grids: list[GridLevel], v: Tensor, u: Tensor, residual: Tensor, weights: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The field (h, w) of all points; at each point (N,) the field of the points outside its fold; the weights (N,).
-
-    ``weights`` (C, N) are the candidates. The last level of the grid is solved for the best of them only.
+    ``carried`` (N, 1, K): by the ``others`` around each point.
     """
-    # Neighbors in a row of a depth image belong to different folds.
-    fold = torch.arange(len(residual), device=residual.device) % FOLDS
-    kept = fold != torch.arange(FOLDS + 1, device=fold.device)[:, None]  # the last one keeps all
-    pulls = (PULL * kept * weights[:, None]).flatten(0, 1)
-    fields = torch.zeros(len(pulls), 1, 1, device=residual.device)
-    for number, grid in enumerate(grids[:-1]):
-        shrink = 2 ** (len(grids) - 1 - number)
-        fields = fit_points(grid, v // shrink, u // shrink, residual, pulls, fields)
-    fields = fields.unflatten(0, (len(weights), FOLDS + 1))
-    held_out = fields[:, fold, v // shrink, u // shrink]
-    error = (residual - held_out).abs()
-    loss = (error / (error + BOUND)).mean(1)
+    agreement = ((carried - residual[:, None, None]).abs() / -AGREEMENT).exp()
+    support, _ = others.mean(agreement, torch.ones_like(residual), torch.inf, SUPPORT_POWER)
+    support = support[:, 0] / support.median().clamp_min(1e-9)
+    candidates = ((support - support.new_tensor(SUPPORT)[:, None]) / RAMP).clamp(0, 1)
+    held_out = torch.stack([others.mean(carried, each, LINE)[0][:, 0] for each in candidates])
+    loss = _bounded(residual - held_out).mean(1)
     loss[1:] *= HANDICAP
     best = loss.argmin(0, keepdim=True)
-    field = fit_points(grids[-1], v, u, residual, PULL * weights[best], fields[best, FOLDS])
-    return field[0], held_out[best][0], weights[best][0]
+    return held_out[best][0], candidates[best][0]
 
 
-def _strength(residual: Tensor, held_out: Tensor, weight: Tensor) -> Tensor:
-    """From 0 to 1: how much of the field to use, by how well it predicts the held-out residuals."""
-    slope = (weight * residual * held_out).sum() / (weight * held_out.square()).sum().clamp_min(1e-12)
-    slope = slope.clamp(0, 1)
-    gain = weight * (residual.abs() - (residual - slope * held_out).abs())
+def _strength(residual: Tensor, held_out: Tensor, believed: Tensor) -> Tensor:
+    """From 0 to 1: how much of the field to use, by how sure it is that it improves the held-out residuals."""
+    gain = believed * (_bounded(residual) - _bounded(residual - held_out))
     certainty = gain.sum() / gain.square().sum().sqrt().clamp_min(1e-12)
     low, high = CERTAINTY
-    return slope * ((certainty - low) / (high - low)).clamp(0, 1)
+    return ((certainty - low) / (high - low)).clamp(0, 1)
+
+
+def _bounded(error: Tensor) -> Tensor:
+    return error.abs() / (error.abs() + BOUND)

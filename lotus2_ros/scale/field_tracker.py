@@ -11,7 +11,7 @@ from torch import Tensor
 from lotus2_ros.scale.errors import Errors
 from lotus2_ros.scale.field import fit_field
 from lotus2_ros.scale.history import PastFrame
-from lotus2_ros.scale.membrane import resized
+from lotus2_ros.scale.interpolation import resized
 from lotus2_ros.scale.reference import Reference
 from lotus2_ros.scale.scale import Scale
 from lotus2_ros.scale.spread import ErrorGrid

@@ -11,7 +11,7 @@ from torch import Tensor
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.depth import disparity_to_depth
 from lotus2_ros.scale.fit import FitStats
-from lotus2_ros.scale.membrane import resized
+from lotus2_ros.scale.interpolation import resized
 from lotus2_ros.scale.spread import Spread
 
 # shift / scale of an unknown image: the farthest point is eleven times as far as the nearest.
