@@ -22,7 +22,7 @@ MOVING, STATIONARY = 0.3, 0.7
 # Largest number of frames in the averages.
 MAX_AGE = 20
 # Largest relative change of inverse depth that counts as flicker, and that leaves a pixel static in doubt.
-MAX_FLICKER, MAX_DOUBT = 0.05, 0.15
+MAX_FLICKER, MAX_DOUBT = 0.1, 0.2
 # A scene cut: the structural similarity of two thumbnails with this longer side, in pixels, is below the threshold.
 # Contrast below CUT_NOISE, relative to the mean, does not count as structure.
 CUT_SIMILARITY, CUT_SIDE, CUT_NOISE = 0.4, 20, 0.05
