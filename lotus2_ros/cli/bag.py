@@ -33,14 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="new rosbag2: a folder, or one file if the name ends in .mcap; of several inputs a folder of rosbag2s",
     )
     parser.add_argument(
-        "--topic", action="append", help="image topic of the bag, if it has several; once for each camera to process"
+        "--topic", action="append", help="image topic of the bag, if it has several; give it once for each camera"
     )
     add_recording_arguments(parser)
     parser.add_argument(
         "--sharpen-every", type=_count, default=0, metavar="N", help="sharpen every Nth frame; 0: none (default: 0)"
     )
     parser.add_argument(
-        "--keep-topics", metavar="all|TOPIC,...", help="copy these topics of the input into the output too"
+        "--keep-topics", metavar="all|TOPIC,...", help="copy all other topics of the input into the output, or these"
     )
     parser.add_argument(
         "--score",
@@ -62,13 +62,13 @@ def add_recording_arguments(parser: argparse.ArgumentParser) -> None:
     """How a recording is read, and what runs the model over it."""
     parser.add_argument(
         "--reference-topic",
-        help="topic of depth images or points that sets the metric scale (/reference/depth, /reference/points)",
+        help="depth images or points that set the metric scale (default: reference/depth or reference/points)",
     )
     parser.add_argument(
         "--camera-info-topic", metavar="TOPIC", help="calibration of the images (default: by the image topic's name)"
     )
     parser.add_argument(
-        "--odometry-topic", metavar="TOPIC", help="nav_msgs/Odometry for the scale source odometry (/odometry)"
+        "--odometry-topic", metavar="TOPIC", help="nav_msgs/Odometry for the scale source odometry (default: odometry)"
     )
     parser.add_argument("--fov", type=float, help="horizontal field of view in degrees, for an uncalibrated input")
     parser.add_argument("--frames", type=int, help="process at most this many frames of each input")
@@ -77,16 +77,24 @@ def add_recording_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_option(parser, "--engine", ENGINE, dict(walk())[ENGINE])
     parser.add_argument(
-        "-p", "--parameter", action="append", default=[], metavar="NAME:=VALUE", help="a parameter of the node"
+        "-p",
+        "--parameter",
+        action="append",
+        default=[],
+        metavar="NAME:=VALUE",
+        help="a parameter of the node; may be repeated",
     )
     parser.add_argument(
         "--workers",
         type=_workers,
         metavar="N|auto",
-        help="processes, one GPU each; auto: as many as there are GPUs, or as pay on the cores (default: 1)",
+        help="run the model in N processes, one GPU each; auto: one for each GPU, or for each core if that is faster",
     )
     parser.add_argument(
-        "--ray", metavar="ADDRESS|auto|local", help="use a Ray cluster; --workers limits its GPUs, or CPUs, in use"
+        "--ray",
+        metavar="ADDRESS|auto|local",
+        help="run the model on the Ray cluster at ADDRESS, that of this machine (auto) or one of its own (local); "
+        "--workers N uses N of its GPUs, or CPUs",
     )
 
 

@@ -17,8 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--save", type=Path, metavar="FILE.rrd", help="write a file for the viewer in place of opening it"
     )
     parser.add_argument("--node", default="perception", help="name of the node (default: %(default)s)")
-    parser.add_argument("--image", default="/image", metavar="TOPIC", help="its images (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, help="of a running node; end after this long (default: at Ctrl-C)")
+    parser.add_argument("--image", default="/image", metavar="TOPIC", help="topic of its images (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, help="show a running node for this long (default: until Ctrl-C)")
 
 
 def run(args: argparse.Namespace) -> int:

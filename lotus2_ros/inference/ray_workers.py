@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from concurrent.futures import BrokenExecutor, Future
 from itertools import cycle
 from typing import Any
@@ -30,6 +31,7 @@ class RayWorkers:
         self._ray = ray
         self._config = config
         try:
+            check_listening(address)
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options_of(address))
         except Exception as error:  # of a cluster that does not start in time it is of no class of its own
             text = (str(error).splitlines() or [""])[0] or type(error).__name__
@@ -56,6 +58,13 @@ class RayWorkers:
 
     def close(self) -> None:
         self._ray.shutdown()
+
+
+def check_listening(address: str) -> None:
+    """Raises OSError if nobody listens at HOST:PORT, where Ray itself would try for many minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 def options_of(address: str) -> dict[str, Any]:

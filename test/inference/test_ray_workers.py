@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 import tempfile
 import time
@@ -24,6 +25,14 @@ def test_without_ray_the_error_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ValueError, match=r"pip install 'lotus2_ros\[ray\]'"):
         RayWorkers(Config(), "auto", 0)
+
+
+def test_an_address_where_nobody_listens_is_an_error_at_once():
+    pytest.importorskip("ray", reason="ray is missing: pip install 'lotus2_ros[ray]'")
+    with socket.socket() as taken:  # bound, not listening
+        taken.bind(("127.0.0.1", 0))
+        with pytest.raises(ValueError, match=r"no Ray cluster at '127\.0\.0\.1:.*refused"):
+            RayWorkers(Config(), f"127.0.0.1:{taken.getsockname()[1]}", 0)
 
 
 @pytest.fixture
