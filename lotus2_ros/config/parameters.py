@@ -13,6 +13,7 @@ from lotus2_ros.config.declaration import NONE, parameter
 
 TASKS = ("auto", "depth", "normals")
 COMPRESSED_FORMATS = ("jpeg", "png", "webp", "bmp")  # of compressed images
+STAMP_ROUNDING = 1e-6  # seconds
 
 
 @dataclass(frozen=True)
@@ -244,6 +245,10 @@ class ScaleConfig:
         "Correct depth locally toward the points of a reference, beyond one scale and shift for the image",
         live=True,
     )
+
+    def is_near(self, stamp: float, other: float) -> bool:
+        """Whether two stamps, in seconds, are within ``reference_slop``, to the precision of today's in float64."""
+        return abs(stamp - other) <= self.reference_slop + STAMP_ROUNDING
 
 
 @dataclass(frozen=True)

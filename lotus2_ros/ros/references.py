@@ -160,11 +160,8 @@ class References:
         Late ones are at most max_age old: a fit to an older one would not be used, and would hide other sources.
         """
 
-        def distance(measurement: Measurement) -> float:
-            return abs(measurement.stamp - stamp)
-
-        known = sorted(self._known(source), key=distance)
-        near = [measurement for measurement in known if distance(measurement) <= config.reference_slop]
+        known = sorted(self._known(source), key=lambda measurement: abs(measurement.stamp - stamp))
+        near = [measurement for measurement in known if config.is_near(measurement.stamp, stamp)]
         oldest = max(self._used[source], stamp - config.max_age)
         return near + [m for m in known if m not in near and oldest < m.stamp < stamp]
 

@@ -78,7 +78,7 @@ class DepthShiftEstimator:
 def _belongs(reference: Reference | None, stamp: float, config: ScaleConfig) -> TypeGuard[Reference]:
     if reference is None or reference.source not in [source.name for source in metric_sources(config)]:
         return False
-    return abs(reference.stamp - stamp) <= config.reference_slop
+    return config.is_near(reference.stamp, stamp)
 
 
 def _shift_from_reference(affine_depth: Tensor, reference: Reference) -> float:

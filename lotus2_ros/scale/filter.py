@@ -161,15 +161,15 @@ class ScaleFilter:
         config: ScaleConfig,
     ) -> Scale:
         """The scale of a frame by a reference. A late one is fitted to its own frame and carried over to this one."""
-        slop = config.reference_slop
         if reference.age > config.max_age:
             raise AlignmentError(f"the points of {source.name} are {reference.age:.1f} s old")
-        if abs(reference.stamp - frame.stamp) <= slop:
+        if config.is_near(reference.stamp, frame.stamp):
             return source.measure(frame, reference, config)
-        past = self._history.nearest(reference.stamp, slop)
+        past = self._history.nearest(reference.stamp, config)
         if past is None or predicted is None:
             raise AlignmentError(
-                f"expected a reference within {slop:g} s of a frame, got one {frame.stamp - reference.stamp:.3f} s old"
+                f"expected a reference within {config.reference_slop:g} s of a frame, got one "
+                f"{frame.stamp - reference.stamp:.3f} s old"
             )
         measured = source.measure(past.geometry, reference, config)
         carried = predicted.transformed(*measured.difference(past.scale))
@@ -223,8 +223,8 @@ class ScaleFilter:
         still = self._tracker.still if config.tracking and frame.image is not None else None
         self._field.carry(still, self._tracker.agrees, frame.stamp)
         if new is not None:
-            late = abs(new.stamp - frame.stamp) > config.reference_slop
-            past = self._history.nearest(new.stamp, config.reference_slop) if late else None
+            late = not config.is_near(new.stamp, frame.stamp)
+            past = self._history.nearest(new.stamp, config) if late else None
             seen = past or PastFrame(frame, scale)
             self._field.add(seen, new, still, frame.stamp, use=config.local_field, with_errors=with_errors)
         return self._field.apply(scale)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, replace
 
+from lotus2_ros.config import ScaleConfig
 from lotus2_ros.scale.scale import RelativeGeometry, Scale
 
 FRAMES = 30  # number of frames kept
@@ -31,10 +32,10 @@ class History:
         disparity = frame.disparity[step // 2 :: step, step // 2 :: step].clone()
         self._frames.append(PastFrame(RelativeGeometry(disparity, stamp=frame.stamp), scale))
 
-    def nearest(self, stamp: float, slop: float) -> PastFrame | None:
-        """The frame nearest in time, if it is within ``slop`` seconds of ``stamp``."""
+    def nearest(self, stamp: float, config: ScaleConfig) -> PastFrame | None:
+        """The frame nearest in time, if it is within ``config.reference_slop`` of ``stamp``."""
         past = min(self._frames, key=lambda past: abs(past.geometry.stamp - stamp), default=None)
-        return past if past is not None and abs(past.geometry.stamp - stamp) <= slop else None
+        return past if past is not None and config.is_near(past.geometry.stamp, stamp) else None
 
     def transform(self, factor: float, offset: float) -> None:
         """Replace every inverse depth by factor * inverse depth + offset, after a correction of the scale."""

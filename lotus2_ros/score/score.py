@@ -102,7 +102,7 @@ def _score_frame(
     index, held = answered.question.index, None
     reference = camera.reference(index, frame, image)
     stamp = frame.stamp_ns * 1e-9
-    if measured is not None and abs(measured.stamp - stamp) <= config.scale.reference_slop:
+    if measured is not None and config.scale.is_near(measured.stamp, stamp):
         given, held = split(measured, share, seed=index)
         if reference is not None and reference.source == measured.source:
             reference = given

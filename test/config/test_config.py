@@ -1,10 +1,11 @@
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lotus2_ros.config import Config, ConfigError, ModelConfig, aliases, check, walk
+from lotus2_ros.config import Config, ConfigError, ModelConfig, ScaleConfig, aliases, check, walk
 from lotus2_ros.config import config as config_module
 
 ITEMS = dict(walk())
@@ -107,3 +108,12 @@ def test_exactly_the_values_within_the_limits_are_taken(name, value):
 def test_all_tasks_are_wanted_unless_some_are_named():
     assert ModelConfig().wanted_tasks is None
     assert ModelConfig(tasks=("normals",)).wanted_tasks == ("normals",)
+
+
+@pytest.mark.parametrize("start", [0.0, 1.0, 1_700_000_000.0, 4_000_000_000.0])
+def test_a_stamp_that_is_just_the_slop_away_is_near(start):
+    """At 10 Hz the frame before is 0.1 s away, and float64 rounds that to either side."""
+    config = ScaleConfig(reference_slop=0.1)
+    stamps = [start + 0.1 * number for number in range(20)]
+    assert all(config.is_near(*pair) and config.is_near(*pair[::-1]) for pair in pairwise(stamps))
+    assert not any(config.is_near(first, second + 1e-5) for first, second in pairwise(stamps))
