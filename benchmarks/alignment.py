@@ -1,4 +1,4 @@
-"""Scale, shift, ground, lidar, odometry, field, sigma, steadiness, clouds and time: the geometry in one table.
+"""Scale, shift, ground, lidar, odometry, field, sigma, steadiness, clouds, floor and time: geometry in one table.
 
     python -m benchmarks.alignment [--frames FOLDER] [--only fit,shift,...] [--quick] [--output FILE]
 
@@ -21,7 +21,7 @@ from benchmarks.timing import machine, markdown
 
 HEADER = ("what", "case", "measured", "wanted", "", "beside")
 # Each a module of benchmarks.geometry with figures(frames, quick).
-PARTS = ("fit", "shift", "ground", "lidar", "odometry", "field", "sigma", "steadiness", "clouds", "speed")
+PARTS = ("fit", "shift", "ground", "lidar", "odometry", "field", "sigma", "steadiness", "clouds", "floor", "speed")
 Part = Callable[[Path | None, bool], Iterator[Figure]]
 
 
