@@ -14,9 +14,8 @@ from lotus2_ros.scale.scale import RelativeGeometry, Scale
 from lotus2_ros.scale.surface import Surface, surface_of_cells, surface_of_points
 from lotus2_ros.scale.tracker import THUMBNAIL_SIDE, thumbnail_size
 
-# Cells along the longer side of the grid where more points than this are measured. With fewer it is a thumbnail's. Of
-# more points than MOST a part is used.
-FINE_SIDE, MANY, MOST = 120, 800, 4096
+# Cells along the longer side of the grid where more points than this are measured. With fewer it is a thumbnail's.
+FINE_SIDE, MANY = 160, 800
 # The line counts as much as a point at this distance, in mean distances between points: far from all points it is left.
 LINE = 2.5
 # Candidates of how many points to believe. A point has no weight below this support and full weight RAMP above it; the
@@ -50,14 +49,13 @@ def fit_field(
 ) -> Field:
     """The field that takes the depth of ``scale`` to the measurements of ``reference``.
 
-    Each point carries its depth to the cells around it, on a grid of at most 80 cells per side, or 120 for many points.
+    Each point carries its depth to the cells around it, on a grid of at most 80 cells per side, or 160 for many points.
     On the way depth rises as the normals say, or, without normals, as the line does. A cell takes the mean of the line
     and of what the points carry to it, mostly of those that are near and look alike. Each point is held out once: this
     tells how many points to believe, and whether the field helps. If it does not, it is weaker or zero. Without ``use``
     it is zero, and its error is that of the line.
     """
-    sample = sample_reference(frame.disparity, reference)
-    down, across, measured, _ = (each[:: 1 + len(each) // MOST] for each in sample)
+    down, across, measured, _ = sample_reference(frame.disparity, reference)
     far = (1 / measured[:: 1 + len(measured) // FAR_SAMPLE]).quantile(FARTHER).float()
     side = FINE_SIDE if len(measured) > MANY else THUMBNAIL_SIDE
     tiles = Tiles(*thumbnail_size(frame.disparity.shape[0], frame.disparity.shape[1], side))
