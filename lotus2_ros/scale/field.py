@@ -16,8 +16,9 @@ from lotus2_ros.scale.tracker import THUMBNAIL_SIDE, thumbnail_size
 
 # Cells along the longer side of the grid where more points than this are measured. With fewer it is a thumbnail's.
 FINE_SIDE, MANY = 160, 800
-# The line counts as much as a point at this distance, in mean distances between points: far from all points it is left.
-LINE = 2.5
+# The line counts as much as a point at this distance, in spacings of points, and at least this share of the image's
+# longer side: far from all points it is left.
+LINE, REACH = 2.5, 0.05
 # Candidates of how many points to believe. A point has no weight below this support and full weight RAMP above it; the
 # first candidate believes all. Fewer are believed only if the error at held-out points is smaller by this factor.
 SUPPORT, RAMP, HANDICAP = (-1.0, 0.3, 0.5), 0.3, 1.15
@@ -68,9 +69,10 @@ def fit_field(
     carried = _carried(near, cells, points, log_depth)
     tile, cell = tiles.of(points.place)
     others = near.without_own(tile, cell)
-    held_out, believed = _believed(others, carried[tile, cell][:, None], residual)
+    line = max(LINE, REACH * side / tiles.spacing(len(measured)))
+    held_out, believed = _believed(others, carried[tile, cell][:, None], residual, line)
     strength = _strength(residual, held_out, believed) if use else torch.zeros_like(residual[0])
-    field = strength * near.mean(carried, believed, LINE)[0]
+    field = strength * near.mean(carried, believed, line)[0]
     error = (residual - strength * held_out).expm1().abs()
     errors = None
     if with_errors:
@@ -97,16 +99,16 @@ def _carried(near: Neighbors, cells: Surface, points: Surface, log_depth: Tensor
     return left.permute(1, 2, 0) @ right[:, near.index].transpose(0, 1)
 
 
-def _believed(others: Neighbors, carried: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+def _believed(others: Neighbors, carried: Tensor, residual: Tensor, line: float) -> tuple[Tensor, Tensor]:
     """The field at each point (N,) that is not told the point, and how much to believe the point (N,), from 0 to 1.
 
-    ``carried`` (N, 1, K): by the ``others`` around each point.
+    ``carried`` (N, 1, K): by the ``others`` around each point. ``line``: the distance of the line.
     """
     agreement = ((carried - residual[:, None, None]).abs() / -AGREEMENT).exp()
     support, _ = others.mean(agreement, torch.ones_like(residual), torch.inf, SUPPORT_POWER)
     support = support[:, 0] / support.median().clamp_min(1e-9)
     candidates = ((support - support.new_tensor(SUPPORT)[:, None]) / RAMP).clamp(0, 1)
-    held_out = torch.stack([others.mean(carried, each, LINE)[0][:, 0] for each in candidates])
+    held_out = torch.stack([others.mean(carried, each, line)[0][:, 0] for each in candidates])
     loss = _bounded(residual - held_out).mean(1)
     loss[1:] *= HANDICAP
     best = loss.argmin(0, keepdim=True)

@@ -53,6 +53,10 @@ class Tiles:
     width: int
     side: int = TILE
 
+    def spacing(self, count: int) -> float:
+        """The distance between ``count`` points in cells, if they are spread evenly."""
+        return (self.height * self.width / count) ** 0.5
+
     def split(self, grid: Tensor) -> Tensor:
         """The cells (C, T, side * side) of each tile of a grid (C, h, w)."""
         padded = F.pad(grid[None], (0, -self.width % self.side, 0, -self.height % self.side), mode="replicate")[0]
@@ -80,14 +84,14 @@ class Tiles:
 def find_neighbors(tiles: Tiles, cells: Tensor, points: Tensor) -> Neighbors:
     """The neighbors of the cells, in groups of a tile.
 
-    A distance of 1 is that between points if they were spread evenly, or a difference of 1 of a feature.
+    A distance of 1 is the spacing of the points, or a difference of 1 of a feature.
 
     Args:
         cells: (2 + C, T, P) places down and across in cells, and features, of the cells of each tile.
         points: (2 + C, N) the same of the points.
     """
     index = _nearest(tiles, points[:2])
-    spacing = (tiles.height * tiles.width / points.shape[1]) ** 0.5
+    spacing = tiles.spacing(points.shape[1])
     cells, points = (torch.cat((each[:2] / spacing, each[2:])) for each in (cells, points))
     around, here = points[:, index], cells.permute(1, 2, 0)
     # |a - b|^2 = |a|^2 + |b|^2 - 2 a . b, as one product of matrices for each tile.
