@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 START_TIMEOUT = 180.0  # seconds until the node is active: a large model takes its time to load
 QUIET = 20.0  # seconds without any report after the last image: nothing more will come
 STOP_TIMEOUT = 10.0
+LITTLE_SPACE = 1 << 16  # bytes
 
 
 class SessionError(RunError):
@@ -128,8 +130,13 @@ class Session:
         except queue.Empty:
             for name, child in self._children.items():
                 if child.poll() is not None:
-                    raise SessionError(f"the {name} ended with status {child.returncode}{self.tail(name)}") from None
+                    raise self._ended(name, child) from None
             return None
+
+    def _ended(self, name: str, child: subprocess.Popen) -> SessionError:
+        full = shutil.disk_usage(self._logs).free < LITTLE_SPACE
+        reason = f": no space is left on the disk of {self._logs}" if full else ""  # not even for the log
+        return SessionError(f"the {name} ended with status {child.returncode}{reason}{self.tail(name)}")
 
     def stuck(self, name: str, what: str) -> SessionError:
         """The error of a child that does not go on, with the stack of every child: Python prints it on SIGABRT."""
@@ -148,7 +155,7 @@ class Session:
         return "".join(f"\n--- last lines of {self._logs / n}.log:\n" + "\n".join(text) for n, text in logs.items())
 
     def stop(self, name: str) -> None:
-        """Interrupt a child and wait; kill it if it does not end."""
+        """Interrupt a child and wait; kill it if it does not end. Raises SessionError if it does not end well."""
         child = self._children.pop(name)
         if child.poll() is None:
             child.send_signal(signal.SIGINT)
@@ -160,6 +167,8 @@ class Session:
             raise SessionError(
                 f"the {name} did not end within {allowed(STOP_TIMEOUT):.0f} s{self.tail(name)}"
             ) from None
+        if child.returncode:
+            raise self._ended(name, child)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -162,5 +162,5 @@ if __name__ == "__main__":
         main()
     except KeyboardInterrupt:
         pass
-    except (TimeoutError, RuntimeError, RosStartError) as error:
+    except (OSError, RuntimeError, RosStartError) as error:  # a full disk, say
         raise SystemExit(f"recorder: {error}") from None

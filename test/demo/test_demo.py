@@ -157,6 +157,24 @@ def test_a_child_that_dies_is_named_with_its_last_words(tmp_path: Path, monkeypa
             session.next_event(timeout=0.1)
 
 
+def test_a_child_that_fails_as_it_is_stopped_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recorder that cannot write the rest of its bag, say."""
+    (tmp_path / "failing.py").write_text(
+        "import time\n"
+        "try:\n"
+        '    print(\'{"event": "up"}\', flush=True)\n'
+        "    time.sleep(600)\n"
+        "except KeyboardInterrupt:\n"
+        "    raise SystemExit('no space left') from None\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with Session(tmp_path) as session:
+        session.start("recorder", "failing")
+        assert session.next_event(timeout=allowed(60)) == {"event": "up"}
+        with pytest.raises(SessionError, match=r"(?s)the recorder ended with status 1.*no space left"):
+            session.stop("recorder")
+
+
 def test_children_that_get_stuck_say_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "hanging.py").write_text(
         "import time\n"
