@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lotus2_ros.scale.errors import Errors, fit_errors
-from lotus2_ros.scale.interpolation import Neighbors, Tiles, find_neighbors
+from lotus2_ros.scale.interpolation import Neighbors, Tiles, find_neighbors, taken
 from lotus2_ros.scale.reference import Reference, sample_reference
 from lotus2_ros.scale.scale import RelativeGeometry, Scale
 from lotus2_ros.scale.surface import Surface, surface_of_cells, surface_of_points
@@ -56,7 +56,7 @@ def fit_field(
     tells how many points to believe, and whether the field helps. If it does not, it is weaker or zero. Without ``use``
     it is zero, and its error is that of the line.
     """
-    down, across, measured, _ = sample_reference(frame.disparity, reference)
+    down, across, measured = sample_reference(reference)
     far = (1 / measured[:: 1 + len(measured) // FAR_SAMPLE]).quantile(FARTHER).float()
     side = FINE_SIDE if len(measured) > MANY else THUMBNAIL_SIDE
     tiles = Tiles(*thumbnail_size(frame.disparity.shape[0], frame.disparity.shape[1], side))
@@ -67,10 +67,10 @@ def fit_field(
     residual = log_depth - points.log_depth
     near = find_neighbors(tiles, cells.looks(), points.looks())
     carried = _carried(near, cells, points, log_depth)
-    tile, cell = tiles.of(points.place)
-    others = near.without_own(tile, cell)
+    own = tiles.of(points.place)
+    others = near.without_own(own)
     line = max(LINE, REACH * side / tiles.spacing(len(measured)))
-    held_out, believed = _believed(others, carried[tile, cell][:, None], residual, line)
+    held_out, believed = _believed(others, carried.flatten(0, 1).index_select(0, own)[:, None], residual, line)
     strength = _strength(residual, held_out, believed) if use else torch.zeros_like(residual[0])
     field = strength * near.mean(carried, believed, line)[0]
     error = (residual - strength * held_out).expm1().abs()
@@ -88,7 +88,7 @@ def _carried(near: Neighbors, cells: Surface, points: Surface, log_depth: Tensor
     ``cells`` are those of the tiles, (T, P); ``log_depth`` (N,) is measured at ``points``.
     """
     if cells.slope is None or points.slope is None:
-        return near.of(log_depth - points.log_depth).expand_as(near.weight)
+        return near.of(log_depth - points.log_depth).expand_as(near.nearness)
     # From one place to the other depth rises by the mean of both slopes. The sum of all terms,
     #     log_depth + (cell.slope + point.slope) / 2 . (cell.place - point.place) - cell.log_depth,
     # is one product of matrices for each tile.
@@ -96,7 +96,7 @@ def _carried(near: Neighbors, cells: Surface, points: Surface, log_depth: Tensor
     of_cell = (cells.slope * cells.place).sum(0) / 2 - cells.log_depth
     left = torch.cat((cells.place, cells.slope, torch.stack((torch.ones_like(of_cell), of_cell))))
     right = torch.cat((points.slope / 2, points.place / -2, torch.stack((of_point, torch.ones_like(of_point)))))
-    return left.permute(1, 2, 0) @ right[:, near.index].transpose(0, 1)
+    return left.permute(1, 2, 0) @ taken(right, near.index).transpose(0, 1)
 
 
 def _believed(others: Neighbors, carried: Tensor, residual: Tensor, line: float) -> tuple[Tensor, Tensor]:
@@ -108,7 +108,7 @@ def _believed(others: Neighbors, carried: Tensor, residual: Tensor, line: float)
     support, _ = others.mean(agreement, torch.ones_like(residual), torch.inf, SUPPORT_POWER)
     support = support[:, 0] / support.median().clamp_min(1e-9)
     candidates = ((support - support.new_tensor(SUPPORT)[:, None]) / RAMP).clamp(0, 1)
-    held_out = torch.stack([others.mean(carried, each, line)[0][:, 0] for each in candidates])
+    held_out = others.mean(carried, candidates, line)[0][..., 0]
     loss = _bounded(residual - held_out).mean(1)
     loss[1:] *= HANDICAP
     best = loss.argmin(0, keepdim=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -10,36 +13,36 @@ from torch import Tensor
 
 # Cells along the sides of a tile. The cells of a tile share their neighbors: this many points around its middle.
 TILE, NEIGHBORS = 4, 20
-# They are searched among those around the middle of a larger tile: this many times what that has and a tile needs.
-COARSE_TILE, CANDIDATES = 16, 2
+# They are searched in larger tiles first, and then among the points found for the tile around. For each tile this many
+# are found: as many as are needed if points are spread evenly, times CANDIDATES.
+SEARCH, CANDIDATES = (32, 16, 8), 1.3
 # A point at a distance of d weighs 1 / (d^2 + SOFT)^POWER (Shepard 1968).
 SOFT, POWER = 0.3, 3
 
 
 @dataclass(frozen=True)
 class Neighbors:
-    """Points around groups of places, and their weights for each place."""
+    """Points around groups of places, and how near they are to each place."""
 
     index: Tensor  # (G, K) of the points around each group
-    weight: Tensor  # (G, P, K) for each place of the group
+    nearness: Tensor  # (G, P, K) to each place of the group: 1 / (d^2 + SOFT)
 
     def of(self, values: Tensor) -> Tensor:
         """The values (..., N) of points at the neighbors (..., G, 1, K)."""
-        return values[..., self.index][..., None, :]
+        return taken(values, self.index)[..., None, :]
 
-    def without_own(self, group: Tensor, place: Tensor) -> Neighbors:
-        """The neighbors of each point (N,) at its place of its group, without the point itself."""
-        index = self.index[group]
-        others = index != torch.arange(len(group), device=index.device)[:, None]
-        return Neighbors(index, (self.weight[group, place] * others)[:, None])
+    def without_own(self, place: Tensor) -> Neighbors:
+        """The neighbors of each point (N,), without the point itself; ``place``: its number, over all groups."""
+        index = self.index.index_select(0, place // self.nearness.shape[1])
+        others = index != torch.arange(len(place), device=index.device)[:, None]
+        return Neighbors(index, (self.nearness.flatten(0, 1).index_select(0, place) * others)[:, None])
 
     def mean(self, values: Tensor, believed: Tensor, distance: float, power: float = POWER) -> tuple[Tensor, Tensor]:
-        """Mean (G, P) of values (G, P, K) and of a zero at ``distance``; and the share of the values in all weights.
+        """Mean (..., G, P) of values (G, P, K) and a zero at ``distance``; and the share of the values in all weights.
 
-        ``believed``: (N,) from 0 to 1, a factor on the weights of points. ``power``: of the distance, see POWER.
+        ``believed``: (..., N) from 0 to 1, a factor on the weights of points. ``power``: of the distance, see POWER.
         """
-        weight = self.weight if power == POWER else self.weight ** (power / POWER)
-        weight = weight * self.of(believed)
+        weight = self.nearness**power * self.of(believed)
         points = weight.sum(-1)
         total = points + distance ** (-2 * power)
         return (weight * values).sum(-1) / total, points / total
@@ -59,26 +62,37 @@ class Tiles:
 
     def split(self, grid: Tensor) -> Tensor:
         """The cells (C, T, side * side) of each tile of a grid (C, h, w)."""
-        padded = F.pad(grid[None], (0, -self.width % self.side, 0, -self.height % self.side), mode="replicate")[0]
-        tiles = padded.unflatten(2, (-1, self.side)).unflatten(1, (-1, self.side))
-        return tiles.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+        return taken(grid.flatten(1), _order(self, grid.device)[0])
 
     def join(self, tiles: Tensor) -> Tensor:
         """The grid (h, w) from the cells (T, side * side) of each tile."""
-        grid = tiles.unflatten(1, (self.side, self.side)).unflatten(0, (-(-self.height // self.side), -1))
-        return grid.transpose(1, 2).flatten(2, 3).flatten(0, 1)[: self.height, : self.width]
+        return taken(tiles.flatten(), _order(self, tiles.device)[1])
 
-    def of(self, places: Tensor) -> tuple[Tensor, Tensor]:
-        """The tiles (N,) of places (2, N) down and across in cells, and the cells (N,) in the tiles."""
+    def of(self, places: Tensor) -> Tensor:
+        """The numbers (N,) of the cells at places (2, N) down and across, counted in one tile after the other."""
         down, across = places.long()
-        tile = down // self.side * -(-self.width // self.side) + across // self.side
-        return tile, down % self.side * self.side + across % self.side
+        return _order(self, places.device)[1].flatten().index_select(0, down * self.width + across)
 
     def middles(self, device: torch.device) -> Tensor:
         """Places (2, T) of the middles of the tiles."""
         counts = (-(-size // self.side) for size in (self.height, self.width))
         sides = ((torch.arange(count, device=device) + 0.5) * self.side for count in counts)
         return torch.stack(torch.meshgrid(*sides, indexing="ij")).flatten(1)
+
+
+@lru_cache(maxsize=16)  # of the few sizes of grids in a process
+def _order(tiles: Tiles, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The numbers of cells of the grid in the order of tiles (T, side * side), and the other way round (h, w).
+
+    Beyond the grid a tile repeats the last cells.
+    """
+    height, width, side = tiles.height, tiles.width, tiles.side
+    down, across = (torch.arange(size + -size % side, device=device) for size in (height, width))
+    cells = down.clamp_max(height - 1)[:, None] * width + across.clamp_max(width - 1)
+    cells = cells.unflatten(1, (-1, side)).unflatten(0, (-1, side)).transpose(1, 2).flatten(2, 3).flatten(0, 1)
+    tile = (down // side)[:, None] * (len(across) // side) + across // side
+    places = (tile * side + (down % side)[:, None]) * side + across % side
+    return cells, places[:height, :width].contiguous()
 
 
 def find_neighbors(tiles: Tiles, cells: Tensor, points: Tensor) -> Neighbors:
@@ -93,23 +107,41 @@ def find_neighbors(tiles: Tiles, cells: Tensor, points: Tensor) -> Neighbors:
     index = _nearest(tiles, points[:2])
     spacing = tiles.spacing(points.shape[1])
     cells, points = (torch.cat((each[:2] / spacing, each[2:])) for each in (cells, points))
-    around, here = points[:, index], cells.permute(1, 2, 0)
+    around, here = taken(points, index), cells.permute(1, 2, 0)
     # |a - b|^2 = |a|^2 + |b|^2 - 2 a . b, as one product of matrices for each tile.
     squares = here.square().sum(-1, keepdim=True) + around.square().sum(0)[:, None]
     square = torch.baddbmm(squares, here, around.transpose(0, 1), alpha=-2).clamp_min_(0)
-    return Neighbors(index, (square + SOFT).reciprocal_() ** POWER)
+    return Neighbors(index, square.add_(SOFT).reciprocal_())
 
 
 def _nearest(tiles: Tiles, places: Tensor) -> Tensor:
     """The points (T, K), of those at ``places`` (2, N), that are nearest to the middle of each tile."""
     count = places.shape[1]
-    coarse = Tiles(tiles.height, tiles.width, COARSE_TILE)
-    apart = torch.cdist(coarse.middles(places.device).T, places.T)
-    middles = tiles.middles(places.device)
-    expected = NEIGHBORS + count * COARSE_TILE**2 // (tiles.height * tiles.width)
-    within = apart.topk(min(CANDIDATES * expected, count), largest=False, sorted=False).indices[coarse.of(middles)[0]]
-    apart = (places[:, within] - middles[..., None]).square().sum(0)
-    return within.gather(1, apart.topk(min(NEIGHBORS, count), largest=False, sorted=False).indices)
+    density = math.pi * count / (tiles.height * tiles.width)
+    found = torch.arange(count, device=places.device)[None]
+    for around, side in pairwise((math.inf, *SEARCH, tiles.side)):
+        middles, outer = _search_tiles(tiles.height, tiles.width, side, around, places.device)
+        apart = (taken(places, found).index_select(1, outer) - middles[..., None]).square_().sum(0)
+        # The points of a circle that contains the circles of the NEIGHBORS of all smallest tiles in this one.
+        needed = density * ((NEIGHBORS / density) ** 0.5 + (side - tiles.side) / 2**0.5) ** 2
+        wanted = NEIGHBORS if side == tiles.side else math.ceil(CANDIDATES * needed)
+        chosen = apart.topk(min(wanted, found.shape[1]), largest=False, sorted=False).indices
+        found = found.index_select(0, outer).gather(1, chosen)
+    return found
+
+
+@lru_cache(maxsize=64)
+def _search_tiles(height: int, width: int, side: int, around: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The middles (2, T) of tiles, and the number (T,) of the larger tile, of side ``around``, that each is in."""
+    middles = Tiles(height, width, side).middles(device)
+    down, across = middles // around
+    return middles, (down * math.ceil(width / around) + across).long()
+
+
+def taken(values: Tensor, index: Tensor) -> Tensor:
+    """The values (..., N) at an index (G, K): (..., G, K)."""
+    # On a CPU this takes a third of the time of values[..., index].
+    return values.index_select(-1, index.flatten()).unflatten(-1, index.shape)
 
 
 def resized(grid: Tensor, height: int, width: int) -> Tensor:

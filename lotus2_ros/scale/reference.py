@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -48,6 +49,16 @@ class Reference:
             expected = f"expected weights of shape {tuple(self.depth.shape)}, as depth"
             raise ValueError(f"{expected}, got {tuple(self.weight.shape)}")
 
+    @cached_property
+    def places(self) -> tuple[Tensor, Tensor]:
+        """Rows and columns (N,) of at most 8192 measurements."""
+        rows, columns = torch.nonzero(valid_depth(self.depth), as_tuple=True)
+        if len(rows) > FIT_POINTS:
+            places = torch.arange(FIT_POINTS, dtype=torch.float64, device=rows.device) * GOLDEN_RATIO % 1
+            chosen = (places * len(rows)).long()
+            rows, columns = rows[chosen], columns[chosen]
+        return rows, columns
+
     @classmethod
     def of(cls, values: Tensor, camera: Camera | None = None, stamp: float = 0.0) -> Reference:
         """A reference from depth or from points.
@@ -91,7 +102,7 @@ def fit_to_reference(
     """
     if reference.problem:
         raise AlignmentError(reference.problem)
-    rows, columns = _places(reference.depth)
+    rows, columns = reference.places
     measured, predicted = reference.depth[rows, columns], _at(disparity, reference.depth, rows, columns)
     weight = torch.ones_like(measured) if reference.weight is None else reference.weight[rows, columns]
     scale, shift, stats = fit_scale_shift(predicted, 1 / measured if space == "disparity" else measured, weight)
@@ -99,24 +110,11 @@ def fit_to_reference(
     return float(scale), float(shift), stats
 
 
-def sample_reference(disparity: Tensor, reference: Reference) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """At most 8192 measurements: their places (N,) down and across the image, from 0 to 1, their depth (N,) in meters,
-    and the disparity (N,) there.
-    """
-    depth = reference.depth
-    rows, columns = _places(depth)
-    down, across = (rows + 0.5) / depth.shape[0], (columns + 0.5) / depth.shape[1]
-    return down, across, depth[rows, columns], _at(disparity, depth, rows, columns)
-
-
-def _places(depth: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows and columns (N,) of at most 8192 measurements."""
-    rows, columns = torch.nonzero(valid_depth(depth), as_tuple=True)
-    if len(rows) > FIT_POINTS:
-        places = torch.arange(FIT_POINTS, dtype=torch.float64, device=depth.device) * GOLDEN_RATIO % 1
-        chosen = (places * len(rows)).long()
-        rows, columns = rows[chosen], columns[chosen]
-    return rows, columns
+def sample_reference(reference: Reference) -> tuple[Tensor, Tensor, Tensor]:
+    """Places (N,) of at most 8192 measurements, down and across the image from 0 to 1, and depth (N,) in meters."""
+    rows, columns = reference.places
+    height, width = reference.depth.shape
+    return (rows + 0.5) / height, (columns + 0.5) / width, reference.depth[rows, columns]
 
 
 def _at(disparity: Tensor, depth: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
