@@ -14,7 +14,7 @@ import torch
 
 from lotus2_ros.bags.frames import Say, say_on_stderr
 from lotus2_ros.bags.reader import open_reader
-from lotus2_ros.bags.writer import BagWriter, partial_folder, written_by
+from lotus2_ros.bags.writer import BagWriter, added_to, partial_folder, written_by
 from lotus2_ros.config.output import OutputError, check_output, sync
 
 PLAN, STATE = "plan.json", "state.pt"
@@ -56,6 +56,11 @@ class ResumableBag(BagWriter):
         found = next((folder for folder in (self._earlier, partial_folder(place)) if folder.exists()), None)
         if written_by(place) == command and not overwrite and not (resume and found):
             raise OutputError(f"{path}: already exists; --overwrite replaces it")
+        if added := added_to(place):
+            raise OutputError(
+                f"{path}: has files that `lotus2 {command}` did not write: {', '.join(added)}; move them or choose "
+                "another output"
+            )
         if found is not None and resume:
             self._check_plan(found)
         elif found is not None and not overwrite:

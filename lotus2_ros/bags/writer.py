@@ -20,6 +20,7 @@ IMAGE_TOPIC, COMPRESSED_TOPIC = "/image", "/image/compressed"
 INFO_TOPIC, REFERENCE_TOPIC = "/camera_info", "/reference/depth"
 INPUT_TOPICS = (INFO_TOPIC, REFERENCE_TOPIC, IMAGE_TOPIC, COMPRESSED_TOPIC)
 POINTS_TOPIC = "/reference/points"
+METADATA = "metadata.yaml"
 WRITER_KEY = "lotus2_ros"  # in the custom data of a bag's metadata: the command that wrote it
 UNKNOWN_DIGEST = "RIHS01_" + 64 * "0"
 MAX_GAP_NS = 5 * 10**9
@@ -133,13 +134,20 @@ def partial_folder(path: Path) -> Path:
 def written_by(path: Path) -> str | None:
     """The command of ours that wrote a bag; None if it is no such bag."""
     try:
-        if path.is_dir():
-            metadata = yaml.safe_load((path / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
-        else:
-            metadata = rosbag2_metadata(path)
+        metadata = _metadata(path) if path.is_dir() else rosbag2_metadata(path)
         return (metadata.get("custom_data") or {}).get(WRITER_KEY)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
         return None
+
+
+def added_to(bag: Path) -> list[str]:
+    """Names in the folder of a bag of ours that are not of the bag: notes, say, which would go with it."""
+    names = {item.name for item in bag.iterdir()} if bag.is_dir() else set()
+    return sorted(names - {METADATA, *_metadata(bag)["relative_file_paths"]}) if names else []
+
+
+def _metadata(folder: Path) -> Any:
+    return yaml.safe_load((folder / METADATA).read_text())["rosbag2_bagfile_information"]
 
 
 def write_frames(path: Path, frames: Iterable[RecordedFrame]) -> int:

@@ -103,6 +103,16 @@ def test_only_an_own_bag_is_overwritten_and_only_when_asked(recorder, tmp_path):
     assert {file: file.read_bytes() for file in foreign.iterdir()} == before
 
 
+def test_what_was_added_to_an_own_bag_is_not_deleted(recorder, tmp_path):
+    out = tmp_path / "out"
+    with resumable(out) as bag:
+        write_frame(bag, next(recorder.frames(tmp_path, 1)))
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(OutputError, match=r"out: has files that `lotus2 bag` did not write: notes.txt; move them"):
+        resumable(out, overwrite=True)
+    assert (out / "notes.txt").read_text() == "mine" and len(list(read_messages(out, ["/image"]))) == 1
+
+
 def test_a_folder_of_somebody_else_beside_the_output_is_not_removed(recorder, tmp_path):
     (tmp_path / "out.mcap.partial").mkdir()
     (tmp_path / "out.mcap.partial" / "notes").write_text("mine")

@@ -1,10 +1,15 @@
 """Several cameras on one model: topics, parameters and counters of each, and none in another's way."""
 
+from pathlib import Path
+
 import pytest
 import torch
+import yaml
 from diagnostic_msgs.msg import DiagnosticArray
 from lotus2_ros.msg import FrameReport
-from sensor_msgs.msg import CameraInfo, Image
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 
 from lotus2_ros.ros.messages import tensor_to_image
@@ -66,6 +71,30 @@ def test_each_camera_has_its_own_topics_frame_and_size(start, client, send):
     client.until(lambda: all(name in statuses and statuses[name].hardware_id for name in names), "diagnostics")
     assert names == {name for name in statuses if name.startswith("/perception")}
     assert {status.hardware_id for status in statuses.values()} == {f"{camera}_optical" for camera in CAMERAS}
+    assert all(map(is_aggregated, names))
+    a_parameter_of_front_is_its_own(client, send)
+
+
+def is_aggregated(name: str) -> bool:
+    """Whether the example for diagnostic_aggregator takes a status in."""
+    example = yaml.safe_load((Path(__file__).parents[2] / "config" / "diagnostics_aggregator.yaml").read_text())
+    return any(part in name for part in example["analyzers"]["ros__parameters"]["perception"]["contains"])
+
+
+def a_parameter_of_front_is_its_own(client, send):
+    client.subscribe(PointCloud2, *(f"{camera}/relative/points" for camera in CAMERAS[:2]))
+    request = SetParameters.Request(parameters=[Parameter("front.cloud.stride", value=2).to_parameter_msg()])
+    assert client.call(SetParameters, "set_parameters", request).results[0].successful
+    front, left = (client.received[f"{camera}/relative/points"] for camera in CAMERAS[:2])
+    stamps = iter(range(10_000, 20_000))
+
+    def send_both() -> None:
+        stamp = next(stamps)
+        send("front", stamp)
+        send("left", stamp)
+
+    client.repeat(send_both, lambda: front and left, "clouds")
+    assert [(cloud.height, cloud.width) for cloud in (front[-1], left[-1])] == [(18, 26), SIZES["left"]]
 
 
 def test_turns_are_equal_and_rubbish_stays_with_its_camera(start, client, send):
