@@ -157,5 +157,5 @@ def _advice(model: str, coefficients: Sequence[float]) -> str:
     fits = [name for name, counts in COUNTS.items() if used <= counts[-1] and len(coefficients) >= counts[0]]
     fits = [name for name in fits if name != model and (name != RATIONAL or used > COUNTS[PLUMB_BOB][-1])]
     if fits:
-        return f" ({used} of them not 0, which fits {' or '.join(fits)}: correct distortion_model)"
+        return f" ({used} without the zeros at the end, which fits {' or '.join(fits)}: correct distortion_model)"
     return " (those of OpenCV's tilted sensor are not supported)" if used in (13, 14) else ""

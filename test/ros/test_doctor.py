@@ -14,7 +14,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from sensor_msgs.msg import CameraInfo
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
 
 from lotus2_ros import cli
 from lotus2_ros.bags.frames import camera_info_message, header, image_message, message, typestore
@@ -24,8 +25,10 @@ from lotus2_ros.config.installed import FASTDDS_PROFILE, fastdds_profile
 from lotus2_ros.demo.deadlines import allowed
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.ros.doctor import diagnosis, machine
-from lotus2_ros.ros.doctor.camera import connected
+from lotus2_ros.ros.doctor.camera import check_stamps, connected
+from lotus2_ros.ros.doctor.evidence import Evidence, Stream
 from lotus2_ros.ros.doctor.findings import Level, examine, ok
+from lotus2_ros.ros.doctor.graph import Graph, check_graph
 
 K = [50.0, 0.0, 30.0, 0.0, 52.0, 25.0, 0.0, 0.0, 1.0]  # of an image of 64x48
 SECONDS = 2.0  # of a quiet machine
@@ -177,6 +180,24 @@ def test_parameters_change_what_is_right(drive, doctor):
     status, lines = live(doctor, "--image", "/cam/image_raw", "--fov", "70")
     assert (status, wrongs(lines)) == (0, [])
     assert any("camera_info: none, input.fov of 70 degrees" in line for line in lines)
+
+
+def test_two_cameras_on_one_topic_are_named_and_no_slop_is_advised():
+    """A slop would give the images of one camera the camera_info of the other."""
+    images, infos = Stream("/image", publishers=2), Stream("/camera_info", publishers=1)
+    for index in range(8):
+        head = Header(frame_id="eye")
+        head.stamp.nanosec = (index + 1) * 50_000_000
+        images.add(Image(header=head), 0.0)
+        if index % 2:
+            infos.add(CameraInfo(header=head), 0.0)
+    evidence = Evidence(Config(), "here", {"image": images, "camera_info": infos}, rectified=False, is_live=False)
+    drivers = [SimpleNamespace(node_name=name) for name in ("usb_cam", "spinnaker")]
+    graph = Graph(evidence, {"/image": drivers, "/camera_info": drivers[:1]}, {}, b"", 2, "", [])
+    (line,) = [item for item in check_graph(graph) if item.level is Level.WRONG]
+    assert (line.found, line.expected) == ("/image has 2 publishers: spinnaker, usb_cam", "one")
+    (line,) = [item for item in check_stamps(evidence) if item.level is Level.WRONG]
+    assert line.found.startswith("4 of 8 images") and line.mend == "one publisher for each of the two topics"
 
 
 def record(path: Path, *, skew: int = 0, reference_frame: str = "eye", width: int = 64, **info) -> Path:

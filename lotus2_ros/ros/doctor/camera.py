@@ -88,20 +88,22 @@ def check_stamps(evidence: Evidence) -> Iterator[Finding]:
         if any(after < before for before, after in pairwise(stream.stamps)):
             yield hint(f"the stamps of {stream.topic} go back", "times that grow", "one publisher for one topic")
     if images.stamps and infos.stamps:
-        yield _skew(images.stamps, infos.stamps, evidence.config.input.sync_slop)
+        yield _skew(images, infos, evidence.config.input.sync_slop)
     if evidence.is_live and images.stamps:
         yield from _clock(images, "/clock" in evidence.topics)
 
 
-def _skew(images: list[int], infos: list[int], slop: float) -> Finding:
-    offsets = [min((info - image for info in infos), key=abs) * 1e-9 for image in images]
+def _skew(images: Stream, infos: Stream, slop: float) -> Finding:
+    offsets = [min((info - image for info in infos.stamps), key=abs) * 1e-9 for image in images.stamps]
     matched = sum(abs(offset) <= slop for offset in offsets)
-    text = f"{matched} of {len(images)} images have a camera_info within {slop:g} s of their stamp"
-    if matched >= MOST * len(images):
+    text = f"{matched} of {len(offsets)} images have a camera_info within {slop:g} s of their stamp"
+    if matched >= MOST * len(offsets):
         return ok(text)
     typical = median(offset for offset in offsets if abs(offset) > slop)
     text += f", the others' nearest is typically {1000 * typical:+.3g} ms off"
-    periods = [(after - before) * 1e-9 for before, after in pairwise(images)]
+    if max(images.publishers or 0, infos.publishers or 0) > 1:  # a slop would give images the camera_info of others
+        return wrong(text, "equal stamps", "one publisher for each of the two topics")
+    periods = [(after - before) * 1e-9 for before, after in pairwise(images.stamps)]
     if 2 * abs(typical) < median(periods or [SHORT_PERIOD]):
         enough = math.ceil(1000 * abs(typical) + 1) / 1000
         return wrong(text, "equal stamps", f"input.sync_slop:={enough:g}")

@@ -137,6 +137,12 @@ def check_graph(graph: Graph) -> Iterator[Finding]:
     else:
         advice = "start the robot with this ROS_DOMAIN_ID and the same ROS_AUTOMATIC_DISCOVERY_RANGE, and no firewall"
         yield wrong(f"no other node in {place}", "a camera driver", advice)
+    for name in ("image", "camera_info"):
+        topic = graph.evidence.streams[name].topic
+        names = sorted(publisher.node_name for publisher in graph.publishers[topic])
+        if len(names) > 1:
+            advice = "stop the others, or remap them to topics of their own"
+            yield wrong(f"{topic} has {len(names)} publishers: {', '.join(names)}", "one", advice)
     for error in {str(error): error for error in graph.failures}.values():
         yield wrong(f"a message cannot be read: {error}", mend="the same message definitions on both sides")
 
