@@ -89,6 +89,7 @@ def test_an_equidistant_lens_without_coefficients_is_not_a_pinhole():
         ({"D": (math.nan, *D[1:])}, (48, 32), LensError, r"expected finite distortion coefficients, got \[nan.*\]$"),
         ({"D": (*D, 0.0, 0.0, 0.3)}, (48, 32), LensError, "of plumb_bob, got 8 .*fits rational_polynomial:"),
         ({"distortion_model": "equidistant", "D": (0.1,) * 5}, (48, 32), LensError, "got 5 .*fits plumb_bob:"),
+        ({"D": (0.1, *[0.0] * 6, 0.3, 0.0)}, (48, 32), LensError, r"got 9 \(8 without the zeros at the end, which"),
         ({"distortion_model": "rational_polynomial"}, (48, 32), LensError, "got 5 .*fits plumb_bob or equidistant:"),
         ({"distortion_model": "rational_polynomial", "D": (0.1,) * 14}, (48, 32), LensError, "got 14 .*tilted sensor"),
     ],
