@@ -12,11 +12,14 @@ from contextlib import suppress
 from typing import NoReturn
 
 GRACE = 1.0  # seconds for an orderly exit
+BUSY_GRACE = 0.4  # seconds for it while the process spends CPU time: a compilation goes on in all its threads
+CPU_GRACE = 0.8  # seconds of CPU, after which BUSY_GRACE holds
 INTERRUPTED = 130
 
 
 class Interruption:
-    """Calls ``stop`` on the first signal, and ends the process if it is still running GRACE seconds later.
+    """Calls ``stop`` on the first signal, and ends the process if it is still running GRACE seconds later, or earlier
+    if it is busy.
 
     Python runs signal handlers in the main thread only, between two bytecodes. While that thread compiles a model this
     can take minutes. So a thread of its own watches for signals. It waits for nothing but the time: ``stop`` runs in
@@ -36,8 +39,12 @@ class Interruption:
         os.read(self._signals, 1)
         stop = self.stop
         if stop is not None:
+            begun, spent = time.monotonic(), time.process_time()
             threading.Thread(target=stop, name="stop", daemon=True).start()
-            time.sleep(GRACE)
+            while (seconds := time.monotonic() - begun) < GRACE:
+                if seconds >= BUSY_GRACE and time.process_time() - spent >= CPU_GRACE:
+                    break
+                time.sleep(0.01)
         os._exit(INTERRUPTED)  # without a flush, which waits for a thread that blocks in a write
 
 

@@ -1,5 +1,6 @@
 """What the signals' thread does while the main thread or the orderly exit does not go on."""
 
+import os
 import select
 import signal
 import subprocess
@@ -39,3 +40,27 @@ def test_the_process_ends_whatever_blocks(situation, signals):
             assert child.wait(allowed(30)) == 130
         finally:
             child.kill()
+
+
+COMPUTING = """
+import hashlib
+def compute():
+    while True:
+        hashlib.sha256(bytes(10**6))  # without Python's lock
+for _ in range(2):
+    threading.Thread(target=compute, daemon=True).start()
+threading.Event().wait()
+"""
+
+
+def test_a_process_that_computes_ends_within_a_second_of_cpu():
+    program = STUCK.format(stop=FOREVER, main=COMPUTING)
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as child:
+        try:
+            assert child.stdout is not None and select.select([child.stdout], [], [], allowed(60))[0]
+            os.kill(child.pid, signal.SIGINT)
+            _, status, usage = os.wait4(child.pid, 0)
+        finally:
+            child.kill()
+    assert os.waitstatus_to_exitcode(status) == 130
+    assert usage.ru_utime + usage.ru_stime < 1.2  # 0.1 s to start
