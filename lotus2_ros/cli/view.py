@@ -16,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--save", type=Path, metavar="FILE.rrd", help="write a file for the viewer in place of opening it"
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace the file of --save if it exists")
     parser.add_argument("--node", default="perception", help="name of the node (default: %(default)s)")
     parser.add_argument("--image", default="/image", metavar="TOPIC", help="topic of its images (default: %(default)s)")
     parser.add_argument("--seconds", type=float, help="show a running node for this long (default: until Ctrl-C)")
@@ -31,6 +32,8 @@ def run(args: argparse.Namespace) -> int:
         check_apart(args.save, [args.recording] if args.recording else [])
         if args.save.is_dir() or args.save.suffix != ".rrd" or not args.save.absolute().parent.is_dir():
             raise OutputError(f"{args.save}: expected a file whose name ends in .rrd, in a folder that exists")
+        if args.save.exists() and not args.overwrite:
+            raise OutputError(f"{args.save}: already exists; --overwrite replaces it")
     with RerunLog(args.save, name=str(args.recording or args.node)) as log:
         try:
             if args.recording is not None:

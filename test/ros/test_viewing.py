@@ -57,7 +57,9 @@ def test_a_recording_with_everything_in_it(tmp_path, random_bundle, capsys):
             assert found[name] == count, name
         assert found[f"/latency/{stage}/decode"] == count
     assert found["/camera/image"] == found["/scale/source"] == found["/frames/dropped"] == 2
-    assert cli.main(["view", str(tmp_path / "in.mcap"), "--save", str(saved)]) == 2
+    assert cli.main(["view", str(results), "--save", str(saved)]) == 2
+    assert "already exists; --overwrite replaces it" in capsys.readouterr().err
+    assert cli.main(["view", str(tmp_path / "in.mcap"), "--save", str(saved), "--overwrite"]) == 2
     assert "no results of a node 'perception'; `lotus2 bag" in capsys.readouterr().err
     assert entities(saved) == found and not list(tmp_path.glob("*.partial"))  # the file of before is still there
     for place in ("out.bag", "missing/out.rrd"):
