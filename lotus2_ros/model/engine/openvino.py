@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -34,6 +35,7 @@ Run = Callable[..., Tensor]
 
 STAGES = 24  # kept in memory: of three or four image sizes with all tasks and the sharpener
 RUNS = 3  # of each engine, to see which is faster
+BESIDE = 0.3  # CPUs that other programs may take from the model meanwhile
 # Relative to torch's result. A compiled stage that is further away is not used.
 BOUNDS = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.1}
 # Before a stage on disk: it is to be used; torch is faster, so it is not there; it was not timed against torch.
@@ -106,25 +108,28 @@ class CompiledStages:
                 compiled = self._core.compile_model(self._convert(function, tensors), device, options)
                 blob = compiled.export_model().getvalue()
             stage = run_compiled(compiled)
-            is_untimed = self._engine.name == "auto" and is_busy()
-            if mark == CHOSEN or (mark == UNTIMED and is_untimed):
+            if mark == CHOSEN or (mark == UNTIMED and is_busy()):
                 return stage
             check_equal(stage(*tensors), function(*tensors), BOUNDS[dtype])
-            if is_untimed:
-                self._stored.write(UNTIMED + blob, *place)
-                return stage
-            better = self._engine.name != "auto" or self._is_faster(name, stage, function, tensors)
-            self._stored.write(CHOSEN + blob if better else FASTER_IN_TORCH, *place)
-            return stage if better else None
+            mark = self._compare(name, stage, function, tensors) if self._engine.name == "auto" else CHOSEN
+            self._stored.write(mark if mark == FASTER_IN_TORCH else mark + blob, *place)
+            return None if mark == FASTER_IN_TORCH else stage
         except Exception as error:  # converters and compilers raise errors of any type
             log.warning("%s runs in torch instead of OpenVINO: %s", name, first_line(error))
             return None
 
-    def _is_faster(self, name: str, stage: Run, function: Run, tensors: tuple[Tensor, ...]) -> bool:
-        """Whether a stage is not slower than torch."""
+    def _compare(self, name: str, stage: Run, function: Run, tensors: tuple[Tensor, ...]) -> bytes:
+        """The mark of a stage by its time and torch's; UNTIMED if other programs want the same CPUs."""
+        if is_busy():
+            return UNTIMED
+        start, others = time.perf_counter(), seconds_of_others()
         ours, torchs = self._measure(lambda: stage(*tensors), lambda: function(*tensors))
+        cpus = os.cpu_count() or 1
+        free = cpus - (self._engine.threads or cpus)
+        if seconds_of_others() - others > (free + BESIDE) * (time.perf_counter() - start):
+            return UNTIMED
         log.info("%s: OpenVINO %.1f ms, torch %.1f ms", name, 1e3 * ours, 1e3 * torchs)
-        return ours <= torchs
+        return CHOSEN if ours <= torchs else FASTER_IN_TORCH
 
     def _convert(self, function: Run, tensors: tuple[Tensor, ...]) -> Any:
         # Tracing needs tensors that autograd could follow.
@@ -197,6 +202,18 @@ def _logging_unchanged() -> Iterator[None]:
 def is_busy() -> bool:
     """Whether more threads want to run than there are CPUs, so that times of a few runs mean little."""
     return os.getloadavg()[0] > (os.cpu_count() or 1)
+
+
+def seconds_of_others() -> float:
+    """CPU seconds that other programs have used since the start of the machine; 0 where that is not told."""
+    try:
+        counts = Path("/proc/stat").read_text().partition("\n")[0].split()[1:9]
+    except OSError:
+        return 0.0
+    user, nice, system, _idle, _waiting, interrupts, soft_interrupts, stolen = map(int, counts)
+    own = os.times()
+    busy = user + nice + system + interrupts + soft_interrupts + stolen
+    return busy / os.sysconf("SC_CLK_TCK") - own.user - own.system
 
 
 def seconds(run: Callable[[], object]) -> float:
