@@ -11,7 +11,7 @@ from lotus2_ros.scale.errors import Errors, fit_errors
 from lotus2_ros.scale.interpolation import Neighbors, Tiles, find_neighbors, taken
 from lotus2_ros.scale.reference import Reference, sample_reference
 from lotus2_ros.scale.scale import RelativeGeometry, Scale
-from lotus2_ros.scale.surface import Surface, surface_of_cells, surface_of_points
+from lotus2_ros.scale.surface import SurfaceSamples, surface_of_cells, surface_of_points
 from lotus2_ros.scale.tracker import THUMBNAIL_SIDE, thumbnail_size
 
 # Cells along the longer side of the grid where more points than this are measured. With fewer it is a thumbnail's.
@@ -82,7 +82,7 @@ def fit_field(
     return Field(tiles.join(field).to(device), median, BEYOND / far, errors.to(device) if errors else None)
 
 
-def _carried(near: Neighbors, cells: Surface, points: Surface, log_depth: Tensor) -> Tensor:
+def _carried(near: Neighbors, cells: SurfaceSamples, points: SurfaceSamples, log_depth: Tensor) -> Tensor:
     """The log depth of each neighbor, carried to the cells (T, P): (T, P, K), over the line there.
 
     ``cells`` are those of the tiles, (T, P); ``log_depth`` (N,) is measured at ``points``.

@@ -23,7 +23,7 @@ GRAZING, STEEPEST = 0.1, 0.3
 
 
 @dataclass(frozen=True)
-class Surface:
+class SurfaceSamples:
     """The surfaces at some places (...)."""
 
     place: Tensor  # (2, ...) down and across in cells
@@ -36,15 +36,15 @@ class Surface:
         color = [] if self.color is None else [self.color / EDGE_COLOR]
         return torch.cat((self.place, self.log_depth[None] / EDGE_DEPTH, *color))
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> Surface:
+    def map(self, change: Callable[[Tensor], Tensor]) -> SurfaceSamples:
         """The surfaces with a change of the shape (...)."""
         parts = [each for each in (self.place, self.log_depth[None], self.color, self.slope) if each is not None]
         place, log_depth, *others = change(torch.cat(parts)).split([len(each) for each in parts])
         color = None if self.color is None else others.pop(0)
-        return Surface(place, log_depth[0], color, None if self.slope is None else others[0])
+        return SurfaceSamples(place, log_depth[0], color, None if self.slope is None else others[0])
 
 
-def surface_of_cells(frame: RelativeGeometry, scale: Scale, height: int, width: int, far: Tensor) -> Surface:
+def surface_of_cells(frame: RelativeGeometry, scale: Scale, height: int, width: int, far: Tensor) -> SurfaceSamples:
     """The surfaces (h, w) at the cells of a grid; ``far``: least inverse depth, on the device of the result."""
     to = far.device
     samples = (2 * height, 2 * width)
@@ -58,12 +58,12 @@ def surface_of_cells(frame: RelativeGeometry, scale: Scale, height: int, width: 
     if frame.normals is not None and frame.camera is not None:
         normals = _pooled(_samples(frame.normals, *samples).to(to))
         slope = _slope(normals.nan_to_num(), *(each.to(to) for each in _rays(frame.camera, height, width)))
-    return Surface(_places(height, width, to), log_depth, color, slope)
+    return SurfaceSamples(_places(height, width, to), log_depth, color, slope)
 
 
 def surface_of_points(
-    frame: RelativeGeometry, scale: Scale, cells: Surface, down: Tensor, across: Tensor, far: Tensor
-) -> Surface:
+    frame: RelativeGeometry, scale: Scale, cells: SurfaceSamples, down: Tensor, across: Tensor, far: Tensor
+) -> SurfaceSamples:
     """The surfaces (N,) at points down and across the image, from 0 to 1; ``cells`` are those of a grid (h, w)."""
     height, width = cells.log_depth.shape
     place = torch.stack((down * height, across * width)).float()
@@ -75,7 +75,7 @@ def surface_of_points(
         inverse_depth += resized(scale.correction[None].to(far.device), height, width)[0, v, u]
     color = None if frame.image is None else frame.image[row, column].T.to(far.device) / 255
     slope = None if cells.slope is None else cells.slope[:, v, u]
-    return Surface(place, -torch.maximum(inverse_depth, far).log(), color, slope)
+    return SurfaceSamples(place, -torch.maximum(inverse_depth, far).log(), color, slope)
 
 
 @lru_cache(maxsize=16)  # of the few sizes of grids in a process

@@ -17,12 +17,10 @@ from lotus2_ros.model.layers.lora import LoraSpec
 from lotus2_ros.model.lotus2.blocks import MLP_RATIO
 from lotus2_ros.model.lotus2.conditioning import SINUSOIDS
 from lotus2_ros.model.lotus2.continuity import LocalContinuity
-from lotus2_ros.model.lotus2.uncertainty import UncertaintyHead
+from lotus2_ros.model.lotus2.uncertainty import PATCH, UncertaintyHead
 from lotus2_ros.model.manifest import ModelSettings
 from lotus2_ros.model.prior.prior import ImagePrior
 from lotus2_ros.model.vae import Vae, VaeConfig
-
-PATCH = 2  # latent pixels that are side by side in a token
 
 
 @dataclass(frozen=True)
