@@ -16,7 +16,6 @@ from benchmarks.geometry.figure import Figure
 from benchmarks.geometry.seen import Seen, rendered, with_noise
 from lotus2_ros.inference.loading import load
 from lotus2_ros.scale.ground import scale_from_ground
-from lotus2_ros.scale.shift import shift_from_normals
 
 WHAT = "scale_from_ground: AbsRel"
 SCENES = {"room": 15, "corridor": 15, "warehouse": 15, "street": 15}
@@ -72,10 +71,8 @@ def _metric(view: Seen, off: float, seed: int) -> Tensor | None:
     side = F.normalize(side - (side @ view.up) * view.up, dim=0)
     up = math.cos(math.radians(off)) * view.up + math.sin(math.radians(off)) * side
     disparity = torch.where(view.valid, view.disparity, torch.nan)
-    K = view.camera.K
-    by_normals, _ = shift_from_normals(disparity, view.normals, K, view.valid)
     scale, shift, stats = scale_from_ground(
-        disparity, view.normals, K, up, view.camera_height, relative_shift=by_normals
+        disparity, view.normals, view.camera.K, up, view.camera_height, shift_by_normals=True
     )
     return None if int(stats.refusal) else 1 / (scale * disparity + shift).clamp_min(1 / FAR)
 

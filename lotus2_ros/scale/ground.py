@@ -15,7 +15,7 @@ from lotus2_ros.scale.fit import FitStats, fit_scale_shift
 from lotus2_ros.scale.planes import pinhole_rays, pool_cells
 from lotus2_ros.scale.reference import Reference
 from lotus2_ros.scale.scale import RelativeGeometry, Scale, metric_scale
-from lotus2_ros.scale.shift import shift_from_normals
+from lotus2_ros.scale.shift import shift_from_cells
 
 # Largest angle in degrees between `up` and a normal of the floor.
 FLOOR_ANGLE = 20.0
@@ -40,10 +40,14 @@ def measure_by_camera_height(frame: RelativeGeometry, reference: Reference | Non
     assert frame.normals is not None and frame.camera is not None  # the source needs them
     device = frame.disparity.device
     up = up_from_angles(config.camera_pitch, config.camera_roll).to(device)
-    K, rays = frame.camera.K.to(device), frame.camera.rays.to(device)
-    by_normals, _ = shift_from_normals(frame.disparity, frame.normals, K, torch.isfinite(frame.disparity), rays)
     scale, shift, stats = scale_from_ground(
-        frame.disparity, frame.normals, K, up, config.camera_height, rays, relative_shift=by_normals
+        frame.disparity,
+        frame.normals,
+        frame.camera.K.to(device),
+        up,
+        config.camera_height,
+        frame.camera.rays.to(device),
+        shift_by_normals=True,
     )
     stats.check()
     return metric_scale(float(scale), float(shift), "camera_height", stats)
@@ -57,7 +61,7 @@ def scale_from_ground(
     camera_height: float | Tensor,
     rays: Tensor | None = None,
     *,
-    relative_shift: Tensor | None = None,
+    shift_by_normals: bool = False,
 ) -> tuple[Tensor, Tensor, FitStats]:
     """Scale and shift in 1 / depth = scale * disparity + shift, from the camera's height above the floor.
 
@@ -72,8 +76,8 @@ def scale_from_ground(
         up: (..., 3) unit vector, optical frame.
         camera_height: (...) meters.
         rays: (H, W, 3) with z = 1, in place of K's where a lens distorts.
-        relative_shift: (...) by `shift_from_normals`, NaN where unknown. The floor tells the shift too, but less
-            exactly the smaller its range of disparity is; the two are averaged by their errors.
+        shift_by_normals: average the shift with that of `shift_from_normals`, by their errors. The floor tells it less
+            exactly the smaller its range of disparity is.
 
     Returns:
         Scale and shift (...) float64 in 1/m, NaN where refused, and the stats of the fit; its points are cells of
@@ -90,7 +94,8 @@ def scale_from_ground(
     on_floor = _on_lowest_plane(drop, found, weight)
     height = torch.as_tensor(camera_height, dtype=drop.dtype, device=drop.device)[..., None]
     scale, shift, stats = fit_scale_shift(found, drop / height, weight * on_floor)
-    if relative_shift is not None:
+    if shift_by_normals:
+        relative_shift, _ = shift_from_cells(cells)  # NaN where refused
         far = torch.where(cells.share > 0, cells.disparity, math.inf).flatten(-2).amin(-1)
         relative = found - far[..., None], relative_shift + far
         scale, inverse_depth = average_shifts(scale, scale * far + shift, stats.residual, *relative, weight * on_floor)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lotus2_ros.config import ScaleConfig
 from lotus2_ros.scale.fit import FitStats
-from lotus2_ros.scale.planes import Windows, fit_windows, pinhole_rays, pool_cells
+from lotus2_ros.scale.planes import Cells, Windows, fit_windows, pinhole_rays, pool_cells
 from lotus2_ros.scale.reference import Reference
 from lotus2_ros.scale.scale import RelativeGeometry, Scale, relative_scale
 
@@ -99,7 +99,12 @@ def shift_from_normals(
         camera; the residual is the median angle between predicted and plane normals, radians.
     """
     rays = pinhole_rays(K.to(disparity.device), *disparity.shape[-2:]) if rays is None else rays
-    windows = fit_windows(pool_cells(disparity, normals, rays, valid))
+    return shift_from_cells(pool_cells(disparity, normals, rays, valid))
+
+
+def shift_from_cells(cells: Cells) -> tuple[Tensor, FitStats]:
+    """As :func:`shift_from_normals`, from an image that is already pooled."""
+    windows = fit_windows(cells)
     low = torch.where(windows.good, windows.disparity, math.inf).amin(-1, keepdim=True)
     high = torch.where(windows.good, windows.disparity, -math.inf).amax(-1, keepdim=True)
     varies = high - low > 1e-6 * high.abs()

@@ -88,17 +88,17 @@ def test_the_surer_of_two_shifts_counts_more():
 
 @given(factor=st.floats(1e-2, 1e2), offset=st.floats(-5, 5))
 def test_with_a_shift_by_normals_too_disparity_is_affine_invariant(box, factor, offset):
-    disparity, normals, shift = box().disparity(CAMERA.rays)
-    noisy = disparity + 0.01 * noise(0, 64, 96)
+    disparity, normals, _ = box().disparity(CAMERA.rays)
+    noisy = disparity + 0.03 * noise(0, 64, 96)
 
-    def fit(factor: float, offset: float) -> tuple[float, float]:
+    def fit(factor: float, offset: float, by_normals: bool) -> tuple[float, float]:
         scale_, shift_, _ = scale_from_ground(
-            factor * (noisy + offset), normals, CAMERA.K, box().up, HEIGHT,
-            relative_shift=torch.tensor(factor * (shift - offset), dtype=torch.float64),
-        )  # fmt: skip
+            factor * (noisy + offset), normals, CAMERA.K, box().up, HEIGHT, shift_by_normals=by_normals
+        )
         return float(scale_ * factor), float(shift_ + scale_ * factor * offset)
 
-    assert fit(factor, offset) == pytest.approx(fit(1.0, 0.0), rel=1e-3)
+    assert fit(factor, offset, True) == pytest.approx(fit(1.0, 0.0, True), rel=1e-3)
+    assert fit(1.0, 0.0, True) != pytest.approx(fit(1.0, 0.0, False), rel=1e-3)
 
 
 def test_noise_of_disparity_and_normals(box):
