@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lotus2_ros.config.declaration import NONE, parameter
+from lotus2_ros.config.declaration import NONE, TRANSFORM, parameter
 
 TASKS = ("auto", "depth", "normals")
 COMPRESSED_FORMATS = ("jpeg", "png", "webp", "bmp")  # of compressed images
@@ -192,7 +192,7 @@ class ScaleConfig:
         "tf",
         "Transform from the frame of reference/points to the camera's optical frame, as a translation in meters and a "
         "quaternion; tf: look it up in /tf",
-        choices=("tf", "X Y Z QX QY QZ QW"),
+        choices=("tf", TRANSFORM),
         live=True,
     )
     fixed_frame: str = parameter(
@@ -205,7 +205,7 @@ class ScaleConfig:
         "tf",
         "For the source odometry: pose of the camera's optical frame in the child frame of the odometry, as a "
         "translation in meters and a quaternion; tf: look it up in /tf",
-        choices=("tf", "X Y Z QX QY QZ QW"),
+        choices=("tf", TRANSFORM),
         live=True,
     )
     camera_height: float = parameter(

@@ -55,7 +55,7 @@ class Calibration:
         K, lens = (self._rectified(), None) if rectified else (self.K, Lens.of(self.distortion_model, self.D))
         fx, skew, cx, _, fy, cy = K[:6]
         x, y = self.roi[:2]
-        (bx, by) = (max(1, b) for b in self.binning)
+        bx, by = self._bin_size
         # Binning keeps the outer edges of the merged pixels, as resizing an image does.
         values = [
             [fx / bx, skew / bx, (cx - x + 0.5) / bx - 0.5],
@@ -76,7 +76,7 @@ class Calibration:
         K = self._rectified() if rectified else self.K
         cx, cy = K[2], K[5]
         u, v = (cx + 0.5) / self.width, (cy + 0.5) / self.height  # 0 to 1 from edge to edge
-        (bx, by) = (max(1, b) for b in self.binning)
+        bx, by = self._bin_size
         binned_twice = (bx, by) != (1, 1) and not _is_central(u, v) and _is_central(u * bx, v * by)
         if 0 <= u <= 1 and 0 <= v <= 1 and not _is_corner(u, v) and not binned_twice:
             return ""
@@ -99,7 +99,7 @@ class Calibration:
         x, y, *part = self.roi
         if not any(self.roi):
             part = [self.width, self.height]
-        (bx, by) = (max(1, b) for b in self.binning)
+        bx, by = self._bin_size
         expected = part[0] // bx, part[1] // by
         if expected == (width, height):
             return
@@ -111,6 +111,11 @@ class Calibration:
             f"expected an image of {expected[0]}x{expected[1]} (camera_info of {self.width}x{self.height}, region "
             f"{part[0]}x{part[1]} at {x}, {y}, binning {bx}x{by}), {got}"
         )
+
+    @property
+    def _bin_size(self) -> tuple[int, int]:
+        """How many pixels are merged into one, across and down."""
+        return max(1, self.binning[0]), max(1, self.binning[1])
 
     def _rectified(self) -> tuple[float, ...]:
         if any(self.P):

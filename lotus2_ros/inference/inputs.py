@@ -26,9 +26,7 @@ def as_image(image: ImageInput) -> Tensor:
     if hasattr(image, "convert"):  # a PIL image, of any mode
         image = np.array(image.convert("RGB"))
     if not isinstance(image, np.ndarray | Tensor):
-        raise InputError(
-            f"expected an image as a path, a PIL image, an array or a tensor, got {type(image).__name__}"
-        )  # fmt: skip
+        raise InputError(f"expected an image as a path, a PIL image, an array or a tensor, got {type(image).__name__}")
     shape = tuple(image.shape)
     if image.dtype not in (np.uint8, torch.uint8) or len(shape) != 3 or shape[2] != 3 or 0 in shape:
         raise InputError(f"expected an image (H, W, 3) of uint8, got {shape} of {image.dtype}{_advice(image)}")

@@ -33,7 +33,7 @@ class RayWorkers:
         try:
             check_listening(address)
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options_of(address))
-        except Exception as error:  # of a cluster that does not start in time it is of no class of its own
+        except Exception as error:  # Ray raises a plain one if the cluster does not start in time
             text = (str(error).splitlines() or [""])[0] or type(error).__name__
             raise ValueError(f"no Ray cluster at {address!r}: {text}; `ray start --head` starts one") from None
         resources = ray.cluster_resources()

@@ -51,7 +51,7 @@ def fit_errors(
         log_depth: of each point.
         believed: from 0 to 1; 0 for a wrong point.
     """
-    log_line = _quantile(of_line, believed, WITHIN).clamp_min(FLOOR).log()
+    log_line = weighted_quantile(of_line, believed, WITHIN).clamp_min(FLOOR).log()
     values = error.clamp_min(FLOOR).log() - log_line
     of_cells, reach = near.mean(near.of(values), believed, LINE, POWER)
     of_points, _ = others.mean(others.of(values), believed, LINE, POWER)
@@ -59,8 +59,8 @@ def fit_errors(
     return Errors(log_line, tiles.join(of_cells), tiles.join(reach), quotient, log_depth, believed)
 
 
-def _quantile(values: Tensor, weights: Tensor, share: float) -> Tensor:
-    """Weighted quantile () of values (N,)."""
+def weighted_quantile(values: Tensor, weights: Tensor, share: float | Tensor) -> Tensor:
+    """The value () that this share of the weights (N,) is below; values (N,)."""
     order = values.argsort()
     counted = weights[order].cumsum(0)
     return values[order][torch.searchsorted(counted, share * counted[-1:]).clamp_max(len(order) - 1)][0]

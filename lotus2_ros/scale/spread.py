@@ -20,7 +20,7 @@ OF_SHAPE = 0.15
 OF_DISPARITY = 0.05
 # Where no point of the reference is near, the line extrapolates.
 UNREACHED = 0.15
-# Membranes of the errors are pulled this far before a point counts as near.
+# A pixel with at least this reach takes its error from the points around it alone.
 REACHED = 0.2
 LARGEST = 10.0  # of a share
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lotus2_ros.scale.errors import Errors
+from lotus2_ros.scale.errors import Errors, weighted_quantile
 
 # Half the width, in standard deviations, of the interval that holds 90 % of a normal distribution.
 INTERVAL = 1.645
@@ -66,7 +66,5 @@ def _log_factor(kept: Tensor) -> Tensor:
     quotient, _, recent, weight = kept
     # Right points with large errors are among those that are not believed.
     outside = OUTSIDE * (weight.sum() / recent.sum()).square()
-    quotient, order = torch.cat((quotient, quotient.new_tensor([USUAL]))).sort()
-    counted = torch.cat((weight, weight.new_tensor([GRANTED])))[order].cumsum(0)
-    at = torch.searchsorted(counted, (1 - outside) * counted[-1:]).clamp_max(len(order) - 1)
-    return (quotient[at] / INTERVAL).log()[0]
+    quotient, weight = (torch.cat((v, v.new_tensor([more]))) for v, more in ((quotient, USUAL), (weight, GRANTED)))
+    return (weighted_quantile(quotient, weight, 1 - outside) / INTERVAL).log()
