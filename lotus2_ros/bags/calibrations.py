@@ -16,7 +16,7 @@ from lotus2_ros.bags.reader import BagReader, absolute
 from lotus2_ros.geometry.calibration import Calibration
 from lotus2_ros.geometry.camera import CameraError
 from lotus2_ros.geometry.lens import LensError
-from lotus2_ros.inference.inputs import InputError
+from lotus2_ros.inference.image_files import InputError
 
 # What image_transport appends to the name of the topic whose images it compresses.
 TRANSPORTS = ("compressed", "compressedDepth", "theora", "ffmpeg", "zstd", "foxglove", "draco")

@@ -10,13 +10,12 @@ from pathlib import Path
 from lotus2_ros.bags import files, intrinsics, recorded
 from lotus2_ros.bags.frames import Recording, Say, say_on_stderr
 from lotus2_ros.bags.mcap import MAGIC
-from lotus2_ros.bags.reader import ZSTD_MAGIC
+from lotus2_ros.bags.reader import METADATA, ZSTD_MAGIC
 from lotus2_ros.bags.topics import BagTopics
 from lotus2_ros.bags.video import open_video
 from lotus2_ros.inference.image_files import InputError, is_image
 
 BAG_SUFFIXES = (".bag", ".mcap", ".db3")
-METADATA = "metadata.yaml"
 # How bags begin: first bytes, the kind of file, and what to do if its name does not say so.
 MISNAMED = (
     (MAGIC, "an MCAP file", "rename it to {stem}.mcap"),

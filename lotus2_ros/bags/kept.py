@@ -11,7 +11,7 @@ from lotus2_ros.bags.inputs import find_bag
 from lotus2_ros.bags.reader import BagMessage, BagReader, absolute, open_reader
 from lotus2_ros.bags.writer import BagWriter
 from lotus2_ros.config.output import OutputError
-from lotus2_ros.inference.inputs import InputError
+from lotus2_ros.inference.image_files import InputError
 
 
 class KeptTopics:

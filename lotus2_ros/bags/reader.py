@@ -21,15 +21,11 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-from lotus2_ros.bags.frames import (
-    Say,
-    message,
-    say_on_stderr,
-    typestore,
-)
+from lotus2_ros.bags.frames import Say, message, say_on_stderr, typestore
 from lotus2_ros.bags.mcap import SalvagingReader
-from lotus2_ros.inference.inputs import InputError
+from lotus2_ros.inference.image_files import InputError
 
+METADATA = "metadata.yaml"  # in the folder of a rosbag2
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 ADVICE = {
     ".mcap": "`mcap recover` may save more",
@@ -37,8 +33,6 @@ ADVICE = {
     ".bag": "`rosbag reindex` rebuilds its index",
     "": "`ros2 bag reindex` rebuilds the metadata",
 }
-
-
 # Types that have another name in ROS 2, with the same fields.
 TYPES_OF_ROS2 = {"tf/msg/tfMessage": "tf2_msgs/msg/TFMessage"}
 
@@ -119,7 +113,9 @@ class BagReader:
     def decode(self, item: BagMessage) -> Any:
         """As a ROS 2 message: ROS 1 has a sequence number in the header and capital letters. Raises InputError."""
         try:
-            return self._ros2(item) if self._reader.is2 else _from_ros1(item)
+            if self._reader.is2:
+                return typestore().deserialize_cdr(_decompressed(item.raw), item.kind)
+            return _from_ros1(item)
         except Exception as error:  # damaged bytes raise errors of any class
             raise InputError(f"{self.path}: a message on {item.topic} cannot be read ({_text(error)})") from None
 
@@ -128,9 +124,6 @@ class BagReader:
         if self._reader.is2:
             return bytes(_decompressed(item.raw))
         return bytes(typestore().serialize_cdr(self.decode(item), TYPES_OF_ROS2.get(item.kind, item.kind)))
-
-    def _ros2(self, item: BagMessage) -> Any:
-        return typestore().deserialize_cdr(_decompressed(item.raw), item.kind)
 
 
 class _Rosbag2Folder(DirectoryReader):

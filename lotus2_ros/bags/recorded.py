@@ -39,7 +39,7 @@ from lotus2_ros.bags.topics import (
     image_topics,
 )
 from lotus2_ros.bags.transforms import TF_STATIC_TOPIC, TF_TOPIC
-from lotus2_ros.geometry.calibration import Calibration
+from lotus2_ros.geometry.calibration import Calibration, is_rectified
 from lotus2_ros.geometry.camera import CameraError
 from lotus2_ros.inference.image_files import InputError
 
@@ -52,7 +52,7 @@ def open_bag(path: Path, wanted: BagTopics, fov: float | None, say: Say) -> Reco
     with open_reader(path, say) as reader:
         images = image_topics(reader)
         topic = choose_topic(path, images, wanted.image, wanted.reference)
-        rectified = wanted.is_rectified(topic)
+        rectified = is_rectified(topic, wanted.rectified)
         depth_topic, points_topic = choose_references(reader, images, topic, wanted.reference)
         odometry_topic = choose_odometry(reader, topic, wanted.odometry)
         first = images[topic]

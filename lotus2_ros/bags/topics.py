@@ -10,13 +10,12 @@ from typing import Any
 from lotus2_ros.bags.depth_images import is_depth
 from lotus2_ros.bags.frames import COMPRESSED_IMAGE, IMAGE, ODOMETRY, POINT_CLOUD
 from lotus2_ros.bags.reader import BagReader, absolute
-from lotus2_ros.geometry.calibration import is_rectified
 from lotus2_ros.inference.image_files import InputError
 from lotus2_ros.inference.picture_header import DecodeError, read_header
 
 # Of the node's inputs.
-REFERENCE_TOPIC, POINTS_TOPIC, ODOMETRY_TOPIC = "reference/depth", "reference/points", "odometry"
-DEPTH_TOPICS = REFERENCE_TOPIC, f"{REFERENCE_TOPIC}/compressedDepth", f"{REFERENCE_TOPIC}/compressed"
+DEPTH_INPUT, POINTS_INPUT, ODOMETRY_INPUT = "reference/depth", "reference/points", "odometry"
+DEPTH_TOPICS = DEPTH_INPUT, f"{DEPTH_INPUT}/compressedDepth", f"{DEPTH_INPUT}/compressed"
 
 
 @dataclass(frozen=True)
@@ -33,9 +32,6 @@ class BagTopics:
     @property
     def needs_bag(self) -> bool:
         return any((self.image, self.reference, self.camera_info, self.odometry))
-
-    def is_rectified(self, topic: str) -> bool:
-        return is_rectified(topic) if self.rectified == "auto" else self.rectified == "yes"
 
 
 def image_topics(reader: BagReader) -> dict[str, Any]:
@@ -84,7 +80,7 @@ def choose_references(
     depth = sorted(name for name, first in images.items() if is_depth(first))
     points = sorted(name for name, kind in reader.topics.items() if kind == POINT_CLOUD)
     if topic is None:
-        return own_topic(DEPTH_TOPICS, image_topic, depth), own_topic((POINTS_TOPIC,), image_topic, points)
+        return own_topic(DEPTH_TOPICS, image_topic, depth), own_topic((POINTS_INPUT,), image_topic, points)
     if absolute(topic) in points:
         return None, absolute(topic)
     if absolute(topic) not in depth:
@@ -100,7 +96,7 @@ def choose_odometry(reader: BagReader, image_topic: str, topic: str | None) -> s
     """The topic of the robot's odometry: the one asked for, or that of the node's own name."""
     there = sorted(name for name, kind in reader.topics.items() if kind == ODOMETRY)
     if topic is None:
-        return own_topic((ODOMETRY_TOPIC,), image_topic, there)
+        return own_topic((ODOMETRY_INPUT,), image_topic, there)
     if absolute(topic) not in there:
         raise InputError(f"{reader.path}: no odometry on {topic}; odometry topics: {', '.join(there) or 'none'}")
     return absolute(topic)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_left, insort
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lotus2_ros.bags.frames import stamp_ns
 from lotus2_ros.geometry.projection import rigid_transform
+from lotus2_ros.scale.trajectory import interpolate
 
 TF_TOPIC, TF_STATIC_TOPIC = "/tf", "/tf_static"
 KEPT_NS = 10 * 10**9  # of moving frames, as a tf2 buffer keeps them by default
 LONGEST_CHAIN = 100  # frames up to the root; more is a circle
-
-Vector = tuple[float, ...]
 
 
 class TransformError(ValueError):
@@ -29,8 +28,15 @@ class _Pose:
     """Of a frame in its parent's, at a time."""
 
     stamp_ns: int
-    translation: Vector = field(compare=False)
-    quaternion: Vector = field(compare=False)  # x, y, z, w
+    translation: tuple[float, ...] = field(compare=False)
+    quaternion: tuple[float, ...] = field(compare=False)  # x, y, z, w
+
+    def matrix(self) -> Tensor:
+        """(4, 4). Raises TransformError."""
+        try:
+            return rigid_transform(self.translation, self.quaternion)
+        except ValueError as error:
+            raise TransformError(f"/tf: {error}") from None
 
 
 @dataclass
@@ -43,8 +49,7 @@ class _Frame:
 class TransformBuffer:
     """Poses of frames in their parents', of the last ten seconds; static ones hold forever.
 
-    Between two poses the translation is interpolated linearly and the rotation by slerp (Shoemake 1985). Nothing is
-    extrapolated.
+    Between two poses the translation is interpolated linearly, and the rotation evenly. Nothing is extrapolated.
     """
 
     def __init__(self) -> None:
@@ -55,7 +60,7 @@ class TransformBuffer:
         for item in message.transforms:
             parent, child = item.header.frame_id.lstrip("/"), item.child_frame_id.lstrip("/")
             t, q = item.transform.translation, item.transform.rotation
-            stamp = item.header.stamp.sec * 10**9 + item.header.stamp.nanosec
+            stamp = stamp_ns(item)
             pose = _Pose(stamp, (t.x, t.y, t.z), (q.x, q.y, q.z, q.w))
             known = self._frames.get(child)
             if known is None or known.parent != parent or is_static:
@@ -98,35 +103,14 @@ class TransformBuffer:
         frame = self._frames[name]
         poses = frame.poses
         if frame.is_static:
-            return _matrix(poses[-1].translation, poses[-1].quaternion)
+            return poses[-1].matrix()
         after = bisect_left(poses, stamp_ns, key=lambda pose: pose.stamp_ns)
         if after < len(poses) and poses[after].stamp_ns == stamp_ns:
-            return _matrix(poses[after].translation, poses[after].quaternion)
+            return poses[after].matrix()
         if not 0 < after < len(poses):
             known = f"poses from {poses[0].stamp_ns * 1e-9:.3f} to {poses[-1].stamp_ns * 1e-9:.3f} s"
             raise TransformError(
                 f"expected a pose of {name!r} in {frame.parent!r} at {stamp_ns * 1e-9:.3f} s, got {known}"
             )
         old, new = poses[after - 1], poses[after]
-        share = (stamp_ns - old.stamp_ns) / (new.stamp_ns - old.stamp_ns)
-        translation = tuple(a + share * (b - a) for a, b in zip(old.translation, new.translation, strict=True))
-        return _matrix(translation, slerp(old.quaternion, new.quaternion, share))
-
-
-def _matrix(translation: Vector, quaternion: Vector) -> Tensor:
-    try:
-        return rigid_transform(translation, quaternion)
-    except ValueError as error:
-        raise TransformError(f"/tf: {error}") from None
-
-
-def slerp(old: Vector, new: Vector, share: float) -> Vector:
-    """The rotation between two unit quaternions, at ``share`` of the way, the short way around."""
-    dot = sum(a * b for a, b in zip(old, new, strict=True))
-    sign = -1.0 if dot < 0 else 1.0
-    angle = math.acos(min(1.0, abs(dot)))
-    if angle < 1e-6:
-        weights = 1 - share, sign * share
-    else:
-        weights = math.sin((1 - share) * angle) / math.sin(angle), sign * math.sin(share * angle) / math.sin(angle)
-    return tuple(weights[0] * a + weights[1] * b for a, b in zip(old, new, strict=True))
+        return interpolate(old.matrix(), new.matrix(), (stamp_ns - old.stamp_ns) / (new.stamp_ns - old.stamp_ns))

@@ -13,14 +13,13 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 
 from lotus2_ros.bags.frames import COMPRESSED_IMAGE, RecordedFrame, Say, say_on_stderr, stamp_ns, typestore
 from lotus2_ros.bags.mcap import rosbag2_metadata
-from lotus2_ros.bags.reader import open_reader
+from lotus2_ros.bags.reader import METADATA, open_reader
+from lotus2_ros.bags.topics import DEPTH_INPUT, POINTS_INPUT
 from lotus2_ros.config.output import MARKER, OutputError, marked_by, sync
 
 IMAGE_TOPIC, COMPRESSED_TOPIC = "/image", "/image/compressed"
-INFO_TOPIC, REFERENCE_TOPIC = "/camera_info", "/reference/depth"
+INFO_TOPIC, REFERENCE_TOPIC, POINTS_TOPIC = "/camera_info", f"/{DEPTH_INPUT}", f"/{POINTS_INPUT}"
 INPUT_TOPICS = (INFO_TOPIC, REFERENCE_TOPIC, IMAGE_TOPIC, COMPRESSED_TOPIC)
-POINTS_TOPIC = "/reference/points"
-METADATA = "metadata.yaml"
 WRITER_KEY = "lotus2_ros"  # in the custom data of a bag's metadata: the command that wrote it
 UNKNOWN_DIGEST = "RIHS01_" + 64 * "0"
 MAX_GAP_NS = 5 * 10**9

@@ -12,7 +12,7 @@ from lotus2_ros.config import add_option, walk
 from lotus2_ros.config.output import check_output, mark
 from lotus2_ros.geometry.calibration import Calibration
 from lotus2_ros.geometry.camera import Camera
-from lotus2_ros.inference.inputs import InputError, read_rgb
+from lotus2_ros.inference.image_files import InputError, read_rgb
 from lotus2_ros.inference.loading import load
 from lotus2_ros.model.image_size import ImageSizeError
 

@@ -66,13 +66,6 @@ def marked_by(folder: Path) -> str | None:
     return marker.read_text().strip() if marker.is_file() else None
 
 
-def make_folder(output: Path, command: str, inputs: Iterable[Path] = ()) -> Path:
-    """Check and create the output folder of a command, marked as its own. Raises OutputError."""
-    folder = check_output(output, command, inputs)
-    mark(folder, command)
-    return folder
-
-
 def mark(folder: Path, command: str) -> None:
     """Create a folder, if need be, and mark it as an output of a command."""
     folder.mkdir(parents=True, exist_ok=True)

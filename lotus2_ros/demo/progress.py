@@ -34,7 +34,7 @@ class DemoProgress:
         self._line()
 
     def answered(self, counters: dict[str, int]) -> None:
-        self._counters = {name.removeprefix("frames_"): value for name, value in counters.items()}
+        self._counters = counters
         self._bar.set_postfix(self._counters)
         self._line()
 

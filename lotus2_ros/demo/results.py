@@ -19,12 +19,13 @@ from lotus2_ros.evaluation.metrics import DepthError, depth_error
 from lotus2_ros.geometry.depth import valid_depth
 from lotus2_ros.ros.messages import MessageError, camera_from_info, depth_to_tensor, image_to_tensor
 from lotus2_ros.ros.serialized import deserialize
+from lotus2_ros.ros.topics import NODE, PREFIXES
 from lotus2_ros.ros.viewing import cloud_tensors, float_image
 from lotus2_ros.view.ply import save_ply
 from lotus2_ros.view.preview import Row, save_preview
 from lotus2_ros.view.turning import save_turning
 
-STAGES = {"core": "/perception/", "sharpener": "/perception/sharp/"}
+STAGES = {stage: NODE + prefix for stage, prefix in PREFIXES.items()}
 TITLES = {"core": "core predictor", "sharpener": "detail sharpener"}
 FLOAT_TOPICS = ("disparity/image", "depth/image", "relative/depth/image", "normals/image")
 TRIED = 10  # frames, until one can be shown

@@ -7,18 +7,16 @@ from pathlib import Path
 import torch
 
 from lotus2_ros.bags import BagWriter, RecordedFrame
-from lotus2_ros.bags.frames import camera_info_message, header, image_message
+from lotus2_ros.bags.frames import FRAME_ID, START_NS, camera_info_message, header, image_message
 from lotus2_ros.bags.writer import write_frame
 from lotus2_ros.scenes import View, sequence
 
 SCENE_FRAMES = 60
 # Playback speed: two CPU cores that also play and record keep up with a camera of 5 Hz, not of 10 Hz.
 SCENE_RATE = 0.5
-FRAME_ID = "camera_optical_frame"
 # A reference as from a low-cost depth sensor: every fifth frame, one pixel in 8 x 8.
 REFERENCE_PERIOD = 5
 REFERENCE_STRIDE = 8
-START_NS = 10**9
 TRUTH_TOPIC = "/truth/depth"
 
 

@@ -9,8 +9,7 @@ import numpy as np
 
 from lotus2_ros.bags.writer import REFERENCE_TOPIC
 from lotus2_ros.demo.results import Results
-
-COUNTERS = ("received", "processed", "dropped", "rejected", "sharpened")
+from lotus2_ros.ros.report import COUNTERS
 
 
 def table(results: Results, played: int) -> str:

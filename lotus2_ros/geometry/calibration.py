@@ -135,6 +135,8 @@ def _is_central(u: float, v: float) -> bool:
     return max(abs(u - 0.5), abs(v - 0.5)) < CORNER
 
 
-def is_rectified(topic: str) -> bool:
-    """Whether images of this topic are undistorted, by the names that image_proc gives to its results."""
+def is_rectified(topic: str, wanted: str = "auto") -> bool:
+    """Whether images of this topic are undistorted: as ``wanted``, yes or no; auto: by image_proc's names of topics."""
+    if wanted != "auto":
+        return wanted == "yes"
     return topic.removesuffix("/compressed").rpartition("/")[2].startswith("image_rect")

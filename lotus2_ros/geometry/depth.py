@@ -10,6 +10,8 @@ from torch import Tensor
 
 # The quantity that is known up to scale and shift: inverse depth ("disparity") or depth itself.
 Space = Literal["disparity", "depth"]
+# A model's depth output, by the space it predicts in.
+PREDICTED: dict[Space, str] = {"disparity": "disparity", "depth": "affine_depth"}
 
 
 def disparity_to_depth(

@@ -9,13 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lotus2_ros.geometry.depth import Space, affine_depth_to_disparity, affine_depth_to_disparity_std
+from lotus2_ros.geometry.depth import PREDICTED, Space, affine_depth_to_disparity, affine_depth_to_disparity_std
 from lotus2_ros.geometry.normals import MODEL_TO_OPTICAL, normalize
 from lotus2_ros.inference.upsampling import guided_upsample
 from lotus2_ros.model.interface import GeometryModel
-
-# The field for a model's depth output, by the space it predicts in.
-PREDICTED = {"disparity": "disparity", "depth": "affine_depth"}
 
 
 @dataclass(frozen=True)

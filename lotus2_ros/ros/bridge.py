@@ -50,7 +50,7 @@ class _CvBridge:
             pixels = pixels.astype(dtype.newbyteorder("="))
         if channels > 1:
             pixels = pixels.reshape(img_msg.height, img_msg.width, channels)
-        if desired_encoding == "passthrough" or desired_encoding == img_msg.encoding:
+        if desired_encoding in ("passthrough", img_msg.encoding):
             return pixels
         if pixels.dtype == np.uint16:
             pixels = cv2.convertScaleAbs(pixels, alpha=255 / 65535)

@@ -19,14 +19,13 @@ from lotus2_ros.geometry.calibration import Calibration, SizeError
 from lotus2_ros.geometry.camera import Camera, CameraError
 from lotus2_ros.geometry.depth import valid_depth
 from lotus2_ros.geometry.lens import LensError
-from lotus2_ros.inference.decoding import decode_color, decode_depth
+from lotus2_ros.inference.decoding import DEPTH_ENCODINGS, decode_color, decode_depth
 from lotus2_ros.inference.picture_header import DecodeError
 from lotus2_ros.ros.bridge import ENCODINGS, CvBridge
 
 # sensor_msgs has two names for each of these; older distributions only know the second.
 ALIASES = {"uyvy": "yuv422", "yuyv": "yuv422_yuy2"}
 COLOR_ENCODINGS = sorted([name for name in ENCODINGS if not name[0].isdigit()] + list(ALIASES) + ["nv12"])
-DEPTH_ENCODINGS = ("16UC1", "32FC1")
 MILLIMETERS = 1e-3
 SATURATED = 65535  # in 16UC1: drivers send it, like 0, where they measured nothing
 LONGEST_TEXT = 400  # characters of an error; a message's strings may have any length

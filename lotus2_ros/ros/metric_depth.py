@@ -10,7 +10,7 @@ from torch import Tensor
 from lotus2_ros.config.live import LiveConfig
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.scale.filter import ScaleFilter
-from lotus2_ros.scale.metric_model import MetricModel
+from lotus2_ros.scale.metric_model import METRIC_MODEL, MetricModel
 from lotus2_ros.scale.reference import Reference
 
 
@@ -36,6 +36,6 @@ class MetricDepth:
         scale, now = self._config.current.scale, self._clock()
         if self._model is None or now < self._started + scale.metric_period:
             return
-        if scale_filter.wants("metric_model", stamp, scale):
+        if scale_filter.wants(METRIC_MODEL, stamp, scale):
             self._started = now
             self._reference = self._model.reference(image, camera, stamp)

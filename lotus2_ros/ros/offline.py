@@ -9,9 +9,8 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,15 +25,14 @@ from lotus2_ros.config import Config
 from lotus2_ros.config.errors import RunError
 from lotus2_ros.inference.facts import ModelFacts
 from lotus2_ros.inference.geometry import Geometry
-from lotus2_ros.inference.work import Answer, Question, Workers, in_order
-from lotus2_ros.ros.recorded_camera import RecordedCamera, question_of, ros_message
+from lotus2_ros.inference.work import Answer, Workers
+from lotus2_ros.ros.recorded_camera import RecordedCamera, ros_message
 from lotus2_ros.ros.report import frame_report
 from lotus2_ros.ros.serialized import serialize
-from lotus2_ros.ros.topics import messages_of
+from lotus2_ros.ros.topics import NODE, PREFIXES, messages_of
 from lotus2_ros.scale.ground import mounted_floor
 from lotus2_ros.scale.saved import restored, saved
 
-PREFIXES = {"core": "/perception/", "sharpener": "/perception/sharp/"}
 CHECKPOINT_PERIOD = 5.0  # seconds; a killed run repeats at most this much work and the frames in progress
 MEASURED = "reference_depth", "reference_points", "odometry"  # sources of scale that a recording may have
 NAMED = 12  # frames of one failure that are named
@@ -88,11 +86,8 @@ def process_recording(
         raise ValueError(
             f"{workers.facts.name} has no detail sharpener for the tasks of sharp.tasks; expected no --sharpen-every"
         )
-    with ExitStack() as stack:
-        begun = bag.state or {"frames": 0, "kept": 0, "sources": {}, "failures": {}}
-        kept = stack.enter_context(
-            kept_topics(task.source, task.keep_topics, task.recording.topics, is_written, begun["kept"])
-        )
+    begun = bag.state or {"frames": 0, "kept": 0, "sources": {}, "failures": {}}
+    with kept_topics(task.source, task.keep_topics, task.recording.topics, is_written, begun["kept"]) as kept:
         run = _Run(workers, task, bag, config, kept, warn, begun)
         run.process()
     return run.outcome
@@ -119,39 +114,25 @@ class _Run:
         self.outcome = Outcome()
         self.outcome.sources.update(begun["sources"])
         self.outcome.failures.update({reason: list(frames) for reason, frames in begun["failures"].items()})
-        self._frames: dict[int, tuple[RecordedFrame, torch.Tensor | None]] = {}  # in progress
         self._saved_at = time.monotonic()
 
     def process(self) -> None:
-        count = self._task.recording.count
+        recording = self._task.recording
         try:
-            answered = in_order(self._workers, self._questions())
-            for each in tqdm(answered, unit=" frames", initial=self._done, total=count, smoothing=0.1):
-                index = each.question.index
-                frame, image = self._frames.pop(index)
-                self._write(index, frame, image, each.future)
-                self._done = index + 1
+            frames = self._camera.answered(
+                self._workers, recording, done=self._done, sharpen_every=self._task.sharpen_every
+            )
+            for frame, image, answered in tqdm(
+                frames, unit=" frames", initial=self._done, total=recording.count, smoothing=0.1
+            ):
+                self._write(answered.question.index, frame, image, answered.future)
+                self._done = answered.question.index + 1
                 if time.monotonic() - self._saved_at > CHECKPOINT_PERIOD:
                     self._checkpoint()
         except InputError as error:  # nothing of the input can be decoded
             self.outcome.failures[str(error)].append(self._done)
         self._copy(None)
         self._check()
-
-    def _questions(self) -> Iterator[Question]:
-        """The frames for the workers; of those of an interrupted run only what was measured is read."""
-        every = self._task.sharpen_every
-        for index, frame in enumerate(self._task.recording.frames()):
-            metric_camera = self._camera.metric_camera(frame)
-            if index < self._done:
-                self._camera.replay(index, frame)
-                continue
-            is_sharpened = every > 0 and index % every == 0
-            question, image = question_of(
-                index, frame, self._config.input, is_sharpened=is_sharpened, metric_camera=metric_camera
-            )
-            self._frames[index] = frame, image
-            yield question
 
     def _write(self, index: int, frame: RecordedFrame, image: torch.Tensor | None, future: Future[Answer]) -> None:
         self._copy(frame.time_ns)
@@ -202,7 +183,7 @@ class _Run:
 
 def is_written(topic: str) -> bool:
     """Whether the output has this topic of its own."""
-    return topic in (*INPUT_TOPICS, POINTS_TOPIC) or topic.startswith(PREFIXES["core"])
+    return topic in (*INPUT_TOPICS, POINTS_TOPIC) or topic.startswith(NODE)
 
 
 def write_geometry(
@@ -216,9 +197,9 @@ def write_geometry(
     """The node's messages on the node's topics, at the image's stamp."""
     info = ros_message(frame.camera_info)
     header = info.header
-    prefix = PREFIXES[geometry.stage]
+    prefix = NODE + PREFIXES[geometry.stage]
     floor = mounted_floor(config.scale)
     for topic, message in messages_of(geometry, info, header, config.cloud, lambda topic: True, floor):
         bag.write_raw(prefix + topic, *serialize(message), frame.time_ns)
     report = frame_report(geometry, model, config.sharp, latency, header)
-    bag.write_raw("/perception/report", *serialize(report), frame.time_ns)
+    bag.write_raw(NODE + "report", *serialize(report), frame.time_ns)

@@ -15,7 +15,7 @@ from lotus2_ros.bags import RecordedFrame, Recording
 from lotus2_ros.bags.frames import Say, typestore
 from lotus2_ros.bags.topics import image_size
 from lotus2_ros.bags.transforms import TransformBuffer, TransformError
-from lotus2_ros.config import Config, InputConfig
+from lotus2_ros.config import Config
 from lotus2_ros.config.live import LiveConfig
 from lotus2_ros.geometry.calibration import Calibration
 from lotus2_ros.geometry.camera import Camera
@@ -95,7 +95,7 @@ class RecordedCamera:
         self.followed.append(index)
         return self._moved(frame, image)
 
-    def replay(self, index: int, frame: RecordedFrame) -> None:
+    def _replay(self, index: int, frame: RecordedFrame) -> None:
         """A frame that was processed before an interruption, and is in ``followed`` if it was then."""
         with suppress(ValueError, RuntimeError):  # it was said when the frame was processed
             self._measured(frame)
@@ -119,20 +119,40 @@ class RecordedCamera:
         return self._motion.for_frame(image, header_of(frame), self.camera(frame), self._config.scale)
 
     def answered(
-        self, workers: Workers, recording: Recording
+        self, workers: Workers, recording: Recording, *, done: int = 0, sharpen_every: int = 0
     ) -> Iterator[tuple[RecordedFrame, Tensor | None, Answered]]:
-        """Every frame of a recording, its image (H, W, 3) uint8 RGB if it can be decoded, and the model's answer."""
+        """Every frame of a recording, its image (H, W, 3) uint8 RGB if it can be decoded, and the model's answer.
+
+        Args:
+            done: frames of an interrupted run: of these only what was measured is read.
+            sharpen_every: one frame of this many is sharpened too; 0: none.
+        """
         frames: dict[int, tuple[RecordedFrame, Tensor | None]] = {}  # in progress
 
         def questions() -> Iterator[Question]:
             for index, frame in enumerate(recording.frames()):
                 metric_camera = self.metric_camera(frame)
-                question, image = question_of(index, frame, self._config.input, metric_camera=metric_camera)
+                if index < done:
+                    self._replay(index, frame)
+                    continue
+                is_sharpened = sharpen_every > 0 and index % sharpen_every == 0
+                question, image = self._question(index, frame, is_sharpened, metric_camera)
                 frames[index] = frame, image
                 yield question
 
         for answered in in_order(workers, questions()):
             yield *frames.pop(answered.question.index), answered
+
+    def _question(
+        self, index: int, frame: RecordedFrame, is_sharpened: bool, metric_camera: Camera | None
+    ) -> tuple[Question, Tensor | None]:
+        """A frame as a question for the model, and its image (H, W, 3) uint8 RGB; None if it cannot be decoded."""
+        try:
+            with only_message_errors():
+                image = image_to_tensor(ros_message(frame.image), self._config.input)
+        except MessageError as error:
+            return Question(index, None, error=error), None
+        return Question(index, image.numpy(), is_sharpened, metric_camera=metric_camera), image
 
     def pose(self, frame: RecordedFrame) -> Tensor:
         """From the camera's optical frame to the fixed frame of odometry or /tf, (4, 4). Raises MessageError."""
@@ -184,23 +204,6 @@ class Rejections:
         if reason not in self._known:
             self._known.add(reason)
             self._warn(f"a reference is not used: {text} (further ones for {reason} are not named)")
-
-
-def question_of(
-    index: int,
-    frame: RecordedFrame,
-    config: InputConfig,
-    *,
-    is_sharpened: bool = False,
-    metric_camera: Camera | None = None,
-) -> tuple[Question, Tensor | None]:
-    """A frame as a question for the model, and its image (H, W, 3) uint8 RGB; None if it cannot be decoded."""
-    try:
-        with only_message_errors():
-            image = image_to_tensor(ros_message(frame.image), config)
-    except MessageError as error:
-        return Question(index, None, error=error), None
-    return Question(index, image.numpy(), is_sharpened, metric_camera=metric_camera), image
 
 
 def header_of(frame: RecordedFrame) -> Header:

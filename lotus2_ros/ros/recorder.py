@@ -24,14 +24,16 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from lotus2_ros.bags import BagWriter
 from lotus2_ros.bags.frames import FRAME_REPORT
+from lotus2_ros.ros.messages import stamp_nanoseconds
 from lotus2_ros.ros.player import tell
+from lotus2_ros.ros.report import COUNTERS
 from lotus2_ros.ros.serialized import deserialize, message_class
 from lotus2_ros.ros.start import RosStartError, start_ros
+from lotus2_ros.ros.topics import FILTERED
 
-# Topics of every ROS node, not recorded.
-INFRASTRUCTURE = ("/rosout", "/parameter_events", "/clock")
-# A process computes it from ~/points and uses a whole core while somebody subscribes.
-FILTERED = "filtered/points"
+# Not recorded: the topics of every ROS node, and filtered clouds, for which a process uses a whole core while somebody
+# subscribes.
+SKIPPED = ("/rosout", "/parameter_events", "/clock", "transition_event", FILTERED)
 DRAIN_QUIET, DRAIN_TIMEOUT = 0.5, 5.0  # seconds
 ASK_AGAIN = 5.0  # seconds
 
@@ -112,14 +114,13 @@ def node_topics(
     what: str,
     timeout: float,
 ) -> dict[str, str]:
-    """The topics that ``ask`` knows of, without those of every node, as soon as ``is_last`` is true for one of them."""
+    """The topics that ``ask`` knows of, without SKIPPED, as soon as ``is_last`` is true for one of them."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         with suppress(NodeNameNonExistentError):  # its services may be known before its name is
             found = {topic: kinds[0] for topic, kinds in ask()}
             if any(is_last(topic, kind) for topic, kind in found.items()):
-                skipped = (*INFRASTRUCTURE, "transition_event", FILTERED)
-                return {topic: kind for topic, kind in found.items() if not topic.endswith(skipped)}
+                return {topic: kind for topic, kind in found.items() if not topic.endswith(SKIPPED)}
         rclpy.spin_once(recorder, timeout_sec=0.05)
     raise TimeoutError(f"expected {what} among the topics of the node within {timeout:g} s")
 
@@ -147,13 +148,11 @@ def record(bag: BagWriter, topic: str, kind: str, raw: bytes) -> None:
     bag.write_raw(topic, kind, raw, time.time_ns())
     if kind == FRAME_REPORT:
         report = deserialize(raw, kind)
-        stamp = report.header.stamp
-        counters = ("frames_received", "frames_processed", "frames_sharpened", "frames_dropped", "frames_rejected")
         tell(
             event="report",
             stage=report.stage,
-            stamp_ns=stamp.sec * 10**9 + stamp.nanosec,
-            counters={name: getattr(report, name) for name in counters},
+            stamp_ns=stamp_nanoseconds(report.header),
+            counters={name: getattr(report, f"frames_{name}") for name in COUNTERS},
         )
 
 

@@ -159,7 +159,6 @@ class References:
 
         Late ones are at most max_age old: a fit to an older one would not be used, and would hide other sources.
         """
-
         known = sorted(self._known(source), key=lambda measurement: abs(measurement.stamp - stamp))
         near = [measurement for measurement in known if config.is_near(measurement.stamp, stamp)]
         oldest = max(self._used[source], stamp - config.max_age)

@@ -12,6 +12,7 @@ from lotus2_ros.inference.facts import ModelFacts
 from lotus2_ros.inference.geometry import Geometry
 from lotus2_ros.msg import FrameReport
 
+COUNTERS = ("received", "processed", "dropped", "rejected", "sharpened")  # of frames: the fields frames_*
 SIGMA_STRIDE = 4  # pixels; sigma is smooth
 
 

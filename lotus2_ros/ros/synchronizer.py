@@ -135,10 +135,8 @@ def input_topic(name: str, camera: str) -> str:
 
 def image_is_rectified(node: Node, config: InputConfig, camera: str = ONLY_CAMERA) -> bool:
     """Whether images are undistorted: as ``config.rectified`` says, or by the name of their topic."""
-    if config.rectified == "auto":
-        topic = topic_of(node, input_topic("image", camera), config.image_transport)
-        return is_rectified(node.resolve_topic_name(topic))
-    return config.rectified == "yes"
+    topic = topic_of(node, input_topic("image", camera), config.image_transport)
+    return is_rectified(node.resolve_topic_name(topic), config.rectified)
 
 
 def topic_of(node: Node, base: str, transport: str) -> str:
@@ -172,7 +170,8 @@ def subscribe(
     Sensor-data QoS, so that any publisher matches; overridable. A camera with a name has its topics below that.
     """
     image_transport, reference_transport = config.input.image_transport, config.input.reference_transport
-    # The executor serves the ready ones in this order: whatever belongs to an image should be there before it.
+    # Kind of message, or the transport of images; name of the input; depth of its queue. The executor serves the ready
+    # ones in this order: whatever belongs to an image should be there before it.
     wanted: list[tuple[Any, str, int]] = [
         (reference_transport, "reference/depth", 1),
         (PointCloud2, "reference/points", 1),

@@ -4,42 +4,40 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import rclpy
 import torch
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image
 from torch import Tensor
 from tqdm import tqdm
 
 from lotus2_ros.bags import read_messages
 from lotus2_ros.bags.inputs import find_bag
 from lotus2_ros.bags.writer import COMPRESSED_TOPIC, IMAGE_TOPIC
-from lotus2_ros.inference.inputs import InputError
+from lotus2_ros.inference.image_files import InputError
+from lotus2_ros.msg import FrameReport
 from lotus2_ros.ros.messages import MessageError, image_to_tensor, stamp_nanoseconds
-from lotus2_ros.ros.serialized import deserialize, message_class
+from lotus2_ros.ros.report import COUNTERS
+from lotus2_ros.ros.serialized import deserialize
 from lotus2_ros.ros.start import start_ros
+from lotus2_ros.ros.topics import PREFIXES, TOPICS
 from lotus2_ros.view.rerun_log import RerunLog
 
+Show: TypeAlias = Callable[[RerunLog, str, Any], None]
 # By the name below the node's: how a message is shown. Both depths, both clouds: the node publishes one of each.
-SHOWN: dict[str, Callable[[RerunLog, str, Any], None]] = {
+SHOWN: dict[str, Show] = {
     "depth/image": lambda log, stage, item: log.depth(stage, float_image(item), is_metric=True),
     "relative/depth/image": lambda log, stage, item: log.depth(stage, float_image(item), is_metric=False),
     "normals/color": lambda log, stage, item: log.normals(stage, image_to_tensor(item)),
     "points": lambda log, stage, item: log.points(stage, *cloud_tensors(item)),
     "relative/points": lambda log, stage, item: log.points(stage, *cloud_tensors(item)),
 }
-KINDS = {
-    "depth/image": "sensor_msgs/msg/Image",
-    "relative/depth/image": "sensor_msgs/msg/Image",
-    "normals/color": "sensor_msgs/msg/Image",
-    "points": "sensor_msgs/msg/PointCloud2",
-    "relative/points": "sensor_msgs/msg/PointCloud2",
-}
-COUNTED = ("received", "processed", "dropped", "rejected", "sharpened")
 
 
 class Viewing:
@@ -48,13 +46,13 @@ class Viewing:
     def __init__(self, log: RerunLog, node: str, image_topics: tuple[str, ...]) -> None:
         self._log = log
         self._images = image_topics
-        prefix = "/" + node.strip("/") + "/"
-        self._report = prefix + "report"
-        self._shown = {prefix + name: ("core", show) for name, show in SHOWN.items()}
-        self._shown |= {f"{prefix}sharp/{name}": ("sharpener", show) for name, show in SHOWN.items()}
-        self.topics = {**{prefix + name: kind for name, kind in KINDS.items()}}
-        self.topics |= {f"{prefix}sharp/{name}": kind for name, kind in KINDS.items()}
-        self.topics |= {self._report: "lotus2_ros/msg/FrameReport"}
+        below = f"/{node.strip('/')}/"
+        self._report = f"{below}report"
+        self._shown: dict[str, tuple[str, Show]] = {}
+        self.topics: dict[str, type] = {self._report: FrameReport}  # with the kinds of their messages
+        for (stage, prefix), (name, show) in product(PREFIXES.items(), SHOWN.items()):
+            self._shown[below + prefix + name] = stage, show
+            self.topics[below + prefix + name] = TOPICS[name].kind
         self.count = 0  # messages shown, without images
 
     def show(self, topic: str, item: Any) -> None:
@@ -77,7 +75,7 @@ class Viewing:
 
 def show_report(log: RerunLog, report: Any) -> None:
     values = {"scale/scale": report.scale, "scale/age": report.scale_age}
-    values |= {f"frames/{name}": float(getattr(report, f"frames_{name}")) for name in COUNTED}
+    values |= {f"frames/{name}": float(getattr(report, f"frames_{name}")) for name in COUNTERS}
     known = {path: value for path, value in values.items() if value == value}
     source = report.scale_source if report.metric else f"{report.scale_source} (relative)"
     latency = dict(zip(report.latency_names, report.latency_ms, strict=True))
@@ -115,9 +113,8 @@ def view_node(log: RerunLog, node: str, image_topic: str, compressed: bool, seco
         viewer = Node("lotus2_view")
         # The newest only: a viewer that falls behind must not hold up the node.
         qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-        image_kind = f"sensor_msgs/msg/{'CompressedImage' if compressed else 'Image'}"
-        for topic, kind in {image_topic: image_kind, **viewing.topics}.items():
-            viewer.create_subscription(message_class(kind), topic, lambda item, t=topic: viewing.show(t, item), qos)
+        for topic, kind in {image_topic: CompressedImage if compressed else Image, **viewing.topics}.items():
+            viewer.create_subscription(kind, topic, lambda item, t=topic: viewing.show(t, item), qos)
         end = float("inf") if seconds is None else time.monotonic() + seconds
         while rclpy.ok() and time.monotonic() < end:
             rclpy.spin_once(viewer, timeout_sec=0.1)

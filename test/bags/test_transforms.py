@@ -6,12 +6,9 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from lotus2_ros.bags.frames import header, message
-from lotus2_ros.bags.transforms import KEPT_NS, TransformBuffer, TransformError, slerp
-from lotus2_ros.geometry.projection import rigid_transform
+from lotus2_ros.bags.transforms import KEPT_NS, TransformBuffer, TransformError
 
 S = 10**9
 HALF = math.sqrt(0.5)
@@ -86,16 +83,3 @@ def test_old_poses_are_forgotten_and_a_clock_may_be_set_back():
     assert len(known._frames["base"].poses) == KEPT_NS // S + 1
     known.add(transforms(("odom", "base", 1, (7, 0, 0), NONE)), is_static=False)
     assert moved(known.lookup("odom", "base", S), (0, 0, 0)) == [7, 0, 0]
-
-
-@given(st.floats(-3, 3), st.floats(-3, 3), st.floats(0, 1))
-def test_slerp_turns_evenly_the_short_way(first, second, share):
-    def about_z(angle):
-        return 0.0, 0.0, math.sin(angle / 2), math.cos(angle / 2)
-
-    difference = math.remainder(second - first, 2 * math.pi)
-    if abs(abs(difference) - math.pi) < 1e-3:
-        return  # either way is as short
-    found = rigid_transform((0, 0, 0), slerp(about_z(first), about_z(second), share))
-    expected = rigid_transform((0, 0, 0), about_z(first + share * difference))
-    assert torch.allclose(found, expected, atol=1e-6)

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from lotus2_ros.config.output import OutputError, check_output, make_folder, marked_by
+from lotus2_ros.config.output import OutputError, check_output, mark, marked_by
 
 
 def test_new_places_and_empty_folders_are_taken(tmp_path):
@@ -16,7 +16,8 @@ def test_new_places_and_empty_folders_are_taken(tmp_path):
 
 
 def test_only_the_same_command_writes_there_again(tmp_path):
-    folder = make_folder(tmp_path / "out", "demo")
+    folder = tmp_path / "out"
+    mark(folder, "demo")
     (folder / "result").write_text("kept")
     assert marked_by(folder) == "demo"
     assert check_output(folder, "demo") == folder

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from lotus2_ros.geometry.camera import Camera
-from lotus2_ros.inference.inputs import InputError, as_image, as_reference, read_rgb
+from lotus2_ros.inference.image_files import InputError, read_rgb
+from lotus2_ros.inference.inputs import as_image, as_reference
 from lotus2_ros.scale.reference import Reference
 
 HEIGHT, WIDTH = 5, 7

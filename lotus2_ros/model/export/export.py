@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lotus2_ros.config.output import check_output, mark
+from lotus2_ros.geometry.depth import PREDICTED
 from lotus2_ros.model.export.graphs import OPSET, WEIGHTS, WeightsFile, check_installed, write_graph
 from lotus2_ros.model.export.manifest import EXPORT, FORMAT, UNCERTAINTY, ExportManifest, Precision
 from lotus2_ros.model.export.readme import readme
@@ -146,7 +147,7 @@ def _output_shape(model: InferenceModel, stage: Stage, size: tuple[int, int]) ->
     latent = (1, model.latent_channels, h, w)
     if stage.name == UNCERTAINTY:
         return (1, 1, h, w)
-    channels = 1 if stage.output in ("disparity", "affine_depth") else 3
+    channels = 1 if stage.output in PREDICTED.values() else 3
     return latent if stage.output in ("latent", "annotation", "sharpened") else (1, channels, *size)
 
 

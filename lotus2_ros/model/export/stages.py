@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lotus2_ros.geometry.depth import PREDICTED
 from lotus2_ros.geometry.normals import MODEL_TO_OPTICAL, normalize
 from lotus2_ros.model.export.manifest import UNCERTAINTY
 from lotus2_ros.model.torch_model import InferenceModel
 
 Shape = tuple[int, ...]
-DEPTH = {"disparity": "disparity", "depth": "affine_depth"}  # name of the output by the space that a model predicts
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def stages_of(model: InferenceModel, height: int, width: int, *, whole: bool) ->
 
 
 def _whole(model: InferenceModel, task: str, inputs: Mapping[str, Shape]) -> Stage:
-    output = DEPTH[model.settings.predicts] if task == "depth" else task
+    output = PREDICTED[model.settings.predicts] if task == "depth" else task
 
     def run(image: Tensor, *noise: Tensor) -> Tensor:
         latent = torch.cat([model.encode(image), *(each.to(model.dtype) for each in noise)], dim=1)

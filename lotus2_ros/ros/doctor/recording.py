@@ -11,20 +11,19 @@ from lotus2_ros.bags.frames import CAMERA_INFO
 from lotus2_ros.bags.inputs import find_bag
 from lotus2_ros.bags.reader import BagReader, absolute, open_reader
 from lotus2_ros.bags.topics import (
+    DEPTH_INPUT,
     DEPTH_TOPICS,
-    POINTS_TOPIC,
-    REFERENCE_TOPIC,
+    POINTS_INPUT,
     choose_topic,
     image_topics,
     own_topic,
 )
+from lotus2_ros.bags.transforms import TF_STATIC_TOPIC, TF_TOPIC
 from lotus2_ros.config import Config
 from lotus2_ros.geometry.calibration import is_rectified
-from lotus2_ros.inference.inputs import InputError
+from lotus2_ros.inference.image_files import InputError
 from lotus2_ros.ros.doctor.evidence import INPUTS, Evidence, Stream, types_of
 from lotus2_ros.ros.offline import ros_message
-
-TRANSFORMS = ("/tf", "/tf_static")
 
 
 def read(path: Path, config: Config, names: Mapping[str, str], seconds: float | None) -> tuple[Evidence, list[str]]:
@@ -42,12 +41,11 @@ def read(path: Path, config: Config, names: Mapping[str, str], seconds: float | 
         links: set[tuple[str, str]] = set()
         _follow(reader, streams, links, seconds)
         topics = dict(reader.topics)
-    rectified = config.input.rectified
     return Evidence(
         config=config,
         place=str(path),
         streams=streams,
-        rectified=is_rectified(streams["image"].topic) if rectified == "auto" else rectified == "yes",
+        rectified=is_rectified(streams["image"].topic, config.input.rectified),
         topics=topics,
         links=links,
         is_live=False,
@@ -65,7 +63,7 @@ def _choose(reader: BagReader, names: Mapping[str, str]) -> dict[str, str]:
         infos = [topic for topic, kind in reader.topics.items() if kind == CAMERA_INFO]
         by_name = [topic for topic in info_topics(chosen["image"]) if topic in infos]
         chosen["camera_info"] = (by_name or (infos if len(infos) == 1 else [chosen["camera_info"]]))[0]
-    for name, known in {REFERENCE_TOPIC: DEPTH_TOPICS, POINTS_TOPIC: (POINTS_TOPIC,)}.items():
+    for name, known in {DEPTH_INPUT: DEPTH_TOPICS, POINTS_INPUT: (POINTS_INPUT,)}.items():
         there = [topic for topic, kind in reader.topics.items() if kind in types_of(name)]
         if name not in names:
             chosen[name] = own_topic(known, chosen["image"], there) or chosen[name]
@@ -79,7 +77,7 @@ def _follow(
         stream.topic: stream for name, stream in streams.items() if reader.topics.get(stream.topic) in types_of(name)
     }
     first: int | None = None
-    for item in reader.messages([*by_topic, *TRANSFORMS]):
+    for item in reader.messages([*by_topic, TF_TOPIC, TF_STATIC_TOPIC]):
         first = item.time_ns if first is None else first
         if seconds is not None and item.time_ns - first > seconds * 1e9:
             return
