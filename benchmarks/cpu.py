@@ -4,7 +4,7 @@
 
 One image of 640x480. Plain: `FluxTransformer2DModel` with its own forward and unmerged PEFT adapters, in float32; its
 VAE is this package's, which has the operations of `AutoencoderKL`. ONNX Runtime: the stages of this package, exported.
-In the column with bfloat16 the network computes in it, the VAE does not. What is around the stages, from the image to
+In the column with bfloat16 all stages multiply in it. What is around the stages, from the image to
 the network and back, is the same for all. All run in turn; medians, in milliseconds. `--clock cpu` counts the time of
 all threads of the process on the CPU, which is meaningful on a machine that does other things too.
 """

@@ -37,7 +37,7 @@ class ModelConfig:
     dtype: str = parameter(
         "auto",
         "Compute dtype; auto: bfloat16 on cuda, on GPUs without it float32 for Lotus-2 and float16 for Lotus-D and "
-        "Lotus-G; float32 on cpu, the network by openvino in bfloat16 if the CPU has it",
+        "Lotus-G; float32 on cpu, by openvino in bfloat16 if the CPU has it",
         choices=("auto", "float32", "bfloat16", "float16"),
     )
     tasks: tuple[str, ...] = parameter(("auto",), "Tasks to predict; auto: all tasks of the model", choices=TASKS)

@@ -35,7 +35,7 @@ def test_everything_has_the_size_of_the_image(estimator):
     assert list(geometry.latency) == ["resize", "encode", "core", "decode", "align"]
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("auto", 1e-2)])  # auto: the network in bfloat16
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("auto", 2e-2)])  # auto: bfloat16
 def test_a_loaded_estimator_is_made_fast_and_says_the_same(random_bundle, dtype, tolerance):
     config = Config().updated({"model.path": str(random_bundle), "model.device": "cpu", "model.dtype": dtype})
     plain = Estimator(load_model(random_bundle, device="cpu").eval(), config).predict(IMAGE)

@@ -76,13 +76,13 @@ class EngineChoice:
             and has_openvino()
         )
 
-    def stage_dtype(self, key: tuple) -> torch.dtype:
-        """The dtype in which OpenVINO computes a stage of the model, by the executor's key."""
+    @property
+    def openvino_dtype(self) -> torch.dtype:
+        """The dtype in which OpenVINO multiplies; its results are float32, so a depth does not come in steps of it."""
         if self.dtype != "auto":
             return resolve_dtype(self.dtype, self.device)
-        # The VAE stays in float32: decoded in bfloat16 a depth comes in steps of 0.4 %.
-        is_network = key[0] == "transform" and self.openvino_device == "CPU"
-        return torch.bfloat16 if is_network and multiplies_bfloat16(torch.device("cpu")) else torch.float32
+        has_bfloat16 = self.openvino_device == "CPU" and multiplies_bfloat16(torch.device("cpu"))
+        return torch.bfloat16 if has_bfloat16 else torch.float32
 
 
 def has_openvino() -> bool:

@@ -91,7 +91,7 @@ class CompiledStages:
 
     def _prepare(self, case: tuple, function: Run, tensors: tuple[Tensor, ...]) -> Run | None:
         """The compiled stage; None if torch is to run it. Both come from disk if an earlier start left them there."""
-        device, dtype = self._engine.openvino_device, self._engine.stage_dtype(case[0])
+        device, dtype = self._engine.openvino_device, self._engine.openvino_dtype
         options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": HINTS[dtype], "PERFORMANCE_HINT": "LATENCY"}
         if device == "CPU":
             options |= {"NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": self._engine.threads or ALL_THREADS}
