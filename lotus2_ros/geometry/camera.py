@@ -98,13 +98,25 @@ class Camera:
         # The third coordinate is NaN where the others are.
         return torch.cat((points, 1 + 0 * points[..., :1]), dim=-1).to(self.K.device, torch.float32)
 
+    def rays_on(self, device: torch.device) -> Tensor:
+        """The rays on a device. They are copied there once."""
+        if device == self.rays.device:
+            return self.rays
+        if device not in self._copies:
+            self._copies[device] = self.rays.to(device)
+        return self._copies[device]
+
+    @cached_property
+    def _copies(self) -> dict[torch.device, Tensor]:
+        return {}
+
     def unproject(self, depth: Tensor) -> Tensor:
         """Points (..., H, W, 3) in the optical frame, in the unit of ``depth`` (..., H, W); NaN without a depth."""
         if tuple(depth.shape[-2:]) != (self.height, self.width):
             raise CameraError(f"expected depth of {(self.height, self.width)}, got {tuple(depth.shape)}")
         # An infinite depth (sky) gives no point. Without this, Inf times a ray's 0 is NaN in one coordinate only.
         finite = torch.where(torch.isfinite(depth), depth, torch.nan)
-        return self.rays.to(depth.device) * finite[..., None]
+        return self.rays_on(depth.device) * finite[..., None]
 
     def project(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels (..., 2) as (u, v) of points (..., 3) in the optical frame, and their depth (...).

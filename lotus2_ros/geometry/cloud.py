@@ -92,7 +92,7 @@ def organized_cloud(
     z = torch.where(usable, z, torch.nan)
     channels = 4 + (0 if normals is None else 3) + (sigma is not None)
     cloud = torch.empty(*z.shape, channels, device=z.device)
-    rays, color = camera.rays.to(z.device)[every], image[every].int()
+    rays, color = camera.rays_on(z.device)[every], image[every].int()
     for axis in range(3):
         torch.mul(rays[..., axis], z, out=cloud[..., axis])
     rgb = cloud.view(torch.int32)[..., 3]

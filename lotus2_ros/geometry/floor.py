@@ -38,7 +38,7 @@ class Floor:
 
     def height(self, depth: Tensor, rays: Tensor) -> Tensor:
         """Height (...) above the floor of pixels (...) with rays (..., 3) with z = 1, in the unit of depth."""
-        plane = self.plane.to(rays)
+        plane = self.plane.to(rays, non_blocking=True)
         return (1 - depth * (rays @ plane)) / plane.norm()
 
     @property
@@ -59,7 +59,8 @@ def find_floor(depth: Tensor, rays: Tensor, normals: Tensor) -> Floor | None:
     """
     step = max(1, max(depth.shape) // SAMPLES)
     every = (slice(step // 2, None, step),) * 2
-    z, r, n = depth[every].flatten(), rays[every].flatten(0, 1), normals[every].flatten(0, 1)
+    # On a GPU every choice of pixels below would wait for it.
+    z, r, n = depth[every].flatten().cpu(), rays[every].flatten(0, 1).cpu(), normals[every].flatten(0, 1).cpu()
     seen = torch.isfinite(z) & torch.isfinite(n).all(-1)
     z, r, n = z[seen], r[seen], n[seen]
     faces_up = -n[:, 1] > math.cos(math.radians(MAX_TILT + MAX_ANGLE))
@@ -84,7 +85,7 @@ def find_floor(depth: Tensor, rays: Tensor, normals: Tensor) -> Floor | None:
 
 def _candidates(z: Tensor, r: Tensor, n: Tensor) -> Tensor:
     """Planes m (2 * PLANES, 3) of pixels that may be floor; NaN or Inf where pixels make none."""
-    drawn = torch.randint(len(z), (PLANES, 4), generator=torch.Generator().manual_seed(0)).to(z.device)
+    drawn = torch.randint(len(z), (PLANES, 4), generator=torch.Generator().manual_seed(0))
     three, one = drawn[:, :3], drawn[:, 3]
     planes, failed = torch.linalg.solve_ex(r[three].double(), (1 / z[three]).double())
     up = F.normalize(n.sum(0), dim=0)
@@ -117,5 +118,5 @@ def floor_mask(depth: Tensor, rays: Tensor, normals: Tensor, height: float, floo
     if floor is None:
         return torch.zeros_like(depth, dtype=torch.bool)
     off = floor.height(depth, rays).abs_()
-    faces_up = normals @ floor.up.to(normals) > math.cos(math.radians(MAX_ANGLE))
+    faces_up = normals @ floor.up.to(normals, non_blocking=True) > math.cos(math.radians(MAX_ANGLE))
     return off < torch.where(faces_up, height + BUMP_SHARE * depth, NEAR + NEAR_SHARE * depth)

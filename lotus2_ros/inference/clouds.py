@@ -51,6 +51,6 @@ def _removed(
     if sigma is not None and config.max_sigma > 0:
         masks.append(sigma > config.max_sigma * depth)
     if not with_floor and geometry.normals is not None and geometry.camera is not None:
-        rays = geometry.camera.rays.to(depth.device)
+        rays = geometry.camera.rays_on(depth.device)
         masks.append(floor_mask(depth, rays, geometry.normals, config.ground_height, floor))
     return torch.stack(masks).any(0) if masks else None

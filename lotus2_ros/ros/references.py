@@ -188,7 +188,7 @@ class References:
     def _project(self, cloud: Measurement, frame_id: str, camera: Camera, config: ScaleConfig) -> Tensor:
         """Points as sparse depth of the camera. Raises MessageError."""
         points = self._transforms.to_camera(cloud.values, cloud.header, frame_id, config.points_transform)
-        depth = sparse_depth(points.to(camera.K.device), camera)
+        depth = sparse_depth(points, camera)
         if not bool(torch.isfinite(depth).any()):
             got = f"got {len(points)}, none of them in its image"
             raise MessageError("reference_empty", f"expected points that the camera sees, {got}")

@@ -15,9 +15,10 @@ from lotus2_ros.config import ScaleConfig
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.depth import affine_depth_to_disparity
 from lotus2_ros.scale.fit import AlignmentError
+from lotus2_ros.scale.planes import pool_cells
 from lotus2_ros.scale.reference import Reference, fit_to_reference
 from lotus2_ros.scale.scale import DEFAULT_SHIFT
-from lotus2_ros.scale.shift import shift_from_normals
+from lotus2_ros.scale.shift import shift_from_cells
 from lotus2_ros.scale.sources import metric_sources
 
 # Limits of s: the farthest point is 200 times, or 1.03 times, as far as the nearest.
@@ -65,11 +66,11 @@ class DepthShiftEstimator:
         self._shift += (min(max(shift, MIN_SHIFT), MAX_SHIFT) - self._shift) / self._measurements
 
     def _shift_from_normals(self, affine_depth: Tensor, normals: Tensor, camera: Camera) -> float:
-        K, rays = (values.to(affine_depth.device) for values in (camera.K, camera.rays))
+        rays = camera.rays_on(affine_depth.device)
         shift = self._shift
         for _ in range(1 if self._measurements else FIRST_ITERATIONS):
             disparity = affine_depth_to_disparity(affine_depth, shift)
-            found, stats = shift_from_normals(disparity, normals, K, torch.isfinite(disparity), rays)
+            found, stats = shift_from_cells(pool_cells(disparity, normals, rays, torch.isfinite(disparity)))
             stats.check()
             shift = min(max(float(found), MIN_SHIFT), MAX_SHIFT)
         return shift

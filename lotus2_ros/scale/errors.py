@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -28,9 +28,6 @@ class Errors:
     quotient: Tensor  # (N,) error of a held-out point over what the other points make of it
     log_depth: Tensor  # (N,) measured
     believed: Tensor  # (N,) from 0 to 1
-
-    def to(self, device: torch.device) -> Errors:
-        return Errors(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
 
 def fit_errors(

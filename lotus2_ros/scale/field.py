@@ -78,8 +78,7 @@ def fit_field(
     if with_errors:
         errors = fit_errors(tiles, near, others, residual.expm1().abs(), error, log_depth, believed)
     median, far = torch.stack((error.median(), far)).tolist()
-    device = frame.disparity.device
-    return Field(tiles.join(field).to(device), median, BEYOND / far, errors.to(device) if errors else None)
+    return Field(tiles.join(field), median, BEYOND / far, errors)
 
 
 def _carried(near: Neighbors, cells: SurfaceSamples, points: SurfaceSamples, log_depth: Tensor) -> Tensor:

@@ -85,7 +85,8 @@ class ScaleFilter:
         # After a jump of the clock, or when a bag starts over, nothing known applies to this frame.
         if not 0 <= frame.stamp - self._stamp <= max(1.0, config.max_age):
             self._reset()
-        registration = self._register(frame, config)
+        # A reference is compared with all pixels; otherwise the tracker needs only a small picture.
+        registration = self._register(frame if reference is None else frame.on_host, config)
         predicted = self._predict(registration, frame.stamp)
         measured, stamp, note = self._measure(frame, predicted, reference, config)
         if measured is not None and not self._gate.passes(measured, predicted, registration.disparities):
@@ -225,7 +226,7 @@ class ScaleFilter:
         if new is not None:
             late = not config.is_near(new.stamp, frame.stamp)
             past = self._history.nearest(new.stamp, config) if late else None
-            seen = past or PastFrame(frame, scale)
+            seen = past or PastFrame(frame.on_host, scale)
             self._field.add(seen, new, still, frame.stamp, use=config.local_field, with_errors=with_errors)
         return self._field.apply(scale)
 

@@ -38,15 +38,13 @@ SHIFT_ERROR = 0.5
 def measure_by_camera_height(frame: RelativeGeometry, reference: Reference | None, config: ScaleConfig) -> Scale:
     """The scale source "camera_height". Raises AlignmentError if there is no floor in view."""
     assert frame.normals is not None and frame.camera is not None  # the source needs them
-    device = frame.disparity.device
-    up = up_from_angles(config.camera_pitch, config.camera_roll).to(device)
     scale, shift, stats = scale_from_ground(
         frame.disparity,
         frame.normals,
-        frame.camera.K.to(device),
-        up,
+        frame.camera.K,
+        up_from_angles(config.camera_pitch, config.camera_roll),
         config.camera_height,
-        frame.camera.rays.to(device),
+        frame.camera.rays_on(frame.disparity.device),
         shift_by_normals=True,
     )
     stats.check()

@@ -179,9 +179,8 @@ class Motion:
         depth[row, column] = torch.from_numpy(1 / adjusted.inverse_depth[good]).float()
         variance = (adjusted.deviation[good] / middle) ** 2 + MODEL_ERROR**2
         weight[row, column] = torch.from_numpy(MODEL_ERROR**2 / variance).float()
-        device = camera.K.device
         return Reference(
-            depth.to(device), self._stamp, "odometry", weight=weight.to(device), age=self._stamp - self._moved,
+            depth, self._stamp, "odometry", weight=weight, age=self._stamp - self._moved,
             deviation=adjusted.scale_deviation,
         )  # fmt: skip
 

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lotus2_ros.model.engine.device import to_host
+
 # Approximate number of cells along the longer side of the image, and of sampled pixels along the side of a cell.
 CELLS = 80
 SAMPLES = 4
@@ -57,7 +59,10 @@ def pinhole_rays(K: Tensor, height: int, width: int) -> Tensor:
 
 
 def pool_cells(disparity: Tensor, normals: Tensor, rays: Tensor, valid: Tensor) -> Cells:
-    """Cells of disparity and valid (..., H, W), normals (..., H, W, 3), rays (..., H, W, 2 or 3). NaN is not valid."""
+    """Cells, on the host, of disparity and valid (..., H, W), normals (..., H, W, 3) and rays (..., H, W, 2 or 3).
+
+    NaN is not valid.
+    """
     longer = max(disparity.shape[-2:])
     step = max(1, longer // (CELLS * SAMPLES))
     side = max(1, longer // (step * CELLS))
@@ -67,7 +72,8 @@ def pool_cells(disparity: Tensor, normals: Tensor, rays: Tensor, valid: Tensor) 
     planes = torch.stack([channel.to(disparity).expand_as(disparity) for channel in channels], dim=-3)
     use = (valid & torch.isfinite(planes.sum(-3)))[..., None, :, :]
     planes = torch.cat((use, torch.where(use, planes, 0)), dim=-3)
-    share, sums = pool(planes, side, side).double().split((1, 6), dim=-3)
+    (cells,) = to_host(pool(planes, side, side))  # what follows is hundreds of tiny operations
+    share, sums = cells.double().split((1, 6), dim=-3)
     x, y, disparity, *normal = (sums / share.clamp_min(1e-9)).unbind(-3)
     return Cells(share.squeeze(-3), x, y, disparity, torch.stack(normal, dim=-1))
 

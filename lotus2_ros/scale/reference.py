@@ -12,6 +12,7 @@ from lotus2_ros.config import ScaleConfig
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.depth import Space, valid_depth
 from lotus2_ros.geometry.projection import sparse_depth
+from lotus2_ros.model.engine.device import to_host
 from lotus2_ros.scale.fit import AlignmentError, FitStats, fit_scale_shift
 from lotus2_ros.scale.scale import RelativeGeometry, Scale, metric_scale
 
@@ -30,8 +31,8 @@ RANGE_SAMPLES = 80  # pixels along the longer side of the image that are checked
 class Reference:
     """Measured depth of the camera's view: (H', W') meters along z, of any size, dense or sparse.
 
-    0, negative, NaN and Inf mean no measurement. Raises ValueError if ``depth`` is not a matrix, or ``weight`` not like
-    it.
+    0, negative, NaN and Inf mean no measurement. Depth and weight are kept on the host. Raises ValueError if ``depth``
+    is not a matrix, or ``weight`` not like it.
     """
 
     depth: Tensor
@@ -48,13 +49,16 @@ class Reference:
         if self.weight is not None and self.weight.shape != self.depth.shape:
             expected = f"expected weights of shape {tuple(self.depth.shape)}, as depth"
             raise ValueError(f"{expected}, got {tuple(self.weight.shape)}")
+        for name in ("depth", "weight"):
+            if (values := getattr(self, name)) is not None:
+                object.__setattr__(self, name, values.cpu())
 
     @cached_property
     def places(self) -> tuple[Tensor, Tensor]:
         """Rows and columns (N,) of at most 8192 measurements."""
         rows, columns = torch.nonzero(valid_depth(self.depth), as_tuple=True)
         if len(rows) > FIT_POINTS:
-            places = torch.arange(FIT_POINTS, dtype=torch.float64, device=rows.device) * GOLDEN_RATIO % 1
+            places = torch.arange(FIT_POINTS, dtype=torch.float64) * GOLDEN_RATIO % 1
             chosen = (places * len(rows)).long()
             rows, columns = rows[chosen], columns[chosen]
         return rows, columns
@@ -79,12 +83,13 @@ class Reference:
             return cls(values.float(), stamp)
         if camera is None:
             raise ValueError("expected a camera with reference points (N, 3), got none; pass camera=")
-        return cls(sparse_depth(values.float().to(camera.K.device), camera), stamp, "reference_points")
+        return cls(sparse_depth(values.float().cpu(), camera), stamp, "reference_points")
 
 
 def measure_by_reference(frame: RelativeGeometry, reference: Reference | None, config: ScaleConfig) -> Scale:
     """The scale sources whose measurement is a :class:`Reference`."""
     assert reference is not None  # the source needs it
+    frame = frame.on_host
     scale, shift, stats = fit_to_reference(frame.disparity, reference)
     _check_range(frame.disparity, scale, shift, reference)
     return metric_scale(scale, shift, reference.source, stats, reference.deviation)
@@ -102,6 +107,7 @@ def fit_to_reference(
     """
     if reference.problem:
         raise AlignmentError(reference.problem)
+    (disparity,) = to_host(disparity)
     rows, columns = reference.places
     measured, predicted = reference.depth[rows, columns], _at(disparity, reference.depth, rows, columns)
     weight = torch.ones_like(measured) if reference.weight is None else reference.weight[rows, columns]
@@ -119,9 +125,9 @@ def sample_reference(reference: Reference) -> tuple[Tensor, Tensor, Tensor]:
 
 def _at(disparity: Tensor, depth: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Disparity (N,) in the pixel that contains the center of each measurement's pixel."""
-    v = ((rows + 0.5) * disparity.shape[0] / depth.shape[0]).long().to(disparity.device)
-    u = ((columns + 0.5) * disparity.shape[1] / depth.shape[1]).long().to(disparity.device)
-    return disparity[v, u].to(depth.device)
+    v = ((rows + 0.5) * disparity.shape[0] / depth.shape[0]).long()
+    u = ((columns + 0.5) * disparity.shape[1] / depth.shape[1]).long()
+    return disparity[v, u]
 
 
 def _check_range(disparity: Tensor, scale: float, shift: float, reference: Reference) -> None:
@@ -130,7 +136,7 @@ def _check_range(disparity: Tensor, scale: float, shift: float, reference: Refer
     sample = disparity[::step, ::step]
     low, high = sample.amin(), sample.amax()
     counted = sample > low + SKY_DISPARITY * (high - low)
-    farthest = reference.depth.nan_to_num(0.0, 0.0, 0.0).amax().to(disparity.device)
+    farthest = reference.depth.nan_to_num(0.0, 0.0, 0.0).amax()
     beyond = (counted & (scale * sample + shift < 1 / (MAX_RANGE_RATIO * farthest))).sum() / counted.sum()
     share, limit = torch.stack((beyond, MAX_RANGE_RATIO * farthest)).tolist()
     if share > 0.5:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.depth import disparity_to_depth
+from lotus2_ros.model.engine.device import to_host, upload
 from lotus2_ros.scale.fit import FitStats
 from lotus2_ros.scale.interpolation import resized
 from lotus2_ros.scale.spread import Spread
@@ -31,6 +34,14 @@ class RelativeGeometry:
     normals: Tensor | None = None  # (H, W, 3) unit, optical frame, toward the camera
     camera: Camera | None = None
     stamp: float = 0.0  # seconds
+
+    @cached_property
+    def on_host(self) -> RelativeGeometry:
+        """The same with all tensors on the host, copied once and with one synchronization."""
+        given = {name: getattr(self, name) for name in ("disparity", "image", "normals")}
+        given = {name: tensor for name, tensor in given.items() if tensor is not None}
+        copies: dict[str, Any] = dict(zip(given, to_host(*given.values()), strict=True))
+        return replace(self, **copies)
 
 
 @dataclass(frozen=True)
@@ -55,6 +66,13 @@ class Scale:
     farthest: float = math.inf  # depth that the field takes for all that the line puts farther or beyond infinity
     spread: Spread | None = field(default=None, repr=False, compare=False)  # how far depth may be off; None: not asked
     reference_error: float = math.nan  # median relative error of depth at held-out points of the last reference
+
+    def to(self, device: torch.device) -> Scale:
+        """For disparities on a device; the copies are queued there."""
+        if device.type == "cpu":
+            return self
+        correction, local = (None if grid is None else upload(grid, device) for grid in (self.correction, self.local))
+        return replace(self, correction=correction, local=local, spread=self.spread and self.spread.to(device))
 
     def depth_of(self, disparity: Tensor) -> Tensor:
         """Depth (H, W) along z from disparity (H, W); NaN where it would lie at or beyond infinity."""

@@ -70,8 +70,8 @@ class _Planes:
 def measure_by_normals(frame: RelativeGeometry, reference: Reference | None, config: ScaleConfig) -> Scale:
     """The scale source "normals". Raises AlignmentError if the normals do not determine the shift."""
     assert frame.normals is not None and frame.camera is not None  # the source needs them
-    K, rays = (values.to(frame.disparity.device) for values in (frame.camera.K, frame.camera.rays))
-    shift, stats = shift_from_normals(frame.disparity, frame.normals, K, torch.isfinite(frame.disparity), rays)
+    rays = frame.camera.rays_on(frame.disparity.device)
+    shift, stats = shift_from_cells(pool_cells(frame.disparity, frame.normals, rays, torch.isfinite(frame.disparity)))
     stats.check()
     return relative_scale(float(shift), "normals")
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lotus2_ros.model.engine.device import upload
 from lotus2_ros.scale.interpolation import resized
 from lotus2_ros.scale.spread_calibration import RangeFactor
 from lotus2_ros.scale.tracker import THUMBNAIL_SIDE, thumbnail_size
@@ -33,6 +34,9 @@ class ErrorGrid:
     reach: Tensor  # (h, w) from 0, no point is near, to 1
     factor: RangeFactor
 
+    def to(self, device: torch.device) -> ErrorGrid:
+        return ErrorGrid(upload(self.log_sigma, device), upload(self.reach, device), self.factor.to(device))
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -42,6 +46,9 @@ class Spread:
     scale: float  # of the frame's Scale
     drift: float = 0.0  # relative variance that has come to the scale since it was last measured
     errors: ErrorGrid | None = None
+
+    def to(self, device: torch.device) -> Spread:
+        return replace(self, errors=self.errors and self.errors.to(device))
 
     def sigma(self, depth: Tensor, disparity_std: Tensor | None = None) -> Tensor:
         """One standard deviation (H, W) in the unit of ``depth`` (H, W). Where depth is NaN or Inf, it is the same.

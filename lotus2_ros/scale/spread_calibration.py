@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lotus2_ros.model.engine.device import upload
 from lotus2_ros.scale.errors import Errors, weighted_quantile
 
 # Half the width, in standard deviations, of the interval that holds 90 % of a normal distribution.
@@ -30,6 +31,9 @@ class RangeFactor:
     log_depth: Tensor  # (RANGES,) in the middle of each range, near first
     log_factor: Tensor  # (RANGES,)
 
+    def to(self, device: torch.device) -> RangeFactor:
+        return RangeFactor(upload(self.log_depth, device), upload(self.log_factor, device))
+
     def log_at(self, log_depth: Tensor) -> Tensor:
         """Logarithm of the factor, linear between the middles of the ranges and constant beyond."""
         knots = self.log_depth
@@ -46,10 +50,9 @@ class SpreadCalibration:
 
     def add(self, errors: Errors) -> None:
         """Add the points of one reference."""
-        old = self._kept.to(errors.quotient.device)
         new = torch.stack((errors.quotient, errors.log_depth, torch.ones_like(errors.quotient), errors.believed))
-        old[2:] *= FORGET
-        self._kept = torch.cat((new, old), 1)[:, :KEPT]
+        self._kept[2:] *= FORGET
+        self._kept = torch.cat((new, self._kept), 1)[:, :KEPT]
 
     def factor(self) -> RangeFactor:
         """The factor that puts 90 % of the errors into their intervals, in each range."""

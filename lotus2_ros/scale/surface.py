@@ -45,20 +45,19 @@ class SurfaceSamples:
 
 
 def surface_of_cells(frame: RelativeGeometry, scale: Scale, height: int, width: int, far: Tensor) -> SurfaceSamples:
-    """The surfaces (h, w) at the cells of a grid; ``far``: least inverse depth, on the device of the result."""
-    to = far.device
+    """The surfaces (h, w) at the cells of a grid; ``far``: least inverse depth."""
     samples = (2 * height, 2 * width)
-    inverse_depth = scale.scale * _samples(frame.disparity[..., None], *samples).to(to) + scale.shift
+    inverse_depth = scale.scale * _samples(frame.disparity[..., None], *samples) + scale.shift
     if scale.correction is not None:
-        inverse_depth += _samples(scale.correction[..., None], *samples).to(to)
+        inverse_depth += _samples(scale.correction[..., None], *samples)
     log_depth = -_pooled(torch.maximum(inverse_depth, far).log_())[0]
     color = slope = None
     if frame.image is not None:
-        color = _pooled(_samples(frame.image, *samples).to(to).float()) / 255
+        color = _pooled(_samples(frame.image, *samples).float()) / 255
     if frame.normals is not None and frame.camera is not None:
-        normals = _pooled(_samples(frame.normals, *samples).to(to))
-        slope = _slope(normals.nan_to_num(), *(each.to(to) for each in _rays(frame.camera, height, width)))
-    return SurfaceSamples(_places(height, width, to), log_depth, color, slope)
+        normals = _pooled(_samples(frame.normals, *samples))
+        slope = _slope(normals.nan_to_num(), *_rays(frame.camera, height, width))
+    return SurfaceSamples(_places(height, width), log_depth, color, slope)
 
 
 def surface_of_points(
@@ -69,26 +68,25 @@ def surface_of_points(
     place = torch.stack((down * height, across * width)).float()
     v, u = place.long()
     row, column = ((at * size).long() for at, size in zip((down, across), frame.disparity.shape, strict=True))
-    row, column = row.to(frame.disparity.device), column.to(frame.disparity.device)
-    inverse_depth = scale.scale * frame.disparity[row, column].to(far.device) + scale.shift
+    inverse_depth = scale.scale * frame.disparity[row, column] + scale.shift
     if scale.correction is not None:
-        inverse_depth += resized(scale.correction[None].to(far.device), height, width)[0, v, u]
-    color = None if frame.image is None else frame.image[row, column].T.to(far.device) / 255
+        inverse_depth += resized(scale.correction[None], height, width)[0, v, u]
+    color = None if frame.image is None else frame.image[row, column].T / 255
     slope = None if cells.slope is None else cells.slope[:, v, u]
     return SurfaceSamples(place, -torch.maximum(inverse_depth, far).log(), color, slope)
 
 
 @lru_cache(maxsize=16)  # of the few sizes of grids in a process
-def _places(height: int, width: int, device: torch.device) -> Tensor:
+def _places(height: int, width: int) -> Tensor:
     """Places (2, h, w) of the cells' middles."""
-    sides = (torch.arange(size, device=device) + 0.5 for size in (height, width))
+    sides = (torch.arange(size) + 0.5 for size in (height, width))
     return torch.stack(torch.meshgrid(*sides, indexing="ij"))
 
 
 @lru_cache(maxsize=4)  # of the cameras in a process
 def _rays(camera: Camera, height: int, width: int) -> tuple[Tensor, Tensor]:
     """Rays (3, h, w) of the cells, and how much they change (2, 3, h, w) down and across, from one to the next."""
-    rays = _samples(camera.rays, height, width).nan_to_num()
+    rays = _samples(camera.rays, height, width).cpu().nan_to_num()
     return rays, torch.stack(torch.gradient(rays, dim=(1, 2)))
 
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lotus2_ros.model.engine.device import to_host
 from lotus2_ros.scale.fit import fit_scale_shift
 
 # Longer side of the thumbnails that are compared, pixels. Their pixels are means, so they have little noise.
@@ -66,9 +67,10 @@ class Tracker:
     def register(self, disparity: Tensor, image: Tensor) -> Registration:
         """Compare a frame with the averages: ``disparity`` (H, W), ``image`` (H, W, 3) uint8."""
         size = thumbnail_size(disparity.shape[0], disparity.shape[1], THUMBNAIL_SIDE)
-        thumbnail = F.adaptive_avg_pool2d(image[..., 1].float()[None, None], size)[0, 0]
+        pooled = (F.adaptive_avg_pool2d(plane[None], size)[0] for plane in (image[..., 1].float(), disparity))
+        # The rest is hundreds of tiny operations, which are slower on a GPU, where each has to be launched.
+        thumbnail, small = to_host(*pooled)
         thumbnail = thumbnail / thumbnail.mean().clamp_min(1.0)
-        small = F.adaptive_avg_pool2d(disparity[None, None], size)[0, 0]
         if self._image is None or self._image.shape != thumbnail.shape:
             self._pending = thumbnail, small, torch.zeros_like(thumbnail)
             return Registration(scene_cut=self._image is not None)
@@ -77,7 +79,6 @@ class Tracker:
         similarity = structural_similarity(thumbnail, self._image)
         self._pending = thumbnail, small, torch.where(similarity >= CUT_SIMILARITY, weight, 0)
         quantiles = small.quantile(small.new_tensor(QUANTILES))
-        # Read all results at once: each read waits for the device.
         results = torch.stack([scale, shift, stationarity.double(), similarity.double(), *quantiles.double()]).tolist()
         if not results[3] >= CUT_SIMILARITY:
             return Registration(scene_cut=True)

@@ -92,6 +92,13 @@ class Download:
         return self._contents
 
 
+def to_host(*tensors: Tensor) -> list[Tensor]:
+    """Tensors of one device on the host, with one synchronization for all of them."""
+    device = tensors[0].device
+    stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
+    return list(Download({str(number): tensor for number, tensor in enumerate(tensors)}, stream).wait().values())
+
+
 def copy_stream(device: torch.device) -> torch.cuda.Stream | None:
     """A stream for downloads; None on the CPU."""
     return torch.cuda.Stream(device) if device.type == "cuda" else None
