@@ -13,7 +13,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from benchmarks.timing import median_ms
 from lotus2_ros.model.layers.quantization import has_quantized_matmul, quantize_rows
 
-SECONDS = 0.3  # for each figure
 EIGHT_BITS = {"float8": torch.float8_e4m3fn, "int8": torch.int8}
 BACKENDS = {
     "cuDNN": SDPBackend.CUDNN_ATTENTION,
@@ -34,12 +33,12 @@ class Ceilings:
         return self.rates.get(precision, self.rates["bfloat16"])
 
 
-def measure_ceilings(device: torch.device, size: int, copied: int) -> Ceilings:
-    """By products of `size` squared and a copy of `copied` bytes, which counts as read and written."""
-    rates = {name: 2e3 * size**3 / product_ms(name, size, size, size, device) for name in formats(device)}
+def measure_ceilings(device: torch.device, size: int, copied: int, seconds: float) -> Ceilings:
+    """By products of `size` squared and a copy of `copied` bytes, which counts as read and written; `seconds` each."""
+    rates = {name: 2e3 * size**3 / product_ms(name, size, size, size, device, seconds) for name in formats(device)}
     source = torch.randint(0, 256, (copied,), dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    return Ceilings(rates, 2e3 * copied / median_ms(lambda: target.copy_(source), device, SECONDS))
+    return Ceilings(rates, 2e3 * copied / median_ms(lambda: target.copy_(source), device, seconds))
 
 
 def formats(device: torch.device) -> list[str]:
@@ -47,10 +46,10 @@ def formats(device: torch.device) -> list[str]:
     return ["bfloat16", *(name for name, dtype in EIGHT_BITS.items() if has_quantized_matmul(dtype, device))]
 
 
-def product_ms(name: str, rows: int, inputs: int, outputs: int, device: torch.device) -> float:
+def product_ms(name: str, rows: int, inputs: int, outputs: int, device: torch.device, seconds: float) -> float:
     """Time of (rows, inputs) x (inputs, outputs) on random numbers, without rounding them first."""
     x, weight = (torch.randn(n, inputs, device=device, dtype=torch.bfloat16) for n in (rows, outputs))
-    return median_ms(_product(name, x, weight), device, SECONDS)
+    return median_ms(_product(name, x, weight), device, seconds)
 
 
 def _product(name: str, x: Tensor, weight: Tensor) -> Callable[[], object]:
@@ -70,17 +69,19 @@ def _product(name: str, x: Tensor, weight: Tensor) -> Callable[[], object]:
     )
 
 
-def attention_ms(name: str, tokens: int, heads: int, head_size: int, device: torch.device) -> float | None:
+def attention_ms(
+    name: str, tokens: int, heads: int, head_size: int, device: torch.device, seconds: float
+) -> float | None:
     """Time of attention among that many tokens with one of `BACKENDS`; None where it does not run."""
     query, key, value = torch.randn(3, 1, tokens, heads, head_size, device=device, dtype=torch.bfloat16).transpose(2, 3)
     try:
         with sdpa_kernel(BACKENDS[name]):
-            return median_ms(lambda: F.scaled_dot_product_attention(query, key, value), device, SECONDS)
+            return median_ms(lambda: F.scaled_dot_product_attention(query, key, value), device, seconds)
     except RuntimeError:
         return None
 
 
-def operators(device: torch.device, tokens: int, width: int, heads: int) -> list[tuple[object, ...]]:
+def operators(device: torch.device, tokens: int, width: int, heads: int, seconds: float) -> list[tuple[object, ...]]:
     """Rows of name, then TFLOP/s by format or backend, of what most of the work is, at its true shapes."""
     shapes = {
         "3 x width (queries, keys, values)": (width, 3 * width),
@@ -91,11 +92,11 @@ def operators(device: torch.device, tokens: int, width: int, heads: int) -> list
     }
     rows: list[tuple[object, ...]] = []
     for name, (inputs, outputs) in shapes.items():
-        times = {kind: product_ms(kind, tokens, inputs, outputs, device) for kind in formats(device)}
+        times = {kind: product_ms(kind, tokens, inputs, outputs, device, seconds) for kind in formats(device)}
         for kind, ms in times.items():
             rows.append((name, kind, ms, 2e-9 * tokens * inputs * outputs / ms))
     for kind in BACKENDS:
-        taken = attention_ms(kind, tokens, heads, width // heads, device)
+        taken = attention_ms(kind, tokens, heads, width // heads, device, seconds)
         if taken is not None:
             rows.append(("attention", kind, taken, 4e-9 * tokens**2 * width / taken))
     return rows

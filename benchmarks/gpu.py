@@ -72,8 +72,7 @@ class Bench:
 
     def run(self) -> None:
         for number, variant in enumerate(self.variants):
-            needed = self.models.needed(variant, self.sizes[0])
-            if needed > self.memory:
+            if math.isfinite(self.memory) and (needed := self.models.needed(variant, self.sizes[0])) > self.memory:
                 self.report.note(f"{variant}: skipped, needs {needed / 1e9:.1f} of {self.memory / 1e9:.1f} GB")
                 continue
             reserve = RESERVE * (len(self.variants) - 1 - number)
@@ -206,7 +205,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--precisions", default=PRECISIONS, help=f"some of {PRECISIONS}; plain is always measured")
     parser.add_argument("--deadline", type=float, default=440.0, help="seconds after which nothing new is begun")
     parser.add_argument("--frames", type=int, default=300, help="frames of the core loops")
-    parser.add_argument("--seconds", type=float, default=0.6, help="for each figure")
+    parser.add_argument(
+        "--seconds", type=float, default=0.6, help="for each figure of a model; half of it for each of the card"
+    )
     parser.add_argument("--tiny", action="store_true", help="a tiny model; runs without a GPU")
     return parser.parse_args()
 
@@ -219,7 +220,7 @@ def main() -> int:
         return 2
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     shape, lotus1, side, copied = (TINY, SMALL, 256, 1 << 20) if options.tiny else (FLUX, TRUE, 8192, 1 << 31)
-    ceilings = measure_ceilings(device, side, copied)
+    ceilings = measure_ceilings(device, side, copied, options.seconds / 2)
     rates = ", ".join(f"{name} {rate / 1e12:.0f}" for name, rate in ceilings.rates.items())
     title = f"{machine(device)}; TFLOP/s: {rates}; copies {ceilings.bandwidth / 1e12:.2f} TB/s"
     print(title, flush=True)
@@ -236,7 +237,7 @@ def main() -> int:
     heads, head_size = transformer["num_attention_heads"], transformer["attention_head_dim"]
     tokens = shape.prompt_tokens + width * height // 256
     with torch.inference_mode():
-        report.operators += operators(device, tokens, heads * head_size, heads)
+        report.operators += operators(device, tokens, heads * head_size, heads, options.seconds / 2)
     bench.run()
     aims = [] if options.tiny else lotus2_aims(report)
     report.write(aims)

@@ -12,13 +12,13 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import Self
 
+from lotus2_ros.geometry.depth import Space
 from lotus2_ros.model.weights import CheckpointError
 
 MANIFEST = "bundle.json"
 METADATA = ("name", "licence", "sources", "card")
 
 TASKS = ("depth", "normals")
-Space = Literal["disparity", "depth"]
 FloatName = Literal["float32", "bfloat16", "float16"]
 # Names of a union's members, which pydantic adds to the place of an error.
 _UNION_MEMBER = re.compile(r"str|int|float|bool|tuple\[.*")

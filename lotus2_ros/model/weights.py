@@ -159,6 +159,11 @@ def write_parts(
         partial.replace(folder / file)
 
 
+def bytes_of(state: Mapping[str, Tensor], dtype_of: Callable[[str], torch.dtype | None]) -> int:
+    """The size of a state whose weights are in the dtypes that `dtype_of` gives, None for their own."""
+    return sum(tensor.numel() * (dtype_of(name) or tensor.dtype).itemsize for name, tensor in state.items())
+
+
 def assign_weights(
     model: nn.Module, state: Mapping[str, Tensor], device: torch.device, dtype_of: Callable[[str], torch.dtype | None]
 ) -> None:

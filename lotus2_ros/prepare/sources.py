@@ -9,14 +9,15 @@ from typing import cast
 import torch
 
 from lotus2_ros.config import ModelConfig
+from lotus2_ros.geometry.depth import Space
 from lotus2_ros.model.conversion import Conversion
 from lotus2_ros.model.lotus import conversion as lotus
 from lotus2_ros.model.lotus.released import FILES, SAID, files_of, predicted_by
 from lotus2_ros.model.lotus2.bundle import WEIGHTS, open_bundle
 from lotus2_ros.model.lotus2.conversion import Lotus2Conversion
 from lotus2_ros.model.lotus2.flux_layout import FLUX_FILES, flux_files, flux_folder
-from lotus2_ros.model.lotus2.released import TASKS, lotus2_files, open_released
-from lotus2_ros.model.manifest import MANIFEST, FloatName, Space
+from lotus2_ros.model.lotus2.released import lotus2_files, open_released
+from lotus2_ros.model.manifest import MANIFEST, TASKS, FloatName
 from lotus2_ros.prepare.hub import Found, Origin, check_room, fetch, find
 
 # Files of FLUX and Lotus-2 that go into the bundle; text encoders do not.

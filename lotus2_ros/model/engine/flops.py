@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from lotus2_ros.model.torch_model import InferenceModel
+from lotus2_ros.model.weights import bytes_of
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def weight_bytes(
     precision = precision or model.linear_precision
     twin = model.on_meta(model.tasks if tasks is None else tasks, precision, sharpeners)
     dtype_of = twin.dtype_of(torch.float32 if precision == "float32" else torch.bfloat16)
-    return sum(tensor.numel() * (dtype_of(name) or tensor.dtype).itemsize for name, tensor in twin.state_dict().items())
+    return bytes_of(twin.state_dict(), dtype_of)
 
 
 def _latent(model: InferenceModel, height: int, width: int) -> Tensor:

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from lotus2_ros.config.precisions import LOTUS_PRECISIONS
+from lotus2_ros.geometry.depth import Space
 from lotus2_ros.model.conversion import Conversion, Store
 from lotus2_ros.model.layers.precision import dtype_name, dtype_named
 from lotus2_ros.model.lotus import FORMAT
 from lotus2_ros.model.lotus.bundle import describe, parts
 from lotus2_ros.model.lotus.released import open_pipelines
-from lotus2_ros.model.manifest import Space
+from lotus2_ros.model.weights import bytes_of
 
 
 class LotusConversion(Conversion):
@@ -46,8 +47,7 @@ class LotusConversion(Conversion):
 
     @property
     def size(self) -> int:
-        dtype_of = self.model.dtype_of(self.dtype)
-        return sum(t.numel() * (dtype_of(name) or t.dtype).itemsize for name, t in self.model.state_dict().items())
+        return bytes_of(self.model.state_dict(), self.model.dtype_of(self.dtype))
 
     def convert(self, store: Store) -> Iterator[str]:
         dtype_of = self.model.dtype_of(self.dtype)

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lotus2_ros.geometry.depth import Space
 from lotus2_ros.model.layouts import open_component
 from lotus2_ros.model.lotus.lotus import Lotus
-from lotus2_ros.model.manifest import ModelSettings, Space, naming, plain_config
+from lotus2_ros.model.manifest import ModelSettings, naming, plain_config
 from lotus2_ros.model.prompt import embed_unpadded_prompt
 from lotus2_ros.model.weights import CheckpointError, check_keys, check_weights, read_json, weight_file
 

@@ -19,6 +19,7 @@ from lotus2_ros.model.lotus2.fuse import FusedPart, Fusion
 from lotus2_ros.model.lotus2.probe import ENDS, Probe
 from lotus2_ros.model.lotus2.source import Source
 from lotus2_ros.model.memory import is_shortage
+from lotus2_ros.model.weights import bytes_of
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +56,7 @@ class Lotus2Conversion(Conversion):
     @property
     def size(self) -> int:
         model = self._blank().model
-        dtype_of = model.dtype_of(self._stored_dtype)
-        return sum(t.numel() * (dtype_of(name) or t.dtype).itemsize for name, t in model.state_dict().items())
+        return bytes_of(model.state_dict(), model.dtype_of(self._stored_dtype))
 
     def convert(self, store: Store) -> Iterator[str]:
         """Where the GPU has too little memory, the CPU goes on."""

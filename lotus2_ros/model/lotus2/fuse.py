@@ -24,7 +24,7 @@ from lotus2_ros.model.lotus2.fused import FusedLotus2
 from lotus2_ros.model.lotus2.source import Source, linear_layers
 from lotus2_ros.model.memory import require_memory
 from lotus2_ros.model.progress import ProgressLog
-from lotus2_ros.model.weights import CheckpointError, assign_weights
+from lotus2_ros.model.weights import CheckpointError, assign_weights, bytes_of
 
 ROTATED = r".*\.(to_[qk]|add_[qk]_proj|norm_(added_)?[qk])"
 # Layers that are fused into constants. A LoRA must not adapt them.
@@ -200,8 +200,7 @@ def fuse(source: Source, precision: str, *, device: torch.device, dtype: torch.d
     fusing = Fusion(source, precision)
     model, state = fusing.model, dict[str, Tensor]()
     dtype_of = model.dtype_of(dtype)
-    bytes_of = {name: t.numel() * (dtype_of(name) or t.dtype).itemsize for name, t in model.state_dict().items()}
-    require_memory(device, sum(bytes_of.values()), "the model")
+    require_memory(device, bytes_of(model.state_dict(), dtype_of), "the model")
     progress = ProgressLog("fusing part", len(fusing.names))
     for part in fusing.parts():
         state |= {name: tensor.to(device, dtype_of(name)) for name, tensor in fusing.store(part).items()}

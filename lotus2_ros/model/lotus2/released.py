@@ -21,7 +21,7 @@ from lotus2_ros.model.lotus2.manifest import TransformerConfig
 from lotus2_ros.model.lotus2.scheduler import Scheduler
 from lotus2_ros.model.lotus2.source import Source
 from lotus2_ros.model.lotus2.trainable import EMBEDDINGS, LORA_TARGETS, TrainableLotus2, is_base
-from lotus2_ros.model.manifest import FloatName, ModelSettings, Task, choose_tasks, naming
+from lotus2_ros.model.manifest import TASKS, FloatName, ModelSettings, Task, choose_tasks, naming
 from lotus2_ros.model.prompt import T5_TOKENS, check_encoders, embed_empty_prompt
 from lotus2_ros.model.vae import VaeConfig
 from lotus2_ros.model.weights import (
@@ -35,7 +35,6 @@ from lotus2_ros.model.weights import (
 
 # Names of tasks and modules -> their names in file names.
 FILE_NAMES = {"depth": "depth", "normals": "normal", "continuity": "lcm", CORE: CORE, SHARPENER: SHARPENER}
-TASKS: tuple[Task, ...] = ("depth", "normals")
 # How the released model was trained; its files do not say.
 PROCESS_RESOLUTION = 1024
 TIMESTEP_DTYPE: FloatName = "bfloat16"

@@ -1,7 +1,7 @@
 """The image prior of a small model: features of a pre-trained image encoder, for the network to begin with.
 
-FLUX knows the world, and needs none. A network that is trained from nothing on rendered scenes does not, and a
-backbone that was trained on photographs tells it what it sees.
+FLUX was trained on photographs and needs none. A network that is trained from scratch on rendered scenes has seen none,
+so a backbone that was trained on photographs helps it.
 """
 
 from __future__ import annotations
