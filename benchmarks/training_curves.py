@@ -26,10 +26,9 @@ def main() -> None:
         axes.set_title(f"{path.stem}, {lines[-1]['seconds'] / 60:.0f} min", fontsize=9)
         axes.set_xlabel("step", fontsize=8)
         axes.set_ylabel("loss", fontsize=8)
-        axes.set_yscale("log")
-        axes.tick_params(which="both", labelsize=7)
-        axes.grid(alpha=0.3, which="both")
-    figure.savefig(args.output, dpi=120)
+        axes.tick_params(labelsize=7)
+        axes.grid(alpha=0.3)
+    figure.savefig(args.output, dpi=70)
 
 
 if __name__ == "__main__":
