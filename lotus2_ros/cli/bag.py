@@ -62,6 +62,7 @@ def add_recording_arguments(parser: argparse.ArgumentParser) -> None:
     """How a recording is read, and what runs the model over it."""
     parser.add_argument(
         "--reference-topic",
+        metavar="TOPIC",
         help="depth images or points that set the metric scale (default: reference/depth or reference/points)",
     )
     parser.add_argument(

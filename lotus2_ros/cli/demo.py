@@ -25,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--topic", help="image topic of the bag, if it has several")
     parser.add_argument(
-        "--reference-topic", help="depth topic of the bag that sets the metric scale (/reference/depth)"
+        "--reference-topic",
+        metavar="TOPIC",
+        help="depth topic of the bag that sets the metric scale (default: /reference/depth)",
     )
     parser.add_argument(
         "--camera-info-topic", metavar="TOPIC", help="calibration of the images (default: by the image topic's name)"
@@ -35,7 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=float, help=f"playback speed (default: 1, for the room {SCENE_RATE})")
     parser.add_argument("--model", help="bundle, or folder in the released layout (default: the bundled model)")
     parser.add_argument(
-        "-p", "--parameter", action="append", default=[], metavar="NAME:=VALUE", help="a parameter of the node"
+        "-p",
+        "--parameter",
+        action="append",
+        default=[],
+        metavar="NAME:=VALUE",
+        help="a parameter of the node; may be repeated",
     )
 
 

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "bundle", nargs="?", type=Path, metavar="BUNDLE", help="a bundle or released files (default: the bundled model)"
     )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the graphs")
-    parser.add_argument("--format", choices=FORMATS, default="onnx", help="(default: onnx)")
+    parser.add_argument("--format", choices=FORMATS, default="onnx", help="of the files (default: onnx)")
     parser.add_argument(
         "--size",
         type=parse_size,

@@ -90,10 +90,15 @@ def add_option(parser: argparse.ArgumentParser, option: str, name: str, item: Fi
         default=item.default,
         type=(lambda text: tuple(text.split(","))) if is_list else type(item.default),
         metavar="|".join(meta["choices"]) or option.strip("-").upper(),
-        help=(help or meta["help"])
+        help=_uncapitalized(help or meta["help"])
         + ("; several separated by commas" if is_list else "")
         + (f" (default: {shown})" if shown != "" else ""),
     )
+
+
+def _uncapitalized(text: str) -> str:
+    """As the help texts of commands begin; CPU stays."""
+    return text if text[:2].isupper() else text[0].lower() + text[1:]
 
 
 def is_yes_or_no(item: Field) -> bool:

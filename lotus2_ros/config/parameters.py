@@ -99,7 +99,7 @@ class InputConfig:
     rectified: str = parameter(
         "auto",
         "Whether images are rectified, so that camera_info's P applies instead of K and D; auto: yes if the topic's "
-        "name contains image_rect",
+        "name starts with image_rect, without its namespace",
         choices=("auto", "yes", "no"),
     )
     fov: float = parameter(
