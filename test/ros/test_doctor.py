@@ -313,7 +313,7 @@ def test_the_machine(monkeypatch, tmp_path):
     monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: SimpleNamespace(total=64 * 2**20, free=2**20))
     monkeypatch.setattr(machine.metadata, "version", lambda name: "0.0.1")
     found = by_check(Config().updated({"model.path": str(tmp_path)}))
-    assert found["python"][0].expected == "3.10 to 3.13"
+    assert found["python"][0].expected == "3.10 to 3.14"
     assert "/dev/shm of 64 MB, 1 MB free" in found["shared memory"][0].found
     assert any(item.found == "torch 0.0.1" and "pip install -r" in item.mend for item in found["packages"])
     assert "neither a bundle nor a released layout" in found["model"][0].found

@@ -17,7 +17,7 @@ from lotus2_ros.config import Config
 from lotus2_ros.config.installed import AMPLE, FASTDDS_PROFILE, SHARED_MEMORY, fastdds_profile, share
 from lotus2_ros.ros.doctor.findings import Checks, Finding, hint, ok, wrong
 
-PYTHON = (3, 10), (3, 13)
+PYTHON = (3, 10), (3, 14)
 # Modules of packages whose names differ from them.
 MODULES = {
     "huggingface-hub": "huggingface_hub",
