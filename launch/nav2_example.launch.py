@@ -50,10 +50,12 @@ def start(context: LaunchContext) -> list[Action]:
         PythonLaunchDescriptionSource(str(share / "launch" / "perception.launch.py")),
         launch_arguments=list(arguments.items()),
     )
-    x, y, z, *turn = given["camera_pose"].split()
+    pose = given["camera_pose"].split()
+    if len(pose) != 6:
+        raise ValueError(f"camera_pose: expected 6 numbers, x y z roll pitch yaw, got {given['camera_pose']!r}")
     return [
         GroupAction([perception], scoped=True),
-        transform(given["base_frame"], given["camera_frame"], (x, y, z), tuple(turn)),
+        transform(given["base_frame"], given["camera_frame"], tuple(pose[:3]), tuple(pose[3:])),
         transform(given["camera_frame"], given["optical_frame"], ("0", "0", "0"), TO_OPTICAL),
         *scan_nodes(given["scan"], given["base_frame"], given["camera_frame"]),
     ]

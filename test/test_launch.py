@@ -200,3 +200,8 @@ def test_the_first_camera_leaks_nothing_into_the_second(launch: Launch, monkeypa
     front, rear = started["front"], started["rear"]
     assert "image:=/rear/image_raw" in rear["arguments"] and "image:=/front/image_raw" in front["arguments"]
     assert front["files"] and not rear["files"]  # only the first has a transport
+
+
+def test_the_cameras_pose_for_nav2_has_six_numbers(launch: Launch) -> None:
+    with pytest.raises(RuntimeError, match="camera_pose: expected 6 numbers, x y z roll pitch yaw, got '0 0 1'"):
+        launch(file=ROOT / "launch" / "nav2_example.launch.py", camera_pose="0 0 1")

@@ -28,6 +28,7 @@ from lotus2_ros.ros.synchronizer import (
     subscribe,
     take_all,
 )
+from lotus2_ros.ros.transforms import Transforms
 from lotus2_ros.scale.filter import ScaleFilter
 from lotus2_ros.scale.reference import Reference
 
@@ -64,10 +65,11 @@ class Inputs:
         self._config = config
         self._device = device
         self._rectified = image_is_rectified(node, config.current.input, camera)
-        self.references = References(node, diagnostics, config)
+        self._transforms = Transforms(node)
+        self.references = References(diagnostics, config, self._transforms)
         self._deliver_depth = deliver_depth
         self._metric_depth = metric_depth
-        self._motion = CameraMotion(node, diagnostics, config)
+        self._motion = CameraMotion(diagnostics, config, self._transforms)
         self._synchronizer = Synchronizer(config, deliver, diagnostics, rectified=self._rectified)
         self._subscriptions: list = []
         self._camera: tuple[object, Camera] | None = None
@@ -100,8 +102,7 @@ class Inputs:
 
     def close(self) -> None:
         self.unsubscribe()
-        self.references.close()
-        self._motion.close()
+        self._transforms.close()
 
     def read(self, frame: CameraFrame, config: Config, scale_filter: ScaleFilter) -> ModelInput:
         """The model's input for a frame; called in the model thread.

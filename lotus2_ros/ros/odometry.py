@@ -6,7 +6,6 @@ import threading
 from typing import Any
 
 import torch
-from rclpy.node import Node
 from std_msgs.msg import Header
 from torch import Tensor
 
@@ -27,16 +26,10 @@ SOURCE = "odometry"  # the scale source, and the topic
 class CameraMotion:
     """Turns odometry and images into references. The executor thread fills it, the model thread reads it."""
 
-    def __init__(
-        self,
-        node: Node | None,
-        diagnostics: Rejecting,
-        config: LiveConfig,
-        transforms: Transforms | None = None,
-    ) -> None:
+    def __init__(self, diagnostics: Rejecting, config: LiveConfig, transforms: Transforms) -> None:
         self._diagnostics = diagnostics
         self._config = config
-        self._transforms = transforms or Transforms(node)
+        self._transforms = transforms
         self._lock = threading.Lock()
         self._robot = Trajectory()  # of `_frames`, by odometry
         self._frames = ("", "")  # frame_id and child_frame_id
@@ -48,9 +41,6 @@ class CameraMotion:
         scale = self._config.current.scale
         if scale.fixed_frame and scale.source in ("auto", SOURCE):
             self._transforms.listen()
-
-    def close(self) -> None:
-        self._transforms.close()
 
     def odometry(self, message: Any) -> None:
         """A nav_msgs/Odometry: the pose of the robot in a fixed frame."""

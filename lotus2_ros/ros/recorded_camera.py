@@ -51,8 +51,8 @@ class RecordedCamera:
         self._config = config
         self._transforms = RecordedTransforms()
         rejections, fixed = Rejections(warn), LiveConfig(config)
-        self._references = References(None, rejections, fixed, self._transforms)
-        self._motion = CameraMotion(None, rejections, fixed, self._transforms)
+        self._references = References(rejections, fixed, self._transforms)
+        self._motion = CameraMotion(rejections, fixed, self._transforms)
         self._camera: tuple[object, Camera] | None = None
         self._metric_stamp = -math.inf
 

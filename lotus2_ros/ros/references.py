@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 from torch import Tensor
@@ -30,6 +29,7 @@ from lotus2_ros.scale.sources import metric_sources
 TOPICS = {"reference_depth": "reference/depth", "reference_points": "reference/points"}
 QUEUE = 10  # measurements of each source
 MAX_AHEAD = 1.0  # seconds that another sensor's clock may be ahead of the camera's, whatever scale.max_age is
+JUMP = 1.0  # seconds back, from which transforms on /tf start over; tf2_ros has the same for a jump of the node's clock
 MAX_TRANSFORM_WAIT = 1.0  # seconds that points wait for their transform on /tf
 
 
@@ -58,24 +58,15 @@ class Rejecting(Protocol):
 class References:
     """The newest measurements of each source. Executor and decoder thread fill it, the model thread reads it."""
 
-    def __init__(
-        self,
-        node: Node | None,
-        diagnostics: Rejecting,
-        config: LiveConfig,
-        transforms: Transforms | None = None,
-    ) -> None:
+    def __init__(self, diagnostics: Rejecting, config: LiveConfig, transforms: Transforms) -> None:
         self._diagnostics = diagnostics
         self._config = config
-        self._transforms = transforms or Transforms(node)
+        self._transforms = transforms
         self._lock = threading.Lock()
         self._newest: dict[str, deque[Measurement]] = {source: deque() for source in TOPICS}
         # In the model thread: the stamp of the last frame, and of the newest measurement that a frame got.
         self._frame_stamp = -math.inf
         self._used = dict.fromkeys(TOPICS, -math.inf)
-
-    def close(self) -> None:
-        self._transforms.close()
 
     def depth(self, message: Image | CompressedImage) -> None:
         config = self._config.current.input
@@ -134,6 +125,8 @@ class References:
 
     def _follow_clock(self, stamp: float) -> None:
         """When time jumps back, as a bag that starts over does, forget what is from before the jump."""
+        if stamp < self._frame_stamp - JUMP:
+            self._transforms.clear()
         if stamp < self._frame_stamp:
             for source in TOPICS:
                 self._used[source] = -math.inf

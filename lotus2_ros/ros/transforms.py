@@ -41,6 +41,11 @@ class Transforms:
         self._buffer = tf2_ros.Buffer()
         self._listener = tf2_ros.TransformListener(self._buffer, self._node)
 
+    def clear(self) -> None:
+        """Forget what moved. tf2 takes no transform that is 10 s older than the newest one it knows."""
+        if self._buffer is not None:
+            self._buffer.clear()  # static transforms stay
+
     def close(self) -> None:
         if self._listener is not None:
             self._listener.unregister()

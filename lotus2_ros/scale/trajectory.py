@@ -8,9 +8,11 @@ from collections import deque
 import torch
 from torch import Tensor
 
+from lotus2_ros.config.parameters import STAMP_ROUNDING
+
 KEPT = 2000  # poses; two seconds of the fastest odometry, of which a recording is read half a second ahead
-GAP = 0.5  # seconds between two poses that are interpolated
-AHEAD = 0.1  # seconds after the newest pose that are extrapolated
+GAP = 0.5 + STAMP_ROUNDING  # seconds between two poses that are interpolated
+AHEAD = 0.1 + STAMP_ROUNDING  # seconds after the newest pose that are extrapolated
 LEAST = 0.005  # seconds between two poses from which a velocity is taken
 
 

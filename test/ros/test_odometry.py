@@ -16,6 +16,7 @@ from lotus2_ros.config.live import LiveConfig
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.projection import rigid_transform
 from lotus2_ros.ros.odometry import CameraMotion
+from lotus2_ros.ros.transforms import Transforms
 
 CAMERA = Camera.from_intrinsics(8, 6, 5.0, 6.0, 3.0, 2.0)
 IMAGE = torch.zeros(6, 8, 3, dtype=torch.uint8)
@@ -45,7 +46,7 @@ class Recorder:
     def __init__(self, monkeypatch, **scale):
         self.config = Config().updated({f"scale.{name}": value for name, value in scale.items()})
         self.poses, self.rejected = [], {}
-        self.motion = CameraMotion(None, self, LiveConfig(self.config))
+        self.motion = CameraMotion(self, LiveConfig(self.config), Transforms())
         monkeypatch.setattr(
             self.motion._motion, "add", lambda image, camera, pose, stamp: self.poses.append(torch.from_numpy(pose))
         )

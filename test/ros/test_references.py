@@ -24,6 +24,7 @@ from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.ros.bridge import create_cloud
 from lotus2_ros.ros.messages import tensor_to_image
 from lotus2_ros.ros.references import References
+from lotus2_ros.ros.transforms import Transforms
 
 CAMERA = Camera.from_intrinsics(8, 6, 5.0, 6.0, 3.0, 2.0)
 IN_FRONT = torch.tensor([[0.0, 0.0, 2.0]])
@@ -61,7 +62,7 @@ def health() -> Rejections:
 
 @pytest.fixture
 def references(health) -> References:
-    return References(None, health, LiveConfig(Config()))
+    return References(health, LiveConfig(Config()), Transforms())
 
 
 def send_depth(references: References, stamp: float, value: float = 1.0, frame: str = "camera") -> None:
@@ -187,15 +188,18 @@ class Tf:
         pass
 
     def __init__(self) -> None:
-        self.known_until = 0.0
+        self.known_from, self.known_until = -math.inf, 0.0
         self.TransformListener = lambda buffer, node: SimpleNamespace(unregister=lambda: None)
 
     def Buffer(self) -> Tf:  # noqa: N802 - tf2's name
         return self
 
+    def clear(self) -> None:
+        self.known_from = -math.inf
+
     def lookup_transform(self, target: str, source: str, time: Time) -> SimpleNamespace:
-        if time.nanoseconds * 1e-9 > self.known_until:
-            raise Tf.TransformException("Lookup would require extrapolation into the future")
+        if not self.known_from <= time.nanoseconds * 1e-9 <= self.known_until:
+            raise Tf.TransformException("Lookup would require extrapolation")
         zero = SimpleNamespace(x=0.0, y=0.0, z=0.0, w=1.0)
         return SimpleNamespace(transform=SimpleNamespace(translation=zero, rotation=zero))
 
@@ -218,6 +222,15 @@ def test_points_wait_for_a_transform_that_is_behind(references, health, tf, behi
         used += stamps(references, stamp, config=ScaleConfig(reference_slop=0.02))
     assert sum(stamp is not None for stamp in used) >= 100 - math.ceil(behind / 0.1) - 1
     assert not health.counts
+
+
+@pytest.mark.parametrize(("back", "starts_over"), [(19.0, True), (0.5, False)])
+def test_transforms_start_over_with_a_bag(references, tf, back, starts_over):
+    """After a jump back tf2 refuses what it hears as too old; two frames in the wrong order are no jump."""
+    tf.known_from, tf.known_until = 20.0, 100.0
+    for stamp, expected in ((20.0, 20.0), (20.0 - back, 20.0 - back if starts_over else None)):
+        references.points(cloud_of(IN_FRONT, header_of(stamp, "lidar")))
+        assert stamps(references, stamp, config=ScaleConfig(reference_slop=0.02)) == [expected]
 
 
 def test_points_whose_transform_never_comes_are_rejected_once(references, health, tf, monkeypatch):

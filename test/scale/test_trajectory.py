@@ -34,6 +34,13 @@ def test_poses_are_interpolated_and_go_on_for_a_moment(stamp, degrees, x):
     torch.testing.assert_close(trajectory(*MOVING).at(stamp), turned(degrees, x))
 
 
+def test_a_whole_period_of_ten_hertz_is_not_too_far_ahead():
+    """In float64 it is a little more than 0.1 s with today's stamps."""
+    today = 1.8e9
+    found = trajectory(*((today + stamp, pose) for stamp, pose in MOVING)).at(today + 1.2)
+    torch.testing.assert_close(found, turned(50, 5.0), atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize("stamp", [0.99, 1.1 + AHEAD + 0.01, 9.0])
 def test_elsewhere_there_is_none(stamp):
     assert trajectory(*MOVING).at(stamp) is None
