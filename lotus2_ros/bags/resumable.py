@@ -15,7 +15,7 @@ import torch
 from lotus2_ros.bags.frames import Say, say_on_stderr
 from lotus2_ros.bags.reader import open_reader
 from lotus2_ros.bags.writer import BagWriter, added_to, partial_folder, written_by
-from lotus2_ros.config.output import OutputError, check_output, sync
+from lotus2_ros.config.output import OutputError, check_output, in_use, is_claimed, sync
 
 PLAN, STATE = "plan.json", "state.pt"
 
@@ -54,6 +54,8 @@ class ResumableBag(BagWriter):
         self._earlier = place.with_name(f"{place.name}.partial.earlier")
         check_output(self._earlier, command, inputs)
         found = next((folder for folder in (self._earlier, partial_folder(place)) if folder.exists()), None)
+        if found and is_claimed(found):
+            raise in_use(found)
         if written_by(place) == command and not overwrite and not (resume and found):
             raise OutputError(f"{path}: already exists; --overwrite replaces it")
         if added := added_to(place):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from lotus2_ros.bags.frames import COMPRESSED_IMAGE, RecordedFrame, Say, say_on_
 from lotus2_ros.bags.mcap import rosbag2_metadata
 from lotus2_ros.bags.reader import METADATA, open_reader
 from lotus2_ros.bags.topics import DEPTH_INPUT, POINTS_INPUT
-from lotus2_ros.config.output import MARKER, OutputError, marked_by, sync
+from lotus2_ros.config.output import OutputError, claimed, in_use, is_claimed, marked_by, sync
 
 IMAGE_TOPIC, COMPRESSED_TOPIC = "/image", "/image/compressed"
 INFO_TOPIC, REFERENCE_TOPIC, POINTS_TOPIC = "/camera_info", f"/{DEPTH_INPUT}", f"/{POINTS_INPUT}"
@@ -36,10 +37,11 @@ class BagWriter:
     bag at that path stays as it is. Nothing else but such a bag may be there; ``config.output`` checks it.
 
     A block that an exception leaves removes what was written; with ``keep_partial`` it is completed and stays in
-    ``partial``, and after ``flush`` even a killed process leaves a file there that ``read_messages`` reads.
+    ``partial``, and after ``flush`` even a killed process leaves a file there that ``read_messages`` reads. While it is
+    written no other run writes there.
 
     ``command`` is the subcommand of lotus2 that writes it, which is kept in its metadata. Raises OutputError if the
-    folder ``partial`` is not ours.
+    folder ``partial`` is not ours, or is that of a run in progress.
     """
 
     def __init__(self, path: Path | str, *, command: str = "", keep_partial: bool = False) -> None:
@@ -58,9 +60,11 @@ class BagWriter:
                 raise OutputError(
                     f"{self.partial}: expected an unfinished bag of lotus2 or nothing, got another folder; move it"
                 )
+            if is_claimed(self.partial):
+                raise in_use(self.partial)
             shutil.rmtree(self.partial)
-        self.partial.mkdir(parents=True)
-        (self.partial / MARKER).write_text(self._command + "\n")
+        self._claim = ExitStack()
+        self._claim.enter_context(claimed(self.partial, self._command))
         self._writer = Writer(self._folder, version=9, storage_plugin=StoragePlugin.MCAP)
         self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
         self._writer.set_custom_data(WRITER_KEY, self._command)
@@ -98,17 +102,18 @@ class BagWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
-            self._writer.close()
-            self._move_into_place()
-        elif self.keep_partial and self.count:
-            try:
+        with self._claim:
+            if kind is None:
                 self._writer.close()
-            except OSError:  # a full disk: the chunks are there, without an index
+                self._move_into_place()
+            elif self.keep_partial and self.count:
+                try:
+                    self._writer.close()
+                except OSError:  # a full disk: the chunks are there, without an index
+                    self._writer.abort()
+            else:
                 self._writer.abort()
-        else:
-            self._writer.abort()
-            shutil.rmtree(self.partial)
+                shutil.rmtree(self.partial)
 
     def _move_into_place(self) -> None:
         file = self._folder / f"{self._folder.name}.mcap"

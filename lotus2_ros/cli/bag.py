@@ -13,7 +13,7 @@ import yaml
 from lotus2_ros.bags import Recording, ResumableBag, open_recording
 from lotus2_ros.config import Config, add_option, walk
 from lotus2_ros.config.errors import RunError
-from lotus2_ros.config.output import check_output, mark
+from lotus2_ros.config.output import check_output, mark, result_folder
 from lotus2_ros.inference.work import Workers
 from lotus2_ros.ros.offline import NoGeometryError, Task, process_recording, warn_above_bar
 
@@ -175,7 +175,8 @@ def jobs_of(args: argparse.Namespace, config: Config) -> Iterator[Job]:
         for topic in topics:
             output = args.output
             if not is_one:
-                output /= source.stem + ("" if len(topics) == 1 else topic.replace("/", "_"))
+                camera = "" if len(topics) == 1 else topic.replace("/", "_")
+                output = Path(f"{result_folder(output, source)}{camera}")
                 if output in taken:
                     raise ValueError(f"{source} and {taken[output]} have the same name, both would be {output}")
                 taken[output] = source

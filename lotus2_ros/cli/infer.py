@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TypeAlias
 
 from lotus2_ros.config import add_option, walk
-from lotus2_ros.config.output import check_output, mark
+from lotus2_ros.config.errors import RunError
+from lotus2_ros.config.output import check_output, mark, result_folder
 from lotus2_ros.geometry.calibration import Calibration
 from lotus2_ros.geometry.camera import Camera
+from lotus2_ros.inference.estimator import Estimator
 from lotus2_ros.inference.image_files import InputError, read_rgb
 from lotus2_ros.inference.loading import load
 from lotus2_ros.model.image_size import ImageSizeError
@@ -65,7 +67,7 @@ def parse_intrinsics(text: str) -> Intrinsics:
 
 
 def run(args: argparse.Namespace) -> int:
-    check_images(args.images)
+    check_images(args.images, args.output)
     output = check_output(args.output, "infer", args.images)
     parameters = {name: getattr(args, name) for name in OPTIONS.values()}
     if args.sharpen_steps:
@@ -75,22 +77,34 @@ def run(args: argparse.Namespace) -> int:
     if args.sharpen_steps and not any(map(model.has_sharpener, model.tasks)):
         raise ValueError(f"{model.name} has no detail sharpener; expected --sharpen-steps 0")
     mark(output, "infer")
+    failures = []
     for path in args.images:
-        image = read_rgb(path)
-        height, width = image.shape[:2]
-        camera = None if args.intrinsics is None else camera_of(args.intrinsics, width, height, path)
         try:
-            geometry = estimator.predict(image, camera)
-        except (InputError, ImageSizeError) as error:
-            raise ValueError(f"{path}: {error}") from error
-        seconds = sum(geometry.latency.values())
-        if args.sharpen_steps:
-            geometry = estimator.sharpen(geometry).result()
-            seconds += sum(geometry.latency.values())
-        folder = args.output / path.stem
-        geometry.save(folder)
-        print(f"{path}: {1000 * seconds:.0f} ms -> {folder}", flush=True)
+            process(estimator, path, args)
+        except (InputError, ImageSizeError) as error:  # of this image; the others are as good
+            failures.append(str(error) if str(path) in str(error) else f"{path}: {error}")
+            if len(args.images) > 1:
+                print(f"skipped: {failures[-1]}", file=sys.stderr)
+    if len(failures) == len(args.images):
+        raise ValueError(failures[0])
+    if failures:
+        raise RunError(f"{len(failures)} of {len(args.images)} images have no results")
     return 0
+
+
+def process(estimator: Estimator, path: Path, args: argparse.Namespace) -> None:
+    """Write the results of one image. Raises InputError and ImageSizeError."""
+    image = read_rgb(path)
+    height, width = image.shape[:2]
+    camera = None if args.intrinsics is None else camera_of(args.intrinsics, width, height, path)
+    geometry = estimator.predict(image, camera)
+    seconds = sum(geometry.latency.values())
+    if args.sharpen_steps:
+        geometry = estimator.sharpen(geometry).result()
+        seconds += sum(geometry.latency.values())
+    folder = result_folder(args.output, path)
+    geometry.save(folder)
+    print(f"{path}: {1000 * seconds:.0f} ms -> {folder}", flush=True)
 
 
 def camera_of(intrinsics: Intrinsics, width: int, height: int, path: Path) -> Camera:
@@ -101,12 +115,13 @@ def camera_of(intrinsics: Intrinsics, width: int, height: int, path: Path) -> Ca
     return camera
 
 
-def check_images(paths: Sequence[Path]) -> None:
+def check_images(paths: Sequence[Path], output: Path) -> None:
     """Checked before the model is loaded, which can take minutes."""
-    folders: dict[str, Path] = {}
+    folders: dict[Path, Path] = {}
     for path in paths:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such image file")
-        if path.stem in folders:
-            raise ValueError(f"expected images of different names, got {folders[path.stem]} and {path}")
-        folders[path.stem] = path
+        folder = result_folder(output, path)
+        if folder in folders:
+            raise ValueError(f"expected images of different names, got {folders[folder]} and {path}")
+        folders[folder] = path

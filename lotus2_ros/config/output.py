@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 MARKER = ".lotus2_output"  # a file in the output folder of a command, with the command's name
@@ -28,7 +30,8 @@ def check_output(
     place = check_apart(output, inputs)
     if not place.exists() or _is_empty_folder(place):
         return place
-    if (written_by or marked_by)(place) != command:
+    is_ours = place.is_dir() or place.is_file()  # reading a pipe or a device may never end
+    if not is_ours or (written_by or marked_by)(place) != command:
         raise OutputError(
             f"{output}: already exists and was not written by `lotus2 {command}`; move it or choose another output"
         )
@@ -40,24 +43,35 @@ def check_apart(output: Path, inputs: Iterable[Path]) -> Path:
 
     Raises OutputError if it is, contains or lies inside an input, or if nothing can be written there.
     """
-    place = output.resolve()
+    try:
+        place = output.resolve()
+        # A folder that exists is written into, even if the one above it may not be: a mounted volume, say.
+        there = place if place.is_dir() else next(path for path in place.parents if path.exists())
+    except (OSError, RuntimeError) as error:  # links in a circle, a name that is too long, a folder closed to us
+        raise OutputError(f"{output}: {error}; choose another place for the output") from None
     for path in inputs:
         source = path.resolve()
-        if source == place:
+        if _is_same(source, place):
             relation = "is"
-        elif source in place.parents:
+        elif any(_is_same(source, parent) for parent in place.parents):
             relation = "is inside"
-        elif place in source.parents:
+        elif any(_is_same(place, parent) for parent in source.parents):
             relation = "contains"
         else:
             continue
         raise OutputError(f"{output}: this output {relation} the input {path}; choose another place for the output")
-    # A folder that exists is written into, even if the one above it may not be: a mounted volume, say.
-    there = place if place.is_dir() else next(path for path in place.parents if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         problem = "may not be written to" if there.is_dir() else "is no folder"
         raise OutputError(f"{output}: {there} {problem}; choose another place for the output")
     return place
+
+
+def result_folder(output: Path, source: Path) -> Path:
+    """The folder below ``output`` for one input, by the input's name. Raises OutputError."""
+    name = (source.resolve() if source.name in ("", "..") else source).stem
+    if name in ("", ".", ".."):
+        raise OutputError(f"{source}: expected an input whose name can be that of a folder; rename it")
+    return output / name
 
 
 def marked_by(folder: Path) -> str | None:
@@ -72,6 +86,39 @@ def mark(folder: Path, command: str) -> None:
     (folder / MARKER).write_text(command + "\n")
 
 
+@contextmanager
+def claimed(folder: Path, command: str) -> Iterator[None]:
+    """Mark a folder, and keep other runs of any command that claims its outputs away from it meanwhile.
+
+    Raises OutputError if another run has it.
+    """
+    mark(folder, command)
+    with (folder / MARKER).open() as marker:
+        try:
+            fcntl.flock(marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise in_use(folder) from None
+        except OSError:
+            pass  # a file system without locks
+        yield
+
+
+def is_claimed(folder: Path) -> bool:
+    """Whether a run, of this or another process, has the folder."""
+    with suppress(FileNotFoundError), (folder / MARKER).open() as marker:
+        try:
+            fcntl.flock(marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+    return False
+
+
+def in_use(folder: Path) -> OutputError:
+    return OutputError(f"{folder}: another run is writing there; wait for its end, or choose another output")
+
+
 def sync(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -79,6 +126,14 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    """By what they are, as a hard link or a mounted folder has another path; a path that does not exist by its name."""
+    try:
+        return path.samefile(other)
+    except OSError:
+        return path == other
 
 
 def _is_empty_folder(path: Path) -> bool:

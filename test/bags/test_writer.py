@@ -130,3 +130,19 @@ def test_played_times_have_no_long_gaps_and_do_not_go_back(recorder, tmp_path):
     write_frames(tmp_path / "out.mcap", [replace(frame, recorded_ns=time) for time in jumps])
     times = [time for _, _, time, _ in read_messages(tmp_path / "out.mcap", ["/image"])]
     assert [after - before for before, after in itertools.pairwise(times)] == [10**9, MAX_GAP_NS, 0, 10**9 + 1]
+
+
+def test_two_runs_do_not_write_to_one_place(recorder, tmp_path):
+    """Neither --overwrite nor --resume takes from a run in progress what it has written."""
+    frames = list(recorder.frames(tmp_path, 2))
+    out = tmp_path / "out"
+    with resumable(out) as bag:
+        write_frame(bag, frames[0])
+        bag.checkpoint({"frames": 1})
+        for options in ({}, {"overwrite": True}, {"resume": True}):
+            with pytest.raises(OutputError, match=r"out.partial: another run is writing there; wait for its end"):
+                resumable(out, **options)
+        with pytest.raises(OutputError, match="another run is writing there"), BagWriter(out):
+            pass
+        write_frame(bag, frames[1])
+    assert len(list(read_messages(out, ["/image"]))) == 2

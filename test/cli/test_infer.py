@@ -115,6 +115,19 @@ def test_bad_input_is_one_line_and_exit_status_2(
     assert message in line
 
 
+def test_one_bad_image_costs_no_other(
+    bundle: str, picture: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    cv2.imwrite(str(tmp_path / "tiny.png"), np.zeros((7, 70, 3), np.uint8))
+    images = [str(tmp_path / "broken.jpg"), str(tmp_path / "tiny.png"), picture]
+    assert main(["infer", *images, "--model", bundle, "--device", "cpu", "--output", str(tmp_path / "out")]) == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if "WARN" not in line]
+    assert [line.partition(": ")[0] for line in lines] == ["skipped", "skipped", "lotus2 infer"]
+    assert lines[-1] == "lotus2 infer: 2 of 3 images have no results"
+    assert [folder.name for folder in (tmp_path / "out").iterdir() if folder.is_dir()] == ["street"]
+
+
 def test_a_model_without_sharpener_says_so(
     bare: Lotus2, picture: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
