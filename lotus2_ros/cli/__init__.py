@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from lotus2_ros.config.errors import RunError
 from lotus2_ros.model.progress import show_progress
+from lotus2_ros.surroundings import check_surroundings
 
 
 class Command(NamedTuple):
@@ -50,10 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = _command_parser().parse_args(argv[:1]).command
     debug = "--debug" in argv  # errors come before the arguments are parsed, too
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # what it cannot decode is said by whoever asked for it
-    show_progress()
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a name may hold what the terminal cannot show
     try:
+        check_surroundings()
+        show_progress()
+        if isinstance(sys.stdout, TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # a name may hold what the terminal cannot show
         status = _run(name, argv[1:])
         print(end="", flush=True)
         return status

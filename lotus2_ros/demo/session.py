@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import queue
@@ -30,6 +31,8 @@ START_TIMEOUT = 180.0  # seconds until the node is active: a large model takes i
 QUIET = 20.0  # seconds without any report after the last image: nothing more will come
 STOP_TIMEOUT = 10.0
 LITTLE_SPACE = 1 << 16  # bytes
+PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
+LIBC = ctypes.CDLL(None)
 
 
 class SessionError(RunError):
@@ -84,6 +87,11 @@ def follow(session: Session, progress: DemoProgress, play_time: float) -> None:
             progress.answered(event["counters"])
 
 
+def _end_with_parent() -> None:
+    """In a child: be interrupted when the parent ends in any way, even by SIGKILL or with its terminal."""
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGINT)
+
+
 class Session:
     """Child processes in their own DDS domain. Their lines on stdout are events. They end with the block."""
 
@@ -112,7 +120,7 @@ class Session:
         with (self._logs / f"{name}.log").open("w") as log:
             child = subprocess.Popen(
                 [sys.executable, "-m", module, *arguments], env=self._environment, stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE, stderr=log, text=True,
+                stdout=subprocess.PIPE, stderr=log, text=True, preexec_fn=_end_with_parent,
             )  # fmt: skip
         self._children[name] = child
         threading.Thread(target=self._listen, args=(child,), daemon=True).start()

@@ -1,4 +1,4 @@
-"""Ends the process on SIGINT and SIGTERM, however busy it is."""
+"""Ends the process on SIGINT, SIGTERM and SIGHUP, however busy it is."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ class Interruption:
         self.stop: Callable[[], object] | None = None  # None: nothing to stop yet, end at once
         self._signals, sink = os.pipe()
         os.set_blocking(sink, False)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: None)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the last when its terminal is closed
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # which nohup asks for
+                signal.signal(number, lambda *_: None)
         signal.set_wakeup_fd(sink, warn_on_full_buffer=False)
         threading.Thread(target=self._watch, name="signals", daemon=True).start()
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from lotus2_ros.ros.interruption import Interruption, leave
+from lotus2_ros.surroundings import check_surroundings
 
 CLOSE_TIMEOUT = 0.3  # seconds for the threads to end; a step of the model may take longer
 
@@ -17,9 +18,13 @@ CLOSE_TIMEOUT = 0.3  # seconds for the threads to end; a step of the model may t
 def main(args: list[str] | None = None) -> NoReturn:
     """Run the node until it is interrupted. The process ends in here, without the interpreter's teardown.
 
-    Exit status: 0 after SIGINT or SIGTERM, 130 if there was no time for an orderly exit, 1 if the node gave up after a
-    failure (``node.exit_on_failure``), 2 with one line if its parameters are not valid or ROS does not start.
+    Exit status: 0 after SIGINT, SIGTERM or SIGHUP, 130 if there was no time for an orderly exit, 1 if the node gave up
+    after a failure (``node.exit_on_failure``), 2 with one line if it does not start, by a wrong parameter for instance.
     """
+    try:
+        check_surroundings()
+    except OSError as error:
+        _refuse(error)
     interruption = Interruption()  # first, because what is imported below takes seconds
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # an image that cannot be decoded is one warning a period
     with lasting():
@@ -43,8 +48,9 @@ def main(args: list[str] | None = None) -> NoReturn:
         start_ros(args)
         node = PerceptionNode()
     except (RosStartError, ConfigError) as error:
-        print(f"perception: {error}", file=sys.stderr)
-        leave(2)
+        _refuse(error)
+    except Exception as error:  # of rclpy, which has many classes of them
+        _refuse(RosStartError(f"the node cannot be created: {type(error).__name__}: {error}"))
     executor = ResilientExecutor(node.callback_failed)
     executor.add_node(node)
     interruption.stop = rclpy.try_shutdown
@@ -58,6 +64,11 @@ def main(args: list[str] | None = None) -> NoReturn:
             raise
     node.close(CLOSE_TIMEOUT)
     leave(1 if node.gave_up else 0)
+
+
+def _refuse(error: Exception) -> NoReturn:
+    print(f"perception: {' '.join(str(error).split())}", file=sys.stderr)
+    leave(2)
 
 
 @contextmanager

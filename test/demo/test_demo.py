@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,7 +33,7 @@ from lotus2_ros.demo.results import (
     save_shown_frame,
 )
 from lotus2_ros.demo.scene import REFERENCE_PERIOD, REFERENCE_STRIDE, TRUTH_TOPIC, write_scene_bag
-from lotus2_ros.demo.session import Session, SessionError
+from lotus2_ros.demo.session import Session, SessionError, _end_with_parent
 from lotus2_ros.demo.table import latency_lines
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.cloud import organized_cloud
@@ -142,6 +143,22 @@ def test_children_end_with_the_session_even_when_they_ignore_interrupts(
     assert not is_running(pid)
     assert time.monotonic() - start < allowed(120)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_children_end_with_a_parent_that_is_killed() -> None:
+    """By SIGKILL, or by SIGHUP as its terminal is closed: nobody is left to end them."""
+    reading, writing = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        child = subprocess.Popen(["sleep", "600"], preexec_fn=_end_with_parent)
+        os.write(writing, str(child.pid).encode())
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(parent, 0)
+    child = int(os.read(reading, 20))
+    end = time.monotonic() + allowed(10)
+    while is_running(child) and Path(f"/proc/{child}/stat").read_text().split()[2] != "Z":  # nobody may wait for it
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_a_child_that_dies_is_named_with_its_last_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,17 +29,30 @@ SITUATIONS = {
 
 @pytest.mark.parametrize("situation", SITUATIONS)
 @pytest.mark.parametrize("signals", [1, 3])
-def test_the_process_ends_whatever_blocks(situation, signals):
+def test_the_process_ends_whatever_blocks(situation, signals, number=signal.SIGINT):
     stop, main = SITUATIONS[situation]
     with subprocess.Popen([sys.executable, "-c", STUCK.format(stop=stop, main=main)], stdout=subprocess.PIPE) as child:
         assert child.stdout is not None and select.select([child.stdout], [], [], allowed(60))[0]
         assert child.stdout.readline() == b"ready\n"
         for _ in range(signals):
-            child.send_signal(signal.SIGINT)
+            child.send_signal(number)
         try:
             assert child.wait(allowed(30)) == 130
         finally:
             child.kill()
+
+
+def test_a_closed_terminal_ends_the_process_in_order():
+    test_the_process_ends_whatever_blocks("nothing to stop yet", 1, signal.SIGHUP)
+
+
+def test_nohup_holds():
+    program = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)" + STUCK.format(
+        stop="None", main="import os; os.kill(os.getpid(), signal.SIGHUP); time.sleep(0.1); os._exit(7)"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", program], stdout=subprocess.DEVNULL, timeout=allowed(60)).returncode == 7
+    )
 
 
 COMPUTING = """
