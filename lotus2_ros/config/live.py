@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lotus2_ros.config.config import Config
+from lotus2_ros.config.declaration import ConfigError
 
 ONLY_CAMERA = ""  # the name of the camera of a node that serves one
 
@@ -39,7 +40,7 @@ class CameraConfigs:
         self._own = {camera: dict(values) for camera, values in (own or {}).items()}
         self.cameras = {ONLY_CAMERA: self.common}
         if own is not None:
-            self.cameras = {camera: LiveConfig(_merged(common, values)) for camera, values in own.items()}
+            self.cameras = {camera: LiveConfig(_merged(camera, common, values)) for camera, values in own.items()}
         self.weights = dict.fromkeys(self.cameras, 1.0) | dict(weights or {})
 
     def update(self, values: Mapping[str, Any]) -> None:
@@ -57,11 +58,14 @@ class CameraConfigs:
             else:
                 shared[name] = value
         common = self.common.current.updated(shared)
-        changed = {camera: _merged(common, kept) for camera, kept in own.items()}
+        changed = {camera: _merged(camera, common, kept) for camera, kept in own.items()}
         self.common.current, self._own = common, own
         for camera, config in changed.items():
             self.cameras[camera].current = config
 
 
-def _merged(common: Config, own: Mapping[str, Any]) -> Config:
-    return common.updated({name: value for name, value in own.items() if value is not None})
+def _merged(camera: str, common: Config, own: Mapping[str, Any]) -> Config:
+    try:
+        return common.updated({name: value for name, value in own.items() if value is not None})
+    except ConfigError as error:
+        raise ConfigError(f"{camera}.{error}") from None

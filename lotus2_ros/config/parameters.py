@@ -363,7 +363,7 @@ class NodeConfig:
         live=True,
     )
     retry_backoff: float = parameter(
-        1.0, "Seconds before the first retry, doubled for each further one", limits=(0.0, 3600.0), live=True
+        1.0, "Seconds before the first retry, doubled for each of the next ten", limits=(0.0, 3600.0), live=True
     )
     exit_on_failure: bool = parameter(
         False,

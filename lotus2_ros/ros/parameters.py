@@ -16,6 +16,10 @@ from lotus2_ros.config.live import CameraConfigs
 
 FIXED = "only while the node is unconfigured"
 CAMERAS = "cameras"
+# The policies of a topic that may be overridden, with their values, and the topics of which rclpy takes more.
+QOS = {"reliability": ("reliable", "best_effort"), "history": ("keep_last", "keep_all"), "depth": ()}
+INFRASTRUCTURE = ("/clock", "/parameter_events", "/rosout", "/tf", "/tf_static")
+MAX_DEPTH = 10000
 CAMERA_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
@@ -104,10 +108,29 @@ def is_per_camera(name: str, item: Field) -> bool:
 
 def _refuse_unknown(node: Node) -> None:
     """Raise ConfigError for an override of a parameter that does not exist."""
-    for name in node._parameter_overrides:  # rclpy has no public way to read them
-        if node.has_parameter(name) or name.startswith(("qos_overrides.", "use_sim_time")):
-            continue
-        raise unknown(name)
+    for name, parameter in node._parameter_overrides.items():  # rclpy has no public way to read them
+        if name.startswith("qos_overrides."):
+            _check_qos(name, parameter.value)
+        elif not node.has_parameter(name):
+            raise unknown(name)
+
+
+def _check_qos(name: str, value: object) -> None:
+    """Raise ConfigError for an override that rclpy would refuse, or not look at, when it opens the topic.
+
+    Such as ``qos_overrides./image.subscription.reliability``.
+    """
+    topic, _, policy = name.removeprefix("qos_overrides.").rpartition(".")
+    if topic.partition(".")[0] in INFRASTRUCTURE:
+        return
+    if policy not in QOS or not topic.startswith("/") or topic.rpartition(".")[2] not in ("publisher", "subscription"):
+        expected = f"qos_overrides./TOPIC.publisher or subscription, and one of {', '.join(QOS)}"
+        raise ConfigError(f"{name}: expected {expected}")
+    if policy == "depth":
+        if type(value) is not int or not 1 <= value <= MAX_DEPTH:
+            raise ConfigError(f"{name}: expected 1 to {MAX_DEPTH}, got {value!r}")
+    elif value not in QOS[policy]:
+        raise ConfigError(f"{name}: expected one of {', '.join(QOS[policy])}, got {value!r}")
 
 
 def follow_aliases(parameters: list[Parameter]) -> list[Parameter]:

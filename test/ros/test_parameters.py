@@ -128,7 +128,7 @@ def test_a_camera_has_the_common_values_but_its_own(context):
         ("[front]", ("front.model.path:=/x",), "unknown parameter front.model.path"),
         ("[front]", ("rear.scale.camera_height:=1.0",), "unknown parameter rear.scale.camera_height"),
         ("[front]", ("front.weight:=0",), "front.weight: expected a number from 0.01 to 100, got 0"),
-        ("[front]", ("front.scale.camera_height:=-1.0",), "scale.camera_height: expected 0"),
+        ("[front]", ("front.scale.camera_height:=-1.0",), "front.scale.camera_height: expected 0"),
     ],
 )
 def test_wrong_cameras_are_refused_at_start(context, cameras, given, message):
@@ -140,4 +140,28 @@ def test_wrong_cameras_are_refused_at_start(context, cameras, given, message):
 def test_without_names_there_is_one_camera(context, given):
     node, configs = declared_cameras(context, *given)
     assert list(configs.cameras) == [""] and configs.cameras[""] is configs.common
+    node.destroy_node()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("qos_overrides./image.subscription.reliability:=bogus", "expected one of reliable, best_effort, got 'bogus'"),
+        ("qos_overrides./image.subscription.reliability:=5", "expected one of reliable, best_effort, got 5"),
+        ("qos_overrides./image.subscription.depth:=0", "expected 1 to 10000, got 0"),
+        ("qos_overrides./image.subscription.depth:=1.5", "expected 1 to 10000, got 1.5"),
+        ("qos_overrides./image.subscription.depht:=5", "one of reliability, history, depth"),
+        ("qos_overrides./image.subscriber.depth:=5", "expected qos_overrides./TOPIC.publisher or subscription"),
+        ("qos_overrides.image.subscription.depth:=5", "expected qos_overrides./TOPIC.publisher or subscription"),
+        ("use_sim_times:=true", "unknown parameter use_sim_times"),
+    ],
+)
+def test_overrides_of_ros_itself_are_checked_at_start(context, given, message):
+    """rclpy looks at a QoS only when it opens the topic, and at a name that it does not know never."""
+    with pytest.raises(ConfigError, match=message):
+        declared(context, given)
+
+
+def test_topics_of_ros_itself_take_any_policy(context):
+    node, _ = declared(context, "qos_overrides./clock.subscription.durability:=volatile")
     node.destroy_node()
