@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 
@@ -32,6 +33,8 @@ def start_ros(
     except (RuntimeError, UnicodeError) as error:
         reason = f"{type(error).__name__}: {' '.join(SOURCE.sub('', str(error)).split())}"
         advice = "; set ROS_LOG_DIR to a folder that can be written" if "log directory" in reason else ""
+        if os.environ.get("ROS_SECURITY_ENABLE") == "true":
+            advice += "; ROS_SECURITY_ENABLE is true: set ROS_SECURITY_KEYSTORE to a folder with the keys of this node"
         raise RosStartError(f"ROS does not start: {reason}{advice}") from None
     domain = (context or rclpy.get_default_context()).get_domain_id()
     if domain > MAX_DOMAIN:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ from lotus2_ros.config import Config
 from lotus2_ros.config.installed import FASTDDS_PROFILE, fastdds_profile
 from lotus2_ros.demo.deadlines import allowed
 from lotus2_ros.geometry.camera import Camera
-from lotus2_ros.ros.doctor import diagnosis, machine
+from lotus2_ros.ros.doctor import connection, diagnosis, graph, machine
 from lotus2_ros.ros.doctor.camera import check_stamps, connected
 from lotus2_ros.ros.doctor.evidence import Evidence, Stream
 from lotus2_ros.ros.doctor.findings import Level, examine, ok
@@ -300,9 +301,9 @@ def test_a_profile_of_fast_dds(tmp_path, content, problem):
     file = tmp_path / "profile.xml"
     if content is not None:
         file.write_text(content)
-    found = machine.profile_problem({FASTDDS_PROFILE: str(file)})
+    found = connection.profile_problem({FASTDDS_PROFILE: str(file)})
     assert problem in found and bool(problem) == bool(found)
-    assert machine.profile_problem({}) == f"{FASTDDS_PROFILE} is not set"
+    assert connection.profile_problem({}) == f"{FASTDDS_PROFILE} is not set"
 
 
 def test_the_machine(monkeypatch, tmp_path):
@@ -318,6 +319,63 @@ def test_the_machine(monkeypatch, tmp_path):
     assert any(item.found == "torch 0.0.1" and "pip install -r" in item.mend for item in found["packages"])
     assert "neither a bundle nor a released layout" in found["model"][0].found
     assert all(found[about][0].level is Level.WRONG for about in ("python", "shared memory", "packages", "model"))
+
+
+def test_a_middleware_that_is_not_installed_is_named_and_ends_nothing(monkeypatch, capsys):
+    """To import rclpy with it ends the process with status 102."""
+    monkeypatch.setattr(diagnosis, "MACHINE", {"middleware": connection.check_middleware, "ros": machine.check_ros})
+    monkeypatch.setenv("RMW_IMPLEMENTATION", "rmw_nonsense_cpp")
+    monkeypatch.setenv("ROS_DISTRO", "jazzy")
+    assert cli.main(["doctor", "--seconds", "1"]) == 1
+    (line, count) = capsys.readouterr().out.splitlines()
+    assert line.startswith("WRONG  middleware: RMW_IMPLEMENTATION=rmw_nonsense_cpp does not load: ")
+    assert "unset RMW_IMPLEMENTATION, or apt install ros-jazzy-rmw-nonsense-cpp" in line and count.startswith("1 wrong")
+
+
+def test_a_machine_without_network_is_named(monkeypatch):
+    def unreachable(self, data, address) -> None:
+        raise OSError(101, "Network is unreachable")
+
+    (found,) = connection.check_network(Config())
+    assert found.level is Level.OK
+    monkeypatch.setattr(connection.socket, "socket", type("Socket", (socket.socket,), {"sendto": unreachable}))
+    (found,) = connection.check_network(Config())
+    assert found.level is Level.WRONG and found.mend == "ip link set lo up"
+
+
+class Discovered:
+    """A node in whose graph a driver appears after some looks, and an executor that only takes time."""
+
+    def __init__(self, driver_after: int, publisher_after: int) -> None:
+        self.looks, self.driver_after, self.publisher_after = 0, driver_after, publisher_after
+
+    def count_publishers(self, topic: str) -> int:
+        return int(self.looks >= self.publisher_after)
+
+    def get_node_names(self) -> list[str]:
+        return ["driver", "doctor"][self.looks < self.driver_after :]
+
+    def get_topic_names_and_types(self) -> list:
+        return []
+
+    def spin_once(self, timeout_sec: float) -> None:
+        self.looks += 1
+
+
+@pytest.mark.parametrize(
+    ("driver_after", "publisher_after", "looks"),
+    [
+        (0, 0, 0),
+        (40, 60, 60),  # 4 and 6 s, after Fast DDS said a second time who is there
+        (10, 1000, 31),  # a node without camera: nothing changes for 2 s
+        (1000, 1000, 80),  # nobody
+    ],
+)
+def test_publishers_are_waited_for_as_long_as_discovery_may_take(monkeypatch, driver_after, publisher_after, looks):
+    found = Discovered(driver_after, publisher_after)
+    monkeypatch.setattr(graph.time, "monotonic", lambda: found.looks * 0.1)
+    graph._discover(found, found, ["/image"], seconds=2.0)
+    assert found.looks == pytest.approx(looks, abs=1)
 
 
 def test_the_memory_of_a_gpu():

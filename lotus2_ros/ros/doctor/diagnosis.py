@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lotus2_ros.config import Config
-from lotus2_ros.ros.doctor.findings import Checks, Finding, examine, wrong
+from lotus2_ros.ros.doctor.findings import Checks, Finding, Level, examine, wrong
 from lotus2_ros.ros.doctor.machine import MACHINE
 
 if TYPE_CHECKING:
@@ -20,7 +20,10 @@ def diagnose(config: Config, names: Mapping[str, str], bag: Path | None, seconds
 
     ``seconds``: how long to listen, or how much of the recording to read; None: the default, or all of it.
     """
-    yield from examine(MACHINE, config)
+    for finding in examine(MACHINE, config):
+        yield finding
+        if (finding.about, finding.level) == ("middleware", Level.WRONG):
+            return  # what imports rclpy would end this process
     try:
         from lotus2_ros.ros.doctor.camera import CAMERA
         from lotus2_ros.ros.doctor.references import REFERENCES

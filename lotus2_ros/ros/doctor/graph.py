@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,9 +17,9 @@ from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from lotus2_ros.config import Config
 from lotus2_ros.config.installed import FASTDDS_PROFILE, fastdds_profile
+from lotus2_ros.ros.doctor.connection import DEFAULT_SEGMENT, FAST_DDS, profile_problem
 from lotus2_ros.ros.doctor.evidence import INPUTS, Evidence, Stream
 from lotus2_ros.ros.doctor.findings import Checks, Finding, hint, ok, wrong
-from lotus2_ros.ros.doctor.machine import DEFAULT_SEGMENT, FAST_DDS, profile_problem
 from lotus2_ros.ros.doctor.processes import UnreadableError, is_local, process_of
 from lotus2_ros.ros.executor import ResilientExecutor
 from lotus2_ros.ros.start import start_ros
@@ -27,6 +27,9 @@ from lotus2_ros.ros.synchronizer import image_is_rectified, subscribe
 
 NAME = "lotus2_doctor"
 LISTEN = 5.0  # seconds, by default
+# Seconds until a node is known: Fast DDS repeats every 3 s who is there, and the first time may be lost.
+DISCOVERY = 8.0
+SETTLED = 1.0  # seconds without a change after which a graph with other nodes is known
 PAUSE = 0.05
 
 
@@ -46,13 +49,14 @@ class Graph:
 def listen(config: Config, names: Mapping[str, str], seconds: float) -> Graph:
     """Listen to the node's inputs, remapped by ``names``.
 
-    It takes up to ``seconds`` until images and camera_info have publishers, and ``seconds`` more.
+    It waits until images and camera_info have publishers or the graph is known otherwise, and listens ``seconds`` then.
+    Raises RosStartError.
     """
     os.environ.setdefault(FASTDDS_PROFILE, str(fastdds_profile()))  # as the node does
     remapped = [word for name, topic in names.items() for word in ("-r", f"{name}:={topic}")]
     context = Context()
-    start_ros(context=context)
-    node = Node(NAME, context=context, cli_args=["--ros-args", *remapped])
+    start_ros(["--ros-args", *remapped] if remapped else None, context=context)
+    node = Node(NAME, context=context)
     failures: list[Exception] = []
     executor = ResilientExecutor(failures.append, context=context)
     executor.add_node(node)
@@ -83,10 +87,11 @@ def _hear(node: Node, executor: ResilientExecutor, config: Config, seconds: floa
 
     subscriptions = subscribe(node, config, {name: partial(keep, name) for name in INPUTS})
     links = _follow_transforms(node)
-    needed = [subscriptions[name].topic_name for name in ("image", "camera_info")]
-    _spin(executor, seconds, lambda: all(map(node.count_publishers, needed)))
+    _discover(node, executor, [subscriptions[name].topic_name for name in ("image", "camera_info")], seconds)
     streams |= {name: Stream(subscriptions[name].topic_name) for name in INPUTS}
-    _spin(executor, seconds, lambda: False)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        executor.spin_once(timeout_sec=PAUSE)
     for stream in streams.values():
         stream.publishers = node.count_publishers(stream.topic)
     topics = {topic: kinds[0] for topic, kinds in node.get_topic_names_and_types()}
@@ -100,9 +105,19 @@ def _hear(node: Node, executor: ResilientExecutor, config: Config, seconds: floa
     )
 
 
-def _spin(executor: ResilientExecutor, seconds: float, done: Callable[[], bool]) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and not done():
+def _discover(node: Node, executor: ResilientExecutor, needed: list[str], seconds: float) -> None:
+    """Wait until these topics have publishers, or other nodes are there and the graph has not changed for ``seconds``.
+
+    At most DISCOVERY, or ``seconds`` if that is more.
+    """
+    settled, end = max(seconds, SETTLED), time.monotonic() + max(seconds, DISCOVERY)
+    known, changed = None, time.monotonic()
+    while not all(map(node.count_publishers, needed)) and (now := time.monotonic()) < end:
+        graph = sorted(node.get_node_names()), node.get_topic_names_and_types()
+        if graph != known:
+            known, changed = graph, now
+        elif len(graph[0]) > 1 and now - changed >= settled:
+            return
         executor.spin_once(timeout_sec=PAUSE)
 
 

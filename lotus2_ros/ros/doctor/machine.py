@@ -7,14 +7,14 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from xml.etree import ElementTree
 
 from lotus2_ros.config import Config
-from lotus2_ros.config.installed import AMPLE, FASTDDS_PROFILE, SHARED_MEMORY, fastdds_profile, share
+from lotus2_ros.config.installed import share
+from lotus2_ros.ros.doctor.connection import CONNECTION
 from lotus2_ros.ros.doctor.findings import Checks, Finding, hint, ok, wrong
 
 PYTHON = (3, 10), (3, 14)
@@ -29,8 +29,6 @@ MODULES = {
 # Modules that load libraries of the system, which may be missing.
 NATIVE = ("torch", "cv2", "open3d")
 ROS_MODULES = ("rclpy", "sensor_msgs.msg", "std_msgs.msg", "diagnostic_msgs.msg", "lifecycle_msgs.msg")
-FAST_DDS = "rmw_fastrtps_cpp"
-DEFAULT_SEGMENT = 512 * 1024  # bytes of shared memory that Fast DDS has without a profile
 LARGE_MODEL = 1e9  # bytes of weights, above which a CPU takes minutes for a frame
 
 
@@ -86,66 +84,6 @@ def check_ros(config: Config) -> Iterator[Finding]:
         return
     source = f"ROS 2 {distribution}" if distribution else f"wheels, rclpy {_version('ros-rclpy')}"
     yield ok(f"{source}, ROS_DOMAIN_ID {os.environ.get('ROS_DOMAIN_ID', '0')}")
-
-
-def check_middleware(config: Config) -> Iterator[Finding]:
-    name = os.environ.get("RMW_IMPLEMENTATION", "")
-    if name in ("", FAST_DDS):
-        yield ok(name or f"RMW_IMPLEMENTATION is not set: {FAST_DDS} by default")
-    else:
-        advice = f"export RMW_IMPLEMENTATION={FAST_DDS} for all programs, or set the middleware up for large messages"
-        yield hint(f"RMW_IMPLEMENTATION is {name}", f"{FAST_DDS}, which was tested", advice)
-
-
-def check_shared_memory(config: Config) -> Iterator[Finding]:
-    mend = "start the container with --ipc=host or --shm-size=1g, or mount -o remount,size=1g /dev/shm"
-    if not SHARED_MEMORY.is_dir():
-        yield wrong(f"no {SHARED_MEMORY}", "shared memory for images between processes", mend)
-        return
-    usage = shutil.disk_usage(SHARED_MEMORY)
-    text = f"{SHARED_MEMORY} of {usage.total / 2**20:.0f} MB, {usage.free / 2**20:.0f} MB free"
-    needed = segment_size(fastdds_profile())
-    if usage.free < needed:
-        expected = f"{needed / 2**20:.0f} MB free for each process"
-        yield wrong(text, expected, f"{mend}; fastdds shm clean removes what crashed processes left")
-    elif usage.total < AMPLE:
-        yield hint(text, f"{AMPLE / 2**20:.0f} MB for several processes with large images", mend)
-    else:
-        yield ok(text)
-
-
-def check_profile(config: Config) -> Iterator[Finding]:
-    """Of this shell: what is started from it inherits the profile."""
-    if os.environ.get("RMW_IMPLEMENTATION", FAST_DDS) != FAST_DDS:
-        return
-    problem = profile_problem(os.environ)
-    mend = f"export {FASTDDS_PROFILE}={fastdds_profile()} before you start the camera driver"
-    if not problem:
-        yield ok(f"{FASTDDS_PROFILE}={os.environ[FASTDDS_PROFILE]}")
-    elif FASTDDS_PROFILE in os.environ:
-        yield wrong(problem, "segments of shared memory that hold an image", mend)
-    else:
-        yield hint(f"{problem} in this shell; the node sets it for itself", "it in the camera driver's shell too", mend)
-
-
-def profile_problem(environment: Mapping[str, str]) -> str:
-    """Why Fast DDS loses large messages with this environment; empty if it does not."""
-    name = environment.get(FASTDDS_PROFILE)
-    if not name:
-        return f"{FASTDDS_PROFILE} is not set"
-    try:
-        size = segment_size(Path(name))
-    except (OSError, ElementTree.ParseError, ValueError) as error:
-        return f"{FASTDDS_PROFILE}={name} cannot be read ({error})"
-    if size <= DEFAULT_SEGMENT:
-        return f"{FASTDDS_PROFILE}={name} has shared memory segments of {size / 2**20:g} MB"
-    return ""
-
-
-def segment_size(profile: Path) -> int:
-    """Bytes of the largest shared memory segment in a profile of Fast DDS; 0 if it sets none."""
-    tags = ElementTree.parse(profile).iter()
-    return max((int(tag.text or 0) for tag in tags if tag.tag.rpartition("}")[2] == "segment_size"), default=0)
 
 
 def check_model(config: Config) -> Iterator[Finding]:
@@ -217,9 +155,7 @@ def _load(module: str) -> str:
 MACHINE: Checks[Config] = {
     "python": check_python,
     "packages": check_packages,
-    "ros": check_ros,
-    "middleware": check_middleware,
-    "shared memory": check_shared_memory,
-    "fast dds profile": check_profile,
     "model": check_model,
+    **CONNECTION,
+    "ros": check_ros,
 }
