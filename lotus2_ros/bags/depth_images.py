@@ -19,8 +19,10 @@ def is_depth(image: Any) -> bool:
         return image.encoding in DEPTH_ENCODINGS
     if "compressedDepth" in image.format or image.format.startswith(DEPTH_ENCODINGS):
         return True
+    if ";" in image.format:
+        return False  # it begins with the encoding of a color image, mono16 for example
     start = bytes(image.data[: PNG_HEADER.size])
-    # One channel of 16 bits: nobody writes that of a color camera.
+    # One channel of 16 bits: nobody writes that of a color camera without saying so.
     is_png = len(start) == PNG_HEADER.size and start.startswith(PNG_MAGIC)
     return is_png and PNG_HEADER.unpack(start)[3:] == (16, GRAYSCALE)
 

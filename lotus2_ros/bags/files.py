@@ -126,7 +126,8 @@ def _rgb_files(folder: Path) -> list[Path]:
 
 def find_depth(folder: Path) -> Path | None:
     """The depth of an RGB-D frame, if it has one."""
-    depths = sorted(f for f in folder.iterdir() if f.stem.startswith("depth") and f.suffix in (".npy", ".png"))
+    files = (file for file in folder.iterdir() if file.is_file())
+    depths = sorted(f for f in files if f.stem.startswith("depth") and f.suffix in (".npy", ".png"))
     return depths[0] if depths else None
 
 

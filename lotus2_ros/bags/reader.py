@@ -57,8 +57,9 @@ def open_reader(path: Path, say: Say = say_on_stderr) -> Iterator[BagReader]:
         if reader.is2:
             reader.readers = [_Rosbag2(path)]
         reader.open()
+        bag = BagReader(path, reader, say)
     try:
-        yield BagReader(path, reader, say)
+        yield bag
     finally:
         reader.close()
 

@@ -33,6 +33,11 @@ def open_video(path: Path, camera: str, camera_info: Callable[[int, int, Any], A
     if capture is None or not (capture.isOpened() or _is_video(path)):
         got = f"{size} bytes of another kind" if size else "no content"
         raise InputError(f"{path}: expected images, a folder, a video or a bag, got {got}")
+    if not capture.isOpened():
+        raise InputError(
+            f"{path}: expected a video that OpenCV can open, got damaged data or a truncated file; copy it again, or "
+            f"try ffmpeg -i {path.name} -c:v libx264 {path.stem}_h264.mp4"
+        )
     if not capture.read()[0]:
         raise InputError(
             f"{path}: expected a video that OpenCV can decode, got the codec {_codec(capture)} or damaged data; "

@@ -8,10 +8,13 @@ from typing import Any
 import torch
 
 from lotus2_ros.geometry.camera import Camera, CameraError
-from lotus2_ros.geometry.lens import Lens
+from lotus2_ros.geometry.lens import Lens, LensError
 
 # A principal point in the outer sixth of both width and height is at a corner of the image.
 CORNER = 1 / 6
+FOCAL_LENGTHS = 0.05, 1000  # widths of the image: views of 169 and of 0.06 degrees
+LEAST_SEEN = 0.1  # of the pixels: a fisheye of 220 degrees has rays for a third of its image
+GRID = 16  # pixels along each side that are looked at
 
 
 class SizeError(CameraError):
@@ -65,15 +68,21 @@ class Calibration:
         return Camera(width, height, torch.tensor(values, dtype=torch.float64), lens)
 
     def doubt(self, *, rectified: bool) -> str:
-        """Why the principal point or the region of interest is hardly right, with the likely mistake; empty if both are
-        plausible."""
+        """Why the calibration is hardly right, with the likely mistake; empty if it is plausible."""
+        K = self._rectified() if rectified else self.K
+        lens_doubt = "" if rectified else self._lens_doubt()
+        return self._roi_doubt() or self._principal_point_doubt(K) or self._focal_length_doubt(K) or lens_doubt
+
+    def _roi_doubt(self) -> str:
         x, y, w, h = self.roi
         if x + w > self.width or y + h > self.height:
             return (
                 f"expected a region of interest inside camera_info's {self.width}x{self.height}, got {w}x{h} at {x}, "
                 f"{y}: width, height and K are those of the full sensor (REP-104)"
             )
-        K = self._rectified() if rectified else self.K
+        return ""
+
+    def _principal_point_doubt(self, K: tuple[float, ...]) -> str:
         cx, cy = K[2], K[5]
         u, v = (cx + 0.5) / self.width, (cy + 0.5) / self.height  # 0 to 1 from edge to edge
         bx, by = self._bin_size
@@ -93,6 +102,32 @@ class Calibration:
         return (
             f"expected a principal point inside the image of {self.width}x{self.height} and not at its corner, got "
             f"cx {cx:g}, cy {cy:g}: {mistake}"
+        )
+
+    def _focal_length_doubt(self, K: tuple[float, ...]) -> str:
+        fx, fy = K[0], K[4]
+        low, high = (share * self.width for share in FOCAL_LENGTHS)
+        if low <= fx <= high and low <= fy <= high:
+            return ""
+        mistake = "it looks like one in millimeters" if fx < low and fy < low else "calibrate the camera again"
+        return f"expected a focal length of {low:g} to {high:g} pixels, got fx {fx:g}, fy {fy:g}: {mistake}"
+
+    def _lens_doubt(self) -> str:
+        try:
+            lens = Lens.of(self.distortion_model, self.D)
+        except LensError:  # whoever uses it says so
+            return ""
+        if lens is None:
+            return ""
+        fx, _, cx, _, fy, cy = self.K[:6]
+        u, v = ((torch.arange(GRID).double() + 0.5) / GRID * side for side in (self.width, self.height))
+        points = torch.cartesian_prod((u - cx) / fx, (v - cy) / fy)
+        share = float(torch.isfinite(lens.undistort(points)).all(dim=-1).double().mean())
+        if share >= LEAST_SEEN:
+            return ""
+        return (
+            f"expected a distortion under which the camera sees the image, got a ray for {share:.0%} of its pixels by "
+            f"D {[float(f'{value:.3g}') for value in self.D]}: calibrate the camera again"
         )
 
     def _check_size(self, width: int, height: int) -> None:

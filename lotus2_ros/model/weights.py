@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from lotus2_ros.model.layers.precision import dtype_name
 from lotus2_ros.model.memory import is_shortage, require_memory
 
 EXPECTED = "expected safetensors in float32, bfloat16 or float16"
@@ -104,13 +105,23 @@ def stored_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def check_weights(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """Raise CheckpointError unless a file's tensors have exactly the expected keys and shapes."""
+    """Raise CheckpointError unless a file's tensors have exactly the expected keys and shapes.
+
+    Floating-point weights may be of any usual precision, other ones have the expected dtype.
+    """
     check_keys(path, tensors, expected)
     for key, tensor in expected.items():
         if tensors[key].shape != tensor.shape:
             raise CheckpointError(
                 f"{path}: expected {key} of shape {tuple(tensor.shape)}, got {tuple(tensors[key].shape)}"
             )
+        wanted, got = tensor.dtype, tensors[key].dtype
+        if got != wanted and not (_is_usual(got) and _is_usual(wanted)):
+            raise CheckpointError(f"{path}: expected {key} in {dtype_name(wanted)}, got {dtype_name(got)}")
+
+
+def _is_usual(dtype: torch.dtype) -> bool:
+    return dtype.is_floating_point and dtype.itemsize > 1
 
 
 def check_keys(path: Path, keys: Iterable[str], expected: Iterable[str]) -> None:

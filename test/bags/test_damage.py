@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 
 import numpy as np
@@ -108,3 +109,13 @@ def test_errors_of_any_class_inside_the_reader_are_one_line(recorder, tmp_path, 
     monkeypatch.setattr("rosbags.highlevel.AnyReader.open", fail)
     with pytest.raises(InputError, match=r"bag: not a bag that can be read"):
         open_recording([path])
+
+
+def test_metadata_with_words_for_numbers_is_one_line(recorder, tmp_path):
+    metadata = recorder.write(tmp_path / "bag", StoragePlugin.MCAP, recorder.messages()) / "metadata.yaml"
+    head, topics = metadata.read_text().split("topics_with_message_count:")
+    metadata.write_text(
+        f"{head}topics_with_message_count:{re.sub('message_count: [0-9]+', 'message_count: two', topics)}"
+    )
+    with pytest.raises(InputError, match=r"bag: not a bag that can be read .*`ros2 bag reindex` rebuilds the metadata"):
+        open_recording([tmp_path / "bag"])

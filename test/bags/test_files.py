@@ -236,6 +236,13 @@ def test_a_video_that_cannot_be_decoded_names_its_codec(recorder, tmp_path):
         open_recording([path])
 
 
+def test_a_video_without_its_end_is_damaged_and_has_no_codec(tmp_path):
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(struct.pack(">I4s4sI", 16, b"ftyp", b"isom", 0) + struct.pack(">I4s", 1000, b"mdat") + bytes(500))
+    with pytest.raises(InputError, match=r"clip.mp4: .*got damaged data or a truncated file; copy it again, or try"):
+        open_recording([path])
+
+
 def boxes(data, start, end):
     """(type, offset, size) of the boxes of an MP4."""
     while start < end:

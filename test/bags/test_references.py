@@ -54,6 +54,12 @@ def test_a_reference_is_found_under_the_nodes_own_names(recorder, tmp_path, name
     assert recording.reference == f"/cam/reference/{name}"
 
 
+def test_gray_of_16_bits_is_no_depth_if_its_format_says_so(recorder, tmp_path):
+    bag = record(recorder, tmp_path / "bag", "/depth", compressed("mono16; png compressed ", png(MILLIMETERS)))
+    with pytest.raises(InputError, match=r"2 image topics, choose one with --topic: .*/depth"):
+        open_recording([bag])
+
+
 def test_a_reference_that_is_no_depth_is_no_second_camera(recorder, tmp_path):
     gray = image_message(MILLIMETERS, "mono16", header(10**9, "eye"))
     bag = record(recorder, tmp_path / "bag", "/depth", gray)

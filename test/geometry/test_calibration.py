@@ -140,11 +140,17 @@ def pinhole(width: int, height: int, fx: float, cx: float, cy: float, **changes)
         (pinhole(640, 480, 500.0, 0.0, 0.0), "cx 0, cy 0: calibrate the camera again"),
         (pinhole(640, 480, 500.0, 319.5, -300.0), "calibrate the camera again"),
         (pinhole(640, 480, 500.0, 20.0, 470.0), "calibrate the camera again"),
+        (
+            pinhole(640, 480, 4.2, 319.5, 239.5),
+            "of 32 to 640000 pixels, got fx 4.2, fy 4.2: it looks like one in milli",
+        ),
+        (pinhole(640, 480, 1e9, 319.5, 239.5), "got fx 1e.09, fy 1e.09: calibrate"),
+        (replace(FULL, D=(-1e6, 0.0, 0.0, 0.0)), "a ray for 0% of its pixels"),
         (replace(FULL, K=FULL.K[::3] + FULL.K[1::3] + FULL.K[2::3]), "transposed"),
         (pinhole(640, 480, 500.0, 319.5, 239.5, roi=(401, 300, 240, 180)), "inside camera_info's 640x480, got 240x180"),
     ],
 )
-def test_an_implausible_principal_point_names_the_likely_mistake(calibration, mistake):
+def test_an_implausible_calibration_names_the_likely_mistake(calibration, mistake):
     assert re.search(mistake, calibration.doubt(rectified=False))
 
 
@@ -156,6 +162,8 @@ def test_an_implausible_principal_point_names_the_likely_mistake(calibration, mi
         pinhole(640, 480, 500.0, 250.0, 300.0, binning=(2, 2)),
         pinhole(640, 480, 500.0, 319.5, 239.5, roi=(400, 300, 240, 180)),  # outside the region, inside the image
         pinhole(640, 480, 500.0, 319.5, 20.0),
+        # A fisheye of 220 degrees, whose rays are followed to 89 degrees off the axis.
+        pinhole(1280, 720, 187.0, 639.5, 359.5, distortion_model="equidistant", D=(0.0,) * 4),
     ],
 )
 @pytest.mark.parametrize("rectified", [False, True])

@@ -119,6 +119,13 @@ Change = Callable[[dict], object]
             r"expected conditioner\.pooled of shape \(1, 4\), got \(1, 5\)",
         ),
         (lambda w: w.pop("continuity.depth.layers.0.bias"), r"missing key continuity\.depth\.layers\.0\.bias"),
+        *(
+            (
+                lambda w, dtype=dtype: w.update({"conditioner.pooled": torch.zeros(1, 4, dtype=dtype)}),
+                rf"expected conditioner\.pooled in float32, got {str(dtype).removeprefix('torch.')}",
+            )
+            for dtype in (torch.int64, torch.bool, torch.complex64, torch.float8_e4m3fn)
+        ),
     ],
 )
 def test_weights_must_fit(bundle: Path, change: Change, message: str) -> None:
