@@ -35,7 +35,8 @@ class Ceilings:
 
 def measure_ceilings(device: torch.device, size: int, copied: int, seconds: float) -> Ceilings:
     """By products of `size` squared and a copy of `copied` bytes, which counts as read and written; `seconds` each."""
-    rates = {name: 2e3 * size**3 / product_ms(name, size, size, size, device, seconds) for name in formats(device)}
+    times = {name: product_ms(name, size, size, size, device, seconds) for name in formats(device)}
+    rates = {name: 2e3 * size**3 / ms for name, ms in times.items() if ms is not None}
     source = torch.randint(0, 256, (copied,), dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return Ceilings(rates, 2e3 * copied / median_ms(lambda: target.copy_(source), device, seconds))
@@ -46,10 +47,13 @@ def formats(device: torch.device) -> list[str]:
     return ["bfloat16", *(name for name, dtype in EIGHT_BITS.items() if has_quantized_matmul(dtype, device))]
 
 
-def product_ms(name: str, rows: int, inputs: int, outputs: int, device: torch.device, seconds: float) -> float:
-    """Time of (rows, inputs) x (inputs, outputs) on random numbers, without rounding them first."""
+def product_ms(name: str, rows: int, inputs: int, outputs: int, device: torch.device, seconds: float) -> float | None:
+    """Time of (rows, inputs) x (inputs, outputs) on random numbers, not rounded first; None where it does not run."""
     x, weight = (torch.randn(n, inputs, device=device, dtype=torch.bfloat16) for n in (rows, outputs))
-    return median_ms(_product(name, x, weight), device, seconds)
+    try:
+        return median_ms(_product(name, x, weight), device, seconds)
+    except RuntimeError:
+        return None
 
 
 def _product(name: str, x: Tensor, weight: Tensor) -> Callable[[], object]:
@@ -81,6 +85,7 @@ def attention_ms(
         return None
 
 
+@torch.inference_mode()
 def operators(device: torch.device, tokens: int, width: int, heads: int, seconds: float) -> list[tuple[object, ...]]:
     """Rows of name, then TFLOP/s by format or backend, of what most of the work is, at its true shapes."""
     shapes = {
@@ -93,8 +98,7 @@ def operators(device: torch.device, tokens: int, width: int, heads: int, seconds
     rows: list[tuple[object, ...]] = []
     for name, (inputs, outputs) in shapes.items():
         times = {kind: product_ms(kind, tokens, inputs, outputs, device, seconds) for kind in formats(device)}
-        for kind, ms in times.items():
-            rows.append((name, kind, ms, 2e-9 * tokens * inputs * outputs / ms))
+        rows += [(name, kind, ms, 2e-9 * tokens * inputs * outputs / ms) for kind, ms in times.items() if ms]
     for kind in BACKENDS:
         taken = attention_ms(kind, tokens, heads, width // heads, device, seconds)
         if taken is not None:

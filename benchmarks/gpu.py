@@ -15,12 +15,11 @@ Exit code 1 if results are wrong: compiled and recorded against eager, products 
 from __future__ import annotations
 
 import argparse
-import gc
 import math
 import sys
 import time
-import traceback
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -31,13 +30,14 @@ from benchmarks.checks import relative_error, wrong_products
 from benchmarks.core_loop import run_core_loop
 from benchmarks.lotus_models import FAMILIES, SMALL, TRUE
 from benchmarks.models import FLUX, TASKS, TINY
-from benchmarks.report import Report, lotus2_aims
+from benchmarks.report import Report
 from benchmarks.rows import TASK, Row, measure_row
 from benchmarks.timing import machine, median_ms
 from benchmarks.variants import PLAIN, Variants, core_bytes
 from lotus2_ros.config import Config
 from lotus2_ros.inference.estimator import Estimator
 from lotus2_ros.model.engine.flops import weight_bytes
+from lotus2_ros.model.engine.memory import free_compiled
 from lotus2_ros.model.engine.runtime import choose_resolution, optimize
 from lotus2_ros.model.interface import GeometryModel
 from lotus2_ros.model.lotus2.base import Lotus2
@@ -72,21 +72,19 @@ class Bench:
 
     def run(self) -> None:
         for number, variant in enumerate(self.variants):
+            if number and self.left() < 0:
+                self.report.note(f"{variant}: skipped for the deadline")
+                continue
             if math.isfinite(self.memory) and (needed := self.models.needed(variant, self.sizes[0])) > self.memory:
                 self.report.note(f"{variant}: skipped, needs {needed / 1e9:.1f} of {self.memory / 1e9:.1f} GB")
                 continue
             reserve = RESERVE * (len(self.variants) - 1 - number)
             for compiled in (True, False):
-                try:
-                    self.measure(variant, reserve, compiled)
+                what = f"{variant}, {'' if compiled else 'not '}compiled"
+                is_measured = self.report.attempt(what, partial(self.measure, variant, reserve, compiled))
+                free_compiled()
+                if is_measured or variant == PLAIN:
                     break
-                except Exception as error:  # measure the rest in any case
-                    traceback.print_exc()
-                    self.report.note(f"{variant}, {'' if compiled else 'not '}compiled: failed: {str(error)[:200]}")
-                    if variant == PLAIN:
-                        break
-                finally:
-                    self.free()
             if not any(row.variant.startswith(variant) for row in self.report.rows):
                 self.wrong.append(f"{variant}: does not run")
 
@@ -113,11 +111,11 @@ class Bench:
             if first and expected is not None:
                 self.compare(variant, self.results(model), expected)
             if first and variant in LOOPED:
-                self.loops(estimator, row, reserve)
+                self.report.attempt(f"{name}: core loop", partial(self.loops, estimator, row, reserve))
         if isinstance(model, FusedLotus2) and variant in LOOPED:
-            self.report.note(f"{variant}: resolution chosen for this device: {choose_resolution(model)}")
+            self.report.attempt(f"{name}: resolution", partial(self.note_resolution, name, model))
             if self.left() > reserve + self.report.expected_seconds(variant):
-                self.compare_batch(model)
+                self.report.attempt(f"{name}: batch", partial(self.compare_batch, model))
 
     def make(self, variant: str, compiled: bool) -> tuple[GeometryModel, list[Tensor] | None]:
         """A model, and what it gave before it was made fast."""
@@ -130,6 +128,9 @@ class Bench:
             optimize(model, compile=compiled, graphs=True)
         self.report.note(f"{variant}: made in {time.monotonic() - begun:.0f} s")
         return model, expected
+
+    def note_resolution(self, variant: str, model: FusedLotus2) -> None:
+        self.report.note(f"{variant}: resolution chosen for this device: {choose_resolution(model)}")
 
     def note_weights(self, variant: str, model: FusedLotus2) -> None:
         depth_only = weight_bytes(model, tasks=(TASK,)) / 1e9
@@ -184,11 +185,6 @@ class Bench:
     def left(self) -> float:
         return self.deadline - time.monotonic()
 
-    def free(self) -> None:
-        gc.collect()
-        if self.models.device.type == "cuda":
-            torch.cuda.empty_cache()
-
 
 def card_memory(device: torch.device) -> float:
     """Bytes; infinite on a CPU, where tiny models run."""
@@ -224,7 +220,7 @@ def main() -> int:
     rates = ", ".join(f"{name} {rate / 1e12:.0f}" for name, rate in ceilings.rates.items())
     title = f"{machine(device)}; TFLOP/s: {rates}; copies {ceilings.bandwidth / 1e12:.2f} TB/s"
     print(title, flush=True)
-    report = Report(title, options.output)
+    report = Report(title, options.output, has_aims=not options.tiny)
     memory = 1e9 * options.memory if options.memory else card_memory(device)
     chosen = options.sizes or (SMALL_SIZES if memory < 1e9 * SMALL_CARD else SIZES)
     sizes = [(int(width), int(height)) for width, height in (size.split("x") for size in chosen.split(","))]
@@ -232,16 +228,15 @@ def main() -> int:
     deadline = started + options.deadline
     models = Variants(device, shape, lotus1)
     bench = Bench(models, sizes, variants, options.seconds, options.frames, deadline, ceilings, report, memory)
-    bench.wrong += wrong_products(device, report.note)
+    report.attempt("products", lambda: bench.wrong.extend(wrong_products(device, report.note)))
     transformer, (width, height) = shape.configs["transformer"], sizes[0]
     heads, head_size = transformer["num_attention_heads"], transformer["attention_head_dim"]
     tokens = shape.prompt_tokens + width * height // 256
-    with torch.inference_mode():
-        report.operators += operators(device, tokens, heads * head_size, heads, options.seconds / 2)
+    rows = partial(operators, device, tokens, heads * head_size, heads, options.seconds / 2)
+    report.attempt("operators", lambda: report.operators.extend(rows()))
     bench.run()
-    aims = [] if options.tiny else lotus2_aims(report)
-    report.write(aims)
-    print(f"\n{report.tables(aims)}\n{time.monotonic() - started:.0f} s in all")
+    report.write()
+    print(f"\n{report.tables()}\n{time.monotonic() - started:.0f} s in all")
     print("".join(f"WRONG: {problem}\n" for problem in bench.wrong), end="")
     return 1 if bench.wrong else 0
 

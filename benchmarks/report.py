@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,10 +62,11 @@ def conclude(
 
 @dataclass
 class Report:
-    """`title`: what it was measured on and with."""
+    """`title`: what it was measured on and with. `has_aims`: whether the models are those that the aims are about."""
 
     title: str
     folder: Path | None
+    has_aims: bool = False
     rows: list[Row] = field(default_factory=list)
     seconds: dict[str, list[float]] = field(default_factory=dict)
     loops: list[tuple[object, ...]] = field(default_factory=list)
@@ -75,7 +77,17 @@ class Report:
     def note(self, text: str) -> None:
         self.notes.append(text)
         print(f"# {text}", flush=True)
-        self.write([])
+        self.write()
+
+    def attempt(self, what: str, part: Callable[[], object]) -> bool:
+        """Do a part of the bench. If it fails, note why, so that the rest is measured in any case."""
+        try:
+            part()
+        except Exception as error:  # of any class, by torch and by compilers
+            traceback.print_exc()
+            self.note(f"{what}: failed: {str(error)[:200]}")
+            return False
+        return True
 
     def add(self, row: Row, seconds: float) -> None:
         """A row, and what measuring it took, compilation included."""
@@ -98,29 +110,33 @@ class Report:
         """What one more row of a variant will take, at a guess."""
         return max(self.seconds.get(variant, [0.0]))
 
-    def tables(self, aims: list[Aim]) -> str:
+    @property
+    def aims(self) -> list[Aim]:
+        return lotus2_aims(self) if self.has_aims else []
+
+    def tables(self) -> str:
         order = sorted(self.rows, key=lambda row: row.width * row.height)
         parts = [self.title, markdown(HEADER, [_cells(row) for row in order])]
         if self.loops:
             parts.append(markdown(LOOP_HEADER, self.loops))
         if self.operators:
             parts.append(markdown(OPERATOR_HEADER, self.operators))
-        if aims:
-            parts.append(aim_table(aims))
+        if self.has_aims:
+            parts.append(aim_table(self.aims))
         return "\n\n".join([*parts, "\n".join(f"- {note}" for note in self.notes)]) + "\n"
 
-    def write(self, aims: list[Aim]) -> None:
+    def write(self) -> None:
         """All that is known so far; a run that is cut short leaves that."""
         if self.folder is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "gpu.md").write_text(self.tables(aims))
+        (self.folder / "gpu.md").write_text(self.tables())
         content: dict[str, Any] = {
             "title": self.title,
             "rows": [asdict(row) for row in self.rows],
             "loops": [dict(zip(LOOP_HEADER, loop, strict=True)) for loop in self.loops],
             "operators": [dict(zip(OPERATOR_HEADER, row, strict=True)) for row in self.operators],
-            "aims": [{**asdict(aim), "met": aim.met} for aim in aims],
+            "aims": [{**asdict(aim), "met": aim.met} for aim in self.aims],
             "held": self.held,
             "notes": self.notes,
         }

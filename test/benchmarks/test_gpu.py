@@ -54,9 +54,10 @@ def notes_of(variants, *, deadline=math.inf, memory=math.inf):
 
 
 def test_gpu_bench_names_what_it_had_no_time_for():
-    notes = notes_of(["bfloat16"], deadline=0)
+    notes = notes_of(["bfloat16", "nf4"], deadline=0)
     assert "bfloat16 48x32: skipped for the deadline" in notes
     assert "bfloat16: core loop skipped for the deadline" in notes
+    assert "nf4: skipped for the deadline" in notes
     assert [note for note in notes if note.startswith("bfloat16 32x32: took")]  # the first size is measured in any case
 
 
