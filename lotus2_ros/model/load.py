@@ -9,6 +9,7 @@ from typing import cast
 
 import torch
 
+from lotus2_ros.model.export.manifest import is_exported
 from lotus2_ros.model.families import FAMILIES, FORMATS
 from lotus2_ros.model.family import Family, LoadOptions
 from lotus2_ros.model.layers.precision import dtype_named, resolve_device, resolve_dtype
@@ -67,6 +68,8 @@ def _recognize(folder: Path) -> tuple[Family, Header | None]:
     if (folder / MANIFEST).is_file():
         header = read_header(folder / MANIFEST, FORMATS)
         return next(family for family in FAMILIES if header.family in family.formats), header
+    if is_exported(folder):
+        raise CheckpointError(f"{folder}: written by `lotus2 export`, for ONNX Runtime; expected what was exported")
     for family in FAMILIES:
         if family.is_released(folder):
             return family, None

@@ -46,14 +46,20 @@ class Origin:
     name: str
 
 
-def find(place: str, name: str, patterns: Sequence[str]) -> Found:
+def find(place: str, name: str, patterns: Sequence[str], required: Iterable[str] = ()) -> Found:
     """Look up a local folder or file, to be recorded as `name`, or a model `owner/name[@revision]` of the hub.
 
-    Nothing is fetched yet. With HF_HUB_OFFLINE the hub's cache has to have the files. Raises HubError.
+    Nothing is fetched yet. Files of the names `required` have to be there. With HF_HUB_OFFLINE the hub's cache has to
+    have the files. Raises HubError.
     """
     folder = Path(place).expanduser()
     if folder.exists():
-        return Found(name, _sizes(folder if folder.is_dir() else folder.parent, patterns), folder)
+        parent = folder if folder.is_dir() else folder.parent
+        sizes = _sizes(parent, patterns)
+        for file in required:
+            if file not in sizes:
+                raise HubError(f"{parent / file}: file not found")
+        return Found(name, sizes, folder)
     match = NAME.fullmatch(place)
     if match is None:
         raise HubError(
@@ -65,17 +71,21 @@ def find(place: str, name: str, patterns: Sequence[str]) -> Found:
             cached = Path(
                 snapshot_download(repo, revision=revision, allow_patterns=list(patterns), local_files_only=True)
             )
-            return Found(f"{repo}@{cached.name}", _sizes(cached, patterns), cached)
+            return find(str(cached), f"{repo}@{cached.name}", patterns, required)
         HfApi().auth_check(repo)
         files = snapshot_download(repo, revision=revision, allow_patterns=list(patterns), dry_run=True)
+    except HubError:
+        raise
     except Exception as error:  # of many classes, see _explained
         raise _explained(place, repo, error) from error
-    if not files:
-        raise HubError(f"{place}: expected {' or '.join(patterns)}, found none")
+    sizes = {file.filename: file.file_size or 0 for file in files}
+    missing = [file for file in required if file not in sizes]
+    if missing or not files:
+        raise HubError(f"{place}: expected {' and '.join(missing) or ' or '.join(patterns)}, found none")
     # Use the commit from here on, because a branch may move.
     return Found(
         f"{repo}@{files[0].commit_hash}",
-        {file.filename: file.file_size or 0 for file in files},
+        sizes,
         missing=sum(file.file_size or 0 for file in files if file.will_download),
         patterns=tuple(patterns),
     )
@@ -113,10 +123,13 @@ def _explained(place: str, repo: str, error: Exception) -> HubError:
         return HubError(f"{place}: the hub has no such revision of it")
     if isinstance(error, RepositoryNotFoundError):
         return HubError(f"{place}: no such folder, and no such model on the hub, or not one that you may see")
+    if constants.HF_HUB_OFFLINE:
+        state = "incomplete" if "incomplete" in str(error) else "not"
+        where = f"in the hub's cache {constants.HF_HUB_CACHE}"
+        return HubError(f"{place}: no such folder, and {state} {where}; unset HF_HUB_OFFLINE to fetch it")
     reason: BaseException = error
     while reason.__cause__ is not None:
         reason = reason.__cause__
     line = next(iter(str(reason).strip().splitlines()), "no reason given")
-    cached = "if its files are in the hub's cache, set HF_HUB_OFFLINE=1"
-    advice = "unset HF_HUB_OFFLINE to fetch it" if constants.HF_HUB_OFFLINE else cached
+    advice = "if its files are in the hub's cache, set HF_HUB_OFFLINE=1"
     return HubError(f"{place}: no such folder, and it cannot be fetched from the hub ({line}); {advice}")

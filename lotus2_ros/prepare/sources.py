@@ -9,6 +9,7 @@ from typing import cast
 import torch
 
 from lotus2_ros.config import ModelConfig
+from lotus2_ros.config.precisions import LOTUS_PRECISIONS, PRECISIONS
 from lotus2_ros.geometry.depth import Space
 from lotus2_ros.model.conversion import Conversion
 from lotus2_ros.model.lotus import conversion as lotus
@@ -39,20 +40,26 @@ def from_released(
     flux: str, lotus2: str, config: ModelConfig, *, output: Path, precision: str | None, device: torch.device
 ) -> Conversion:
     """Of FLUX.1-dev and the released Lotus-2 files, each a folder or a name on the hub."""
+    _check_precision(precision, PRECISIONS, "Lotus-2")
+    if Path(flux).is_file() and Path(flux).suffix != ".safetensors":
+        kind = "a GGUF file, quantized for other programs" if Path(flux).suffix == ".gguf" else "another file"
+        raise ValueError(f"{flux}: expected a folder or flux1-dev.safetensors, got {kind}")
     tasks = config.wanted_tasks or TASKS
-    found = find(flux, "flux", FLUX_FILES), find(lotus2, "lotus2", lotus2_files(tasks))
+    names = lotus2_files(tasks)
+    found = find(flux, "flux", FLUX_FILES), find(lotus2, "lotus2", names, required=names)
     weights = sum(size for each in found for name, size in each.sizes.items() if name.startswith(CONVERTED))
     base, adapters = _fetch(found, output, round(LOTUS2_SHARES[precision] * weights))
     source = open_released(
         base.folder, adapters.folder, tasks=tasks, timestep_dtype=_timestep_dtype(config), device=device
     )
     files = {f"{base.name}/{name}": flux_folder(base.folder) / name for name in flux_files(base.folder)}
-    files |= {f"{adapters.name}/{name}": adapters.folder / name for name in lotus2_files(tasks)}
+    files |= {f"{adapters.name}/{name}": adapters.folder / name for name in names}
     return Lotus2Conversion(source, files, precision=precision, device=device)
 
 
 def from_trained(bundle: Path, config: ModelConfig, *, precision: str | None, device: torch.device) -> Conversion:
     """Of a bundle that `lotus2 train` wrote."""
+    _check_precision(precision, PRECISIONS, "Lotus-2")
     source = open_bundle(bundle, tasks=config.wanted_tasks, timestep_dtype=_timestep_dtype(config))
     files = {f"bundle/{name}": bundle / name for name in (MANIFEST, WEIGHTS)}
     return Lotus2Conversion(source, files, precision=precision, device=device)
@@ -60,6 +67,7 @@ def from_trained(bundle: Path, config: ModelConfig, *, precision: str | None, de
 
 def from_lotus(places: Sequence[str], config: ModelConfig, *, output: Path, precision: str | None) -> Conversion:
     """Of released folders of Lotus-D or Lotus-G, one for each task."""
+    _check_precision(precision, LOTUS_PRECISIONS, "Lotus-D and Lotus-G")
     found, predicts = _find_tasks(places, config.wanted_tasks)
     weights = sum(size for each in found.values() for name, size in each.sizes.items() if name.startswith("unet/"))
     fetched = _fetch(tuple(found.values()), output, round(LOTUS_SHARES.get(precision, 1.0) * weights))
@@ -107,3 +115,8 @@ def _find_tasks(places: Sequence[str], tasks: Sequence[str] | None) -> tuple[dic
 
 def _timestep_dtype(config: ModelConfig) -> FloatName:
     return cast(FloatName, config.timestep_dtype)
+
+
+def _check_precision(precision: str | None, choices: Sequence[str], family: str) -> None:
+    if precision not in (None, *choices):
+        raise ValueError(f"expected a precision of {', '.join(choices)} for {family}, got {precision}")

@@ -241,17 +241,17 @@ def test_what_is_not_there(hub: Hub, tmp_path: Path, place: str, message: str) -
 
 
 @pytest.mark.parametrize(
-    ("environment", "advice"),
+    ("environment", "reason", "advice"),
     [
-        ({"HF_ENDPOINT": "http://127.0.0.1:1"}, "set HF_HUB_OFFLINE=1"),
-        ({"HF_HUB_OFFLINE": "1"}, "unset HF_HUB_OFFLINE"),
+        ({"HF_ENDPOINT": "http://127.0.0.1:1"}, "it cannot be fetched from the hub (", "set HF_HUB_OFFLINE=1"),
+        ({"HF_HUB_OFFLINE": "1"}, "not in the hub's cache ", "unset HF_HUB_OFFLINE"),
     ],
 )
-def test_without_a_network(hub: Hub, tmp_path: Path, environment: dict[str, str], advice: str) -> None:
+def test_without_a_network(hub: Hub, tmp_path: Path, environment: dict[str, str], reason: str, advice: str) -> None:
     result = run_fetch(hub, tmp_path, **environment)
     assert result.returncode == 1
     line = result.stderr.splitlines()[-1]
-    assert line.startswith("HubError: owner/model: no such folder, and it cannot be fetched") and advice in line
+    assert line.startswith(f"HubError: owner/model: no such folder, and {reason}") and advice in line
     assert not hub.requests
 
 
@@ -279,14 +279,14 @@ def test_without_a_network_a_full_cache_is_enough(hub: Hub, tmp_path: Path) -> N
     assert (offline.returncode, offline.stdout) == (0, online.stdout), offline.stderr
     assert not hub.requests
     next(Path(online.stdout.split()[0]).rglob("big.safetensors")).unlink()
-    assert "is incomplete" in run_fetch(hub, tmp_path, HF_HUB_OFFLINE="1").stderr.splitlines()[-1]
+    assert "and incomplete in the hub's cache" in run_fetch(hub, tmp_path, HF_HUB_OFFLINE="1").stderr.splitlines()[-1]
 
 
 def test_all_is_looked_up_and_fits_before_anything_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     sizes = {"transformer/a.safetensors": 20_000_000_000, "text_encoder_2/b.safetensors": 9_000_000_000}
 
-    def found(place: str, name: str, patterns: Sequence[str]) -> Found:
+    def found(place: str, name: str, patterns: Sequence[str], required: Sequence[str] = ()) -> Found:
         calls.append(f"find {place}")
         return Found(f"{place}@1", sizes, missing=29_000_000_000)
 

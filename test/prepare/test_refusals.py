@@ -134,7 +134,12 @@ def test_what_is_there_is_left_alone(released: Path, arguments: Arguments, capsy
         (("--tasks", "depth,flow"), "expected a selection of auto, depth, normals, got ['depth', 'flow']"),
         (("--device", "tpu"), "expected one of auto, cpu, cuda, openvino:DEVICE, got 'tpu'"),
         (("--lotus2", "no such/place/"), "no such/place/: expected a folder or a name on the hub"),
+        (("--lotus2", "{dir}/vae"), "vae/lotus-2_core_predictor_depth.safetensors: file not found"),
+        (("--precision", "float16"), "expected a precision of float32, bfloat16, float8, int8, nf4 for Lotus-2, got"),
+        (("--flux", "{dir}/flux1-dev-Q4_K.gguf"), "gguf: expected a folder or flux1-dev.safetensors, got a GGUF file"),
+        (("--flux", "{dir}/model_index.json"), "model_index.json: expected a folder or flux1-dev.safetensors, got"),
     ],
 )
 def test_bad_options(released: Path, refused: Refused, more: tuple[str, ...], message: str) -> None:
-    refused(message, *more)
+    (released / "flux1-dev-Q4_K.gguf").write_bytes(b"GGUF")
+    refused(message, *(option.replace("{dir}", str(released)) for option in more))

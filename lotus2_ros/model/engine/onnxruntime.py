@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 TENSORRT, CUDA, CPU = "TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"
 PROVIDERS = {"auto": (TENSORRT, CUDA, CPU), "cpu": (CPU,), "cuda": (TENSORRT, CUDA)}
 PRECISIONS = {"fp32": "float32", "fp16": "float16"}
+AGAIN = "export the model again"
 INSTALL = "pip install onnxruntime, or onnxruntime-gpu for TensorRT and CUDA"
 
 
@@ -51,20 +52,21 @@ class GraphSession:
         onnxruntime = import_onnxruntime()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = 3  # errors
+        options.log_severity_level = 4  # nothing: errors are raised
         # Threads that spin while they wait take the cores from the rest of the node.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=list(providers))
         except Exception as error:  # ONNX Runtime has many types of its own
-            raise CheckpointError(f"{path}: {' '.join(str(error).split())}") from None
-        self._names = [each.name for each in self._session.get_inputs()]
+            reason = " ".join(str(error).split(" : ")[-1].split()) if path.is_file() else "file not found"
+            raise CheckpointError(f"{path}: {reason}; {AGAIN}") from None
+        self.inputs = {each.name: tuple(each.shape) for each in self._session.get_inputs()}
         self.providers: list[str] = self._session.get_providers()
 
     def __call__(self, *tensors: Tensor) -> Tensor:
         """Float32 tensors on the CPU, in the order of the graph's inputs."""
         arrays = [tensor.contiguous().numpy() for tensor in tensors]
-        return torch.from_numpy(self._session.run(None, dict(zip(self._names, arrays, strict=True)))[0])
+        return torch.from_numpy(self._session.run(None, dict(zip(self.inputs, arrays, strict=True)))[0])
 
 
 def providers_for(device: str, precision: str) -> list[tuple[str, dict[str, Any]]]:
@@ -109,6 +111,12 @@ class ExportedModel(GeometryModel):
         if missing := [name for name in names if name not in manifest.graphs]:
             raise CheckpointError(f"{folder / EXPORT}: graphs: expected {missing[0]}, got none of that name")
         self._graphs = {name: GraphSession(folder / f"{name}.onnx", providers, threads) for name in names}
+        for name, graph in self._graphs.items():
+            if graph.inputs != (expected := manifest.graphs[name].inputs):
+                place = folder / f"{name}.onnx"
+                raise CheckpointError(
+                    f"{place}: expected inputs {expected} as in {EXPORT}, got {graph.inputs}; {AGAIN}"
+                )
         used = self._graphs["encode"].providers[0].removesuffix("ExecutionProvider")
         log.info("ONNX Runtime runs %s with its %s provider", self.name, used)
 
@@ -184,6 +192,8 @@ def load_exported(chosen: ModelConfig) -> ExportedModel:
     """The model of `model.path`, a folder that `lotus2 export` wrote. Raises as `ExportedModel` does."""
     if chosen.engine not in ("auto", ONNXRUNTIME):
         raise ValueError(f"{chosen.path}: expected model.engine onnxruntime for an exported model, got {chosen.engine}")
+    if chosen.posterior != "mode":
+        raise ValueError(f"{chosen.path}: expected model.posterior mode for an exported model, got {chosen.posterior}")
     return ExportedModel(
         Path(chosen.path),
         device=chosen.device,

@@ -70,10 +70,19 @@ class CompiledStages:
         self._openvino = import_openvino()
         self._engine = engine
         self._core = self._openvino.Core()
+        self._device_name = self._name_of(engine.openvino_device)
         made_from = f"{fingerprint(model)} openvino {self._openvino.__version__}"
         self._stored = StoredStages(cache_folder(OPENVINO), made_from)
         self._stages: dict[tuple, Run | None] = {}  # None: torch runs it
         self._lock = threading.Lock()
+
+    def _name_of(self, device: str) -> str:
+        """A device's full name. Raises ValueError if there is no such device here."""
+        try:
+            return str(self._core.get_property(device, "FULL_DEVICE_NAME"))
+        except RuntimeError:
+            there = ", ".join(f"openvino:{name}" for name in self._core.available_devices)
+            raise ValueError(f"expected model.device {there} as OpenVINO finds here, got openvino:{device}") from None
 
     def __len__(self) -> int:
         """How many stages OpenVINO runs."""
@@ -95,17 +104,16 @@ class CompiledStages:
         options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": HINTS[dtype], "PERFORMANCE_HINT": "LATENCY"}
         if device == "CPU":
             options |= {"NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": self._engine.threads or ALL_THREADS}
-        place = (self._engine.name, case, device, options, self._core.get_property(device, "FULL_DEVICE_NAME"))
+        place = (self._engine.name, case, device, options, self._device_name)
         name = " ".join(map(str, _flat(case[0])))
         try:
             stored = self._stored.read(*place) or b""
             mark, blob = stored[:1], stored[1:]
             if mark == FASTER_IN_TORCH:
                 return None
-            if blob:
-                compiled = self._core.import_model(blob, device, options)
-            else:
-                compiled = self._core.compile_model(self._convert(function, tensors), device, options)
+            compiled = self._read(blob, device, options)
+            if compiled is None:
+                mark, compiled = b"", self._core.compile_model(self._convert(function, tensors), device, options)
                 blob = compiled.export_model().getvalue()
             stage = run_compiled(compiled)
             if mark == CHOSEN or (mark == UNTIMED and is_busy()):
@@ -115,7 +123,15 @@ class CompiledStages:
             self._stored.write(mark if mark == FASTER_IN_TORCH else mark + blob, *place)
             return None if mark == FASTER_IN_TORCH else stage
         except Exception as error:  # converters and compilers raise errors of any type
-            log.warning("%s runs in torch instead of OpenVINO: %s", name, first_line(error))
+            log.warning("%s runs in torch instead of OpenVINO: %s", name, reason_of(error))
+            return None
+
+    def _read(self, blob: bytes, device: str, options: dict[str, Any]) -> Any:
+        """A compiled stage from disk; None if there is none, or one that OpenVINO does not take."""
+        try:
+            return self._core.import_model(blob, device, options) if blob else None
+        except RuntimeError as error:
+            log.info("a compiled stage is made again: %s", reason_of(error))
             return None
 
     def _compare(self, name: str, stage: Run, function: Run, tensors: tuple[Tensor, ...]) -> bytes:
@@ -167,6 +183,12 @@ def run_compiled(compiled: Any) -> Run:
         return torch.from_numpy(output).clone()  # the next run overwrites it
 
     return run
+
+
+def reason_of(error: Exception) -> str:
+    """One line. OpenVINO's errors begin with the places in its code that they went through."""
+    lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("Exception from ")]
+    return lines[0].strip()[:200] if lines else first_line(error)
 
 
 def check_equal(result: Tensor, expected: Tensor, bound: float) -> None:

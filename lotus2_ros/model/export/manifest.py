@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lotus2_ros.model.manifest import Manifest, Section, Task
 from lotus2_ros.model.weights import CheckpointError
@@ -30,7 +30,13 @@ class Schedule(Section):
     """The steps of a sharpening: noise levels, one more than there are steps, and the timestep of each step."""
 
     sigmas: tuple[float, ...]
-    timesteps: tuple[float, ...]
+    timesteps: tuple[float, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Schedule:
+        if len(self.sigmas) != len(self.timesteps) + 1:
+            raise ValueError(f"expected {len(self.timesteps) + 1} sigmas, got {len(self.sigmas)}")
+        return self
 
 
 class ExportManifest(Manifest):
@@ -40,7 +46,7 @@ class ExportManifest(Manifest):
 
     precision: Precision
     opset: int
-    size: tuple[int, int]
+    size: tuple[Annotated[int, Side], Annotated[int, Side]]
     multiple: int = Side
     upsampling: str
     noise_channels: int = Field(ge=0)

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lotus2_ros.config.precisions import LOTUS_PRECISIONS
 from lotus2_ros.geometry.depth import Space
 from lotus2_ros.model.conversion import Conversion, Store
 from lotus2_ros.model.layers.precision import dtype_name, dtype_named
@@ -22,10 +21,6 @@ class LotusConversion(Conversion):
     def __init__(
         self, folders: Mapping[str, Path], files: Mapping[str, Path], *, predicts: Space, precision: str | None
     ) -> None:
-        if precision not in (None, *LOTUS_PRECISIONS):
-            raise ValueError(
-                f"expected a precision of {', '.join(LOTUS_PRECISIONS)} for Lotus-D and Lotus-G, got {precision}"
-            )
         self.files = files
         self.model, self.state = open_pipelines(folders, predicts=predicts)
         first = self.state[f"unets.{self.model.tasks[0]}.conv_in.weight"]

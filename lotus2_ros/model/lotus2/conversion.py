@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lotus2_ros.config.precisions import PRECISIONS, PrecisionName
+from lotus2_ros.config.precisions import PrecisionName
 from lotus2_ros.model.conversion import Conversion, Store
 from lotus2_ros.model.lotus2 import FUSED_FORMAT
 from lotus2_ros.model.lotus2.bundle import describe_fused, part_file
@@ -32,8 +32,6 @@ class Lotus2Conversion(Conversion):
     def __init__(
         self, source: Source, files: Mapping[str, Path], *, precision: str | None, device: torch.device
     ) -> None:
-        if precision not in (None, *PRECISIONS):
-            raise ValueError(f"expected a precision of {', '.join(PRECISIONS)} for Lotus-2, got {precision}")
         self.source, self.files, self.device = source, files, device
         self.precision = precision or _precision_of(source)
         self._fusion: Fusion | None = None

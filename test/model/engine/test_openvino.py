@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import itertools
 import logging
 import sys
@@ -183,11 +184,13 @@ def test_a_damaged_file_is_made_again(lotus2: InferenceModel, cache: Path) -> No
     executor(("double",), lambda x: 2 * x, torch.ones(3))
     (path,) = cache.iterdir()
     whole = path.read_bytes()
-    for damaged in (b"", whole[:100], whole[:-1] + bytes([whole[-1] ^ 1])):
+    refused = b"+" + b"of another build of OpenVINO" * 100
+    refused = hashlib.blake2b(refused, digest_size=stored.DIGEST).digest() + refused
+    for damaged in (b"", whole[:100], whole[:-1] + bytes([whole[-1] ^ 1]), refused):
         path.write_bytes(damaged)
         executor = CompiledStages(lotus2, FLOAT32)
         assert torch.equal(executor(("double",), lambda x: 2 * x, torch.ones(3)), torch.full((3,), 2.0))
-        assert len(executor) == 1 and path.stat().st_size > 100
+        assert len(executor) == 1 and path.stat().st_size > 100 and path.read_bytes() != damaged
 
 
 def test_the_oldest_files_go_when_there_are_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,6 +214,7 @@ def test_what_does_not_compile_runs_in_torch(lotus2: InferenceModel, caplog: pyt
     assert len(executor) == 0
     (record,) = caplog.records
     assert record.getMessage().startswith("bessel runs in torch instead of OpenVINO: ")
+    assert "Exception from" not in record.getMessage()
 
 
 def test_a_stage_that_computes_something_else_is_not_used(
@@ -244,6 +248,14 @@ def engine(live: bool = True, **values: object) -> EngineChoice:
     return EngineChoice.of(
         Config().updated({f"model.{name}": value for name, value in values.items()}).model, live=live
     )
+
+
+@pytest.mark.parametrize("device", ["XYZ", "NPU"])  # the second is a name that OpenVINO knows
+def test_a_device_that_is_not_there_is_told_at_load(lotus2: InferenceModel, device: str) -> None:
+    if device in CompiledStages(lotus2, engine())._core.available_devices:
+        pytest.skip(f"this machine has an {device}")
+    with pytest.raises(ValueError, match=rf"^expected model\.device openvino:CPU.*, got openvino:{device}$"):
+        CompiledStages(lotus2, engine(device=f"openvino:{device}"))
 
 
 def test_which_engine_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

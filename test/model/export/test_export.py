@@ -223,10 +223,12 @@ def test_what_does_not_fit_is_one_line(lotus2, bundle, tmp_path):
         lotus2_ros.load(lotus2, engine="torch")
     with pytest.raises(ValueError, match=r"model.engine onnxruntime: expected a folder that `lotus2 export` wrote"):
         lotus2_ros.load(bundle, engine="onnxruntime")
+    with pytest.raises(CheckpointError, match="written by `lotus2 export`, for ONNX Runtime; expected what was"):
+        export(lotus2, tmp_path / "export")
     with pytest.raises(CheckpointError, match="expected tasks among normals, got 'depth'"):
         lotus2_ros.load(lotus2, tasks=("depth",))
     with pytest.raises(ValueError, match=r"expected model.posterior mode"):
-        lotus2_ros.load(lotus2, parameters={"model.posterior": "sample"}).predict(image())
+        lotus2_ros.load(lotus2, parameters={"model.posterior": "sample"})
     estimator = lotus2_ros.load(lotus2)
     with pytest.raises(ValueError, match="expected 1 to 50 sharpener steps, got 51"):
         estimator.sharpen(estimator.predict(image()), steps=51)
@@ -236,8 +238,28 @@ def test_what_does_not_fit_is_one_line(lotus2, bundle, tmp_path):
     (broken / "export.json").write_text(text.replace('"multiple": 8', '"multiple": "8"'))
     with pytest.raises(CheckpointError, match=r"export.json: multiple: expected a valid integer, got '8'"):
         lotus2_ros.load(broken)
+    for key, value, message in (
+        ("size", [0, 40], r"export.json: size.0: expected a value of at least 1|export.json: size.0: .*"),
+        (
+            "schedules",
+            {"1": {"sigmas": [1.0], "timesteps": [5.0]}},
+            r"export.json: schedules.1: .*expected 2 sigmas, got 1",
+        ),
+    ):
+        (broken / "export.json").write_text(json.dumps(json.loads(text) | {key: value}))
+        with pytest.raises(CheckpointError, match=message):
+            lotus2_ros.load(broken)
     (broken / "export.json").write_text(text)
-    with pytest.raises(CheckpointError, match=r"encode.onnx: .*"):
+    with pytest.raises(CheckpointError, match=r"encode.onnx: file not found; export the model again"):
+        lotus2_ros.load(broken)
+    for file in lotus2.iterdir():
+        if file.name != "export.json":
+            (broken / file.name).symlink_to(file)
+    (broken / "encode.onnx").unlink()
+    (broken / "encode.onnx").symlink_to(lotus2 / "decode.onnx")  # of an export of another size, or misplaced
+    with pytest.raises(
+        CheckpointError, match=r"encode.onnx: expected inputs \{'image': .*, got \{'annotation': .*again$"
+    ):
         lotus2_ros.load(broken)
 
 
