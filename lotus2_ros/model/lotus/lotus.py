@@ -94,10 +94,14 @@ class Lotus(InferenceModel, TrainableModel):
             ("transform", task, switch),
             run,
             latent,
-            torch.as_tensor(timestep, device=self.device).expand(count),
+            (timestep if isinstance(timestep, Tensor) else self._constant(timestep, torch.int64)).expand(count),
             self.prompt_embeds.expand(count, -1, -1),
-            torch.tensor(switch, device=self.device, dtype=self.dtype).expand(count, -1),
+            self._constant(switch, self.dtype).expand(count, -1),
         )
+
+    def _constant(self, value: int | tuple[float, ...], dtype: torch.dtype) -> Tensor:
+        """On the device; copied there once, because a frame would wait for each copy."""
+        return self.cached(("constant", value), lambda: torch.tensor(value, device=self.device, dtype=dtype))
 
     def noise(self, latent: Tensor) -> Tensor:
         """(samples, C, h, w) for an image latent (1, C + F, h, w)."""

@@ -99,6 +99,17 @@ def test_small_images_are_enlarged_and_sides_fit_the_vae(pipeline):
     assert model.multiple == 8
 
 
+def test_what_every_frame_takes_is_copied_to_the_device_once(pipeline):
+    """A GPU would wait for each copy."""
+    model, seen = load(pipeline), []
+    model.executor = lambda key, function, *tensors: seen.append(tensors) or function(*tensors)
+    with torch.inference_mode():
+        for _ in range(2):
+            model.predict(torch.zeros(1, 4, 4, 4), model.tasks)
+    (_, *first), (_, *second) = seen
+    assert [each.data_ptr() for each in first] == [each.data_ptr() for each in second]
+
+
 def test_there_is_no_sharpener(pipeline):
     model = load(pipeline)
     assert not model.has_sharpener("depth")
