@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -102,7 +103,9 @@ class ResumableBag(BagWriter):
         for file in self._folder.glob("*.mcap"):
             sync(file)
         new = self.partial / f"{STATE}.new"
-        torch.save({"messages": self.count, "state": dict(state)}, new)
+        stored = BytesIO()  # in a file torch meets a full disk with a RuntimeError
+        torch.save({"messages": self.count, "state": dict(state)}, stored)
+        new.write_bytes(stored.getvalue())
         sync(new)
         new.replace(self.partial / STATE)
 
@@ -128,6 +131,8 @@ class ResumableBag(BagWriter):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        super().__exit__(kind, error, trace)
-        if self.partial.exists():
-            self._say(f"interrupted: {self.partial} has what was done so far; run again with --resume to go on")
+        try:
+            super().__exit__(kind, error, trace)
+        finally:
+            if self.partial.exists():
+                self._say(f"interrupted: {self.partial} has what was done so far; run again with --resume to go on")

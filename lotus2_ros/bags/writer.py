@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -64,11 +64,16 @@ class BagWriter:
                 raise in_use(self.partial)
             shutil.rmtree(self.partial)
         self._claim = ExitStack()
-        self._claim.enter_context(claimed(self.partial, self._command))
-        self._writer = Writer(self._folder, version=9, storage_plugin=StoragePlugin.MCAP)
-        self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
-        self._writer.set_custom_data(WRITER_KEY, self._command)
-        self._writer.open()
+        try:
+            self._claim.enter_context(claimed(self.partial, self._command))
+            self._writer = Writer(self._folder, version=9, storage_plugin=StoragePlugin.MCAP)
+            self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
+            self._writer.set_custom_data(WRITER_KEY, self._command)
+            self._writer.open()
+        except OSError:  # a full disk
+            self._claim.close()
+            shutil.rmtree(self.partial, ignore_errors=True)
+            raise
         return self
 
     def write(self, topic: str, item: Any, time_ns: int | None = None) -> None:
@@ -110,7 +115,8 @@ class BagWriter:
                 try:
                     self._writer.close()
                 except OSError:  # a full disk: the chunks are there, without an index
-                    self._writer.abort()
+                    with suppress(OSError):
+                        self._writer.abort()
             else:
                 self._writer.abort()
                 shutil.rmtree(self.partial)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 import traceback
@@ -72,6 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 1
         is_bad_input = isinstance(error, ValueError | OSError)
         message = " ".join(str(error).split())
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            message += "; make room, or choose an output on another disk"
         if not is_bad_input:
             message = f"{type(error).__name__}: {message}" if message else type(error).__name__
             if not debug:

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Raises RunError when there is no frame with meters and a pose."""
-    import open3d as o3d
+    from lotus2_ros.view.ply import save_mesh  # takes seconds, as do the workers
 
     if not (args.voxel > 0 and args.max_depth > 0):
         raise ValueError(f"expected positive meters, got --voxel {args.voxel:g} --max-depth {args.max_depth:g}")
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     if not found.mesh.triangles:
         raise RunError(f"{recording.name}: no surface within --max-depth {args.max_depth:g} m was seen often enough")
     mark(folder, "map")
-    o3d.io.write_triangle_mesh(str(folder / MESH), found.mesh)
+    save_mesh(folder / MESH, found.mesh)
     sources = ", ".join(f"{count} by {source}" for source, count in found.sources.items())
     print(f"{folder / MESH}: {len(found.mesh.vertices)} vertices from {found.sources.total()} frames ({sources})")
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 from dataclasses import replace
 
@@ -121,6 +122,40 @@ def test_a_folder_of_somebody_else_beside_the_output_is_not_removed(recorder, tm
     with pytest.raises(OutputError, match=r"out.mcap.partial"), BagWriter(tmp_path / "out.mcap"):
         pass
     assert (tmp_path / "out.mcap.partial" / "notes").read_text() == "mine"
+
+
+@pytest.mark.parametrize("moment", ["frames", "end"])
+def test_a_full_disk_leaves_what_was_written_and_says_how_to_go_on(recorder, tmp_path, monkeypatch, moment):
+    frames, said = list(recorder.frames(tmp_path, 3)), []
+    out = tmp_path / "out.mcap"
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"), resumable(out, say=said.append) as bag:
+        for frame in frames[:2]:
+            write_frame(bag, frame)
+        bag.checkpoint({"frames": 2})
+        for name in ("close", "abort"):  # they write what is left
+            monkeypatch.setattr(bag._writer, name, full)
+        if moment == "frames":
+            full()
+    assert f"{bag.partial} has what was done so far" in said[0]
+    with monkeypatch.context() as patch:
+        patch.setattr("rosbags.rosbag2.Writer.open", full)  # and it is full when somebody tries again
+        with pytest.raises(OSError, match="No space left"), resumable(out, resume=True):
+            pass
+    with resumable(out, resume=True) as bag:
+        assert bag.state == {"frames": 2}
+        write_frame(bag, frames[2])
+    assert len(list(read_messages(out, ["/image"]))) == 3
+
+
+def test_a_checkpoint_on_a_full_disk_is_no_error_of_torch(recorder, tmp_path):
+    with pytest.raises(OSError, match="No space left"), resumable(tmp_path / "out") as bag:
+        write_frame(bag, next(recorder.frames(tmp_path, 1)))
+        (bag.partial / "state.pt.new").symlink_to("/dev/full")
+        bag.checkpoint({"frames": 1, "filter": list(range(10000))})
 
 
 def test_played_times_have_no_long_gaps_and_do_not_go_back(recorder, tmp_path):
