@@ -46,6 +46,7 @@ from lotus2_ros.training.diffusion import Diffusion
 from lotus2_ros.training.objectives import Objective
 
 RUNS = Path(__file__).parents[1] / "config/train"
+SCENES = Path("out/train/bundled/scenes")
 # Of the rendered 256 x 192; of the side of a token.
 SIZE, LONGER_SIDE, TOKEN = 0.25, 64, 8
 # The networks of the runs are larger.
@@ -224,10 +225,7 @@ def _load(folder: Path, config: TrainingConfig, model: Any) -> list[EncodedGroup
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--vae", type=Path, default=BUNDLED, help="bundle whose VAE is taken (the bundled model)")
-    rendered_scenes = Path("out/train/bundled/scenes")
-    parser.add_argument(
-        "--scenes", type=Path, default=rendered_scenes, help="what is missing of them is rendered (%(default)s)"
-    )
+    parser.add_argument("--scenes", type=Path, default=SCENES, help="what is missing of them is rendered (%(default)s)")
     parser.add_argument("--frames", type=Path, help="folder of recorded frames")
     parser.add_argument("--analysis", default="table", choices=list(ANALYSES), help="the rows (%(default)s)")
     names = [training.name for trainings in ANALYSES.values() for training in trainings]

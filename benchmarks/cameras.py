@@ -25,11 +25,9 @@ from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from benchmarks.process import cpu_seconds
-from benchmarks.report import Aim, conclude
-from benchmarks.soak import program
+from benchmarks.aims import Aim, conclude
+from benchmarks.programs import cpu_seconds, isolate, node, program
 from benchmarks.timing import machine
-from lotus2_ros.config.installed import FASTDDS_PROFILE, fastdds_profile
 from lotus2_ros.demo.deadlines import allowed
 from lotus2_ros.ros.messages import tensor_to_image
 
@@ -120,8 +118,8 @@ class Load:
 
 def measure(cameras: list[str], seconds: float, rate: float) -> Run:
     load = Load(cameras, rate)
-    given = ("-p", f"cameras:=[{', '.join(cameras)}]", "-p", "model.threads:=1", "-p", "sharp.enabled:=false")
-    with program("-m", "lotus2_ros.ros.node", "--ros-args", *given) as process:
+    given = {"cameras": f"[{', '.join(cameras)}]", "model.threads": 1, "sharp.enabled": "false"}
+    with program(*node(given)) as process:
         begun = time.monotonic()
         while not all(load.reports[camera] for camera in cameras):
             if time.monotonic() > begun + allowed(120.0) or process.poll() is not None:
@@ -155,9 +153,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=10.0, help="images per second of each camera")
     parser.add_argument("--output", type=Path, default=Path("out/cameras"), help="cameras.md and cameras.json")
     args = parser.parse_args()
-    os.environ.setdefault(FASTDDS_PROFILE, str(fastdds_profile()))
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 101))
+    isolate()
     rclpy.init()
     names = [f"camera{number}" for number in range(args.cameras)]
     one, several = (measure(some, args.seconds, args.rate) for some in (names[:1], names))

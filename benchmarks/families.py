@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from benchmarks.ablation import take_vae
+from benchmarks.ablation import RUNS, SCENES, take_vae
 from benchmarks.timing import interleaved_ms, machine, markdown
 from lotus2_ros import scenes
 from lotus2_ros.config import Config
@@ -35,7 +35,6 @@ from lotus2_ros.training import rendered
 from lotus2_ros.training.config import TrainingConfig, read_config
 from lotus2_ros.training.run import run_stages
 
-RUNS = Path(__file__).parents[1] / "config/train"
 # On images of half the size, and of three quarters of it with the decoder.
 STAGES = ("core_small", "core")
 _G = ("network.generative=true",)
@@ -162,8 +161,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--size", type=float, help="of the images, of the rendered ones' (the stages' own)")
     parser.add_argument("--shards", type=int, help="of the data, 200 views each (all of the run)")
     parser.add_argument("--views", type=int, default=20, help="held out, of each kind of scene (%(default)s)")
-    parser.add_argument("--scenes", type=Path, default=Path("out/train/bundled/scenes"),
-                        help="what is missing of them is rendered (%(default)s)")  # fmt: skip
+    parser.add_argument("--scenes", type=Path, default=SCENES, help="what is missing of them is rendered (%(default)s)")
     parser.add_argument("--vae", type=Path, default=BUNDLED, help="bundle whose VAE is taken (the bundled model)")
     parser.add_argument("--work", type=Path, default=Path("out/families/work"), help="checkpoints and curves")
     parser.add_argument("--output", type=Path, default=Path("out/families"), help="families.json")

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import random
 import subprocess
 import sys
@@ -29,9 +28,9 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
 from benchmarks.mutated_messages import HEIGHT, PICTURES, WIDTH, Case, cases
-from benchmarks.soak import program, sample
+from benchmarks.programs import isolate, node, program
+from benchmarks.soak import sample
 from lotus2_ros.config import walk
-from lotus2_ros.config.installed import FASTDDS_PROFILE, fastdds_profile
 from lotus2_ros.demo.deadlines import allowed
 
 BATCH = 25
@@ -52,20 +51,18 @@ def main() -> int:
     args = parser.parse_args()
     seed = time.time_ns() % 2**32 if args.seed is None else args.seed
     print(f"seed {seed}, {args.messages} messages", flush=True)
-    os.environ.setdefault(FASTDDS_PROFILE, str(fastdds_profile()))
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 101))
+    isolate()
     rclpy.init()
     problems = []
     for transport in TRANSPORTS:
-        with program("-m", "lotus2_ros.ros.node", "--ros-args", *parameters(transport)) as node:
-            problems += NodeFuzz(transport, node, random.Random(seed)).run(args.messages // len(TRANSPORTS))
+        with program(*node(parameters(transport))) as process:
+            problems += NodeFuzz(transport, process, random.Random(seed)).run(args.messages // len(TRANSPORTS))
     print("\n".join(problems) or "every good frame was answered, every other message has a documented reason")
     return 1 if problems else 0
 
 
-def parameters(transport: str) -> list[str]:
-    values = {
+def parameters(transport: str) -> dict[str, object]:
+    values: dict[str, object] = {
         "model.threads": 1,
         "model.process_resolution": 32,
         "model.warm_up": f"[{WIDTH}x{HEIGHT}]",
@@ -77,7 +74,7 @@ def parameters(transport: str) -> list[str]:
     for topic in (*TRANSPORTS[transport], "camera_info", "reference/points"):
         values[f"qos_overrides./{topic}.subscription.reliability"] = "reliable"
         values[f"qos_overrides./{topic}.subscription.depth"] = DEEP
-    return [word for name, value in values.items() for word in ("-p", f"{name}:={value}")]
+    return values
 
 
 class NodeFuzz:

@@ -1,17 +1,14 @@
 """What the node costs outside the model, per 640x480 frame on one core: messages to tensors and back.
 
-    python benchmarks/node_overhead.py
+    python -m benchmarks.node_overhead
 
-Medians over 50 runs after 5 of warm-up, all rows in one run. Where sensor_msgs_py is installed, its packing of the same
-cloud stands beside ours.
+Medians over 50 runs of all rows in turn. Where sensor_msgs_py is installed, its packing of the same cloud stands beside
+ours.
 """
 
 from __future__ import annotations
 
 import math
-import platform
-import statistics
-import time
 from collections.abc import Callable
 
 import cv2
@@ -21,6 +18,7 @@ from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, PointField
 from std_msgs.msg import Header
 
+from benchmarks.timing import interleaved_ms, machine, markdown
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.cloud import organized_cloud
 from lotus2_ros.model.engine.device import keep_freed_memory
@@ -28,19 +26,8 @@ from lotus2_ros.ros.clouds import tensor_to_cloud
 from lotus2_ros.ros.messages import image_to_tensor, tensor_to_image
 
 WIDTH, HEIGHT = 640, 480
-WARM_UP, RUNS = 5, 50
+RUNS = 50
 CLOUD = {"stride": 1, "min_depth": 0.0, "max_depth": math.inf, "edge_threshold": 0.05}
-
-
-def milliseconds(run: Callable[[], object]) -> float:
-    """Median time of ``run``."""
-    times = []
-    for number in range(WARM_UP + RUNS):
-        start = time.perf_counter()
-        run()
-        if number >= WARM_UP:
-            times.append(1e3 * (time.perf_counter() - start))
-    return statistics.median(times)
 
 
 def inputs(image: torch.Tensor) -> dict[str, Callable[[], object]]:
@@ -99,13 +86,13 @@ def main() -> None:
     cv2.setNumThreads(1)
     keep_freed_memory()  # as with a model
     image = torch.randint(0, 256, (HEIGHT, WIDTH, 3), dtype=torch.uint8)
-    print(f"{platform.processor() or platform.machine()}, torch {torch.__version__}, one thread, {WIDTH}x{HEIGHT}")
-    print(f"{'':34}{'ms':>8}")
-    for name, run in {**inputs(image), **outputs(image), **peer(image)}.items():
-        print(f"{name:34}{milliseconds(run):8.2f}")
     depth, camera = torch.ones(HEIGHT, WIDTH), Camera.from_fov(WIDTH, HEIGHT, 60.0)
     cloud = tensor_to_cloud(organized_cloud(depth, camera, image, None, **CLOUD), Header())
-    print(f"{'for comparison: serialize the cloud':34}{milliseconds(lambda: serialize_message(cloud)):8.2f}")
+    serialized = {"for comparison: serialize the cloud": lambda: serialize_message(cloud)}
+    times = interleaved_ms({**inputs(image), **outputs(image), **peer(image), **serialized}, RUNS)
+    print(
+        f"{machine(torch.device('cpu'))}, one thread, {WIDTH}x{HEIGHT}\n\n{markdown(('', 'ms'), list(times.items()))}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
-"""A rendered room's cloud from above: with a guessed shift, with the one from normals, and as it is, in gray in all.
+"""docs/images/shift.jpg: a rendered room's cloud from above, by a guessed shift and by the one from normals.
 
-python -m benchmarks.pictures_shift [OUTPUT]
+    python -m benchmarks.pictures_shift [--output docs/images/shift.jpg]
+
+The room as it is stands beside them, and in gray behind each.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -18,14 +21,16 @@ from benchmarks.geometry.seen import Seen, rendered, with_noise
 from lotus2_ros.scale.scale import DEFAULT_SHIFT
 from lotus2_ros.scale.shift import shift_from_normals
 
-OUTPUT = "docs/images/shift.jpg"
 ROOM = 12
 # Of disparity's range; degrees of each normal.
 NOISE = 0.01, 10.0
 ACROSS, AHEAD = (-3.0, 1.5), (0.0, 5.5)  # meters shown
 
 
-def main() -> int:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("docs/images/shift.jpg"))
+    args = parser.parse_args()
     exact = list(rendered({"room": ROOM + 1}, quick=False))[ROOM]
     seen = with_noise(exact, 0, *NOISE)
     shift, stats = shift_from_normals(seen.disparity, seen.normals, seen.camera.K, seen.valid)
@@ -45,8 +50,7 @@ def main() -> int:
         axis.set_xlim(*ACROSS)
         axis.set_ylim(*AHEAD)
     figure.tight_layout()
-    figure.savefig(sys.argv[1] if len(sys.argv) > 1 else OUTPUT, pil_kwargs={"quality": 80})
-    return 0
+    figure.savefig(args.output, pil_kwargs={"quality": 80})
 
 
 def _cloud(seen: Seen, shift: float) -> Tensor:
@@ -70,4 +74,4 @@ def _draw(axis: Axes, points: Tensor, exact: Seen, plain: bool = False) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

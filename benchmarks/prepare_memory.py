@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5TokenizerFast
 
+from benchmarks import models
 from benchmarks.timing import machine, markdown
 from lotus2_ros.model.layers.linear import PRECISIONS
 from lotus2_ros.model.lotus2.base import CORE, SHARPENER
@@ -38,16 +39,7 @@ ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "262144"}
 # As many as FLUX.1-dev has.
 DOUBLE_BLOCKS, SINGLE_BLOCKS = 19, 38
 HEAD, POOLED, RANKS = 64, 64, {"depth": 16, "normals": 32}
-VAE = {
-    "block_out_channels": (32, 32, 64, 64),
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "latent_channels": 16,
-    "use_quant_conv": False,
-    "use_post_quant_conv": False,
-    "scaling_factor": 0.3611,
-    "shift_factor": 0.1159,
-}
+VAE = models.VAE | {"block_out_channels": (32, 32, 64, 64), "layers_per_block": 1}
 # Printed by the process that prepares: KB at most since the imports were done, and KB then.
 MEASURED = """
 import sys

@@ -7,14 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
+
+from benchmarks.programs import cpu_seconds
 
 IDLE = 20.0  # seconds
-
-
-def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> int:

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.process import cpu_seconds
-from benchmarks.report import Aim, conclude
+from benchmarks.aims import Aim, conclude
+from benchmarks.programs import cpu_seconds
 from benchmarks.timing import machine
 from lotus2_ros.bags import ResumableBag, open_recording
 from lotus2_ros.config import Config

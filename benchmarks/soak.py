@@ -15,8 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -29,13 +28,14 @@ from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 
-from lotus2_ros.config.installed import FASTDDS_PROFILE, fastdds_profile
+from benchmarks.programs import isolate, node, program
 from lotus2_ros.demo.deadlines import allowed
 from lotus2_ros.ros.clouds import tensor_to_cloud
 from lotus2_ros.ros.messages import tensor_to_image
 
 RATE, REFERENCE_EVERY = 30.0, 6  # Hz; every sixth image
 WIDTH, HEIGHT = 160, 120
+PARAMETERS = {"model.threads": 1, "sharp.steps": 2, "model.warm_up": f"[{WIDTH}x{HEIGHT}]"}
 GROWTH_MB, SPREAD = 20.0, 2  # allowed of memory, and of threads and open files
 WARM_UP = 300.0  # seconds, at most a third of the run
 VISIT, STOPPED_EVERY = 4.0, 3  # seconds of a subscription; every third visit the lasting subscriber is stopped
@@ -62,37 +62,17 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1800.0)
     parser.add_argument("--lasting", action="store_true", help=argparse.SUPPRESS)  # the subscriber that is stopped
     args = parser.parse_args()
-    os.environ.setdefault(FASTDDS_PROFILE, str(fastdds_profile()))
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 101))
+    isolate()
     rclpy.init()
     if args.lasting:
         return subscribe_for_ever()
     with ExitStack() as stack:
-        node = stack.enter_context(program("-m", "lotus2_ros.ros.node", "--ros-args", *parameters()))
+        process = stack.enter_context(program(*node(PARAMETERS)))
         lasting = stack.enter_context(program("-m", "benchmarks.soak", "--lasting"))
-        samples, account = Soak(node, lasting).run(args.seconds)
+        samples, account = Soak(process, lasting).run(args.seconds)
     problems = judge(samples, account, args.seconds)
     print("\n".join(problems) or "memory, threads and open files are flat, and every frame is accounted for")
     return 1 if problems else 0
-
-
-def parameters() -> list[str]:
-    values = {"model.threads": 1, "sharp.steps": 2, "model.warm_up": f"[{WIDTH}x{HEIGHT}]"}
-    return [word for name, value in values.items() for word in ("-p", f"{name}:={value}")]
-
-
-@contextmanager
-def program(*arguments: str) -> Iterator[subprocess.Popen]:
-    child = subprocess.Popen([sys.executable, *arguments])
-    try:
-        yield child
-    finally:
-        child.send_signal(signal.SIGCONT)
-        child.send_signal(signal.SIGINT)
-        with suppress(subprocess.TimeoutExpired):
-            child.wait(allowed(10.0))
-        child.kill()
 
 
 def subscribe_for_ever() -> int:

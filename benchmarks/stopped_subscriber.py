@@ -25,7 +25,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 
-from benchmarks.soak import program
+from benchmarks.programs import isolate, node, program
 from lotus2_ros.config.installed import FASTDDS_PROFILE, fastdds_profile
 from lotus2_ros.demo.deadlines import allowed
 from lotus2_ros.ros.messages import tensor_to_image
@@ -51,12 +51,11 @@ def main() -> int:
         return subscribe_for_ever()
     if args.profile is not None:
         return measure(args.seconds, args.rate)
+    isolate()
     for name, profile in {"config/fastdds.xml": str(fastdds_profile()), "defaults": ""}.items():
         print(f"{name}:", flush=True)
-        environment = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "ROS_DOMAIN_ID": str(1 + os.getpid() % 101)}
-        environment |= os.environ | {FASTDDS_PROFILE: profile}
-        subprocess.run([sys.executable, "-m", "benchmarks.stopped_subscriber", *sys.argv[1:], "--profile", profile],
-                       env=environment, check=True)  # fmt: skip
+        command = [sys.executable, "-m", "benchmarks.stopped_subscriber", *sys.argv[1:], "--profile", profile]
+        subprocess.run(command, env=os.environ | {FASTDDS_PROFILE: profile}, check=True)
     return 0
 
 
@@ -77,9 +76,8 @@ def subscribe_for_ever() -> int:
 def measure(seconds: float, rate: float) -> int:
     rclpy.init()
     values = {"sharp.enabled": "false", "model.warm_up": f"[{WIDTH}x{HEIGHT}]", "model.process_resolution": 64}
-    parameters = [word for name, value in values.items() for word in ("-p", f"{name}:={value}")]
     with (
-        program("-m", "lotus2_ros.ros.node", "--ros-args", *parameters),
+        program(*node(values)),
         program("-m", "benchmarks.stopped_subscriber", "--stopped") as other,
     ):
         camera = Camera(rate)

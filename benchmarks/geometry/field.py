@@ -14,13 +14,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.geometry.figure import Figure
+from benchmarks.geometry.truth import FAR, camera_of, draw, is_dense, known, prediction, sparse
 from lotus2_ros import scenes
-from lotus2_ros.bags.intrinsics import read_calibration
 from lotus2_ros.config import ScaleConfig
-from lotus2_ros.data.sample import Sample
 from lotus2_ros.evaluation.frames import read_frames
 from lotus2_ros.evaluation.metrics import depth_error
-from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.normals import normals_from_depth
 from lotus2_ros.inference.estimator import Estimator
 from lotus2_ros.inference.loading import load
@@ -29,9 +27,7 @@ from lotus2_ros.scale.reference import Reference
 from lotus2_ros.scale.scale import RelativeGeometry
 
 DRAWS = 5
-FAR = 80.0  # meters; farther is neither truth nor predicted, as usual for streets
 INDOORS, OUTDOORS = 200, 500  # points
-DENSE = 0.3  # share of measured pixels; a frame with less is a lidar's, outdoors
 WRONG = 0.2
 SEED = 201
 WIDTH, HEIGHT = 640, 480
@@ -44,9 +40,9 @@ class Case:
 
     points: int = 0
     wrong: float = 0.0
-    of_line: float = math.inf  # most of the field's error over the line's, geometric mean over frames
-    of_best: float = math.inf  # and over that of the better interpolation
-    worst: float = math.inf  # the latter in the worst frame
+    of_line: float | None = None  # most of the field's error over the line's, geometric mean over frames
+    of_best: float | None = None  # and over that of the better interpolation
+    worst: float | None = None  # the latter in the worst frame
 
     def __str__(self) -> str:
         points = f"{self.points} points" if self.points else f"{INDOORS} or {OUTDOORS} points"
@@ -77,9 +73,8 @@ def _case_figures(
 ) -> Iterator[Figure]:
     of_line, of_best, refused = [], [], 0
     for name, predicted, depth in zip(names, predictions, depths, strict=True):
-        truth = torch.where((depth > 0) & (depth < FAR), depth, torch.nan)
-        dense = torch.isfinite(truth).float().mean() > DENSE
-        points = case.points or (INDOORS if dense else OUTDOORS)
+        truth = known(depth)
+        points = case.points or (INDOORS if is_dense(truth) else OUTDOORS)
         found = [_errors(predicted, truth, points, case.wrong, seed) for seed in range(draws)]
         errors = [error for error in found if error is not None]
         refused += len(found) - len(errors)
@@ -92,6 +87,8 @@ def _case_figures(
         beside = ", ".join(f"{way} {medians[way]:.3f}" for way in WAYS[:3])
         yield Figure("AbsRel between the points, with the field", f"{name}, {case}", medians["field"], "", None, beside)
     note = f"{refused} of {draws * len(names)} draws refused by the fit and left out"
+    if not of_line:
+        of_line, of_best = [math.nan], [math.nan]
     over = "field over the line, geometric mean"
     yield Figure(over, str(case), statistics.geometric_mean(of_line), "times", case.of_line, note)
     over = "field over the better interpolation"
@@ -104,7 +101,7 @@ def _normals_figures(estimator: Estimator, kinds: tuple[str, ...]) -> Iterator[F
     for kind in kinds:
         view = scenes.view(SEED, WIDTH, HEIGHT, kind)
         predicted = prediction(estimator, view.image, view.camera)
-        truth = torch.where(view.depth < FAR, view.depth, torch.nan)
+        truth = known(view.depth)
         depths = _depths(predicted, truth, *draw(truth, INDOORS, 0.0, 0))
         if depths is None:
             continue
@@ -126,19 +123,6 @@ def _normals_figures(estimator: Estimator, kinds: tuple[str, ...]) -> Iterator[F
         )
 
 
-def prediction(estimator: Estimator, image: Tensor, camera: Camera) -> RelativeGeometry:
-    geometry = estimator.predict(image, camera)
-    assert geometry.disparity is not None  # the bundled model predicts it
-    return RelativeGeometry(geometry.disparity, image, geometry.normals, camera)
-
-
-def camera_of(frames: Path, frame: Sample) -> Camera:
-    """Of a recorded frame, by its intrinsics.json."""
-    calibration = read_calibration(frames / frame.name / "intrinsics.json")
-    intrinsics = (float(calibration[key]) for key in ("fx", "fy", "cx", "cy"))
-    return Camera.from_intrinsics(frame.image.shape[1], frame.image.shape[0], *intrinsics)
-
-
 def _errors(
     predicted: RelativeGeometry, truth: Tensor, points: int, wrong: float, seed: int
 ) -> dict[str, float] | None:
@@ -152,20 +136,10 @@ def _errors(
     return {way: depth_error(depth.flatten()[rest], at).abs_rel for way, depth in depths.items()}
 
 
-def draw(truth: Tensor, points: int, wrong: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Random measured pixels and their depth, some of them at random depths."""
-    generator = torch.Generator().manual_seed(seed)
-    measured = torch.nonzero(torch.isfinite(truth).flatten())[:, 0]
-    chosen = measured[torch.randperm(len(measured), generator=generator)[:points]]
-    low, high = truth[torch.isfinite(truth)].aminmax()
-    anywhere = low + (high - low) * torch.rand(len(chosen), generator=generator)
-    return chosen, torch.where(torch.arange(len(chosen)) < round(wrong * points), anywhere, truth.flatten()[chosen])
-
-
 def _depths(predicted: RelativeGeometry, truth: Tensor, chosen: Tensor, values: Tensor) -> dict[str, Tensor] | None:
     """Depth (H, W) by each way. The interpolations are given the true depth at all points."""
-    sparse = torch.full_like(truth, torch.nan).flatten().index_put((chosen,), values).view(truth.shape)
-    scale = ScaleFilter().align(predicted, Reference(sparse), ScaleConfig(local_field=True))
+    reference = Reference(sparse(chosen, values, truth.shape))
+    scale = ScaleFilter().align(predicted, reference, ScaleConfig(local_field=True))
     if not scale.metric:
         return None
     inverse_depth = scale.scale * predicted.disparity + scale.shift

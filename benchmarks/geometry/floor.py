@@ -13,7 +13,8 @@ from torch import Tensor
 
 from benchmarks.geometry.figure import Figure
 from benchmarks.geometry.seen import Seen, rendered
-from benchmarks.geometry.steadiness import known, measure
+from benchmarks.geometry.steadiness import measure
+from benchmarks.geometry.truth import known, prediction
 from lotus2_ros.config import CloudConfig, ScaleConfig
 from lotus2_ros.geometry.floor import Floor, floor_mask
 from lotus2_ros.inference.loading import load
@@ -43,11 +44,9 @@ def figures(frames: Path | None, quick: bool) -> Iterator[Figure]:
     estimator = load(parameters={"model.threads": 1})
     views = []
     for seen in rendered(SCENES, quick):
-        found = estimator.predict(seen.image, seen.camera)
-        assert found.disparity is not None
         near = seen.valid & (seen.depth < NEAR)
         height = _height(seen, seen.depth)
-        answer = RelativeGeometry(found.disparity, seen.image, found.normals, seen.camera)
+        answer = prediction(estimator, seen.image, seen.camera)
         views.append(View(seen, answer, near & (height.abs() < FLAT), near & (height > OBSTACLE)))
     views = [view for view in views if quick or view.is_floor.float().mean() > MIN_FLOOR]
     for local_field in (False, True):

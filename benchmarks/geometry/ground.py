@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.geometry.figure import Figure
-from benchmarks.geometry.seen import Seen, rendered, with_noise
+from benchmarks.geometry.seen import Seen, predicted, rendered, with_noise
+from benchmarks.geometry.truth import FAR
 from lotus2_ros.inference.loading import load
 from lotus2_ros.scale.ground import scale_from_ground
 
@@ -29,8 +29,6 @@ CASES = {
 }
 WANTED = dict(zip(CASES, (0.03, 0.08, 0.08, None, None), strict=True))
 MODEL_CASES = {"up exact": 0.0, "up 3 degrees off": 3.0}
-# Meters, as usual for streets: farther is no truth, and nothing is predicted farther.
-FAR = 80.0
 
 
 def figures(frames: Path | None, quick: bool) -> Iterator[Figure]:
@@ -40,14 +38,9 @@ def figures(frames: Path | None, quick: bool) -> Iterator[Figure]:
         depths = [_metric(view, off, seed) for seed, view in enumerate(noisy)]
         yield _figure(case, depths, views, WANTED[case])
     estimator = load(parameters={"model.threads": 1})
-    predicted = []
-    for view in views:
-        geometry = estimator.predict(view.image)
-        assert geometry.disparity is not None and geometry.normals is not None  # the bundled model has both
-        everywhere = torch.ones_like(view.valid)
-        predicted.append(replace(view, disparity=geometry.disparity, normals=geometry.normals, valid=everywhere))
+    answered = [predicted(estimator, view) for view in views]
     for case, off in MODEL_CASES.items():
-        depths = [_metric(view, off, seed) for seed, view in enumerate(predicted)]
+        depths = [_metric(view, off, seed) for seed, view in enumerate(answered)]
         yield _figure(f"bundled model, {case}", depths, views, None)
 
 

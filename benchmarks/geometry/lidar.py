@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.geometry.figure import Figure
+from benchmarks.geometry.truth import FAR, draw, known, sparse
 from lotus2_ros.evaluation.frames import read_frames
 from lotus2_ros.evaluation.metrics import affine_invariant_depth_error, depth_error
 from lotus2_ros.inference.loading import load
@@ -18,7 +19,6 @@ from lotus2_ros.scale.fit import AlignmentError
 from lotus2_ros.scale.reference import Reference, fit_to_reference
 
 DRAWS = 20
-FAR = 80.0  # meters; farther is neither truth nor predicted, as usual for streets
 WRONG = 0.2
 # How much worse than least squares with all points a fit to 500 of them may be, without and with wrong ones.
 WANTED = {(500, 0.0): 1.05, (500, WRONG): 1.1}
@@ -31,7 +31,7 @@ def figures(frames: Path | None, quick: bool) -> Iterator[Figure]:
     for frame in read_frames(frames):
         disparity = estimator.predict(frame.image, tasks=("depth",)).disparity
         assert disparity is not None  # depth was asked for
-        depth = torch.where(frame.depth < FAR, frame.depth, torch.nan)
+        depth = known(frame.depth)
         every = affine_invariant_depth_error(disparity, depth, (1e-3, FAR)).abs_rel
         for points, wrong in ((64, 0.0), (500, 0.0), (500, WRONG)):
             draws = [_error(disparity, depth, points, wrong, seed) for seed in range(3 if quick else DRAWS)]
@@ -51,16 +51,9 @@ def figures(frames: Path | None, quick: bool) -> Iterator[Figure]:
 
 def _error(disparity: Tensor, depth: Tensor, points: int, wrong: float, seed: int) -> float:
     """AbsRel at all measured pixels but the random ones fitted to, some of them made wrong; NaN if that is refused."""
-    generator = torch.Generator().manual_seed(seed)
-    measured = torch.nonzero(torch.isfinite(depth).flatten())[:, 0]
-    chosen = measured[torch.randperm(len(measured), generator=generator)[:points]]
-    values = depth.flatten()[chosen]
-    low, high = depth[torch.isfinite(depth)].aminmax()
-    anywhere = low + (high - low) * torch.rand(points, generator=generator)
-    reference = torch.full_like(depth, torch.nan).flatten()
-    reference[chosen] = torch.where(torch.arange(points) < round(wrong * points), anywhere, values)
+    chosen, values = draw(depth, points, wrong, seed)
     try:
-        scale, shift, _ = fit_to_reference(disparity, Reference(reference.view(depth.shape)))
+        scale, shift, _ = fit_to_reference(disparity, Reference(sparse(chosen, values, depth.shape)))
     except AlignmentError:
         return math.nan
     rest = torch.isfinite(depth).flatten().scatter(0, chosen, False)

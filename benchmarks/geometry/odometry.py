@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.geometry.figure import Figure
-from benchmarks.geometry.steadiness import FAR, known
+from benchmarks.geometry.truth import FAR, known, sparse
 from lotus2_ros.config import ScaleConfig
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.inference.estimator import Estimator
@@ -146,9 +146,7 @@ def depth_errors(
 def _points(seen: Seen, generator: torch.Generator) -> Reference:
     places = torch.nonzero(torch.isfinite(seen.depth).flatten())[:, 0]
     chosen = places[torch.randperm(len(places), generator=generator)[:POINTS]]
-    depth = torch.full_like(seen.depth, torch.nan).flatten()
-    depth[chosen] = seen.depth.flatten()[chosen]
-    return Reference(depth.view(seen.depth.shape), seen.stamp)
+    return Reference(sparse(chosen, seen.depth.flatten()[chosen], seen.depth.shape), seen.stamp)
 
 
 def _prediction(estimator: Estimator, seen: Seen) -> RelativeGeometry:

@@ -11,16 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.geometry.truth import camera_of, is_dense
 from lotus2_ros import scenes
-from lotus2_ros.bags.intrinsics import read_calibration
 from lotus2_ros.evaluation.frames import read_frames
 from lotus2_ros.geometry.camera import Camera
+from lotus2_ros.inference.estimator import Estimator
 
 WIDTH, HEIGHT = 320, 240
 # Held out, and not those that the constants of the fits were chosen by.
 FIRST_SEED = 700
-# Recorded depth with less than this is a lidar's: no normals can be had from it.
-DENSE = 0.3
 # Pixels to either side that a normal of recorded depth is fitted to.
 REACH = 3
 
@@ -55,13 +54,19 @@ def rendered(counts: dict[str, int], quick: bool) -> Iterator[Seen]:
 def recorded(frames: Path) -> Iterator[Seen]:
     """Frames with dense depth; normals from planes through the depth around each pixel."""
     for frame in read_frames(frames):
-        if torch.isfinite(frame.depth).float().mean() > DENSE:
-            calibration = read_calibration(frames / frame.name / "intrinsics.json")
-            intrinsics = (float(calibration[key]) for key in ("fx", "fy", "cx", "cy"))
-            camera = Camera.from_intrinsics(frame.depth.shape[1], frame.depth.shape[0], *intrinsics)
+        if is_dense(frame.depth):
+            camera = camera_of(frames, frame)
             normals = _normals_of_depth(frame.depth, camera)
             depth = torch.where(torch.isfinite(normals[..., 0]), frame.depth, torch.inf)
             yield _seen(frame.name, frame.image, depth, normals, camera)
+
+
+def predicted(estimator: Estimator, seen: Seen) -> Seen:
+    """The same view with the disparity and normals of a model that has both."""
+    geometry = estimator.predict(seen.image)
+    assert geometry.disparity is not None and geometry.normals is not None
+    everywhere = torch.ones_like(seen.valid)
+    return replace(seen, disparity=geometry.disparity, normals=geometry.normals, valid=everywhere)
 
 
 def with_noise(seen: Seen, seed: int, disparity: float = 0.0, degrees: float = 0.0, patch: int = 1) -> Seen:

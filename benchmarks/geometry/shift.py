@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from benchmarks.geometry.figure import Figure
-from benchmarks.geometry.seen import Seen, recorded, rendered, with_noise
+from benchmarks.geometry.seen import Seen, predicted, recorded, rendered, with_noise
+from benchmarks.geometry.truth import FAR
 from lotus2_ros.inference.loading import load
 from lotus2_ros.scale.scale import DEFAULT_SHIFT
 from lotus2_ros.scale.shift import shift_from_normals
@@ -27,8 +28,6 @@ NOISES = {
 WANTED = dict(zip(NOISES, (0.1, 3.0, None), strict=True))
 # What a guess may be, for the best of them in hindsight.
 SHIFTS = torch.logspace(-2, 1, 31).tolist()
-# Meters; farther is no truth, as usual for streets.
-FAR = 80.0
 
 
 def figures(frames: Path | None, quick: bool) -> Iterator[Figure]:
@@ -41,18 +40,12 @@ def figures(frames: Path | None, quick: bool) -> Iterator[Figure]:
         noisy = [with_noise(seen, 0, disparity=0.01, degrees=10)]
         yield _figure(f"{seen.name}, 1 % and 10 degrees of noise", [seen], noisy, 5.0)
     estimator = load(parameters={"model.threads": 1})
-
-    def predicted(seen: Seen) -> Seen:
-        geometry = estimator.predict(seen.image)
-        assert geometry.disparity is not None and geometry.normals is not None  # the bundled model has both
-        everywhere = torch.ones_like(seen.valid)
-        return replace(seen, disparity=geometry.disparity, normals=geometry.normals, valid=everywhere)
-
+    answered = partial(predicted, estimator)
     for kind in SCENES:
         exact = [seen for seen in scenes if seen.name == kind]
-        yield _figure(f"{len(exact)} {kind}s, bundled model", exact, list(map(predicted, exact)), None)
+        yield _figure(f"{len(exact)} {kind}s, bundled model", exact, list(map(answered, exact)), None)
     if dense:
-        yield _figure(f"{len(dense)} recorded frames, bundled model", dense, list(map(predicted, dense)), None)
+        yield _figure(f"{len(dense)} recorded frames, bundled model", dense, list(map(answered, dense)), None)
 
 
 def _figure(case: str, exact: Sequence[Seen], seen: Sequence[Seen], wanted: float | None) -> Figure:

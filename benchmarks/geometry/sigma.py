@@ -11,20 +11,9 @@ from time import thread_time
 import torch
 from torch import Tensor
 
-from benchmarks.geometry.field import (
-    DENSE,
-    FAR,
-    HEIGHT,
-    INDOORS,
-    OUTDOORS,
-    SEED,
-    WIDTH,
-    WRONG,
-    camera_of,
-    draw,
-    prediction,
-)
+from benchmarks.geometry.field import HEIGHT, INDOORS, OUTDOORS, SEED, WIDTH, WRONG
 from benchmarks.geometry.figure import Figure
+from benchmarks.geometry.truth import camera_of, draw, is_dense, known, prediction, sparse
 from lotus2_ros import scenes
 from lotus2_ros.config import ScaleConfig
 from lotus2_ros.data.sample import Sample
@@ -124,14 +113,15 @@ def errors_and_sigma(scene: Scene, points: int, is_local: bool, wrong: float, se
 
     ``points``: 0: by kind of frame.
     """
-    points = points or (INDOORS if torch.isfinite(scene.truth).float().mean() > DENSE else OUTDOORS)
+    points = points or (INDOORS if is_dense(scene.truth) else OUTDOORS)
     chosen, values = draw(scene.truth, points, wrong, seed)
     scale = _align(scene, chosen, values, is_local, True)
     if scale.spread is None:
         return None
     depth = scale.depth_of(scene.prediction.disparity)
-    known = (torch.isfinite(scene.truth) & torch.isfinite(depth)).flatten().scatter(0, chosen, False)
-    return tuple(each.flatten()[known] for each in (scene.truth, depth, scale.spread.sigma(depth, scene.uncertainty)))
+    sigma = scale.spread.sigma(depth, scene.uncertainty)
+    measured = (torch.isfinite(scene.truth) & torch.isfinite(depth)).flatten().scatter(0, chosen, False)
+    return tuple(each.flatten()[measured] for each in (scene.truth, depth, sigma))
 
 
 def _time_figures(scene: Scene) -> Iterator[Figure]:
@@ -158,9 +148,8 @@ def _time_figures(scene: Scene) -> Iterator[Figure]:
 
 
 def _align(scene: Scene, chosen: Tensor, values: Tensor, is_local: bool, with_sigma: bool) -> Scale:
-    sparse = torch.full_like(scene.truth, torch.nan).flatten().index_put((chosen,), values).view(scene.truth.shape)
-    config = ScaleConfig(local_field=is_local)
-    return ScaleFilter().align(scene.prediction, Reference(sparse), config, with_sigma=with_sigma)
+    reference = Reference(sparse(chosen, values, scene.truth.shape))
+    return ScaleFilter().align(scene.prediction, reference, ScaleConfig(local_field=is_local), with_sigma=with_sigma)
 
 
 def _rendered(estimator: Estimator, kind: str) -> Scene:
@@ -173,6 +162,5 @@ def _recorded(estimator: Estimator, frames: Path, frame: Sample) -> Scene:
 
 
 def _scene(estimator: Estimator, name: str, image: Tensor, camera: Camera, depth: Tensor) -> Scene:
-    truth = torch.where((depth > 0) & (depth < FAR), depth, torch.nan)
     uncertainty = estimator.predict(image, tasks=("depth",)).uncertainty
-    return Scene(name, prediction(estimator, image, camera), uncertainty, truth)
+    return Scene(name, prediction(estimator, image, camera), uncertainty, known(depth))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.geometry.figure import Figure
+from benchmarks.geometry.truth import known, prediction, sparse
 from lotus2_ros import scenes
 from lotus2_ros.config import ScaleConfig
 from lotus2_ros.geometry.depth import disparity_to_depth
@@ -23,7 +23,6 @@ from lotus2_ros.scale.scale import RelativeGeometry, Scale
 
 WIDTH, HEIGHT = 320, 240
 PERIOD = 0.1  # seconds between frames
-FAR = 80.0  # meters; no lidar sees farther
 # A reference: points, their noise, and how many of them are wrong.
 POINTS, NOISE, WRONG = 200, 0.01, 0.1
 IMAGE_NOISE = 5.0  # of 255
@@ -114,14 +113,7 @@ def exact_shots(sequence: Sequence[scenes.View]) -> Iterator[Shot]:
 
 
 def shot(estimator: Estimator, image: Tensor, view: scenes.View, number: int) -> Shot:
-    geometry = estimator.predict(image, view.camera)
-    assert geometry.disparity is not None
-    prediction = RelativeGeometry(geometry.disparity, image, geometry.normals, view.camera, PERIOD * number)
-    return Shot(prediction, known(view.depth))
-
-
-def known(depth: Tensor) -> Tensor:
-    return torch.where(depth < FAR, depth, torch.nan)
+    return Shot(prediction(estimator, image, view.camera, PERIOD * number), known(view.depth))
 
 
 def follow(shots: Sequence[Shot], every: int, tracking: bool) -> list[Scale]:
@@ -143,7 +135,7 @@ def measure(depth: Tensor, generator: torch.Generator) -> Tensor:
     values = depth.flatten()[chosen] * (1 + NOISE * torch.randn(len(chosen), generator=generator))
     wrong = torch.rand(len(chosen), generator=generator) < WRONG
     values = torch.where(wrong, values * (0.3 + 2 * torch.rand(len(chosen), generator=generator)), values)
-    return torch.full_like(depth, math.nan).flatten().index_put((chosen,), values).reshape(depth.shape)
+    return sparse(chosen, values, depth.shape)
 
 
 def depths(shots: Sequence[Shot], scales: Sequence[Scale]) -> Tensor:

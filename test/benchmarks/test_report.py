@@ -3,7 +3,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from benchmarks.report import Aim, Report
+from benchmarks.aims import Aim
+from benchmarks.report import Report
 
 
 def test_aims():
