@@ -180,7 +180,8 @@ def test_a_child_that_fails_as_it_is_stopped_is_named(tmp_path: Path, monkeypatc
         "import time\n"
         "try:\n"
         '    print(\'{"event": "up"}\', flush=True)\n'
-        "    time.sleep(600)\n"
+        "    while True:\n"  # a signal just before a sleep does not end it
+        "        time.sleep(0.1)\n"
         "except KeyboardInterrupt:\n"
         "    raise SystemExit('no space left') from None\n"
     )
