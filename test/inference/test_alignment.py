@@ -18,8 +18,6 @@ from lotus2_ros.scale.reference import Reference
 from lotus2_ros.scale.scale import relative_scale
 
 HEIGHT, WIDTH, FRAMES = 96, 128, 4
-TO_HOST = ("tracker", "planes", "scale", "reference")
-UPLOAD = ("scale", "spread", "spread_calibration")
 REFERENCES = {"none": "", "points": "reference_points", "depth": "reference_depth"}
 
 
@@ -66,26 +64,6 @@ def run(kind: str, on_card: bool, card: PretendCard, *, every: int = 1) -> tuple
         result = align(geometry, given, scale_filter, number * 0.1, config, with_sigma=True)
     assert result is not None
     return result, card.waits[:], card.launches
-
-
-@pytest.fixture
-def card(monkeypatch: pytest.MonkeyPatch) -> PretendCard:
-    """Its copies from pinned memory do not wait, and several copies to the host wait once."""
-    card = PretendCard()
-
-    def to_host(*tensors: Tensor) -> list[Tensor]:
-        if any(isinstance(each, CardTensor) for each in tensors):
-            card.waits.append("to_host")
-        return [each.held.clone() if isinstance(each, CardTensor) else each for each in tensors]
-
-    def upload(tensor: Tensor, device: torch.device) -> Tensor:
-        return CardTensor(tensor) if device == DEVICE else tensor
-
-    for name in TO_HOST:
-        monkeypatch.setattr(f"lotus2_ros.scale.{name}.to_host", to_host)
-    for name in UPLOAD:
-        monkeypatch.setattr(f"lotus2_ros.scale.{name}.upload", upload)
-    return card
 
 
 @pytest.mark.parametrize(

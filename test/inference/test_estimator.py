@@ -1,5 +1,6 @@
 import pytest
 import torch
+from card import to_card
 
 from lotus2_ros import scenes
 from lotus2_ros.config import Config
@@ -227,3 +228,29 @@ def test_the_mirrored_answer_is_turned_back_before_it_is_compared(estimator, mon
     monkeypatch.setattr(estimator.model, "decode", lambda latents: latents * 0.5 + 0.5)
     geometry = estimator.predict(IMAGE)
     assert float(geometry.disparity.std()) > 0.05 and float(geometry.uncertainty.max()) < 1e-5
+
+
+@pytest.mark.parametrize("family", ["lotus-2", "lotus-g"])
+def test_a_model_on_a_gpu_waits_for_nothing(family, card, image, bundle_with_uncertainty, shared, tmp_path):
+    """Nothing of it is left on the CPU either."""
+    folder = bundle_with_uncertainty if family == "lotus-2" else tmp_path / "lotus-depth-g-v1-0"
+    if family == "lotus-g":
+        folder.symlink_to(shared / "golden" / "tiny-lotus-g")
+    model = load_model(folder, device="cpu", dtype="float32", samples=2)
+    config = Config().updated({"model.process_resolution": 64})
+    expected = Estimator(model, config).unaligned(image)
+    model.train(False)  # empties the cache of constants
+    with torch.inference_mode(), card:
+        to_card(model)
+        estimator = Estimator(model, config)
+        for _ in range(2):  # the first time constants are copied
+            card.waits.clear()
+            found = estimator.unaligned(image)
+            for task in filter(model.has_sharpener, model.tasks):
+                model.sharpen(found.latents[task], task, steps=2).result()
+        assert not card.waits
+        for name in ("disparity", "affine_depth", "normals", "uncertainty"):
+            ours, wanted = getattr(found.annotations, name), getattr(expected.annotations, name)
+            assert (ours is None) == (wanted is None)
+            if wanted is not None:
+                torch.testing.assert_close(ours.held, wanted)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
@@ -38,6 +39,31 @@ class CardTensor(Tensor):
         raise AssertionError(f"{function} outside of PretendCard")
 
 
+def to_card(module: nn.Module) -> None:
+    """Move a module's weights and buffers to the card; in a `PretendCard` and in inference mode."""
+    for part in module.modules():
+        for kept in (part._parameters, part._buffers):
+            for name, tensor in kept.items():
+                if tensor is not None:
+                    kept[name] = CardTensor(tensor.detach())
+
+
+class NumbersOnCard(TorchFunctionMode):
+    """Tensors made of Python's numbers, which an operation never sees: they are copied to the card, and waited for."""
+
+    def __init__(self, waits: list[str]) -> None:
+        super().__init__()
+        self._waits = waits
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        makes = function in (torch.tensor, torch.as_tensor) and not isinstance(args[0], Tensor)
+        if not makes or torch.device(kwargs.get("device") or "cpu") != DEVICE:
+            return function(*args, **kwargs)
+        self._waits.append(function.__name__)
+        return CardTensor(function(*args, **{**kwargs, "device": "cpu"}))
+
+
 class PretendCard(TorchDispatchMode):
     """``waits``: the operations that waited; ``launches``: how many were computed on the card."""
 
@@ -45,6 +71,15 @@ class PretendCard(TorchDispatchMode):
         super().__init__()
         self.waits: list[str] = []
         self.launches = 0
+        self._numbers = NumbersOnCard(self.waits)
+
+    def __enter__(self) -> PretendCard:
+        self._numbers.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._numbers.__exit__(*error)
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         leaves = tree_leaves((args, kwargs or {}))
