@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
@@ -73,7 +74,7 @@ def open_recording(
     if limit is None:
         return recording
     count = None if recording.count is None else min(limit, recording.count)
-    return replace(recording, frames=lambda: islice(recording.frames(), limit), count=count)
+    return replace(recording, frames=lambda: islice(recording.frames(), min(limit, sys.maxsize)), count=count)
 
 
 def _once(say: Say) -> Say:

@@ -47,13 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="write no bags, but a report: errors at measurements that were held out, coverage, latency, drops",
     )
-    parser.add_argument(
-        "--held-out",
-        type=float,
-        default=0.3,
-        metavar="SHARE",
-        help="share of the measurements that --score holds out (default: %(default)s)",
-    )
+    help = "share of the measurements that --score holds out (default: %(default)s)"
+    parser.add_argument("--held-out", type=float, default=0.3, metavar="SHARE", help=help)
     parser.add_argument("--overwrite", action="store_true", help="replace a bag that this command wrote earlier")
     parser.add_argument("--resume", action="store_true", help="continue an interrupted run of the same command")
 
@@ -175,8 +170,7 @@ def jobs_of(args: argparse.Namespace, config: Config) -> Iterator[Job]:
         for topic in topics:
             output = args.output
             if not is_one:
-                camera = "" if len(topics) == 1 else topic.replace("/", "_")
-                output = Path(f"{result_folder(output, source)}{camera}")
+                output = result_folder(output, source, "" if len(topics) == 1 else topic.replace("/", "_"))
                 if output in taken:
                     raise ValueError(f"{source} and {taken[output]} have the same name, both would be {output}")
                 taken[output] = source
@@ -231,9 +225,10 @@ def parameters(given: list[str]) -> dict[str, object]:
 
 
 def keep_topics(given: str | None) -> list[str] | None:
-    if given is None:
-        return None
-    return [] if given == "all" else given.split(",")
+    topics = None if given is None else [] if given == "all" else given.split(",")
+    if not all(topics or ()):
+        raise ValueError(f"expected --keep-topics all or TOPIC,..., got {given!r}")
+    return topics
 
 
 def _count(text: str) -> int:
@@ -246,6 +241,6 @@ def _workers(text: str) -> int:
     """A number; 0 stands for auto."""
     if text == "auto":
         return 0
-    if not text.isdigit() or int(text) == 0:
+    if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"expected a positive number or auto, got {text!r}")
     return int(text)

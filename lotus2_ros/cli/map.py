@@ -13,6 +13,8 @@ from lotus2_ros.ros.offline import warn_above_bar
 
 MESH = "mesh.ply"
 
+VOXELS = 1e-3, 10.0  # smallest and largest side, meters
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", type=Path, help="bag with images, measured depth or points, and poses of the camera")
@@ -36,8 +38,9 @@ def run(args: argparse.Namespace) -> int:
     """Raises RunError when there is no frame with meters and a pose."""
     from lotus2_ros.view.ply import save_mesh  # takes seconds, as do the workers
 
-    if not (args.voxel > 0 and args.max_depth > 0):
-        raise ValueError(f"expected positive meters, got --voxel {args.voxel:g} --max-depth {args.max_depth:g}")
+    if not (VOXELS[0] <= args.voxel <= VOXELS[1] and args.max_depth > 0):
+        expected = f"--voxel of {VOXELS[0]:g} to {VOXELS[1]:g} m and a positive --max-depth"
+        raise ValueError(f"expected {expected}, got {args.voxel:g} and {args.max_depth:g}")
     folder = check_output(args.output, "map", [args.input])
     if (folder / MESH).exists() and not args.overwrite:
         raise OutputError(f"{folder / MESH}: already exists; --overwrite replaces it")

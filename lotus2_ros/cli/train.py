@@ -32,6 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.workers < 1:
+        raise ValueError(f"--workers: expected a positive number, got {args.workers}")
     config = read_config(args.config, args.changes)
     work = args.work or Path("out/train") / args.config.stem
     output = check_output(args.output, "train", [args.config])

@@ -50,7 +50,7 @@ def check_apart(output: Path, inputs: Iterable[Path]) -> Path:
     except (OSError, RuntimeError) as error:  # links in a circle, a name that is too long, a folder closed to us
         raise OutputError(f"{output}: {error}; choose another place for the output") from None
     for path in inputs:
-        source = path.resolve()
+        source = Path(os.path.realpath(path))  # also of links in a circle, which whoever reads the input reports
         if _is_same(source, place):
             relation = "is"
         elif any(_is_same(source, parent) for parent in place.parents):
@@ -66,12 +66,12 @@ def check_apart(output: Path, inputs: Iterable[Path]) -> Path:
     return place
 
 
-def result_folder(output: Path, source: Path) -> Path:
-    """The folder below ``output`` for one input, by the input's name. Raises OutputError."""
+def result_folder(output: Path, source: Path, suffix: str = "") -> Path:
+    """The folder below ``output`` for one input, by the input's name and a suffix. Raises OutputError."""
     name = (source.resolve() if source.name in ("", "..") else source).stem
     if name in ("", ".", ".."):
         raise OutputError(f"{source}: expected an input whose name can be that of a folder; rename it")
-    return output / name
+    return output / f"{name}{suffix}"
 
 
 def marked_by(folder: Path) -> str | None:

@@ -39,6 +39,11 @@ class Evaluation:
     benchmarks: Mapping[str, Path] = field(default_factory=dict)  # data sets by name, and where they are
     steps: int | None = None  # of the sharpener; None: the model's own; 0: none
 
+    def __post_init__(self) -> None:
+        counts = {"views": self.views, "sequences": self.sequences, "steps": self.steps or 0}
+        if wrong := next((name for name, count in counts.items() if count < 0), None):
+            raise ValueError(f"expected 0 or a positive number of {wrong}, got {counts[wrong]}")
+
     def run(self, output: Path, *, resume: bool = False) -> str:
         """Measure, and write records, report and contact sheets to the folder ``output``; returns the report's tables.
 

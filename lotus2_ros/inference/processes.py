@@ -25,6 +25,7 @@ from lotus2_ros.model.memory import free_memory
 FRAMES_PER_WORKER = 2  # one that it computes, and the next
 # The start of a worker, some seconds, pays for itself from this many frames on.
 MIN_FRAMES = 20
+MOST_PER_CORE = 4  # workers; more of them only take memory from each other
 PROCESS_BYTES = 10**9  # of Python, torch and one frame, besides the weights
 
 _estimator: Estimator | None = None  # of a worker process
@@ -34,6 +35,8 @@ class Processes:
     """`count` processes with the model of ``config``. Raises ValueError if it cannot be loaded there."""
 
     def __init__(self, config: Config, count: int) -> None:
+        if count > (most := MOST_PER_CORE * cores()):
+            raise ValueError(f"expected at most {most} workers on {cores()} cores, got {count}")
         self.capacity = FRAMES_PER_WORKER * count
         self._count = count
         self._config = shared_out(config, count)

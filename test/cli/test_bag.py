@@ -71,6 +71,30 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) ->
 
 
 @pytest.mark.parametrize(
+    "command",
+    [
+        ("bag", "--workers", "100000000"),
+        ("bag", "--keep-topics", "/a,"),
+        ("bag", "--frames", "-1"),
+        ("map", "--voxel", "1e-300"),
+        ("map", "--voxel", "inf"),
+    ],
+    ids=" ".join,
+)
+def test_numbers_and_lists_that_cannot_be_are_refused(recording: Path, tmp_path: Path, capsys, command) -> None:
+    """Before anything is started or written."""
+    name, *options = command
+    assert cli.main([name, str(recording), str(tmp_path / "out"), *options]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"lotus2 {name}: expected") and "got" in line and not (tmp_path / "out").exists()
+
+
+def test_any_number_of_frames_may_be_asked_for(recording: Path, tmp_path: Path, bundle: Path) -> None:
+    arguments = ["bag", str(recording), str(tmp_path / "out"), "--model", str(bundle)]
+    assert cli.main([*arguments, "--frames", str(10**30)]) == 0
+
+
+@pytest.mark.parametrize(
     ("given", "text"),
     [
         ("scale.max_age:={", "expected -p NAME:=VALUE with a value in YAML, got 'scale.max_age:={'"),

@@ -89,11 +89,13 @@ def test_links_in_a_circle_and_names_that_are_too_long_are_refused(tmp_path):
     for place in (tmp_path / "a" / "out", tmp_path / ("x" * 300)):
         with pytest.raises(OutputError, match="choose another place for the output"):
             check_output(place, "demo")
+    assert check_output(tmp_path / "out", "demo", [tmp_path / "a"])  # whoever reads it says what is wrong
 
 
 def test_a_hard_link_to_an_input_is_that_input(tmp_path):
     (tmp_path / "in.mcap").write_bytes(b"mine")
     (tmp_path / "out.mcap").hardlink_to(tmp_path / "in.mcap")
+    assert result_folder(tmp_path, tmp_path / "in.mcap", "_left") == tmp_path / "in_left"
     with pytest.raises(OutputError, match=r"is the input .*in\.mcap"):
         check_output(tmp_path / "out.mcap", "bag", [tmp_path / "in.mcap"], written_by=lambda path: "bag")
 

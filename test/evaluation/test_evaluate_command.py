@@ -108,6 +108,8 @@ def test_detail_is_looked_at_in_the_same_scenes_at_the_models_resolution(oracle)
         (("--first-seed", str(scenes.TRAINING_SEEDS)), "expected held-out scenes"),
         (("--views", "0", "--sequences", "0"), "expected something to measure"),
         (("--benchmarks", "cityscapes=1"), "expected a benchmark as NAME=PATH"),
+        (("--views", "-1"), "expected 0 or a positive number of views, got -1"),
+        (("--steps", "-3"), "expected 0 or a positive number of steps, got -3"),
     ],
 )
 def test_what_cannot_be_evaluated_is_refused(argv, message, tmp_path):
