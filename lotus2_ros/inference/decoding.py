@@ -54,7 +54,7 @@ def decode_depth(format: str, data: bytes, max_megapixels: float) -> np.ndarray:
     ``format`` is that of CompressedImage: ``16UC1; compressedDepth png`` (also rvl, also 32FC1), or a 16-bit png as in
     ``16UC1; png compressed``. Raises DecodeError.
     """
-    encoding, _, transport = format.partition(";")
+    encoding, _, transport = (part.strip() for part in format.partition(";"))
     if "compressedDepth" not in format:
         return _depth_png(data, max_megapixels)
     if encoding not in DEPTH_ENCODINGS:
@@ -63,7 +63,7 @@ def decode_depth(format: str, data: bytes, max_megapixels: float) -> np.ndarray:
         raise DecodeError("data", f"expected more than the {DEPTH_HEADER.size} bytes of its header, got {len(data)}")
     _, a, b = DEPTH_HEADER.unpack_from(data)
     data = data[DEPTH_HEADER.size :]
-    if transport.strip().endswith("rvl"):
+    if transport.endswith("rvl"):
         values = _depth_rvl(data, max_megapixels)
     else:
         values = _depth_png(data, max_megapixels, f" after a header of {DEPTH_HEADER.size} bytes")
@@ -123,8 +123,8 @@ def _depth_rvl(data: bytes, max_megapixels: float) -> np.ndarray:
         raise DecodeError("data", f"expected the size of an RVL image, got {len(data)} bytes")
     width, height = struct.unpack_from("<ii", data)
     _check_size(width, height, max_megapixels)
-    words = np.frombuffer(data[8 : len(data) // 4 * 4], "<u4")
-    nibbles = (words[:, None] >> np.arange(28, -1, -4, dtype=np.uint32) & 15).astype(np.uint8).ravel()
+    words = np.frombuffer(data[8 : len(data) // 4 * 4], "<u4").astype(">u4").view(np.uint8)
+    nibbles = np.stack((words >> 4, words & 15), axis=-1).ravel()  # of each word the highest first
     last = np.flatnonzero(nibbles < 8)
     first = np.concatenate(([0], last[:-1] + 1))
     digits = last - first + 1 if len(last) else last
@@ -139,17 +139,20 @@ def _depth_rvl(data: bytes, max_megapixels: float) -> np.ndarray:
 
 def _run_lengths(numbers: np.ndarray, count: int) -> np.ndarray:
     """``count`` uint16 of RVL's numbers: how many zeros, how many others, their differences in zigzag order, again."""
-    measured = np.zeros(count, bool)
-    used = np.zeros(len(numbers), bool)
+    places: list[int] = []  # of the two lengths of each run
+    listed, end = numbers.tolist(), len(numbers)  # a run may be of one pixel, and lists are faster one by one
     done = at = 0
     while done < count:
-        zeros, others = (int(n) for n in numbers[at : at + 2]) if at + 2 <= len(numbers) else (0, 0)
-        if not zeros + others or done + zeros + others > count or at + 2 + others > len(numbers):
+        zeros, others = listed[at : at + 2] if at + 2 <= end else (0, 0)
+        if not zeros + others or done + zeros + others > count or at + 2 + others > end:
             raise DecodeError("data", f"expected RVL of {count} pixels, got {done} of them")
-        measured[done + zeros : done + zeros + others] = True
-        used[at + 2 : at + 2 + others] = True
+        places.append(at)
         done, at = done + zeros + others, at + 2 + others
-    differences = numbers[used]
+    lengths = numbers[np.array(places)[:, None] + (0, 1)].ravel()
+    measured = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
+    used = np.ones(at, bool)
+    used[places] = used[np.array(places) + 1] = False
+    differences = numbers[:at][used]
     values = np.zeros(count, np.uint16)
     values[measured] = np.cumsum((differences >> 1) ^ -(differences & 1)).astype(np.uint16)
     return values

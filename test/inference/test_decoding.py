@@ -209,6 +209,13 @@ def test_depth_that_is_refused(format, data, reason, text):
     assert caught.value.reason == reason
 
 
+def test_rvl_of_runs_of_one_pixel():
+    """The longest list of runs, as a noisy sensor gives it."""
+    depth = np.arange(60 * 80, dtype=np.uint16).reshape(60, 80) * (np.indices((60, 80)).sum(axis=0) % 2)
+    for format in ("16UC1; compressedDepth rvl", " 16UC1 ; compressedDepth rvl "):
+        assert np.array_equal(decode_depth(format, bytes(12) + rvl(depth), LIMIT), depth)
+
+
 @given(st.lists(st.lists(st.one_of(st.just(0), st.integers(0, 65535)), min_size=5, max_size=5), min_size=1, max_size=8))
 def test_rvl_brings_every_value_back(values):
     depth = np.array(values, np.uint16)
