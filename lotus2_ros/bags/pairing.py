@@ -11,7 +11,7 @@ from typing import Any
 LOOKAHEAD_NS = 5 * 10**8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # messages hold arrays, which have no truth value
 class Recorded:
     """A decoded message of a bag, with its stamp and the time of its recording in ns."""
 

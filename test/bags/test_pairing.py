@@ -36,6 +36,14 @@ def test_of_several_the_nearest_comes_first_and_none_is_lost():
     assert pairs(*entries) == [(100, [110, 130, 60]), (400, [])]
 
 
+def test_measurements_without_a_stamp_of_their_own_are_different_ones():
+    """As of a driver that leaves the stamp at 0, or of a message that was recorded twice: only their arrays differ."""
+    twins = [Recorded("points", np.arange(3) + number, 100 * MS, 100 * MS) for number in range(2)]
+    image, following = items(("image", 100, 101), ("image", 200, 201))
+    first, second = pair([*twins, image, following], "image", frozenset({"points"}))
+    assert [id(item) for item in first.measured] == [id(item) for item in twins] and second.measured == []
+
+
 def test_an_image_waits_for_a_slow_sensor_but_not_for_ever():
     late = LOOKAHEAD_NS // MS
     assert pairs(("image", 100, 100), ("depth", 100, 100 + late), ("image", 900, 900))[0] == (100, [100])
