@@ -46,12 +46,12 @@ class Shot:
 def figures(frames: Path | None, quick: bool) -> Iterator[Figure]:
     estimator = load(parameters={"model.threads": 1})
     standing = [
-        list(stand(estimator, seed, kind, 20 if quick else FRAMES["standing"]))
+        list(stand(estimator, seed, kind, SETTLED + 2 if quick else FRAMES["standing"]))
         for kind, seed in (STANDING[:1] if quick else STANDING)
     ]
     for name, every in (("a reference each frame", 1), ("a reference each 5th frame", 5), ("no reference", 0)):
         yield from standing_figures(standing, name, every)
-    seeds, count = (MOVING[:1], 20) if quick else (MOVING, FRAMES["moving"])
+    seeds, count = (MOVING[:1], 4) if quick else (MOVING, FRAMES["moving"])
     views = [list(scenes.sequence(seed, count, WIDTH, HEIGHT)) for seed in seeds]
     exact = [list(exact_shots(sequence)) for sequence in views]
     bundled = [[shot(estimator, v.image, v, number) for number, v in enumerate(sequence)] for sequence in views]

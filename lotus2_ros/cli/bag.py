@@ -53,25 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="continue an interrupted run of the same command")
 
 
-def add_recording_arguments(parser: argparse.ArgumentParser) -> None:
-    """How a recording is read, and what runs the model over it."""
-    parser.add_argument(
-        "--reference-topic",
-        metavar="TOPIC",
-        help="depth images or points that set the metric scale (default: reference/depth or reference/points)",
-    )
+def add_camera_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is known of the camera, and the parameters of the node."""
     parser.add_argument(
         "--camera-info-topic", metavar="TOPIC", help="calibration of the images (default: by the image topic's name)"
     )
-    parser.add_argument(
-        "--odometry-topic", metavar="TOPIC", help="nav_msgs/Odometry for the scale source odometry (default: odometry)"
-    )
     parser.add_argument("--fov", type=float, help="horizontal field of view in degrees, for an uncalibrated input")
-    parser.add_argument("--frames", type=int, help="process at most this many frames of each input")
-    parser.add_argument(
-        "--model", default="", help="bundle, or folder in the released layout (default: the bundled model)"
-    )
-    add_option(parser, "--engine", ENGINE, dict(walk())[ENGINE])
     parser.add_argument(
         "-p",
         "--parameter",
@@ -80,6 +67,24 @@ def add_recording_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME:=VALUE",
         help="a parameter of the node; may be repeated",
     )
+
+
+def add_recording_arguments(parser: argparse.ArgumentParser) -> None:
+    """How a recording is read, and what runs the model over it."""
+    add_camera_arguments(parser)
+    parser.add_argument(
+        "--reference-topic",
+        metavar="TOPIC",
+        help="depth images or points that set the metric scale (default: reference/depth or reference/points)",
+    )
+    parser.add_argument(
+        "--odometry-topic", metavar="TOPIC", help="nav_msgs/Odometry for the scale source odometry (default: odometry)"
+    )
+    parser.add_argument("--frames", type=int, help="process at most this many frames of each input")
+    parser.add_argument(
+        "--model", default="", help="bundle, or folder in the released layout (default: the bundled model)"
+    )
+    add_option(parser, "--engine", ENGINE, dict(walk())[ENGINE])
     parser.add_argument(
         "--workers",
         type=_workers,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from lotus2_ros.cli.bag import add_camera_arguments
 from lotus2_ros.demo.demo import run_demo
 from lotus2_ros.demo.scene import SCENE_RATE
 
@@ -29,21 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TOPIC",
         help="depth topic of the bag that sets the metric scale (default: /reference/depth)",
     )
-    parser.add_argument(
-        "--camera-info-topic", metavar="TOPIC", help="calibration of the images (default: by the image topic's name)"
-    )
-    parser.add_argument("--fov", type=float, help="horizontal field of view in degrees, for an uncalibrated input")
     parser.add_argument("--frames", type=int, default=LIMIT, help="use at most this many frames (default: %(default)s)")
     parser.add_argument("--rate", type=float, help=f"playback speed (default: 1, for the room {SCENE_RATE})")
     parser.add_argument("--model", help="bundle, or folder in the released layout (default: the bundled model)")
-    parser.add_argument(
-        "-p",
-        "--parameter",
-        action="append",
-        default=[],
-        metavar="NAME:=VALUE",
-        help="a parameter of the node; may be repeated",
-    )
+    add_camera_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -7,7 +7,12 @@ import pytest
 
 from benchmarks import families
 
-FEW = "from benchmarks import families; families.ROUNDS = 1"
+FEW = """
+from benchmarks import families
+every = families.scene_sets
+families.scene_sets = lambda *given: [held_out for held_out in every(*given) if held_out.name == "room"]
+families.ROUNDS = 1
+"""
 
 
 @pytest.mark.slow

@@ -11,7 +11,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save_file
 
 from lotus2_ros.model.load import load_model
 from lotus2_ros.model.manifest import MANIFEST, write_manifest
@@ -41,15 +40,11 @@ def bundle(request, random_bundle, tmp_path_factory) -> Path:
         )  # fmt: skip
         network.save(network.build(("depth", "normals"), (), torch.device("cpu")), folder, METADATA)
         return folder
-    from lotus2_ros.model.lotus2.bundle import describe_fused, load_bundle, part_file
-    from lotus2_ros.model.lotus2.fuse import Fusion
+    from fused import write_fused
 
-    trained = load_bundle(random_bundle, device=torch.device("cpu"), dtype=torch.float32)
-    fusion = Fusion(trained.source(), "int8")
-    for part in fusion.parts():
-        save_file({name: t.contiguous() for name, t in fusion.store(part).items()}, folder / part_file(part.name))
-    write_manifest(folder, describe_fused(fusion.model, metadata=METADATA, dtype=torch.float32, errors={}))
-    return folder
+    from lotus2_ros.model.lotus2.bundle import load_bundle
+
+    return write_fused(load_bundle(random_bundle, device=torch.device("cpu"), dtype=torch.float32), folder, "int8")
 
 
 def places(value: Any, path: tuple = ()) -> list[tuple]:

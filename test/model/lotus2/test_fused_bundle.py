@@ -8,38 +8,28 @@ from pathlib import Path
 
 import pytest
 import torch
+from fused import METADATA, write_fused
 from safetensors.torch import load_file, save_file
 
 from lotus2_ros.model.layers.linear import PRECISIONS
 from lotus2_ros.model.load import load_model
-from lotus2_ros.model.lotus2.bundle import describe_fused, part_file, part_of
-from lotus2_ros.model.lotus2.fuse import Fusion, fuse
+from lotus2_ros.model.lotus2.bundle import part_file, part_of
+from lotus2_ros.model.lotus2.fuse import fuse
 from lotus2_ros.model.lotus2.trainable import TrainableLotus2
 from lotus2_ros.model.manifest import MANIFEST
 from lotus2_ros.model.weights import CheckpointError
 
-METADATA = {"name": "small", "licence": "Apache-2.0", "sources": {"base": "00ff"}}
-
-
-def write(model: TrainableLotus2, folder: Path, precision: str) -> Path:
-    fusing = Fusion(model.source(), precision)
-    for part in fusing.parts():
-        save_file({name: t.contiguous() for name, t in fusing.store(part).items()}, folder / part_file(part.name))
-    manifest = describe_fused(fusing.model, metadata=METADATA, dtype=torch.float32, errors={})
-    (folder / MANIFEST).write_text(json.dumps(manifest))
-    return folder
-
 
 @pytest.fixture
 def bundle(small: TrainableLotus2, tmp_path: Path) -> Path:
-    return write(small, tmp_path, "float32")
+    return write_fused(small, tmp_path, "float32")
 
 
 @torch.inference_mode()
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_the_same_model_comes_back(small: TrainableLotus2, tmp_path: Path, precision: str) -> None:
     small.settings = small.settings.changed(process_by_area=True)
-    loaded = load_model(write(small, tmp_path, precision), device="cpu", dtype="float32")
+    loaded = load_model(write_fused(small, tmp_path, precision), device="cpu", dtype="float32")
     direct = fuse(small.source(), precision, device=torch.device("cpu"), dtype=torch.float32)
     latent = torch.randn(1, 4, 6, 10, generator=torch.Generator().manual_seed(0))
     for task in small.tasks:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fused import write_fused
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
@@ -14,8 +15,8 @@ from torch.nn import functional as F
 from lotus2_ros.model.engine.flops import count_frame
 from lotus2_ros.model.load import load_model
 from lotus2_ros.model.lotus2.base import Lotus2
-from lotus2_ros.model.lotus2.bundle import WEIGHTS, describe_fused, part_file, save_bundle
-from lotus2_ros.model.lotus2.fuse import Fusion, fuse
+from lotus2_ros.model.lotus2.bundle import WEIGHTS, save_bundle
+from lotus2_ros.model.lotus2.fuse import fuse
 from lotus2_ros.model.lotus2.trainable import TrainableLotus2
 from lotus2_ros.model.manifest import MANIFEST
 from lotus2_ros.model.prior.efficientnet import NORM_EPSILON, STAGES, EfficientNetLite0, fuse_norms
@@ -189,12 +190,3 @@ def answers(model: Lotus2, image: Tensor) -> list[Tensor]:
     cores = {task: model.core(latent, task) for task in model.tasks}
     sharp = [model.sharpen(core, task, 2).result() for task, core in cores.items()]
     return [latent, *(model.decode(each) for each in (*cores.values(), *sharp))]
-
-
-def write_fused(model: TrainableLotus2, folder: Path) -> None:
-    folder.mkdir()
-    fusion = Fusion(model.source(), "float32")
-    for part in fusion.parts():
-        save_file({name: each.contiguous() for name, each in fusion.store(part).items()}, folder / part_file(part.name))
-    manifest = describe_fused(fusion.model, metadata=METADATA, dtype=torch.float32, errors={})
-    (folder / MANIFEST).write_text(json.dumps(manifest))

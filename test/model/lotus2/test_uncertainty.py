@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from fused import write_fused
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lotus2_ros.model.load import load_model
-from lotus2_ros.model.lotus2.bundle import WEIGHTS, describe_fused, part_file, save_bundle
-from lotus2_ros.model.lotus2.fuse import Fusion
+from lotus2_ros.model.lotus2.bundle import WEIGHTS, save_bundle
 from lotus2_ros.model.lotus2.trainable import TrainableLotus2
 from lotus2_ros.model.lotus2.uncertainty import USUAL, UncertaintyHead
 from lotus2_ros.model.manifest import MANIFEST
@@ -83,12 +83,3 @@ def test_what_does_not_fit_is_refused(with_uncertainty: TrainableLotus2, tmp_pat
         (tmp_path / MANIFEST).write_text(json.dumps(manifest))
         with pytest.raises(CheckpointError, match=message):
             load_model(tmp_path, device="cpu")
-
-
-def write_fused(model: TrainableLotus2, folder: Path) -> None:
-    folder.mkdir()
-    fusion = Fusion(model.source(), "float32")
-    for part in fusion.parts():
-        save_file({name: each.contiguous() for name, each in fusion.store(part).items()}, folder / part_file(part.name))
-    manifest = describe_fused(fusion.model, metadata=METADATA, dtype=torch.float32, errors={})
-    (folder / MANIFEST).write_text(json.dumps(manifest))
