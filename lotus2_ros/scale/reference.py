@@ -51,7 +51,7 @@ class Reference:
             raise ValueError(f"{expected}, got {tuple(self.weight.shape)}")
         for name in ("depth", "weight"):
             if (values := getattr(self, name)) is not None:
-                object.__setattr__(self, name, values.cpu())
+                object.__setattr__(self, name, *to_host(values))
 
     @cached_property
     def places(self) -> tuple[Tensor, Tensor]:

@@ -61,6 +61,7 @@ class GraphSession:
             reason = " ".join(str(error).split(" : ")[-1].split()) if path.is_file() else "file not found"
             raise CheckpointError(f"{path}: {reason}; {AGAIN}") from None
         self.inputs = {each.name: tuple(each.shape) for each in self._session.get_inputs()}
+        self.output = tuple(self._session.get_outputs()[0].shape)
         self.providers: list[str] = self._session.get_providers()
 
     def __call__(self, *tensors: Tensor) -> Tensor:
@@ -112,11 +113,9 @@ class ExportedModel(GeometryModel):
             raise CheckpointError(f"{folder / EXPORT}: graphs: expected {missing[0]}, got none of that name")
         self._graphs = {name: GraphSession(folder / f"{name}.onnx", providers, threads) for name in names}
         for name, graph in self._graphs.items():
-            if graph.inputs != (expected := manifest.graphs[name].inputs):
-                place = folder / f"{name}.onnx"
-                raise CheckpointError(
-                    f"{place}: expected inputs {expected} as in {EXPORT}, got {graph.inputs}; {AGAIN}"
-                )
+            expected = f"{manifest.graphs[name].inputs} -> {manifest.graphs[name].shape}"
+            if (found := f"{graph.inputs} -> {graph.output}") != expected:
+                raise CheckpointError(f"{folder / name}.onnx: expected {expected} as in {EXPORT}, got {found}; {AGAIN}")
         used = self._graphs["encode"].providers[0].removesuffix("ExecutionProvider")
         log.info("ONNX Runtime runs %s with its %s provider", self.name, used)
 

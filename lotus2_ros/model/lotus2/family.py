@@ -56,9 +56,9 @@ class Lotus2Family(Family):
         from lotus2_ros.model.lotus2.released import open_released
         from lotus2_ros.model.memory import memory_errors
 
-        prepare = f"lotus2 prepare --flux {folder} --lotus2 {folder} --output BUNDLE --precision nf4"
+        prepare = f"lotus2 prepare --flux {folder} --lotus2 {folder} --output BUNDLE"
         log.warning("%s: released files are fused at every start, which takes minutes; once: %s", folder, prepare)
-        with memory_errors(f"make a smaller model of it: {prepare}"):
+        with memory_errors(f"make a smaller model of it: {prepare} --precision nf4"):
             source = open_released(
                 folder, folder, tasks=options.tasks, timestep_dtype=options.timestep_dtype, device=options.device
             )

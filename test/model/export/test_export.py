@@ -257,9 +257,7 @@ def test_what_does_not_fit_is_one_line(lotus2, bundle, tmp_path):
             (broken / file.name).symlink_to(file)
     (broken / "encode.onnx").unlink()
     (broken / "encode.onnx").symlink_to(lotus2 / "decode.onnx")  # of an export of another size, or misplaced
-    with pytest.raises(
-        CheckpointError, match=r"encode.onnx: expected inputs \{'image': .*, got \{'annotation': .*again$"
-    ):
+    with pytest.raises(CheckpointError, match=r"encode.onnx: expected .*'image': .*, got .*'annotation': .*again$"):
         lotus2_ros.load(broken)
 
 

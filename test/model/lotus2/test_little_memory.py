@@ -50,7 +50,9 @@ def test_too_little_memory_is_one_line(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_parts_in_float32_do_not_add_up(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_in_float32_do_not_add_up(
+    shared: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     weights: list[weakref.ref[torch.Tensor]] = []
     alive: list[int] = []
     part = Fusion.part
@@ -62,6 +64,8 @@ def test_parts_in_float32_do_not_add_up(shared: Path, monkeypatch: pytest.Monkey
         return fused
 
     monkeypatch.setattr(Fusion, "part", watched)
-    load_model(shared / "golden" / "tiny-flux", device="cpu", dtype="bfloat16")
+    folder = shared / "golden" / "tiny-flux"
+    load_model(folder, device="cpu", dtype="bfloat16")
     assert len(alive) > 5
     assert max(alive) <= 1  # the part before
+    assert caplog.messages[0].endswith(f"once: lotus2 prepare --flux {folder} --lotus2 {folder} --output BUNDLE")
