@@ -6,8 +6,8 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -55,12 +55,14 @@ class StoredStages:
         path = self._path(parts)
         if path is None:
             return
+        partial = path.with_name(f"{path.name}.{os.getpid()}")
         try:
-            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-                file.write(hashlib.blake2b(content, digest_size=DIGEST).digest() + content)
-            Path(file.name).replace(path)  # whole or not at all: another process may read it
+            partial.write_bytes(hashlib.blake2b(content, digest_size=DIGEST).digest() + content)
+            partial.replace(path)  # whole or not at all: another process may read it
             self._prune(path.parent)
         except OSError as error:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)  # of a full disk
             log.info("%s: %s; the stage is compiled again at the next start", path.parent, error.strerror)
 
     def _path(self, parts: tuple[object, ...]) -> Path | None:

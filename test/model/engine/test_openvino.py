@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import hashlib
 import itertools
@@ -203,6 +204,21 @@ def test_the_oldest_files_go_when_there_are_too_many(tmp_path: Path, monkeypatch
     assert len(kept) == 2 and "c" in kept
     assert StoredStages(tmp_path, "another model").read("c") is None
     assert StoredStages(None, "model").read("c") is None
+
+
+def test_a_full_disk_is_left_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, replace = StoredStages(tmp_path, "model"), Path.replace
+
+    def full(path: Path, target: Path) -> Path:
+        assert path.stat().st_size > 100
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    files.write(bytes(100), "a")
+    assert not list(tmp_path.iterdir()) and files.read("a") is None
+    monkeypatch.setattr(Path, "replace", replace)
+    files.write(bytes(100), "a")
+    assert files.read("a") == bytes(100) and len(list(tmp_path.iterdir())) == 1
 
 
 def test_what_does_not_compile_runs_in_torch(lotus2: InferenceModel, caplog: pytest.LogCaptureFixture) -> None:
