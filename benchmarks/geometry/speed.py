@@ -67,7 +67,7 @@ def _steps(device: torch.device) -> dict[str, Callable[[], object]]:
         return lambda: fit_field(frame, line, reference)
 
     local = field(SPARSE)().log_factor
-    with_field = Scale(SCALE, SHIFT, "reference_depth", metric=True, local=local, farthest=100.0)
+    with_field = Scale(SCALE, SHIFT, "reference_depth", metric=True, local=local, farthest=100.0).to(device)
     return {
         "fit of 500 points": lambda: fit(SPARSE),
         "local field of 500 points": field(SPARSE),

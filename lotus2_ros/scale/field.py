@@ -56,6 +56,7 @@ def fit_field(
     tells how many points to believe, and whether the field helps. If it does not, it is weaker or zero. Without ``use``
     it is zero, and its error is that of the line.
     """
+    frame = frame.on_host
     down, across, measured = sample_reference(reference)
     far = (1 / measured[:: 1 + len(measured) // FAR_SAMPLE]).quantile(FARTHER).float()
     side = FINE_SIDE if len(measured) > MANY else THUMBNAIL_SIDE

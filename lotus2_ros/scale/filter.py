@@ -226,7 +226,7 @@ class ScaleFilter:
         if new is not None:
             late = not config.is_near(new.stamp, frame.stamp)
             past = self._history.nearest(new.stamp, config) if late else None
-            seen = past or PastFrame(frame.on_host, scale)
+            seen = past or PastFrame(frame, scale)
             self._field.add(seen, new, still, frame.stamp, use=config.local_field, with_errors=with_errors)
         return self._field.apply(scale)
 

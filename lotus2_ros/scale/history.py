@@ -35,9 +35,7 @@ class History:
     def nearest(self, stamp: float, config: ScaleConfig) -> PastFrame | None:
         """The frame nearest in time, if it is within ``config.reference_slop`` of ``stamp``."""
         past = min(self._frames, key=lambda past: abs(past.geometry.stamp - stamp), default=None)
-        if past is None or not config.is_near(past.geometry.stamp, stamp):
-            return None
-        return replace(past, geometry=past.geometry.on_host)
+        return past if past is not None and config.is_near(past.geometry.stamp, stamp) else None
 
     def transform(self, factor: float, offset: float) -> None:
         """Replace every inverse depth by factor * inverse depth + offset, after a correction of the scale."""
