@@ -148,15 +148,16 @@ def nearest_depth(paired: PairedImage, topic: str | None, say: Say) -> Any:
 def describe_camera(
     infos: CameraInfos, first: Any, topic: str, fov: float | None, rectified: bool
 ) -> tuple[str, CameraInfos]:
-    """Where the calibration comes from, for people; and the calibrations without those that do not fit.
+    """Where the calibration comes from, for people; and the calibrations, none if not one of them fits.
 
     Raises InputError if no image of the topic can be decoded.
     """
     width, height = image_size(first)
     problem = infos.problem
     if infos.infos:
-        info = infos.infos[0]
-        problem = misfit(info, width, height, rectified)
+        # A driver's first messages may be of another mode, or not ready.
+        problems = [(info, misfit(info, width, height, rectified)) for info in infos.infos]
+        info, problem = next((each for each in problems if not each[1]), problems[0])
         if not problem:
             where = "" if infos.topic == info_topics(topic)[-1] else f"on {infos.topic}"
             doubt = Calibration.of(info).doubt(rectified=rectified)

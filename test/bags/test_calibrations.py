@@ -76,6 +76,17 @@ def test_the_only_calibration_is_taken_if_it_is_of_the_images_frame(recorder, tm
         assert ("of another frame" in recording.camera) == (fx is None)
 
 
+@pytest.mark.parametrize("changes", [{"width": 64}, {"k": np.full(9, np.nan)}])
+def test_a_driver_whose_first_calibration_is_of_no_use_costs_one_frame(recorder, tmp_path, changes):
+    first, good = (header(number * 10**9, "eye") for number in (1, 2))
+    messages = [("/cam/camera_info", replace(info(recorder, 20.0), header=first, **changes))]
+    messages += [("/cam/camera_info", replace(info(recorder, 20.0), header=good))]
+    messages += [("/cam/image_raw", image_message(recorder.picture(), "rgb8", head)) for head in (first, good)]
+    recording = open_recording([recorder.write(tmp_path / "bag", StoragePlugin.MCAP, messages)])
+    assert recording.camera == "CameraInfo of the bag"
+    assert list(recording.frames())[-1].camera_info.k[0] == 20.0
+
+
 def test_an_uncalibrated_camera_is_named(recorder, tmp_path):
     infos = {"/cam/camera_info": info(recorder, 20.0, k=np.zeros(9))}
     recording = open_recording([record(recorder, tmp_path / "bag", "/cam/image_raw", infos)])
