@@ -12,7 +12,7 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 # Standard deviation of the length of a known motion: a share of the length, and this many meters more.
 LENGTH_SHARE, LENGTH_METERS = 0.02, 0.001
 PIXEL = 0.7  # standard deviation of a corner's place, pixels
-ROBUST = 2.0  # a corner that is off by more standard deviations has a smaller weight
+ROBUST = 1.5  # a corner that is off by more standard deviations has a smaller weight
 STEPS = 3  # of Gauss-Newton
 # Standard deviation of inverse depth that is assumed beforehand, in units of the median point's: keeps points without
 # parallax finite.
@@ -141,27 +141,37 @@ def _steps(positions: Array) -> tuple[Array, Array]:
     return length, moves / np.maximum(length, 1e-9)[:, None]
 
 
+def _changes(positions: Array) -> Array:
+    """How the motions from view to view change with the corrections of the poses: (V, 6, 6 V), turned and moved.
+
+    Odometry measures a motion as it is seen on the way, half from each of its two views: if they turn, it turns too.
+    """
+    count = len(positions)
+    moves = np.diff(positions, axis=0, append=np.zeros((1, 3)))
+    changes = np.zeros((count, 6, count + 1, 6))
+    for view, (x, y, z) in enumerate(-moves):
+        changes[view, :, view], changes[view, :, view + 1] = np.eye(6), -np.eye(6)
+        changes[view, 3:, view : view + 2, :3] += np.array(((0, -z, y), (z, 0, -x), (-y, x, 0)))[:, None] / 2
+    return changes[:, :, :count].reshape(count, 6, 6 * count)
+
+
 def _prior(positions: Array, noise: MotionNoise) -> tuple[Array, float]:
     """Precision (6 V, 6 V) of all corrections, and the relative deviation of the length of the whole motion."""
     length, direction = _steps(positions)
-    count = len(positions)
     along, across = (share * length + LENGTH_METERS for share in (LENGTH_SHARE, noise.direction))
-    prior = np.zeros((count + 1, 6, count + 1, 6))
-    for view in range(count):
-        precision = np.zeros((6, 6))
-        precision[:3, :3] = np.eye(3) / noise.rotation**2
-        outer = np.outer(direction[view], direction[view])
-        precision[3:, 3:] = (np.eye(3) - outer) / across[view] ** 2 + outer / along[view] ** 2
-        for first, second, sign in ((0, 0, 1), (1, 1, 1), (0, 1, -1), (1, 0, -1)):
-            prior[view + first, :, view + second] += sign * precision
+    precision = np.zeros((len(positions), 6, 6))
+    precision[:, :3, :3] = np.eye(3) / noise.rotation**2
+    outer = direction[:, :, None] * direction[:, None]
+    precision[:, 3:, 3:] = (np.eye(3) - outer) / across[:, None, None] ** 2 + outer / along[:, None, None] ** 2
+    changes = _changes(positions)
     whole = np.sqrt((along**2).sum()) / max(length.sum(), 1e-9)
-    return prior[:count, :, :count].reshape(6 * count, 6 * count), float(whole)
+    return (changes.swapaxes(1, 2) @ precision @ changes).sum(0), float(whole)
 
 
 def _corrected(corrections: Array, positions: Array) -> tuple[Array, Array, Array]:
     """Corrections of the motions from view to view (V,): along and across it in meters, and radians."""
     _, direction = _steps(positions)
-    changes = np.diff(corrections, axis=0, append=np.zeros((1, 6)))
+    changes = _changes(positions) @ corrections.ravel()
     moved = changes[:, 3:]
     along = (moved * direction).sum(-1)
     across = np.linalg.norm(moved - along[:, None] * direction, axis=-1)

@@ -36,7 +36,9 @@ MAX_STANDING = 15.0
 # Standard deviations of odometry's direction (fraction of its length) and rotation (radians): at first, and limits.
 FIRST_NOISE = np.array((0.02, 0.003))
 MIN_NOISE, MAX_NOISE = np.array((0.005, 0.0005)), np.array((0.1, 0.01))
-LEARNING = 0.1  # of these from the image, per frame
+# Share of the newest frame in them; at least, since the first frames count alike. As long as that few are known, a frame
+# is adjusted again with what it tells.
+LEARNING, FEW = 0.2, 4
 
 
 class Motion:
@@ -49,7 +51,7 @@ class Motion:
     def __init__(self) -> None:
         self._camera: Camera | None = None
         self._stamp = -math.inf
-        self._variance = FIRST_NOISE**2
+        self._variance, self._learned = FIRST_NOISE**2, 0  # the noise of odometry, and how many frames told it
         self._problem, self._probation = "", 0
         self._start()
 
@@ -85,6 +87,8 @@ class Motion:
         adjusted = self._adjust(relative)
         problem = self._stands_still(relative) if adjusted is None else self._disagrees(adjusted, relative)
         reference = None
+        if adjusted is not None and not problem and self._learned <= FEW:
+            adjusted = self._adjust(relative)
         if problem:
             self._problem, self._probation = problem, PROBATION
             self._forget_past()
@@ -143,7 +147,9 @@ class Motion:
         if rotation > MAX_ROTATION**2:
             degrees = math.degrees((3 * rotation) ** 0.5)
             return f"expected the rotation that odometry has, got another by {degrees:.1f} degrees from view to view"
-        self._variance += LEARNING * (np.clip((direction, rotation), MIN_NOISE**2, MAX_NOISE**2) - self._variance)
+        found = np.clip((direction, rotation), MIN_NOISE**2, MAX_NOISE**2)
+        self._learned += 1
+        self._variance += max(LEARNING, 1 / (self._learned + 1)) * (found - self._variance)
         return ""
 
     def _stands_still(self, relative: Array) -> str:

@@ -38,6 +38,13 @@ def test_the_image_corrects_rotation_and_direction_and_odometry_gives_the_length
     assert np.degrees(found.turned).max() == pytest.approx(np.hypot(np.hypot(0.4, 0.3), 0.5), rel=0.1)
 
 
+def test_an_odometry_that_turned_once_is_wrong_once():
+    """A wrong turn before the newest view moves all others about it; from one of them to the next nothing is wrong."""
+    turn = cv2.Rodrigues(np.radians([0.4, -0.3, 0.5]))[0]
+    found = adjust(views(rotations=turn @ ROTATIONS, positions=POSITIONS @ turn.T), NOISE)
+    assert found.turned[:2].max() < 0.1 * found.turned[2] and found.across[:2].max() < 0.3 * found.across[2]
+
+
 def test_points_that_move_by_themselves_do_not_fit():
     places = seen()
     places[:, :15] += np.linspace(0.03, 0.01, 3)[:, None, None]
