@@ -36,8 +36,8 @@ MAX_STANDING = 15.0
 # Standard deviations of odometry's direction (fraction of its length) and rotation (radians): at first, and limits.
 FIRST_NOISE = np.array((0.02, 0.003))
 MIN_NOISE, MAX_NOISE = np.array((0.005, 0.0005)), np.array((0.1, 0.01))
-# Share of the newest frame in them; at least, since the first frames count alike. As long as that few are known, a frame
-# is adjusted again with what it tells.
+# Least share of the newest frame in them; the first frames count alike. A frame is adjusted again with what it tells of
+# them as long as not more than FEW are known.
 LEARNING, FEW = 0.2, 4
 
 
