@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from lotus2_ros.bags.files import find_depth, find_image, read_depth
-from lotus2_ros.bags.intrinsics import read_calibration
+from lotus2_ros.bags.intrinsics import NAME, read_calibration
 from lotus2_ros.data.sample import Sample
-from lotus2_ros.inference.inputs import read_rgb
+from lotus2_ros.inference.image_files import read_rgb
 
 
 def read_frames(folder: Path) -> Iterator[Sample]:
@@ -30,7 +30,7 @@ def _read_frame(folder: Path) -> Sample:
     image_file, depth_file = find_image(folder), find_depth(folder)
     assert depth_file is not None  # read_frames checked it
     image = read_rgb(image_file)
-    depth = read_depth(depth_file, read_calibration(folder / "intrinsics.json").get("depth_scale"))
+    depth = read_depth(depth_file, read_calibration(folder / NAME).get("depth_scale"))
     if image.shape[:2] != depth.shape:
         size = f"{image.shape[1]} x {image.shape[0]}"
         raise ValueError(f"{image_file}: expected an image of the depth's size {depth.shape[::-1]}, got {size}")

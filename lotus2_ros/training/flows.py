@@ -5,6 +5,7 @@ x is the image, y its annotation, z their latents, t in [0, 1].
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Literal
 
@@ -116,8 +117,8 @@ def at(model: TrainableLotus2, latent: Tensor, task: str, time: Tensor) -> Tenso
     return model.transform(latent, CORE, task, time.flatten() * model.scheduler.num_train_timesteps)
 
 
-def euler(velocity, latent: Tensor, steps: int) -> Tensor:
-    """From t = 1 to 0 in equal steps, float32 between them."""
+def euler(velocity: Callable[[Tensor, Tensor], Tensor], latent: Tensor, steps: int) -> Tensor:
+    """From t = 1 to 0 in equal steps, float32 between them; `velocity` of the latent and the time."""
     times = torch.linspace(1, 0, steps + 1, device=latent.device)
     sharp = latent.float()
     for time, following in pairwise(times):
