@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lotus2_ros.geometry.depth import PREDICTED, Space, affine_depth_to_disparity, affine_depth_to_disparity_std
 from lotus2_ros.geometry.normals import MODEL_TO_OPTICAL, normalize
-from lotus2_ros.inference.upsampling import guided_upsample
+from lotus2_ros.inference.upsampling import Guidance, guided_upsample
 from lotus2_ros.model.interface import GeometryModel
 
 
@@ -41,10 +41,10 @@ class Annotations:
 
 
 def annotate(
-    model: GeometryModel, latents: Mapping[str, Tensor], image: Tensor, *, guided: bool = False
+    model: GeometryModel, latents: Mapping[str, Tensor], image: Tensor, *, guidance: Guidance | None = None
 ) -> Annotations:
     """Decode latents (N, C, h, w) by task in one batch, take the median of N samples, and resize to the size of
-    ``image`` (H, W, 3) uint8; ``guided`` makes the edges of depth follow those of the image."""
+    ``image`` (H, W, 3) uint8. With a ``guidance`` the edges of depth follow those of the image."""
     if not latents:
         return Annotations()
     size = image.shape[:2]
@@ -55,7 +55,10 @@ def annotate(
             # The mean of the channels first: the result is the same, and resizing one channel is faster than three.
             values = pictures.mean(dim=1, keepdim=True)
             answer = _median(values)
-            seen = guided_upsample(answer[None], image)[0, 0] if guided else _resized(model, answer, size)[0]
+            if guidance is None:
+                seen = _resized(model, answer, size)[0]
+            else:
+                seen = guided_upsample(answer[None], image, guidance)[0, 0]
             found = replace(found, **{PREDICTED[model.settings.predicts]: seen})
             if len(values) > 1:
                 found = replace(found, uncertainty=_resized(model, deviation(values[:, 0], answer[0])[None], size)[0])

@@ -19,6 +19,7 @@ from lotus2_ros.inference.annotations import annotate, deviation
 from lotus2_ros.inference.geometry import Geometry
 from lotus2_ros.inference.inputs import ImageInput, ReferenceInput, as_image, as_reference, check_camera
 from lotus2_ros.inference.sharpening import Sharpening
+from lotus2_ros.inference.upsampling import Guidance
 from lotus2_ros.model.engine.device import Stopwatch, finish, upload
 from lotus2_ros.model.interface import GeometryModel
 from lotus2_ros.scale.filter import ScaleFilter
@@ -114,7 +115,7 @@ class Estimator:
         with stopwatch("core"):
             latents = self.model.predict(latent, tasks)
         with stopwatch("decode"):
-            found = annotate(self.model, latents, image, guided=self._guided)
+            found = annotate(self.model, latents, image, guidance=self._guidance)
         if self.config.model.mirror and len(latents.get("depth", ())) == 1:  # in place of what the model says of itself
             with stopwatch("mirror"):
                 assert found.affine is not None
@@ -154,6 +155,10 @@ class Estimator:
         wanted = self.config.depth.guided
         return self.model.settings.guided if wanted == "auto" else wanted == "yes"
 
+    @property
+    def _guidance(self) -> Guidance | None:
+        return Guidance.CORE if self._guided else None
+
     def is_new(self, height: int, width: int) -> bool:
         """Whether no image of this processing size was predicted yet."""
         return self._process_size(height, width) not in self._seen
@@ -191,7 +196,7 @@ class Estimator:
     def _mirrored(self, pixels: Tensor, image: Tensor) -> Tensor:
         """Test-time flip: the depth output (H, W) of the mirrored image, mirrored back."""
         latent = self.model.encode(pixels.flip(-1), self._posterior())
-        found = annotate(self.model, self.model.predict(latent, ("depth",)), image.flip(1), guided=self._guided)
+        found = annotate(self.model, self.model.predict(latent, ("depth",)), image.flip(1), guidance=self._guidance)
         assert found.affine is not None
         return found.affine[0].flip(-1)
 

@@ -10,6 +10,7 @@ import torch
 from lotus2_ros.inference.alignment import align_sharp
 from lotus2_ros.inference.annotations import annotate
 from lotus2_ros.inference.geometry import Geometry
+from lotus2_ros.inference.upsampling import Guidance
 from lotus2_ros.model.engine.device import Stopwatch, finish
 from lotus2_ros.model.interface import GeometryModel
 
@@ -30,7 +31,8 @@ class Sharpening:
             )
         self._model = model
         self._coarse = coarse
-        self._sky, self._guided = sky, guided
+        self._sky = sky
+        self._guidance = Guidance.SHARP if guided else None
         self._stopwatch = Stopwatch(model.device)
         self._steps = {task: model.sharpen(coarse.latents[task], task, steps) for task in tasks}
         self._result: Geometry | None = None
@@ -69,7 +71,7 @@ class Sharpening:
         """The geometry at the current latents."""
         latents = {**self._coarse.latents, **{task: steps.latent for task, steps in self._steps.items()}}
         with self._stopwatch("decode"):
-            found = annotate(self._model, latents, self._coarse.image, guided=self._guided)
+            found = annotate(self._model, latents, self._coarse.image, guidance=self._guidance)
         with self._stopwatch("align"):
             sharp = align_sharp(self._coarse, found, sky=self._sky)
         return replace(sharp, latents=latents, stopwatch=self._stopwatch)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from lotus2_ros.inference.annotations import Annotations, annotate, deviation
+from lotus2_ros.inference.upsampling import Guidance
 from lotus2_ros.model.manifest import ModelSettings
 
 
@@ -78,7 +79,9 @@ def test_a_guided_depth_has_its_edge_where_the_image_has_it():
     picture[..., 16:] = 0.8
     image = blank(96, 128)
     image[:, :62], image[:, 62:] = 40, 220  # 2 pixels left of the edge of the picture
-    plain, guided = (annotate(Model(), {"depth": picture}, image, guided=guided).disparity for guided in (False, True))
+    plain, guided = (
+        annotate(Model(), {"depth": picture}, image, guidance=guidance).disparity for guidance in (None, Guidance.CORE)
+    )
     steps = [depth.diff(dim=1)[48].argmax() for depth in (plain, guided)]
     assert abs(int(steps[0]) - 63) <= 1 and int(steps[1]) == 61
     assert float(guided[48, 62] - guided[48, 61]) > 3 * float(plain.diff(dim=1).max())

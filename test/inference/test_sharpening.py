@@ -3,6 +3,8 @@ import torch
 
 from lotus2_ros.inference import sharpening as sharpening_module
 from lotus2_ros.inference.annotations import Annotations, annotate
+from lotus2_ros.inference.estimator import Estimator
+from lotus2_ros.inference.upsampling import Guidance
 from lotus2_ros.scale.filter import ScaleFilter
 from lotus2_ros.scale.reference import Reference
 
@@ -35,6 +37,19 @@ def test_a_step_is_one_euler_step_of_one_task(estimator, coarse, monkeypatch):
         assert len(passes) == step + 1
     assert remain == [True] * 5 + [False] and passes == ["depth"] * 3 + ["normals"] * 3
     assert not sharpening.step() and len(passes) == 6 and not decodes
+
+
+@pytest.mark.parametrize(("guided", "guidance"), [("yes", Guidance.SHARP), ("no", None)])
+def test_the_image_guides_the_sharp_depth_more(estimator, image, monkeypatch, guided, guidance):
+    found = []
+    monkeypatch.setattr(
+        sharpening_module,
+        "annotate",
+        lambda *args, **named: found.append(named["guidance"]) or annotate(*args, **named),
+    )
+    chosen = Estimator(estimator.model, estimator.config.updated({"depth.guided": guided}))
+    chosen.sharpen(chosen.predict(image), steps=1).result()
+    assert found == [guidance]
 
 
 def test_the_result_runs_what_remains_and_is_decoded_once(estimator, coarse, monkeypatch):

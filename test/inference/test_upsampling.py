@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lotus2_ros.inference.upsampling import guided_upsample
+from lotus2_ros.inference.upsampling import Guidance, guided_upsample
 
 
 def gray(values):
@@ -24,9 +24,27 @@ def test_faint_texture_does_not_get_into_depth(generator):
     assert float(rough.max()) < 0.002
 
 
+def test_the_sharpeners_depth_follows_fainter_edges():
+    picture = torch.cat((torch.full((1, 1, 30, 20), 0.2), torch.full((1, 1, 30, 20), 0.8)), dim=3)
+    image = gray(torch.cat((torch.full((120, 80), 0.45), torch.full((120, 80), 0.55)), dim=1))
+    core, sharp = (guided_upsample(picture, image, each)[0, 0] for each in Guidance)
+    step = [float(depth[60, 80] - depth[60, 79]) for depth in (core, sharp)]
+    assert 0.1 < 1.4 * step[0] < step[1] < 0.6
+
+
+def test_the_sharpeners_depth_follows_edges_between_colors_of_one_brightness():
+    picture = torch.cat((torch.full((1, 1, 30, 20), 0.2), torch.full((1, 1, 30, 20), 0.8)), dim=3)
+    image = torch.tensor([[150, 90, 90]], dtype=torch.uint8).repeat(120, 160, 1)
+    image[:, 80:] = torch.tensor([50, 140, 95], dtype=torch.uint8)  # gray 108 both
+    core, sharp = (guided_upsample(picture, image, each)[0, 0] for each in Guidance)
+    step = [float(depth[60, 80] - depth[60, 79]) for depth in (core, sharp)]
+    assert step[0] < 0.1 and step[1] > 0.4
+
+
+@pytest.mark.parametrize("guidance", Guidance)
 @pytest.mark.parametrize("size", [(30, 40), (121, 163), (7, 9)])
-def test_any_size_and_values_in_0_to_1(size, generator):
+def test_any_size_and_values_in_0_to_1(size, guidance, generator):
     picture = torch.rand(1, 1, 30, 40, generator=generator).round()
     image = torch.randint(0, 256, (*size, 3), dtype=torch.uint8, generator=generator)
-    found = guided_upsample(picture, image)
+    found = guided_upsample(picture, image, guidance)
     assert found.shape == (1, 1, *size) and float(found.min()) >= 0 and float(found.max()) <= 1
