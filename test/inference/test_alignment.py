@@ -75,7 +75,8 @@ def test_a_frame_waits_once_for_the_gpu(card: PretendCard, kind: str, every: int
     with card:
         found, waited, launches = run(kind, True, card, every=every)
         assert waited == waits * ["to_host"] and launches < 50
-        assert found.scale == expected.scale and found.scale.metric == (kind != "none")
+        assert repr(found.scale) == repr(expected.scale)  # where there is no reference, parts are NaN
+        assert found.scale.metric == (kind != "none")
         assert isinstance(found.depth, CardTensor) and isinstance(found.sky, CardTensor)
         torch.testing.assert_close(found.depth.held, expected.depth)
         assert (found.sigma is None) == (kind == "none")
