@@ -29,7 +29,7 @@ AGREEMENT, SUPPORT_POWER = 0.1, 0.5
 BOUND = 0.2
 # The field is off if its gain at held-out points is below the first number of standard errors, and counts in full above
 # the second.
-CERTAINTY = (1.0, 2.0)
+CERTAINTY = (1.0, 3.0)
 # The line may put pixels beyond infinity. What it puts farther than this many times the farthest points counts as that
 # far. The share of points that may be farther than "the farthest", and how many points tell it.
 BEYOND, FARTHER, FAR_SAMPLE = 2.0, 0.02, 512
