@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from lotus2_ros.config import Config
 from lotus2_ros.inference.annotations import Annotations
@@ -52,7 +55,8 @@ def align_sharp(coarse: Geometry, found: Annotations, *, sky: bool) -> Geometry:
     """The sharpened prediction, aligned.
 
     The sharpened disparity has a scale and a shift of its own. It is fitted to the coarse depth, so that the two agree,
-    and takes the local field of the coarse geometry.
+    and takes the local field of the coarse geometry. In each cell of the field both get the same mean of log depth: the
+    field corrects errors of the coarse depth, and the sharpened one has others of this size. Its details are its own.
     """
     scale = _scale_of_sharp(coarse, found)
     is_sky = sky_of(found, scale) if sky else None
@@ -65,5 +69,21 @@ def _scale_of_sharp(coarse: Geometry, found: Annotations) -> Scale:
     if found.disparity is not None and line is not None:
         with suppress(AlignmentError):
             factor, shift, _ = fit_to_reference(found.disparity, Reference(line))
-            return replace(coarse.scale, scale=factor, shift=shift, correction=None)
+            scale = replace(coarse.scale, scale=factor, shift=shift, correction=None, local=None)
+            local = coarse.scale.local
+            if local is not None:
+                sharp = scale.depth_of(found.disparity)
+                ratio = line.clamp_max(scale.farthest) / sharp.clamp_max(scale.farthest)
+                local = local + _mean_of_cells(ratio.log(), local.shape)
+            return replace(scale, local=local)
     return coarse.scale
+
+
+def _mean_of_cells(values: Tensor, size: Sequence[int]) -> Tensor:
+    """Values (H, W) on a grid (h, w); NaN and Inf do not count, and a cell without others is 0."""
+    known = torch.isfinite(values)
+    total, share = (
+        F.interpolate(each[None, None], tuple(size), mode="area")[0, 0]
+        for each in (torch.where(known, values, 0), known.to(values))
+    )
+    return total / share.clamp_min(1e-6)

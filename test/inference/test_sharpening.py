@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -113,3 +115,18 @@ def test_a_sharp_geometry_is_metric_where_its_coarse_one_is(estimator, image, ca
     coarse = estimator.predict(image, camera, Reference(truth))
     sharp = estimator.sharpen(coarse, steps=1).result()
     assert sharp.scale.metric and sharp.scale.scale != coarse.scale.scale
+
+
+def test_with_a_local_field_the_sharp_geometry_has_the_details_alone(estimator, image, camera, monkeypatch):
+    """What the sharpener changes over many pixels is no error that the field's points have seen."""
+    coarse = estimator.predict(image, camera, scale_filter=ScaleFilter())
+    height, width = coarse.disparity.shape
+    across = torch.linspace(-1, 1, width).expand(height, -1)
+    coarse = replace(coarse, scale=replace(coarse.scale, local=0.1 * torch.ones(6, 8), farthest=50.0))
+    detail = torch.zeros(height, width)
+    detail[height // 2, width // 2] = 0.2
+    disparity = coarse.disparity * (1 + 0.1 * across.square()) + detail
+    monkeypatch.setattr(sharpening_module, "annotate", lambda *_, **__: Annotations(disparity, normals=coarse.normals))
+    ratio = estimator.sharpen(coarse, steps=1).result().depth / coarse.depth
+    assert float(ratio[height // 2, width // 2]) < 0.9
+    assert float((ratio[detail == 0] - 1).abs().mean()) < 0.01
