@@ -12,14 +12,13 @@ from contextlib import suppress
 from typing import NoReturn
 
 GRACE = 1.0  # seconds for an orderly exit
-BUSY_GRACE = 0.4  # seconds for it while the process spends CPU time: a compilation goes on in all its threads
-CPU_GRACE = 0.8  # seconds of CPU, after which BUSY_GRACE holds
+CPU_GRACE = 0.8  # seconds of CPU for it: a compilation goes on in all its threads
 INTERRUPTED = 130
 
 
 class Interruption:
-    """Calls ``stop`` on the first signal, and ends the process if it is still running GRACE seconds later, or earlier
-    if it is busy.
+    """Calls ``stop`` on the first signal, and ends the process if it is still running GRACE seconds later, or when it
+    has spent CPU_GRACE.
 
     Python runs signal handlers in the main thread only, between two bytecodes. While that thread compiles a model this
     can take minutes. So a thread of its own watches for signals. It waits for nothing but the time: ``stop`` runs in
@@ -42,9 +41,7 @@ class Interruption:
         if stop is not None:
             begun, spent = time.monotonic(), time.process_time()
             threading.Thread(target=stop, name="stop", daemon=True).start()
-            while (seconds := time.monotonic() - begun) < GRACE:
-                if seconds >= BUSY_GRACE and time.process_time() - spent >= CPU_GRACE:
-                    break
+            while time.monotonic() - begun < GRACE and time.process_time() - spent < CPU_GRACE:
                 time.sleep(0.01)
         os._exit(INTERRUPTED)  # without a flush, which waits for a thread that blocks in a write
 

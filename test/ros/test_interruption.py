@@ -60,7 +60,7 @@ import hashlib
 def compute():
     while True:
         hashlib.sha256(bytes(10**6))  # without Python's lock
-for _ in range(2):
+for _ in range(8):
     threading.Thread(target=compute, daemon=True).start()
 threading.Event().wait()
 """
