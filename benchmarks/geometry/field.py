@@ -65,7 +65,9 @@ def figures(frames: Path | None, quick: bool) -> Iterator[Figure]:
         names, depths = [frame.name for frame in seen], [frame.depth for frame in seen]
         for case in CASES:
             yield from _case_figures(case, names, predictions, depths, 1 if quick else DRAWS)
-    yield from _normals_figures(estimator, scenes.KINDS[:1] if quick else scenes.KINDS)
+    kinds = scenes.KINDS[:1] if quick else scenes.KINDS
+    yield from _normals_figures(estimator, kinds)
+    yield _sharp_figure(estimator, kinds)
 
 
 def _case_figures(
@@ -111,16 +113,31 @@ def _normals_figures(estimator: Estimator, kinds: tuple[str, ...]) -> Iterator[F
             angles[way].append(float(angle[torch.isfinite(angle) & torch.isfinite(truth)].mean()))
     means = {way: statistics.mean(values) for way, values in angles.items()}
     beside = ", ".join(f"{way} {means[way]:.1f}" for way in WAYS[:3])
-    for way, what in (("nearest", "nearest"), ("linear", "linear")):
-        ratio = means["field"] / means[way]
+    for way in ("nearest", "linear"):
         yield Figure(
-            f"angle of normals of the depth with the field, over {what} interpolation",
+            f"angle of normals of the depth with the field, over {way} interpolation",
             f"rendered, {INDOORS} points",
-            ratio,
+            means["field"] / means[way],
             "times",
             0.6,
             f"field {means['field']:.1f} degrees, {beside}",
         )
+
+
+def _sharp_figure(estimator: Estimator, kinds: tuple[str, ...]) -> Figure:
+    errors: dict[str, list[float]] = {"coarse": [], "sharp": []}
+    for kind in kinds:
+        view = scenes.view(SEED, WIDTH, HEIGHT, kind)
+        truth = known(view.depth)
+        chosen, values = draw(truth, OUTDOORS, 0.0, 0)
+        coarse = estimator.predict(view.image, view.camera, Reference(sparse(chosen, values, truth.shape)))
+        for stage, geometry in (("coarse", coarse), ("sharp", estimator.sharpen(coarse, tasks=("depth",)).result())):
+            assert geometry.depth is not None  # the bundled model predicts it
+            errors[stage].append(depth_error(geometry.depth.nan_to_num(FAR).clamp_max(FAR), truth).abs_rel)
+    coarse_error, sharp_error = map(statistics.geometric_mean, errors.values())
+    beside = f"coarse {coarse_error:.4f}, sharp {sharp_error:.4f}"
+    what = "AbsRel of sharpened depth over coarse depth, with the field"
+    return Figure(what, f"rendered, {OUTDOORS} points", sharp_error / coarse_error, "times", None, beside)
 
 
 def _errors(

@@ -88,8 +88,11 @@ def follow(session: Session, progress: DemoProgress, play_time: float) -> None:
 
 
 def _end_with_parent() -> None:
-    """In a child: be interrupted when the parent ends in any way, even by SIGKILL or with its terminal."""
-    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGINT)
+    """In a child: end when the parent does, in any way, even by SIGKILL or with its terminal.
+
+    Not by SIGINT, which a child ignores if a shell without job control started its parent in the background.
+    """
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class Session:

@@ -19,7 +19,7 @@ from lotus2_ros.inference.annotations import annotate, deviation
 from lotus2_ros.inference.geometry import Geometry
 from lotus2_ros.inference.inputs import ImageInput, ReferenceInput, as_image, as_reference, check_camera
 from lotus2_ros.inference.sharpening import Sharpening
-from lotus2_ros.inference.upsampling import Guidance
+from lotus2_ros.inference.upsampling import BY_GRAY, Guidance
 from lotus2_ros.model.engine.device import Stopwatch, finish, upload
 from lotus2_ros.model.interface import GeometryModel
 from lotus2_ros.scale.filter import ScaleFilter
@@ -157,7 +157,7 @@ class Estimator:
 
     @property
     def _guidance(self) -> Guidance | None:
-        return Guidance.CORE if self._guided else None
+        return BY_GRAY if self._guided else None
 
     def is_new(self, height: int, width: int) -> bool:
         """Whether no image of this processing size was predicted yet."""

@@ -10,7 +10,7 @@ import torch
 from lotus2_ros.inference.alignment import align_sharp
 from lotus2_ros.inference.annotations import annotate
 from lotus2_ros.inference.geometry import Geometry
-from lotus2_ros.inference.upsampling import Guidance
+from lotus2_ros.inference.upsampling import BY_COLOR
 from lotus2_ros.model.engine.device import Stopwatch, finish
 from lotus2_ros.model.interface import GeometryModel
 
@@ -32,7 +32,7 @@ class Sharpening:
         self._model = model
         self._coarse = coarse
         self._sky = sky
-        self._guidance = Guidance.SHARP if guided else None
+        self._guidance = BY_COLOR if guided else None
         self._stopwatch = Stopwatch(model.device)
         self._steps = {task: model.sharpen(coarse.latents[task], task, steps) for task in tasks}
         self._result: Geometry | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from dataclasses import dataclass
 from functools import cache
 
 import torch
@@ -13,20 +13,23 @@ from torch import Tensor
 SUBSAMPLING, RADIUS = 2, 1
 
 
-class Guidance(Enum):
-    """What of the image guides the picture: weights of red, green and blue in each channel, and a smoothness.
+@dataclass(frozen=True)
+class Guidance:
+    """What of the image guides the picture."""
 
-    The smoothness is a variance of values in [0, 1]. Where the image varies less, the picture is smoothed; where it
-    varies more, the picture takes over its edges. With that of the core predictor surfaces are smoother than bilinear
-    interpolation makes them. The sharpener's finds more edges, also between colors of one brightness; with it texture
-    shows as much as bilinear interpolation makes surfaces rough.
-    """
-
-    CORE = ((0.299,), (0.587,), (0.114,)), 0.005  # gray of ITU-R BT.601
-    SHARP = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)), 0.0025
+    weights: tuple[tuple[float, ...], ...]  # (3, C): of red, green and blue in each channel of the guide
+    # Variance of the guide's values in [0, 1]. Where the image varies less, the picture is smoothed; where it varies
+    # more, the picture takes over its edges.
+    smoothness: float
 
 
-def guided_upsample(picture: Tensor, image: Tensor, guidance: Guidance = Guidance.CORE) -> Tensor:
+# Surfaces are smoother than bilinear interpolation makes them. Gray of ITU-R BT.601.
+BY_GRAY = Guidance(weights=((0.299,), (0.587,), (0.114,)), smoothness=0.005)
+# Finds more edges, also between colors of one brightness, and makes surfaces as rough as bilinear interpolation does.
+BY_COLOR = Guidance(weights=((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)), smoothness=0.0025)
+
+
+def guided_upsample(picture: Tensor, image: Tensor, guidance: Guidance) -> Tensor:
     """The fast guided filter (He and Sun, arXiv 1505.00996): a picture (1, 1, h, w), values in [0, 1], at the size of
     `image` (H, W, 3) uint8, as (1, 1, H, W).
 
@@ -34,12 +37,12 @@ def guided_upsample(picture: Tensor, image: Tensor, guidance: Guidance = Guidanc
     and offset are upsampled, and the image itself gives the details.
     """
     guide = (image.float() @ _weights(guidance, image.device) / 255).permute(2, 0, 1)[None]
-    count, smoothness = guide.shape[1], guidance.value[1]
+    count = guide.shape[1]
     size = [max(1, side // SUBSAMPLING) for side in picture.shape[2:]]
     small, picture = (F.interpolate(each, size, mode="area") for each in (guide, picture))
     moments = _window_means(torch.cat((small, picture, small * picture, _products(small)), dim=1))
     mean_guide, mean, product, square = moments.split((count, 1, count, count**2), dim=1)
-    slopes = _solve(square - _products(mean_guide), product - mean_guide * mean, smoothness)
+    slopes = _solve(square - _products(mean_guide), product - mean_guide * mean, guidance.smoothness)
     offset = mean - (slopes * mean_guide).sum(1, keepdim=True)
     fits = _window_means(torch.cat((slopes, offset), dim=1))
     slopes, offset = F.interpolate(fits, guide.shape[2:], mode="bilinear").split((count, 1), dim=1)
@@ -49,7 +52,7 @@ def guided_upsample(picture: Tensor, image: Tensor, guidance: Guidance = Guidanc
 @cache
 def _weights(guidance: Guidance, device: torch.device) -> Tensor:
     """(3, C). Copied to a device once, because a frame would wait for each copy."""
-    return torch.tensor(guidance.value[0], device=device)
+    return torch.tensor(guidance.weights, device=device)
 
 
 def _products(guide: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ def test_alignment_bench_measures_everything_it_names(bench, tmp_path):
         "field over the line, geometric mean", "field over the better interpolation",
         "angle of normals of the depth with the field, over nearest interpolation",
         "angle of normals of the depth with the field, over linear interpolation",
+        "AbsRel of sharpened depth over coarse depth, with the field",
         "AbsRel by odometry, over that by 200 true points", "size of the points by odometry", "time of odometry",
         "sigma", "scale of a standing camera", "one pixel of a standing camera",
         "drift of a moving camera", "AbsRel of a moving camera",

@@ -6,6 +6,7 @@ import math
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +34,7 @@ from lotus2_ros.demo.results import (
     save_shown_frame,
 )
 from lotus2_ros.demo.scene import REFERENCE_PERIOD, REFERENCE_STRIDE, TRUTH_TOPIC, write_scene_bag
-from lotus2_ros.demo.session import Session, SessionError, _end_with_parent
+from lotus2_ros.demo.session import Session, SessionError
 from lotus2_ros.demo.table import latency_lines
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.cloud import organized_cloud
@@ -145,16 +146,29 @@ def test_children_end_with_the_session_even_when_they_ignore_interrupts(
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_children_end_with_a_parent_that_is_killed() -> None:
-    """By SIGKILL, or by SIGHUP as its terminal is closed: nobody is left to end them."""
-    reading, writing = os.pipe()
-    parent = os.fork()
-    if parent == 0:
-        child = subprocess.Popen(["sleep", "600"], preexec_fn=_end_with_parent)
-        os.write(writing, str(child.pid).encode())
-        os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(parent, 0)
-    child = int(os.read(reading, 20))
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from lotus2_ros.demo.session import Session
+session = Session(Path(sys.argv[1]))
+session.start("child", "lasting")
+print(session._children["child"].pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_children_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    """By SIGKILL, or by SIGHUP as its terminal is closed: nobody is left to end them. Also in the background of a shell
+    without job control, whose programs ignore SIGINT."""
+    (tmp_path / "lasting.py").write_text("import time\ntime.sleep(600)\n")
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        parent = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(tmp_path)}, stdout=subprocess.PIPE)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert parent.returncode == -signal.SIGKILL
+    child = int(parent.stdout)
     end = time.monotonic() + allowed(10)
     while is_running(child) and Path(f"/proc/{child}/stat").read_text().split()[2] != "Z":  # nobody may wait for it
         assert time.monotonic() < end

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lotus2_ros.config import Config
 from lotus2_ros.geometry.camera import Camera
-from lotus2_ros.inference.alignment import align
+from lotus2_ros.inference.alignment import align, align_sharp
 from lotus2_ros.inference.annotations import Annotations
 from lotus2_ros.inference.geometry import Geometry
 from lotus2_ros.model.engine.device import Stopwatch
@@ -83,6 +83,24 @@ def test_a_frame_waits_once_for_the_gpu(card: PretendCard, kind: str, every: int
         assert card.waits == waited  # depth and its deviation wait for nothing
         if found.sigma is not None:
             torch.testing.assert_close(found.sigma.held, expected.sigma)
+
+
+def test_a_sharp_result_waits_for_the_fit_alone(card: PretendCard) -> None:
+    """For the coarse depth and for the sharp disparity; with a local field, too."""
+
+    def sharpened(on_card: bool) -> Geometry:
+        coarse, _, _ = run("points", on_card, card)
+        assert coarse.scale.local is not None
+        disparity = coarse.annotations.disparity
+        assert disparity is not None
+        card.waits.clear()
+        return align_sharp(coarse, Annotations(disparity=0.9 * disparity + 0.05), sky=True)
+
+    expected = sharpened(False)
+    with card:
+        found = sharpened(True)
+        assert card.waits == 2 * ["to_host"] and isinstance(found.depth, CardTensor)
+        torch.testing.assert_close(found.depth.held, expected.depth)
 
 
 def test_the_card_notices_what_waits(card: PretendCard) -> None:

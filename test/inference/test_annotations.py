@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lotus2_ros.inference.annotations import Annotations, annotate, deviation
-from lotus2_ros.inference.upsampling import Guidance
+from lotus2_ros.inference.upsampling import BY_GRAY
 from lotus2_ros.model.manifest import ModelSettings
 
 
@@ -80,7 +80,7 @@ def test_a_guided_depth_has_its_edge_where_the_image_has_it():
     image = blank(96, 128)
     image[:, :62], image[:, 62:] = 40, 220  # 2 pixels left of the edge of the picture
     plain, guided = (
-        annotate(Model(), {"depth": picture}, image, guidance=guidance).disparity for guidance in (None, Guidance.CORE)
+        annotate(Model(), {"depth": picture}, image, guidance=guidance).disparity for guidance in (None, BY_GRAY)
     )
     steps = [depth.diff(dim=1)[48].argmax() for depth in (plain, guided)]
     assert abs(int(steps[0]) - 63) <= 1 and int(steps[1]) == 61

@@ -6,7 +6,7 @@ import torch
 from lotus2_ros.inference import sharpening as sharpening_module
 from lotus2_ros.inference.annotations import Annotations, annotate
 from lotus2_ros.inference.estimator import Estimator
-from lotus2_ros.inference.upsampling import Guidance
+from lotus2_ros.inference.upsampling import BY_COLOR
 from lotus2_ros.scale.filter import ScaleFilter
 from lotus2_ros.scale.reference import Reference
 
@@ -41,7 +41,7 @@ def test_a_step_is_one_euler_step_of_one_task(estimator, coarse, monkeypatch):
     assert not sharpening.step() and len(passes) == 6 and not decodes
 
 
-@pytest.mark.parametrize(("guided", "guidance"), [("yes", Guidance.SHARP), ("no", None)])
+@pytest.mark.parametrize(("guided", "guidance"), [("yes", BY_COLOR), ("no", None)])
 def test_the_image_guides_the_sharp_depth_more(estimator, image, monkeypatch, guided, guidance):
     found = []
     monkeypatch.setattr(

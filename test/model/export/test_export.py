@@ -239,15 +239,15 @@ def test_what_does_not_fit_is_one_line(lotus2, bundle, tmp_path):
     with pytest.raises(CheckpointError, match=r"export.json: multiple: expected a valid integer, got '8'"):
         lotus2_ros.load(broken)
     for key, value, message in (
-        ("size", [0, 40], r"export.json: size.0: expected a value of at least 1|export.json: size.0: .*"),
+        ("size", [0, 40], "size.0: expected greater than or equal to 1, got '0'"),
         (
             "schedules",
             {"1": {"sigmas": [1.0], "timesteps": [5.0]}},
-            r"export.json: schedules.1: .*expected 2 sigmas, got 1",
+            "schedules.1: .*expected 2 sigmas, got 1",
         ),
     ):
         (broken / "export.json").write_text(json.dumps(json.loads(text) | {key: value}))
-        with pytest.raises(CheckpointError, match=message):
+        with pytest.raises(CheckpointError, match=f"export.json: {message}"):
             lotus2_ros.load(broken)
     (broken / "export.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"encode.onnx: file not found; export the model again"):
