@@ -107,17 +107,19 @@ class Inputs:
     def read(self, frame: CameraFrame, config: Config, scale_filter: ScaleFilter) -> ModelInput:
         """The model's input for a frame; called in the model thread.
 
-        Where no other sensor measured depth, the reference is points from the camera's motion or depth of the metric
-        model, if ``scale_filter`` has a use for them. Raises MessageError for any problem with a message.
+        Where no other sensor measured depth, or what it measured last was refused, the reference is points from the
+        camera's motion or depth of the metric model, if ``scale_filter`` has a use for them. Raises MessageError for
+        any problem with a message.
         """
         with only_message_errors():
             image = image_to_tensor(frame.image, config.input) if frame.pixels is None else frame.pixels
             header = frame.image.header
             camera = self._camera_of(frame, image.shape[0], image.shape[1], config.input.fov)
-            reference = self.references.for_frame(header, camera, config.scale)
-            if reference is None and scale_filter.wants("odometry", stamp_seconds(header), config.scale):
-                reference = self._motion.for_frame(image, header, camera, config.scale)
-            if reference is None or reference.problem:
+            reference = self.references.for_frame(header, camera, config.scale, scale_filter.refused)
+            is_missing = scale_filter.wants_other(reference)
+            if is_missing and scale_filter.wants("odometry", stamp_seconds(header), config.scale):
+                reference = self._motion.for_frame(image, header, camera, config.scale) or reference
+            if scale_filter.wants_other(reference):
                 reference = self._metric_depth.take() or reference
         return ModelInput(image, camera, reference)
 

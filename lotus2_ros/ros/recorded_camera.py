@@ -87,13 +87,13 @@ class RecordedCamera:
 
         ``image``: (H, W, 3) uint8 RGB; None if it cannot be decoded. Raises MessageError.
         """
-        measured = self._measured(frame)
-        if measured is not None or image is None:
+        measured = self._measured(frame, self.scale_filter.refused)
+        if image is None or not self.scale_filter.wants_other(measured):
             return measured
         if not self.scale_filter.wants(SOURCE, frame.stamp_ns * 1e-9, self._config.scale):
-            return None
+            return measured
         self.followed.append(index)
-        return self._moved(frame, image)
+        return self._moved(frame, image) or measured
 
     def _replay(self, index: int, frame: RecordedFrame) -> None:
         """A frame that was processed before an interruption, and is in ``followed`` if it was then."""
@@ -102,8 +102,8 @@ class RecordedCamera:
             if index in self.followed:
                 self._moved(frame, image_to_tensor(ros_message(frame.image), self._config.input))
 
-    def _measured(self, frame: RecordedFrame) -> Reference | None:
-        """Measured depth or points."""
+    def _measured(self, frame: RecordedFrame, last: str = "") -> Reference | None:
+        """Measured depth or points; those of the source ``last`` only if there are no others."""
         for message, is_static in frame.transforms:
             self._transforms.buffer.add(message, is_static=is_static)
         for odometry in frame.odometry:
@@ -112,7 +112,7 @@ class RecordedCamera:
             self._references.depth(ros_message(frame.reference))
         for points in frame.points:
             self._references.points(ros_message(points))
-        return self._references.for_frame(header_of(frame), self.camera(frame), self._config.scale)
+        return self._references.for_frame(header_of(frame), self.camera(frame), self._config.scale, last)
 
     def _moved(self, frame: RecordedFrame, image: Tensor) -> Reference | None:
         """Points by the camera's motion."""
@@ -167,7 +167,7 @@ class RecordedCamera:
     ) -> Iterator[tuple[Geometry, dict[str, float]]]:
         """The geometry of the core predictor and, if there is one, of the sharpener; with seconds by stage."""
         stamp = frame.stamp_ns * 1e-9
-        if answer.metric_depth is not None and (reference is None or reference.problem):
+        if answer.metric_depth is not None and self.scale_filter.wants_other(reference):
             reference = metric_reference(torch.from_numpy(answer.metric_depth), stamp)
         coarse = answer.geometry(image, self.camera(frame))
         coarse = align(coarse, reference, self.scale_filter, stamp, self._config)

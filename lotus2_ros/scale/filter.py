@@ -54,12 +54,13 @@ class ScaleFilter:
         self._relative = RelativeScaleMean()
         self._gate = Gate()
         self._history = History()
+        self.refused = ""  # the source of the last frame's reference, if that did not determine a scale
 
     def wants_normals(self, stamp: float, reference: Reference | None, config: ScaleConfig) -> bool:
         """Whether :meth:`align` can use normals for the next frame, which has this ``stamp`` and ``reference``."""
         for source in (*metric_sources(config), relative_source(config)):
             if source.needs_reference:
-                if reference is not None and reference.source == source.name and not reference.problem:
+                if reference is not None and reference.source == source.name and not self.wants_other(reference):
                     return False
             else:
                 return "normals" in source.needs and not self._is_superseded(source, stamp, config)
@@ -69,6 +70,10 @@ class ScaleFilter:
         """Whether :meth:`align` can use a reference of the source ``name`` for a frame of ``stamp``."""
         found = next((source for source in metric_sources(config) if source.name == name), None)
         return found is not None and not (found.yields and self._is_superseded(found, stamp, config))
+
+    def wants_other(self, reference: Reference | None) -> bool:
+        """Whether other sources should be asked too: there is no reference, or the last of its source was refused."""
+        return reference is None or bool(reference.problem) or reference.source == self.refused
 
     def align(
         self,
@@ -121,8 +126,7 @@ class ScaleFilter:
 
     def _predict(self, registration: Registration, stamp: float) -> Scale | None:
         """The expected scale, and its variance. None if there is nothing to compare the frame with."""
-        seconds = 0.0 if math.isnan(self._stamp) else stamp - self._stamp
-        static = registration.stationarity
+        seconds, static = 0.0 if math.isnan(self._stamp) else stamp - self._stamp, registration.stationarity
         noise = (static * NOISE_STATIC + (1 - static) * NOISE_MOVING) ** 2 * seconds
         self._variance += noise
         self._drift += noise
@@ -139,6 +143,7 @@ class ScaleFilter:
     ) -> tuple[Scale | None, float, str]:
         """The best metric measurement and its stamp; or none, and why."""
         notes: list[str] = []
+        self.refused = ""
         for source in metric_sources(config):
             if source.yields and self._is_superseded(source, frame.stamp, config):
                 continue
@@ -151,6 +156,8 @@ class ScaleFilter:
                     return replace(measured, note="; ".join(notes)), reference.stamp - reference.age, ""
             except AlignmentError as error:
                 notes.append(str(error))
+                if source.needs_reference:
+                    self.refused = source.name
         return None, math.nan, "; ".join(notes)
 
     def _measure_reference(
@@ -238,8 +245,5 @@ class ScaleFilter:
 
     def _is_superseded(self, source: ScaleSource, stamp: float, config: ScaleConfig) -> bool:
         """Whether the last measurement still holds and is of a better source."""
-        return (
-            self._measured is not None
-            and self._is_valid(stamp, config)
-            and is_better(self._measured.source, source.name)
-        )
+        measured = self._measured
+        return measured is not None and self._is_valid(stamp, config) and is_better(measured.source, source.name)

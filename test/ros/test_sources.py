@@ -254,6 +254,19 @@ def test_points_of_a_lidar_beside_the_camera(player, views):
     assert median(answer.error for answer in answers) <= 1.1 * median(alone)
 
 
+def test_points_of_a_lidar_where_the_depth_camera_is_blind(player, views):
+    player.start(points_transform="0 0 0 0 0 0 1")
+    for number, view in enumerate(views[:2]):
+        depth = sparse(view, number)
+        player.send_points(view.camera.unproject(depth)[torch.isfinite(depth)], PERIOD * number)
+        player.send_depth(
+            torch.where(torch.arange(HEIGHT * WIDTH).view(HEIGHT, WIDTH) < 10, view.depth, 0), PERIOD * number
+        )
+        answer = player.play(view, PERIOD * number)
+    assert answer.report.metric and answer.report.scale_source == "reference_points"
+    assert answer.error <= 1.1 * offline_error(answer, depth)
+
+
 def test_a_late_reference_is_used_for_the_next_frame(player, views):
     player.start(reference_slop=0.02)
     assert not any(player.play(view, PERIOD * number).report.metric for number, view in enumerate(views[:2]))

@@ -48,6 +48,20 @@ def test_a_reference_comes_before_the_height_as_long_as_it_holds():
     assert scale_filter.align(room(1.2), None, config).source == "camera_height"
 
 
+def test_after_a_reference_that_was_refused_other_sources_are_asked():
+    """As by a depth camera that looks at a wall or into the sun."""
+    config, scale_filter = replace(CONFIG, camera_height=1.4), ScaleFilter()
+    blind = Reference(torch.full((HEIGHT, WIDTH), 3.0), stamp=0.0)
+    assert not scale_filter.wants_other(blind) and not scale_filter.wants_normals(0.0, blind, config)
+    assert not scale_filter.align(room(0.0, normals=False), blind, config).metric
+    assert scale_filter.wants_other(blind) and scale_filter.wants_normals(0.1, blind, config)
+    got = scale_filter.align(room(0.1), replace(blind, stamp=0.1), config)
+    assert got.source == "camera_height" and got.metric
+    seeing = Reference(room_normals()[0], stamp=0.2)
+    assert scale_filter.align(room(0.2), seeing, config).source == "reference_depth"
+    assert not scale_filter.wants_other(seeing)
+
+
 def test_without_normals_the_height_is_of_no_use_and_says_so():
     got = ScaleFilter().align(room(0.0, normals=False), None, replace(CONFIG, camera_height=1.4))
     assert not got.metric and "expected normals" in got.note
