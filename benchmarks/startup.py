@@ -20,7 +20,7 @@ from benchmarks.timing import machine, markdown
 STAGES = """
 import os, sys
 from pathlib import Path
-from lotus2_ros.ros.node import lasting
+from lotus2_ros.ros.node import frozen_objects
 
 def cpu():
     times = os.times()
@@ -32,7 +32,7 @@ def mark(stage):
 
 import lotus2_ros
 mark("Python")
-with lasting():
+with frozen_objects():
     import torch
     mark("import torch")
     import rclpy

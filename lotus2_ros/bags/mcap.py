@@ -12,7 +12,7 @@ from rosbags.rosbag2 import ReaderError
 from rosbags.rosbag2.storage_mcap import ChunkInfo, McapReader, decompress
 
 MAGIC = b"\x89MCAP0\r\n"
-HEADER, CHUNK, METADATA, METADATA_INDEX, DATA_END, FOOTER = 0x01, 0x06, 0x0C, 0x0D, 0x0F, 0x02
+HEADER, CHUNK, METADATA, DATA_END, FOOTER = 0x01, 0x06, 0x0C, 0x0F, 0x02
 # Of the fixed fields of a chunk: start and end time, uncompressed size, CRC; then a string and the data, each sized.
 CHUNK_FIELDS = struct.Struct("<QQQI")
 

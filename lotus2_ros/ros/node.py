@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from lotus2_ros.ros.interruption import Interruption, leave
 from lotus2_ros.surroundings import check_surroundings
@@ -27,7 +27,7 @@ def main(args: list[str] | None = None) -> NoReturn:
         _refuse(error)
     interruption = Interruption()  # first, because what is imported below takes seconds
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # an image that cannot be decoded is one warning a period
-    with lasting():
+    with frozen_objects():
         import rclpy
         from rclpy.executors import ExternalShutdownException
 
@@ -72,8 +72,8 @@ def _refuse(error: Exception) -> NoReturn:
 
 
 @contextmanager
-def lasting() -> Iterator[None]:
-    """What is made in here stays until the process ends, so the garbage collector never looks at it.
+def frozen_objects() -> Iterator[None]:
+    """The garbage collector never looks at the objects that this block makes: they stay until the process ends.
 
     The imports make 300,000 objects: looking at them takes 0.25 of their 1.8 CPU seconds, and time of every full
     collection while the node runs.
@@ -82,15 +82,6 @@ def lasting() -> Iterator[None]:
     yield
     gc.freeze()
     gc.enable()
-
-
-def __getattr__(name: str) -> Any:
-    """The node's class, imported on demand: ``main`` must not wait for its imports."""
-    if name == "PerceptionNode":
-        from lotus2_ros.ros.perception import PerceptionNode
-
-        return PerceptionNode
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 if __name__ == "__main__":

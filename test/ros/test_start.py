@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 from rclpy.context import Context
 
-from lotus2_ros.ros.node import lasting
+from lotus2_ros.ros.node import frozen_objects
 from lotus2_ros.ros.start import RosStartError, start_ros
 
 
-def test_what_stays_is_left_to_no_collection():
+def test_frozen_objects_are_left_to_no_collection():
     gc.collect()
     before = gc.get_freeze_count()
     try:
-        with lasting():
+        with frozen_objects():
             assert not gc.isenabled()
             made = [[] for _ in range(1000)]
         assert gc.isenabled()

@@ -48,7 +48,7 @@ class CudaRecorder:
 
 
 class Graphs:
-    """A `Lotus2.executor` that records each function for each key and each shape of its tensors, and replays it.
+    """A `TorchModel.executor` that records each function for each key and each shape of its tensors, and replays it.
 
     The functions must not change their tensors. `record(run)` records run(). The `limit` most recently used recordings
     are kept. A function that cannot be recorded runs eagerly from then on, with a warning.

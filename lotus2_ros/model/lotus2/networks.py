@@ -20,7 +20,6 @@ from lotus2_ros.model.weights import assign_weights, read_weights, stored_state
 
 # A small base learns its second task best when the LoRA adapts every linear layer of the blocks and the output.
 CORE_TARGETS = LORA_TARGETS + r"|single_transformer_blocks\.\d+\.(proj_mlp|proj_out)|proj_out"
-EMBEDDER = "transformer.x_embedder.weight"
 FLOWS_AND_STEPS = ("deterministic_flow", "single_step", "end_to_end", "sharpener", "sharpener_end_to_end")
 
 
