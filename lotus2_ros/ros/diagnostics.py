@@ -31,7 +31,7 @@ LATENCIES = 100  # that the percentiles are of
 
 @dataclass(frozen=True)
 class Monitored:
-    """What is monitored while the node is active."""
+    """What is monitored while the node is active. The functions may be called in any thread."""
 
     model: ModelFacts
     device: torch.device
@@ -52,7 +52,7 @@ class Window:
 
 
 class Diagnostics:
-    """The diagnostics of one camera. Written by the executor, model and sender threads.
+    """The diagnostics of one camera. Every thread of the camera counts here; the executor thread publishes.
 
     Every received frame is accounted for: received = processed + dropped + rejected + skipped + in progress.
     """
@@ -163,22 +163,22 @@ class Diagnostics:
 
     def _active_status(self, monitored: Monitored) -> tuple[bytes, str, dict[str, str]]:
         model = monitored.model
-        is_wanted = monitored.is_wanted()
-        window, counts = self._window(monitored.dropped(), is_wanted), self._counts
-        account = {
-            "received": counts["received"],
+        is_wanted, dropped, counts = monitored.is_wanted(), monitored.dropped(), self._counts
+        window = self._window(dropped, is_wanted)
+        ended = {
             "processed": counts["core"],
-            "dropped": monitored.dropped(),
+            "dropped": dropped,
             "rejected": counts["rejected"],
             "skipped": counts["skipped"],
         }
-        account["in progress"] = 2 * counts["received"] - sum(account.values())
+        in_progress = counts["received"] - sum(ended.values())
+        frames = {"received": counts["received"], **ended, "in progress": in_progress}
         seconds = window.seconds or PERIOD
         values = {
             "input rate (Hz)": f"{window.received / seconds:.1f}",
             "output rate (Hz)": f"{window.processed / seconds:.1f}",
             **_percentiles(self._latencies),
-            **{f"frames {name}": str(count) for name, count in account.items()},
+            **{f"frames {name}": str(count) for name, count in frames.items()},
             "frames sharpened": str(counts["sharpener"]),
             "model": model.name,
             "precision": model.precision,

@@ -53,7 +53,7 @@ class PerceptionNode(LifecycleNode):
         self._retry_timer: Timer | None = None
         self._closed = False
         # The pipeline's threads cannot change the node's state. They wake the executor thread to do it.
-        self._failed = self.create_guard_condition(self._leave_active)
+        self._failure_signal = self.create_guard_condition(self._leave_active)
         self._diagnostics = {
             name: Diagnostics(self, config, name) for name, config in self._configs.cameras.items()
         }  # fmt: skip
@@ -160,7 +160,7 @@ class PerceptionNode(LifecycleNode):
         """Called in a thread of the pipeline that ended with an exception."""
         if not self._closed:
             self._failure = self._failure or error  # later ones are consequences
-            self._failed.trigger()
+            self._failure_signal.trigger()
 
     def _leave_active(self) -> None:
         if self.state != "active":  # deactivated in the meantime

@@ -50,21 +50,23 @@ class Transforms:
         if self._listener is not None:
             self._listener.unregister()
 
-    def to_camera(self, points: Tensor, header: Header, camera_frame: str, parameter: str) -> Tensor:
-        """Points (N, 3) of the header's frame in the frame of the camera; ``parameter`` is scale.points_transform.
+    def to_camera(self, points: Tensor, header: Header, camera_frame: str, points_transform: str) -> Tensor:
+        """Points (N, 3) of the header's frame in the frame of the camera, by the value of scale.points_transform.
 
         If one side has no frame_id, both are taken to be the same. Raises TransformPendingError, or MessageError where
         waiting does not help.
         """
-        same = header.frame_id == camera_frame or not header.frame_id or not camera_frame
-        if parameter == BY_TF and same:
+        parameter = "scale.points_transform"
+        if points_transform != BY_TF:
+            transform = parse_transform(points_transform, parameter)
+        elif header.frame_id == camera_frame or not header.frame_id or not camera_frame:
             return points
-        name = "scale.points_transform"
-        transform = self.lookup(header, camera_frame, name) if parameter == BY_TF else parse_transform(parameter, name)
+        else:
+            transform = self.lookup(header, camera_frame, parameter)
         return (points.double() @ transform[:3, :3].T + transform[:3, 3]).float()
 
     def lookup(self, header: Header, target: str, parameter: str) -> Tensor:
-        """(4, 4) from the header's frame to ``target`` at its stamp; ``parameter`` is the one to set without /tf.
+        """(4, 4) from the header's frame to ``target`` at its stamp; ``parameter`` names the one to set without /tf.
 
         Raises TransformPendingError, or MessageError where waiting does not help.
         """
@@ -91,7 +93,7 @@ class Transforms:
 
 
 def parse_transform(value: str, parameter: str) -> Tensor:
-    """(4, 4) of "X Y Z QX QY QZ QW", the value of ``parameter``. Raises MessageError."""
+    """(4, 4) of "X Y Z QX QY QZ QW", the value of the parameter with this name. Raises MessageError."""
     numbers = [float(number) for number in value.split()]
     return _rigid(numbers[:3], numbers[3:], parameter)
 

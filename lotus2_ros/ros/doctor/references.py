@@ -73,7 +73,7 @@ def check_depth(evidence: Evidence) -> Iterator[Finding]:
 
 def check_points(evidence: Evidence) -> Iterator[Finding]:
     """The clouds, by the node's rules: fields, a transform to the camera, some points in its view."""
-    stream, parameter = evidence.streams[POINTS], evidence.config.scale.points_transform
+    stream, points_transform = evidence.streams[POINTS], evidence.config.scale.points_transform
     for message in stream.samples.values():
         try:
             points = points_to_tensor(message)
@@ -81,10 +81,10 @@ def check_points(evidence: Evidence) -> Iterator[Finding]:
             yield wrong(f"{stream.topic}: {error}", mend="the sensor driver's layout of points")
             continue
         frame, camera_frame = message.header.frame_id, evidence.camera_frame
-        if parameter == BY_TF and frame and camera_frame and frame != camera_frame:
+        if points_transform == BY_TF and frame and camera_frame and frame != camera_frame:
             yield _transform(stream, frame, camera_frame, evidence.links)
             continue
-        points = Transforms().to_camera(points, message.header, camera_frame, parameter)
+        points = Transforms().to_camera(points, message.header, camera_frame, points_transform)
         camera = _camera(evidence)
         if camera is None:
             continue
