@@ -10,11 +10,10 @@ from typing import Any
 from lotus2_ros.bags.depth_images import is_depth
 from lotus2_ros.bags.frames import COMPRESSED_IMAGE, IMAGE, ODOMETRY, POINT_CLOUD
 from lotus2_ros.bags.reader import BagReader, absolute
+from lotus2_ros.config.names import DEPTH_INPUT, ODOMETRY_INPUT, POINTS_INPUT
 from lotus2_ros.inference.image_files import InputError
 from lotus2_ros.inference.picture_header import DecodeError, read_header
 
-# Of the node's inputs.
-DEPTH_INPUT, POINTS_INPUT, ODOMETRY_INPUT = "reference/depth", "reference/points", "odometry"
 DEPTH_TOPICS = DEPTH_INPUT, f"{DEPTH_INPUT}/compressedDepth", f"{DEPTH_INPUT}/compressed"
 
 

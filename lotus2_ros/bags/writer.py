@@ -15,11 +15,11 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 from lotus2_ros.bags.frames import COMPRESSED_IMAGE, RecordedFrame, Say, say_on_stderr, stamp_ns, typestore
 from lotus2_ros.bags.mcap import rosbag2_metadata
 from lotus2_ros.bags.reader import METADATA, open_reader
-from lotus2_ros.bags.topics import DEPTH_INPUT, POINTS_INPUT
+from lotus2_ros.config.names import DEPTH_INPUT, IMAGE_INPUT, INFO_INPUT, POINTS_INPUT
 from lotus2_ros.config.output import OutputError, claimed, in_use, is_claimed, marked_by, sync
 
-IMAGE_TOPIC, COMPRESSED_TOPIC = "/image", "/image/compressed"
-INFO_TOPIC, REFERENCE_TOPIC, POINTS_TOPIC = "/camera_info", f"/{DEPTH_INPUT}", f"/{POINTS_INPUT}"
+IMAGE_TOPIC, COMPRESSED_TOPIC = f"/{IMAGE_INPUT}", f"/{IMAGE_INPUT}/compressed"
+INFO_TOPIC, REFERENCE_TOPIC, POINTS_TOPIC = f"/{INFO_INPUT}", f"/{DEPTH_INPUT}", f"/{POINTS_INPUT}"
 INPUT_TOPICS = (INFO_TOPIC, REFERENCE_TOPIC, IMAGE_TOPIC, COMPRESSED_TOPIC)
 WRITER_KEY = "lotus2_ros"  # in the custom data of a bag's metadata: the command that wrote it
 UNKNOWN_DIGEST = "RIHS01_" + 64 * "0"

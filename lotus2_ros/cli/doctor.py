@@ -7,16 +7,12 @@ from collections import Counter
 from pathlib import Path
 
 from lotus2_ros.config import Config, add_option, walk
-from lotus2_ros.ros.doctor.diagnosis import diagnose
+from lotus2_ros.config.names import DEPTH_INPUT, IMAGE_INPUT, INFO_INPUT, POINTS_INPUT, option_of
+from lotus2_ros.ros.doctor.diagnosis import LISTEN, diagnose
 from lotus2_ros.ros.doctor.findings import Level
 
 # Option -> input of the node.
-INPUTS = {
-    "--image": "image",
-    "--camera-info": "camera_info",
-    "--reference-depth": "reference/depth",
-    "--reference-points": "reference/points",
-}
+INPUTS = {option_of(name): name for name in (IMAGE_INPUT, INFO_INPUT, DEPTH_INPUT, POINTS_INPUT)}
 # Option -> parameter of the node, whose default and help it takes.
 PARAMETERS = {
     "--model": "model.path",
@@ -34,7 +30,9 @@ PARAMETERS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bag", type=Path, metavar="FILE", help="examine a recording in place of the running graph")
     parser.add_argument(
-        "--seconds", type=float, help="how long to listen (default: 5), or how much of the recording to read (all)"
+        "--seconds",
+        type=float,
+        help=f"how long to listen (default: {LISTEN:g}), or how much of the recording to read (default: all)",
     )
     for option, name in INPUTS.items():
         parser.add_argument(option, dest=name, metavar="TOPIC", help=f"topic of the node's input {name}")

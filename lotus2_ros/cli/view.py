@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from lotus2_ros.config.errors import RunError
+from lotus2_ros.config.names import IMAGE_INPUT, NODE
 from lotus2_ros.config.output import OutputError, check_apart
 
 
@@ -17,8 +18,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--save", type=Path, metavar="FILE.rrd", help="write a file for the viewer in place of opening it"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the file of --save if it exists")
-    parser.add_argument("--node", default="perception", help="name of the node (default: %(default)s)")
-    parser.add_argument("--image", default="/image", metavar="TOPIC", help="topic of its images (default: %(default)s)")
+    parser.add_argument("--node", default=NODE, help="name of the node (default: %(default)s)")
+    parser.add_argument(
+        "--image", default=f"/{IMAGE_INPUT}", metavar="TOPIC", help="topic of its images (default: %(default)s)"
+    )
     parser.add_argument("--seconds", type=float, help="show a running node for this long (default: until Ctrl-C)")
 
 

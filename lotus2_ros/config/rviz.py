@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 
 from lotus2_ros.config.installed import share
+from lotus2_ros.config.names import NODE_PREFIX
 
-NODE = "/perception/"
 SWITCHED_ON = "Image", "Coarse points", "Relative points"  # of several cameras: each picture takes a panel
 FROM_BEHIND = {"Distance": 10, "Pitch": 0.8, "Yaw": 3.14, "Focal Point": {"X": 0, "Y": 0, "Z": 0}}
 
@@ -28,13 +28,14 @@ def rviz_layout(image: str, namespace: str = "", cameras: Sequence[str] = ()) ->
     if cameras:
         shown = [display | dict.fromkeys(("Enabled", "Value"), display["Name"] in SWITCHED_ON) for display in displays]
         groups = [
-            _group(name, _moved(shown, image.replace("{camera}", name), f"{prefix}{NODE}{name}/")) for name in cameras
+            _group(name, _moved(shown, image.replace("{camera}", name), f"{prefix}{NODE_PREFIX}{name}/"))
+            for name in cameras
         ]
         manager["Displays"] = groups
         manager["Global Options"]["Fixed Frame"] = "base_link"
         manager["Views"]["Current"] |= FROM_BEHIND
     else:
-        manager["Displays"] = _moved(displays, image, f"{prefix}{NODE}")
+        manager["Displays"] = _moved(displays, image, f"{prefix}{NODE_PREFIX}")
     return yaml.safe_dump(layout, sort_keys=False)
 
 
@@ -48,7 +49,7 @@ def _moved(displays: list[dict[str, Any]], image: str, node: str) -> list[dict[s
     for display in displays:
         if topic := display.get("Topic"):
             name = topic["Value"]
-            topic = {**topic, "Value": name.replace(NODE, node) if name.startswith(NODE) else image}
+            topic = {**topic, "Value": name.replace(NODE_PREFIX, node) if name.startswith(NODE_PREFIX) else image}
             display = {**display, "Topic": topic}
         moved.append(display)
     return moved

@@ -13,19 +13,20 @@ from torch import Tensor
 from lotus2_ros.bags import read_messages
 from lotus2_ros.bags.frames import FRAME_REPORT, stamp_ns
 from lotus2_ros.bags.writer import COMPRESSED_TOPIC, IMAGE_TOPIC, INFO_TOPIC, REFERENCE_TOPIC
+from lotus2_ros.config.names import NODE_PREFIX
 from lotus2_ros.demo.scene import TRUTH_TOPIC
 from lotus2_ros.demo.session import SessionError
 from lotus2_ros.evaluation.metrics import DepthError, depth_error
 from lotus2_ros.geometry.depth import valid_depth
 from lotus2_ros.ros.messages import MessageError, camera_from_info, depth_to_tensor, image_to_tensor
 from lotus2_ros.ros.serialized import deserialize
-from lotus2_ros.ros.topics import NODE, PREFIXES
+from lotus2_ros.ros.topics import PREFIXES
 from lotus2_ros.ros.viewing import cloud_tensors, float_image
 from lotus2_ros.view.ply import save_ply
 from lotus2_ros.view.preview import Row, save_preview
 from lotus2_ros.view.turning import save_turning
 
-STAGES = {stage: NODE + prefix for stage, prefix in PREFIXES.items()}
+STAGES = {stage: NODE_PREFIX + prefix for stage, prefix in PREFIXES.items()}
 TITLES = {"core": "core predictor", "sharpener": "detail sharpener"}
 FLOAT_TOPICS = ("disparity/image", "depth/image", "relative/depth/image", "normals/image")
 TRIED = 10  # frames, until one can be shown

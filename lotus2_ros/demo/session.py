@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from lotus2_ros.bags.writer import INPUT_TOPICS, duration
 from lotus2_ros.config.errors import RunError
 from lotus2_ros.config.installed import FASTDDS_PROFILE, fastdds_profile
+from lotus2_ros.config.names import NODE
 from lotus2_ros.demo.deadlines import allowed
 from lotus2_ros.demo.progress import DemoProgress
 
@@ -51,7 +52,7 @@ def record_node(source: Path, target: Path, *, frames: int, rate: float, paramet
     with Session(logs) as session, DemoProgress(frames) as progress:
         session.start("node", "lotus2_ros.ros.node", "--ros-args", *node_arguments)
         timeout = ("--timeout", str(allowed(START_TIMEOUT)))
-        session.start("recorder", "lotus2_ros.ros.recorder", str(target), "--node", "perception", *timeout)
+        session.start("recorder", "lotus2_ros.ros.recorder", str(target), "--node", NODE, *timeout)
         # Two subscribers on every topic: the node, which is then active, and the recorder, which is then listening.
         pace = ("--rate", str(rate), "--subscribers", "2")
         session.start("player", "lotus2_ros.ros.player", str(source), *pace, *timeout)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lotus2_ros.config import Config
 from lotus2_ros.config.live import ONLY_CAMERA, LiveConfig
+from lotus2_ros.config.names import DEPTH_INPUT, IMAGE_INPUT, INFO_INPUT, ODOMETRY_INPUT, POINTS_INPUT
 from lotus2_ros.geometry.calibration import Calibration
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.ros.diagnostics import Diagnostics
@@ -20,14 +21,8 @@ from lotus2_ros.ros.messages import camera_from_info, image_to_tensor, only_mess
 from lotus2_ros.ros.metric_depth import MetricDepth
 from lotus2_ros.ros.odometry import CameraMotion
 from lotus2_ros.ros.references import References
-from lotus2_ros.ros.synchronizer import (
-    CameraFrame,
-    Synchronizer,
-    image_is_rectified,
-    input_topic,
-    subscribe,
-    take_all,
-)
+from lotus2_ros.ros.subscriptions import image_is_rectified, input_topic, subscribe, take_all
+from lotus2_ros.ros.synchronizer import CameraFrame, Synchronizer
 from lotus2_ros.ros.transforms import Transforms
 from lotus2_ros.scale.filter import ScaleFilter
 from lotus2_ros.scale.reference import Reference
@@ -79,15 +74,15 @@ class Inputs:
         """Open the subscriptions unless they are open."""
         if not self._subscriptions:
             callbacks = {
-                "image": self._synchronizer.image,
-                "camera_info": self._synchronizer.info,
-                "reference/depth": self._deliver_depth,
-                "reference/points": self.references.points,
-                "odometry": self._motion.odometry,
+                IMAGE_INPUT: self._synchronizer.image,
+                INFO_INPUT: self._synchronizer.info,
+                DEPTH_INPUT: self._deliver_depth,
+                POINTS_INPUT: self.references.points,
+                ODOMETRY_INPUT: self._motion.odometry,
             }
             self._motion.listen()
             subscriptions = subscribe(self._node, self._config.current, callbacks, self._name)
-            self._synchronizer.take_infos = partial(take_all, subscriptions["camera_info"])
+            self._synchronizer.take_infos = partial(take_all, subscriptions[INFO_INPUT])
             self._subscriptions = list(subscriptions.values())
 
     def unsubscribe(self) -> None:
@@ -136,6 +131,6 @@ class Inputs:
                 doubt = Calibration.of(info).doubt(rectified=self._rectified)
                 if doubt and doubt not in self._doubts:
                     self._doubts.add(doubt)
-                    self._node.get_logger().warning(f"{input_topic('camera_info', self._name)}: {doubt}")
+                    self._node.get_logger().warning(f"{input_topic(INFO_INPUT, self._name)}: {doubt}")
             self._camera = key, camera
         return self._camera[1]

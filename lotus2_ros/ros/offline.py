@@ -23,13 +23,14 @@ from lotus2_ros.bags.kept import KeptTopics, kept_topics
 from lotus2_ros.bags.writer import INPUT_TOPICS, POINTS_TOPIC, BagWriter, write_frame
 from lotus2_ros.config import Config
 from lotus2_ros.config.errors import RunError
+from lotus2_ros.config.names import NODE_PREFIX
 from lotus2_ros.inference.facts import ModelFacts
 from lotus2_ros.inference.geometry import Geometry
 from lotus2_ros.inference.work import Answer, Workers
 from lotus2_ros.ros.recorded_camera import RecordedCamera, ros_message
 from lotus2_ros.ros.report import frame_report
 from lotus2_ros.ros.serialized import serialize
-from lotus2_ros.ros.topics import NODE, PREFIXES, messages_of
+from lotus2_ros.ros.topics import PREFIXES, messages_of
 from lotus2_ros.scale.ground import mounted_floor
 from lotus2_ros.scale.saved import restored, saved
 
@@ -183,7 +184,7 @@ class _Run:
 
 def is_written(topic: str) -> bool:
     """Whether the output has this topic of its own."""
-    return topic in (*INPUT_TOPICS, POINTS_TOPIC) or topic.startswith(NODE)
+    return topic in (*INPUT_TOPICS, POINTS_TOPIC) or topic.startswith(NODE_PREFIX)
 
 
 def write_geometry(
@@ -197,9 +198,9 @@ def write_geometry(
     """The node's messages on the node's topics, at the image's stamp."""
     info = ros_message(frame.camera_info)
     header = info.header
-    prefix = NODE + PREFIXES[geometry.stage]
+    prefix = NODE_PREFIX + PREFIXES[geometry.stage]
     floor = mounted_floor(config.scale)
     for topic, message in messages_of(geometry, info, header, config.cloud, lambda topic: True, floor):
         bag.write_raw(prefix + topic, *serialize(message), frame.time_ns)
     report = frame_report(geometry, model, config.sharp, latency, header)
-    bag.write_raw(NODE + "report", *serialize(report), frame.time_ns)
+    bag.write_raw(NODE_PREFIX + "report", *serialize(report), frame.time_ns)

@@ -12,6 +12,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.timer import Timer
 
 from lotus2_ros.config import NONE, ConfigError
+from lotus2_ros.config.names import NODE
 from lotus2_ros.inference.estimator import Estimator
 from lotus2_ros.inference.loading import load_estimator
 from lotus2_ros.model.engine.memory import check_headroom, free_compiled
@@ -20,7 +21,7 @@ from lotus2_ros.ros import parameters
 from lotus2_ros.ros.diagnostics import Diagnostics
 from lotus2_ros.ros.pipeline import STOP_TIMEOUT, CameraOutputs, Pipeline
 from lotus2_ros.ros.publishers import Publishers
-from lotus2_ros.ros.synchronizer import TRANSPORTS, topic_of
+from lotus2_ros.ros.subscriptions import TRANSPORTS, topic_of
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -34,7 +35,7 @@ class PerceptionNode(LifecycleNode):
     """
 
     def __init__(self, **node_options: object) -> None:
-        super().__init__("perception", **node_options)
+        super().__init__(NODE, **node_options)
         # A shutdown of the context destroys the nodes it tracks, in the thread that watches for signals. Kilted is the
         # first distribution in which it tracks any.
         if hasattr(self.context, "untrack_node"):

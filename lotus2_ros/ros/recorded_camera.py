@@ -30,7 +30,7 @@ from lotus2_ros.ros.messages import (
     stamp_nanoseconds,
 )
 from lotus2_ros.ros.odometry import SOURCE, CameraMotion
-from lotus2_ros.ros.references import TOPICS, References
+from lotus2_ros.ros.references import REFERENCE_TOPICS, References
 from lotus2_ros.ros.serialized import deserialize
 from lotus2_ros.ros.transforms import REASON, Transforms
 from lotus2_ros.scale.filter import ScaleFilter
@@ -73,7 +73,7 @@ class RecordedCamera:
         scale, stamp = self._config.scale, frame.stamp_ns * 1e-9
         sources = [source.name for source in metric_sources(scale)]
         is_measured = frame.reference is not None or bool(frame.points)
-        if METRIC_MODEL not in sources or (is_measured and any(name in TOPICS for name in sources)):
+        if METRIC_MODEL not in sources or (is_measured and any(name in REFERENCE_TOPICS for name in sources)):
             return None
         if 0 <= stamp - self._metric_stamp < scale.metric_period:
             return None

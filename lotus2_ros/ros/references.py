@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lotus2_ros.config import ScaleConfig
 from lotus2_ros.config.live import LiveConfig
+from lotus2_ros.config.names import DEPTH_INPUT, POINTS_INPUT
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.projection import sparse_depth
 from lotus2_ros.ros.clouds import points_to_tensor
@@ -26,7 +27,7 @@ from lotus2_ros.scale.reference import Reference
 from lotus2_ros.scale.sources import metric_sources
 
 # The topic of each scale source that another sensor measures.
-TOPICS = {"reference_depth": "reference/depth", "reference_points": "reference/points"}
+REFERENCE_TOPICS = {"reference_depth": DEPTH_INPUT, "reference_points": POINTS_INPUT}
 QUEUE = 10  # measurements of each source
 MAX_AHEAD = 1.0  # seconds that another sensor's clock may be ahead of the camera's, whatever scale.max_age is
 JUMP = 1.0  # seconds back, from which transforms on /tf start over; tf2_ros has the same for a jump of the node's clock
@@ -63,10 +64,10 @@ class References:
         self._config = config
         self._transforms = transforms
         self._lock = threading.Lock()
-        self._newest: dict[str, deque[Measurement]] = {source: deque() for source in TOPICS}
+        self._newest: dict[str, deque[Measurement]] = {source: deque() for source in REFERENCE_TOPICS}
         # In the model thread: the stamp of the last frame, and of the newest measurement that a frame got.
         self._frame_stamp = -math.inf
-        self._used = dict.fromkeys(TOPICS, -math.inf)
+        self._used = dict.fromkeys(REFERENCE_TOPICS, -math.inf)
 
     def depth(self, message: Image | CompressedImage) -> None:
         config = self._config.current.input
@@ -86,7 +87,7 @@ class References:
         """
         stamp = stamp_seconds(header)
         self._follow_clock(stamp)
-        sources = [source.name for source in metric_sources(config) if source.name in TOPICS]
+        sources = [source.name for source in metric_sources(config) if source.name in REFERENCE_TOPICS]
         for source in sorted(sources, key=last.__eq__):
             self._reject_unusable(source, header, config)
             for measurement in self._candidates(source, stamp, config):
@@ -102,7 +103,7 @@ class References:
                 measurement = Measurement(source, message.header, convert(message))
         except MessageError as error:
             reason = "reference_" + error.reason.removeprefix("image_")
-            self._diagnostics.reject(reason, f"{TOPICS[source]}: {error}", frame=False)
+            self._diagnostics.reject(reason, f"{REFERENCE_TOPICS[source]}: {error}", frame=False)
             return
         with self._lock:
             newest = self._newest[source]
@@ -122,14 +123,14 @@ class References:
 
     def _reject(self, measurement: Measurement, reason: str, text: str) -> None:
         self._forget(measurement)
-        self._diagnostics.reject(reason, f"{TOPICS[measurement.source]}: {text}", frame=False)
+        self._diagnostics.reject(reason, f"{REFERENCE_TOPICS[measurement.source]}: {text}", frame=False)
 
     def _follow_clock(self, stamp: float) -> None:
         """When time jumps back, as a bag that starts over does, forget what is from before the jump."""
         if stamp < self._frame_stamp - JUMP:
             self._transforms.clear()
         if stamp < self._frame_stamp:
-            for source in TOPICS:
+            for source in REFERENCE_TOPICS:
                 self._used[source] = -math.inf
                 for measurement in self._known(source):
                     if measurement.stamp > stamp + MAX_AHEAD:

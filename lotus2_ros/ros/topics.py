@@ -81,7 +81,6 @@ class Topic:
 FILTERED = "filtered/points"  # published by the filter thread
 SIGMA = "uncertainty/depth"
 PREFIXES = {"core": "", "sharpener": "sharp/"}  # below ~/, by the stage of the result
-NODE = "/perception/"  # what ~/ stands for in a node without a namespace
 TOPICS = {
     "depth/image": Topic(
         Image,

@@ -204,6 +204,23 @@ def client(domain) -> Iterator[Client]:
 
 
 @pytest.fixture
+def node_with(domain) -> Iterator[Callable[..., Node]]:
+    """Make a node of this process, in the namespace /robot, with these remappings."""
+    context, nodes = Context(), []
+    context.init(domain_id=domain)
+
+    def make(*remappings: str) -> Node:
+        arguments = [word for remapping in remappings for word in ("-r", remapping)]
+        nodes.append(Node("perception", context=context, cli_args=["--ros-args", *arguments], namespace="/robot"))
+        return nodes[-1]
+
+    yield make
+    for node in nodes:
+        node.destroy_node()
+    context.shutdown()
+
+
+@pytest.fixture
 def start(domain, tmp_path, random_bundle, forks) -> Iterator[Callable[..., NodeProcess]]:
     """Start the node; parameters as keywords in a dict, the random bundle as its model unless told otherwise."""
     started: list[NodeProcess] = []

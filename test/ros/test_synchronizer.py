@@ -11,9 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from lotus2_ros.msg import FrameReport
-from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
@@ -21,16 +19,8 @@ from lotus2_ros.config import Config, InputConfig
 from lotus2_ros.config.live import LiveConfig
 from lotus2_ros.demo.deadlines import allowed
 from lotus2_ros.ros.messages import tensor_to_image
-from lotus2_ros.ros.perception import PerceptionNode
-from lotus2_ros.ros.synchronizer import (
-    IMAGE_QUEUE,
-    Synchronizer,
-    image_is_rectified,
-    odometry_topic,
-    subscribe,
-    take_all,
-    topic_of,
-)
+from lotus2_ros.ros.subscriptions import subscribe, take_all
+from lotus2_ros.ros.synchronizer import IMAGE_QUEUE, Synchronizer
 
 PERIOD = 0.033
 
@@ -201,68 +191,6 @@ def test_without_a_field_of_view_uncalibrated_camera_info_goes_to_where_it_is_re
     assert setup.delivered == [(0, 0)]
 
 
-@pytest.fixture
-def node_with(domain):
-    """A node with these remappings."""
-    context, nodes = Context(), []
-    context.init(domain_id=domain)
-
-    def make(*remappings: str) -> Node:
-        arguments = [word for remapping in remappings for word in ("-r", remapping)]
-        nodes.append(Node("perception", context=context, cli_args=["--ros-args", *arguments], namespace="/robot"))
-        return nodes[-1]
-
-    yield make
-    for node in nodes:
-        node.destroy_node()
-    context.shutdown()
-
-
-@pytest.mark.ros
-@pytest.mark.parametrize(
-    ("remappings", "base", "transport", "expected"),
-    [
-        ([], "image", "raw", "/robot/image"),
-        ([], "image", "compressed", "/robot/image/compressed"),
-        (["image:=/camera/image_raw"], "image", "raw", "/camera/image_raw"),
-        (["image:=/camera/image_raw"], "image", "compressed", "/camera/image_raw/compressed"),
-        (["image:=/camera/image_raw/compressed"], "image", "compressed", "/camera/image_raw/compressed"),
-        (["image/compressed:=/jpegs"], "image", "compressed", "/jpegs"),
-        (["image/compressed:=/jpegs", "image:=/camera/image_raw"], "image", "compressed", "/jpegs"),
-        (["reference/depth:=/d/image"], "reference/depth", "compressedDepth", "/d/image/compressedDepth"),
-    ],
-)
-def test_topics_of_transports_follow_the_remapping_of_their_base(node_with, remappings, base, transport, expected):
-    node = node_with(*remappings)
-    assert node.resolve_topic_name(topic_of(node, base, transport)) == expected
-
-
-@pytest.mark.ros
-@pytest.mark.parametrize(
-    ("remappings", "expected"),
-    [
-        ([], ["/robot/odometry", "/robot/odometry"]),
-        (["odometry:=/wheels"], ["/wheels", "/wheels"]),
-        (["front/odometry:=/front/vio"], ["/front/vio", "/robot/odometry"]),
-        (["front/odometry:=/front/vio", "odometry:=/wheels"], ["/front/vio", "/wheels"]),
-    ],
-)
-def test_odometry_is_the_robots_unless_a_cameras_own_is_remapped(node_with, remappings, expected):
-    node = node_with(*remappings)
-    assert [node.resolve_topic_name(odometry_topic(node, camera)) for camera in ("front", "rear")] == expected
-
-
-@pytest.mark.ros
-def test_the_node_names_the_topic_that_it_subscribes_to(domain):
-    context = Context()
-    context.init(args=["--ros-args", "-r", "image:=/camera/image_raw"], domain_id=domain)
-    node = PerceptionNode(context=context)
-    topics = [node.resolve_topic_name(topic) for topic in ("image", "image/compressed", "points")]
-    assert topics == ["/camera/image_raw", "/camera/image_raw/compressed", "/points"]
-    node.destroy_node()
-    context.shutdown()
-
-
 @pytest.mark.ros
 @pytest.mark.parametrize("turns", [1, 2, 3])
 def test_an_executor_that_is_too_slow_rejects_no_image(node_with, turns):
@@ -293,22 +221,6 @@ def test_an_executor_that_is_too_slow_rejects_no_image(node_with, turns):
     assert setup.counters.received > 20 and not setup.counters.rejected
     assert len(setup.delivered) + setup.synchronizer.dropped == setup.counters.received
     assert all(image == info for image, info in setup.delivered)
-
-
-@pytest.mark.ros
-@pytest.mark.parametrize(
-    ("choice", "topic", "rectified"),
-    [
-        ("auto", "/a/image_rect", True),
-        ("auto", "/a/image_raw", False),
-        ("yes", "/a/image_raw", True),
-        ("no", "/a/image_rect", False),
-    ],
-)
-@pytest.mark.parametrize("transport", ["raw", "compressed"])
-def test_images_are_rectified_by_parameter_or_name(node_with, choice, topic, rectified, transport):
-    config = InputConfig(image_transport=transport, rectified=choice)
-    assert image_is_rectified(node_with(f"image:={topic}"), config) is rectified
 
 
 @pytest.mark.ros

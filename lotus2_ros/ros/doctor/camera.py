@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from statistics import median
 
+from lotus2_ros.config.names import IMAGE_INPUT, INFO_INPUT, option_of
 from lotus2_ros.geometry.calibration import Calibration
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.ros.doctor.evidence import Evidence, Stream, described, types_of
@@ -20,9 +21,9 @@ CALIBRATE = "the driver's camera_info_url, or ros2 run camera_calibration camera
 
 
 def check_image(evidence: Evidence) -> Iterator[Finding]:
-    stream = evidence.streams["image"]
+    stream = evidence.streams[IMAGE_INPUT]
     if not stream.times:
-        yield absent(evidence, "image")
+        yield absent(evidence, IMAGE_INPUT)
         return
     yield from told(stream)
     for message, pixels in evidence.images:
@@ -34,9 +35,9 @@ def check_image(evidence: Evidence) -> Iterator[Finding]:
 
 def check_camera_info(evidence: Evidence) -> Iterator[Finding]:
     """Whether the camera of every size of image can be computed, by the node's own functions."""
-    stream, fov = evidence.streams["camera_info"], evidence.config.input.fov
+    stream, fov = evidence.streams[INFO_INPUT], evidence.config.input.fov
     if not stream.times:
-        yield ok(f"none, input.fov of {fov:g} degrees") if fov else absent(evidence, "camera_info")
+        yield ok(f"none, input.fov of {fov:g} degrees") if fov else absent(evidence, INFO_INPUT)
         return
     yield from told(stream)
     for info in stream.samples.values():
@@ -65,7 +66,7 @@ def view(camera: Camera) -> str:
 
 
 def check_rectification(evidence: Evidence) -> Iterator[Finding]:
-    topic, info = evidence.streams["image"].topic, evidence.streams["camera_info"].newest
+    topic, info = evidence.streams[IMAGE_INPUT].topic, evidence.streams[INFO_INPUT].newest
     if info is None:
         return
     distorted = any(info.d)
@@ -81,7 +82,7 @@ def check_rectification(evidence: Evidence) -> Iterator[Finding]:
 
 def check_stamps(evidence: Evidence) -> Iterator[Finding]:
     """Whether images find their camera_info, by the rule of the node's synchronizer, and are of this clock."""
-    images, infos = evidence.streams["image"], evidence.streams["camera_info"]
+    images, infos = evidence.streams[IMAGE_INPUT], evidence.streams[INFO_INPUT]
     for stream in (images, infos):
         if 0 in stream.stamps:
             yield wrong(f"{stream.topic} has stamps of 0", "the time of exposure", "the driver sets header.stamp")
@@ -173,12 +174,11 @@ def absent(evidence: Evidence, name: str) -> Finding:
         return wrong(f"{stream.topic} has {stream.publishers} publishers, but nothing came", expected, advice)
     there = [topic for topic in evidence.topics_for(name) if topic != stream.topic]
     compressed = f"{stream.topic}/compressed"
-    option = f"--{name.replace('/', '-').replace('_', '-')}"
     if compressed in there:
         advice = "input.image_transport:=compressed (here --image-transport compressed)"
     elif there:
-        advice = f"{name}:={there[0]} for the node (here {option} {there[0]}); there are {', '.join(there)}"
-    elif name == "camera_info":
+        advice = f"{name}:={there[0]} for the node (here {option_of(name)} {there[0]}); there are {', '.join(there)}"
+    elif name == INFO_INPUT:
         advice = "start the driver with a calibration, or set input.fov"
     else:
         advice = "start the camera driver, with this ROS_DOMAIN_ID" if evidence.is_live else "another recording"
@@ -190,8 +190,8 @@ def absent(evidence: Evidence, name: str) -> Finding:
 
 
 CAMERA: Checks[Evidence] = {
-    "image": check_image,
-    "camera_info": check_camera_info,
+    IMAGE_INPUT: check_image,
+    INFO_INPUT: check_camera_info,
     "rectification": check_rectification,
     "stamps": check_stamps,
     "tf": check_tf,

@@ -14,6 +14,8 @@ from lotus2_ros.ros.doctor.machine import MACHINE
 if TYPE_CHECKING:
     from lotus2_ros.ros.doctor.evidence import Evidence
 
+LISTEN = 5.0  # seconds, by default
+
 
 def diagnose(config: Config, names: Mapping[str, str], bag: Path | None, seconds: float | None) -> Iterator[Finding]:
     """What is wrong, and what is not. ``names``: the topics of the node's inputs that differ from their names.
@@ -40,7 +42,7 @@ def diagnose(config: Config, names: Mapping[str, str], bag: Path | None, seconds
 def _graph(
     checks: Checks[Evidence], config: Config, names: Mapping[str, str], seconds: float | None
 ) -> Iterator[Finding]:
-    from lotus2_ros.ros.doctor.graph import GRAPH, LISTEN, listen
+    from lotus2_ros.ros.doctor.graph import GRAPH, listen
 
     graph = listen(config, names, LISTEN if seconds is None else seconds)
     yield from examine(GRAPH, graph)

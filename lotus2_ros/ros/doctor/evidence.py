@@ -11,15 +11,16 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from torch import Tensor
 
 from lotus2_ros.config import Config
+from lotus2_ros.config.names import DEPTH_INPUT, IMAGE_INPUT, INFO_INPUT, POINTS_INPUT
 from lotus2_ros.geometry.calibration import Calibration
 from lotus2_ros.ros.messages import MessageError, image_to_tensor, stamp_nanoseconds
 
 # The node's inputs, by their names without remapping.
 INPUTS: dict[str, tuple[type, ...]] = {
-    "image": (Image, CompressedImage),
-    "camera_info": (CameraInfo,),
-    "reference/depth": (Image, CompressedImage),
-    "reference/points": (PointCloud2,),
+    IMAGE_INPUT: (Image, CompressedImage),
+    INFO_INPUT: (CameraInfo,),
+    DEPTH_INPUT: (Image, CompressedImage),
+    POINTS_INPUT: (PointCloud2,),
 }
 MAX_SAMPLES = 8  # messages kept of a topic, each of another kind
 
@@ -79,7 +80,7 @@ class Evidence:
     def images(self) -> list[tuple[Image | CompressedImage, Tensor | MessageError]]:
         """One image of each kind, and its pixels or why there are none."""
         decoded: list[tuple[Image | CompressedImage, Tensor | MessageError]] = []
-        for message in self.streams["image"].samples.values():
+        for message in self.streams[IMAGE_INPUT].samples.values():
             try:
                 decoded.append((message, image_to_tensor(message, self.config.input)))
             except MessageError as error:
@@ -94,7 +95,7 @@ class Evidence:
 
     @property
     def camera_frame(self) -> str:
-        newest = self.streams["image"].newest
+        newest = self.streams[IMAGE_INPUT].newest
         return newest.header.frame_id if newest is not None else ""
 
     def topics_for(self, name: str) -> list[str]:

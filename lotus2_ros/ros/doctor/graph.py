@@ -17,16 +17,16 @@ from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from lotus2_ros.config import Config
 from lotus2_ros.config.installed import FASTDDS_PROFILE, fastdds_profile
+from lotus2_ros.config.names import IMAGE_INPUT, INFO_INPUT
 from lotus2_ros.ros.doctor.connection import DEFAULT_SEGMENT, FAST_DDS, profile_problem
 from lotus2_ros.ros.doctor.evidence import INPUTS, Evidence, Stream
 from lotus2_ros.ros.doctor.findings import Checks, Finding, hint, ok, wrong
 from lotus2_ros.ros.doctor.processes import UnreadableError, is_local, process_of
 from lotus2_ros.ros.executor import ResilientExecutor
 from lotus2_ros.ros.start import start_ros
-from lotus2_ros.ros.synchronizer import image_is_rectified, subscribe
+from lotus2_ros.ros.subscriptions import image_is_rectified, subscribe
 
 NAME = "lotus2_doctor"
-LISTEN = 5.0  # seconds, by default
 # Seconds until a node is known: Fast DDS repeats every 3 s who is there, and the first time may be lost.
 DISCOVERY = 8.0
 SETTLED = 1.0  # seconds without a change after which a graph with other nodes is known
@@ -87,7 +87,7 @@ def _hear(node: Node, executor: ResilientExecutor, config: Config, seconds: floa
 
     subscriptions = subscribe(node, config, {name: partial(keep, name) for name in INPUTS})
     links = _follow_transforms(node)
-    _discover(node, executor, [subscriptions[name].topic_name for name in ("image", "camera_info")], seconds)
+    _discover(node, executor, [subscriptions[name].topic_name for name in (IMAGE_INPUT, INFO_INPUT)], seconds)
     streams |= {name: Stream(subscriptions[name].topic_name) for name in INPUTS}
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -152,7 +152,7 @@ def check_graph(graph: Graph) -> Iterator[Finding]:
     else:
         advice = "start the robot with this ROS_DOMAIN_ID and the same ROS_AUTOMATIC_DISCOVERY_RANGE, and no firewall"
         yield wrong(f"no other node in {place}", "a camera driver", advice)
-    for name in ("image", "camera_info"):
+    for name in (IMAGE_INPUT, INFO_INPUT):
         topic = graph.evidence.streams[name].topic
         names = sorted(publisher.node_name for publisher in graph.publishers[topic])
         if len(names) > 1:

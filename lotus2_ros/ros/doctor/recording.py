@@ -10,20 +10,14 @@ from lotus2_ros.bags.calibrations import info_topics
 from lotus2_ros.bags.frames import CAMERA_INFO
 from lotus2_ros.bags.inputs import find_bag
 from lotus2_ros.bags.reader import BagReader, absolute, open_reader
-from lotus2_ros.bags.topics import (
-    DEPTH_INPUT,
-    DEPTH_TOPICS,
-    POINTS_INPUT,
-    choose_topic,
-    image_topics,
-    own_topic,
-)
+from lotus2_ros.bags.topics import DEPTH_TOPICS, choose_topic, image_topics, own_topic
 from lotus2_ros.bags.transforms import TF_STATIC_TOPIC, TF_TOPIC
 from lotus2_ros.config import Config
+from lotus2_ros.config.names import DEPTH_INPUT, IMAGE_INPUT, INFO_INPUT, POINTS_INPUT
 from lotus2_ros.geometry.calibration import is_rectified
 from lotus2_ros.inference.image_files import InputError
 from lotus2_ros.ros.doctor.evidence import INPUTS, Evidence, Stream, types_of
-from lotus2_ros.ros.offline import ros_message
+from lotus2_ros.ros.recorded_camera import ros_message
 
 
 def read(path: Path, config: Config, names: Mapping[str, str], seconds: float | None) -> tuple[Evidence, list[str]]:
@@ -45,7 +39,7 @@ def read(path: Path, config: Config, names: Mapping[str, str], seconds: float | 
         config=config,
         place=str(path),
         streams=streams,
-        rectified=is_rectified(streams["image"].topic, config.input.rectified),
+        rectified=is_rectified(streams[IMAGE_INPUT].topic, config.input.rectified),
         topics=topics,
         links=links,
         is_live=False,
@@ -56,17 +50,17 @@ def _choose(reader: BagReader, names: Mapping[str, str]) -> dict[str, str]:
     """The topic of each input: as it was named, else the node's own name, else for images and camera_info the one
     that is there."""
     chosen = {name: absolute(names.get(name, name)) for name in INPUTS}
-    if "image" not in names and chosen["image"] not in reader.topics:
+    if IMAGE_INPUT not in names and chosen[IMAGE_INPUT] not in reader.topics:
         images = image_topics(reader)
-        chosen["image"] = choose_topic(reader.path, images, None) if images else chosen["image"]
-    if "camera_info" not in names:
+        chosen[IMAGE_INPUT] = choose_topic(reader.path, images, None) if images else chosen[IMAGE_INPUT]
+    if INFO_INPUT not in names:
         infos = [topic for topic, kind in reader.topics.items() if kind == CAMERA_INFO]
-        by_name = [topic for topic in info_topics(chosen["image"]) if topic in infos]
-        chosen["camera_info"] = (by_name or (infos if len(infos) == 1 else [chosen["camera_info"]]))[0]
+        by_name = [topic for topic in info_topics(chosen[IMAGE_INPUT]) if topic in infos]
+        chosen[INFO_INPUT] = (by_name or (infos if len(infos) == 1 else [chosen[INFO_INPUT]]))[0]
     for name, known in {DEPTH_INPUT: DEPTH_TOPICS, POINTS_INPUT: (POINTS_INPUT,)}.items():
         there = [topic for topic, kind in reader.topics.items() if kind in types_of(name)]
         if name not in names:
-            chosen[name] = own_topic(known, chosen["image"], there) or chosen[name]
+            chosen[name] = own_topic(known, chosen[IMAGE_INPUT], there) or chosen[name]
     return chosen
 
 

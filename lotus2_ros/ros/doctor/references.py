@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lotus2_ros.config.names import DEPTH_INPUT, IMAGE_INPUT, INFO_INPUT, POINTS_INPUT
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.projection import sparse_depth
 from lotus2_ros.ros.clouds import points_to_tensor
@@ -16,14 +17,12 @@ from lotus2_ros.ros.doctor.camera import connected, told
 from lotus2_ros.ros.doctor.evidence import Evidence, Stream
 from lotus2_ros.ros.doctor.findings import Checks, Finding, hint, ok, wrong
 from lotus2_ros.ros.messages import MessageError, camera_from_info, depth_to_tensor
-from lotus2_ros.ros.references import MAX_AHEAD, TOPICS
+from lotus2_ros.ros.references import MAX_AHEAD
 from lotus2_ros.ros.transforms import BY_TF, Transforms
-
-DEPTH, POINTS = TOPICS["reference_depth"], TOPICS["reference_points"]
 
 
 def check_references(evidence: Evidence) -> Iterator[Finding]:
-    streams = [evidence.streams[name] for name in (DEPTH, POINTS) if evidence.streams[name].exists]
+    streams = [evidence.streams[name] for name in (DEPTH_INPUT, POINTS_INPUT) if evidence.streams[name].exists]
     height = evidence.config.scale.camera_height
     if not streams and height:
         yield ok(f"none, scale.camera_height of {height:g} m")
@@ -41,7 +40,7 @@ def check_references(evidence: Evidence) -> Iterator[Finding]:
 
 def _pace(stream: Stream, evidence: Evidence) -> Iterator[Finding]:
     """Whether references come often enough, and at the images' time."""
-    images, max_age = evidence.streams["image"].stamps, evidence.config.scale.max_age
+    images, max_age = evidence.streams[IMAGE_INPUT].stamps, evidence.config.scale.max_age
     if 0 < stream.rate < 1 / max_age:
         advice = f"scale.max_age:={2 / stream.rate:.1f}, or a faster sensor"
         yield hint(f"{stream.topic}: {stream.rate:.2f} Hz", f"one within scale.max_age of {max_age:g} s", advice)
@@ -56,7 +55,7 @@ def _pace(stream: Stream, evidence: Evidence) -> Iterator[Finding]:
 
 def check_depth(evidence: Evidence) -> Iterator[Finding]:
     """The depth images, by the node's rules: encoding, some valid pixels, the camera's frame."""
-    stream = evidence.streams[DEPTH]
+    stream = evidence.streams[DEPTH_INPUT]
     for message in stream.samples.values():
         try:
             depth = depth_to_tensor(message, evidence.config.input)
@@ -73,7 +72,7 @@ def check_depth(evidence: Evidence) -> Iterator[Finding]:
 
 def check_points(evidence: Evidence) -> Iterator[Finding]:
     """The clouds, by the node's rules: fields, a transform to the camera, some points in its view."""
-    stream, points_transform = evidence.streams[POINTS], evidence.config.scale.points_transform
+    stream, points_transform = evidence.streams[POINTS_INPUT], evidence.config.scale.points_transform
     for message in stream.samples.values():
         try:
             points = points_to_tensor(message)
@@ -108,7 +107,7 @@ def _transform(stream: Stream, frame: str, camera_frame: str, links: set[tuple[s
 
 
 def _camera(evidence: Evidence) -> Camera | None:
-    info: Any = evidence.streams["camera_info"].newest
+    info: Any = evidence.streams[INFO_INPUT].newest
     for height, width in evidence.sizes:
         if info is None:
             fov = evidence.config.input.fov
@@ -128,6 +127,6 @@ def _covered(stream: Stream, depth: Tensor) -> str:
 
 REFERENCES: Checks[Evidence] = {
     "references": check_references,
-    DEPTH: check_depth,
-    POINTS: check_points,
+    DEPTH_INPUT: check_depth,
+    POINTS_INPUT: check_points,
 }
