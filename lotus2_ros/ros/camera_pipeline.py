@@ -7,22 +7,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rclpy.lifecycle import LifecycleNode
-from sensor_msgs.msg import CompressedImage, Image
 
 from lotus2_ros.config import Config, SharpConfig
-from lotus2_ros.config.live import LiveConfig
 from lotus2_ros.inference.estimator import Estimator
 from lotus2_ros.inference.facts import ModelFacts
 from lotus2_ros.inference.geometry import Geometry
 from lotus2_ros.model.engine.device import Download, copy_stream, finish
 from lotus2_ros.model.image_size import ImageSizeError
+from lotus2_ros.ros.camera_setup import CameraSetup
 from lotus2_ros.ros.cloud_filter_thread import CloudFilterThread, UnfilteredCloud
-from lotus2_ros.ros.decoder import DEPTH, DecoderThread
-from lotus2_ros.ros.diagnostics import Diagnostics, Monitored
+from lotus2_ros.ros.diagnostics import Monitored
 from lotus2_ros.ros.inputs import Inputs
 from lotus2_ros.ros.messages import MessageError, stamp_seconds
 from lotus2_ros.ros.metric_depth import MetricDepth
-from lotus2_ros.ros.publishers import Publishers
 from lotus2_ros.ros.synchronizer import CameraFrame
 from lotus2_ros.ros.threads import LatestQueue, SenderThread, SharpenAndPublish
 from lotus2_ros.ros.topics import FILTERED, payloads_of
@@ -66,43 +63,37 @@ class CameraPipeline:
 
     def __init__(
         self,
-        name: str,
         node: LifecycleNode,
         estimator: Estimator,
-        publishers: Publishers,
-        diagnostics: Diagnostics,
-        config: LiveConfig,
+        camera: CameraSetup,
         queue: LatestQueue[WaitingFrame],
         failed: Callable[[Exception], None],
     ) -> None:
         """``queue``: of the model thread, by camera. ``failed``: gets the exception that ended a thread."""
-        self.name = name
+        self.name = camera.name
         self._node = node
-        self._estimator = estimator.with_config(config.current)
+        self._estimator = estimator.with_config(camera.config.current)
         self._facts = ModelFacts.of(estimator)
-        self._publishers = publishers
-        self._diagnostics = diagnostics
-        self._config = config
+        self._publishers = camera.publishers
+        self._diagnostics = camera.diagnostics
+        self._config = camera.config
         self._queue = queue
         self._scale_filter = ScaleFilter()
-        self._metric_depth = MetricDepth(estimator.metric_model, config)
+        self._metric_depth = MetricDepth(estimator.metric_model, camera.config)
         self._copies = copy_stream(estimator.device)
-        self._decoder = DecoderThread(self._enqueue, self._add_depth, diagnostics.reject, config, failed)
+        self._inputs = Inputs(node, camera, estimator.device, self._enqueue, failed)
         self._sender = SenderThread(self._send, failed)
         self._filter = CloudFilterThread(
-            publishers.publish_filtered,
-            config,
+            camera.publishers.publish_filtered,
+            camera.config,
             missing=lambda reason: node.get_logger().error(f"~/{FILTERED} is not published: {reason}"),
             failed=failed,
         )
         self._monitored = Monitored(
-            self._facts, estimator.device, self._dropped, lambda: bool(self._wanted_tasks(config.current))
+            self._facts, estimator.device, self._dropped, lambda: bool(self._wanted_tasks(camera.config.current))
         )
-        diagnostics.activate(self._monitored)
-        self._inputs = Inputs(
-            node, diagnostics, config, estimator.device, self._receive, self._receive_depth, self._metric_depth, name
-        )
-        self.threads = self._decoder, self._sender, self._filter
+        self._diagnostics.activate(self._monitored)
+        self.threads = self._inputs.decoder, self._sender, self._filter
         for thread in self.threads:
             thread.start()
 
@@ -120,24 +111,7 @@ class CameraPipeline:
         else:
             self._inputs.unsubscribe()
 
-    def _receive(self, frame: CameraFrame) -> None:
-        self._diagnostics.frame_id = frame.image.header.frame_id
-        # With compressed depth every frame takes this way, behind the depth that came before it.
-        if isinstance(frame.image, CompressedImage) or self._config.current.input.reference_transport != "raw":
-            self._decoder.queue.put(self.name, frame)
-        else:
-            self._enqueue(frame)
-
-    def _receive_depth(self, message: Image | CompressedImage) -> None:
-        if isinstance(message, CompressedImage):
-            self._decoder.queue.put(DEPTH, message)
-        else:
-            self._add_depth(message)
-
     # In any thread
-
-    def _add_depth(self, message: Image | CompressedImage) -> None:
-        self._inputs.references.depth(message)
 
     def _enqueue(self, frame: CameraFrame) -> None:
         self._queue.put(self.name, WaitingFrame(self, frame))
@@ -152,9 +126,9 @@ class CameraPipeline:
         return set() if self._facts.sharpener_note(sharp) else self._publishers.tasks("sharpener")
 
     def _dropped(self) -> int:
-        """Frames that a newer one replaced: in the synchronizer, or before the decoder, the model or the sender."""
-        waiting = self._decoder.queue.dropped.get(self.name, 0) + self._queue.dropped.get(self.name, 0)
-        return self._inputs.dropped + waiting + self._sender.queue.dropped.get("core", 0)
+        """Frames that a newer one replaced: among the inputs, or before the model or the sender."""
+        waiting = self._queue.dropped.get(self.name, 0) + self._sender.queue.dropped.get("core", 0)
+        return self._inputs.dropped + waiting
 
     # In the model thread
 
@@ -168,7 +142,7 @@ class CameraPipeline:
         stamp = stamp_seconds(frame.image.header)
         started = time.perf_counter()
         try:
-            given = self._inputs.read(frame, config, self._scale_filter)
+            given = self._inputs.read(frame, config, self._scale_filter, self._metric_depth)
             converted = time.perf_counter()
             height, width = given.image.shape[:2]
             if self._estimator.is_new(height, width):

@@ -12,11 +12,11 @@ from sensor_msgs.msg import CompressedImage, Image
 from torch import Tensor
 
 from lotus2_ros.config import Config
-from lotus2_ros.config.live import ONLY_CAMERA, LiveConfig
 from lotus2_ros.config.names import DEPTH_INPUT, IMAGE_INPUT, INFO_INPUT, ODOMETRY_INPUT, POINTS_INPUT
 from lotus2_ros.geometry.calibration import Calibration
 from lotus2_ros.geometry.camera import Camera
-from lotus2_ros.ros.diagnostics import Diagnostics
+from lotus2_ros.ros.camera_setup import CameraSetup
+from lotus2_ros.ros.decoder import DEPTH, DecoderThread
 from lotus2_ros.ros.messages import camera_from_info, image_to_tensor, only_message_errors, stamp_seconds
 from lotus2_ros.ros.metric_depth import MetricDepth
 from lotus2_ros.ros.odometry import CameraMotion
@@ -38,34 +38,32 @@ class ModelInput:
 
 
 class Inputs:
-    """Subscribes to one camera's topics and converts.
+    """Subscribes to one camera's topics, decodes compressed messages, and converts.
 
-    ``deliver`` is called in the executor thread with each synchronized frame, ``deliver_depth`` with each depth
-    reference.
+    ``deliver`` is called with each synchronized frame: in the executor thread, or in that of ``decoder`` if the frame
+    went through it. The caller starts and stops ``decoder``. ``failed`` gets the exception that ended it.
     """
 
     def __init__(
         self,
         node: LifecycleNode,
-        diagnostics: Diagnostics,
-        config: LiveConfig,
+        camera: CameraSetup,
         device: torch.device,
         deliver: Callable[[CameraFrame], None],
-        deliver_depth: Callable[[Image | CompressedImage], None],
-        metric_depth: MetricDepth,
-        camera: str = ONLY_CAMERA,
+        failed: Callable[[Exception], None],
     ) -> None:
         self._node = node
-        self._name = camera
-        self._config = config
+        self._name = camera.name
+        self._config = camera.config
+        self._diagnostics = camera.diagnostics
         self._device = device
-        self._rectified = image_is_rectified(node, config.current.input, camera)
+        self._deliver = deliver
+        self._rectified = image_is_rectified(node, camera.config.current.input, camera.name)
         self._transforms = Transforms(node)
-        self.references = References(diagnostics, config, self._transforms)
-        self._deliver_depth = deliver_depth
-        self._metric_depth = metric_depth
-        self._motion = CameraMotion(diagnostics, config, self._transforms)
-        self._synchronizer = Synchronizer(config, deliver, diagnostics, rectified=self._rectified)
+        self._references = References(camera.diagnostics, camera.config, self._transforms)
+        self._motion = CameraMotion(camera.diagnostics, camera.config, self._transforms)
+        self._synchronizer = Synchronizer(camera.config, self._receive, camera.diagnostics, rectified=self._rectified)
+        self.decoder = DecoderThread(deliver, self._references.depth, camera.diagnostics.reject, camera.config, failed)
         self._subscriptions: list = []
         self._camera: tuple[object, Camera] | None = None
         self._doubts: set[str] = set()  # about calibrations, that were warned about
@@ -76,8 +74,8 @@ class Inputs:
             callbacks = {
                 IMAGE_INPUT: self._synchronizer.image,
                 INFO_INPUT: self._synchronizer.info,
-                DEPTH_INPUT: self._deliver_depth,
-                POINTS_INPUT: self.references.points,
+                DEPTH_INPUT: self._receive_depth,
+                POINTS_INPUT: self._references.points,
                 ODOMETRY_INPUT: self._motion.odometry,
             }
             self._motion.listen()
@@ -92,14 +90,16 @@ class Inputs:
 
     @property
     def dropped(self) -> int:
-        """Frames that a newer one overtook before their camera_info came."""
-        return self._synchronizer.dropped
+        """Frames that a newer one overtook before their camera_info came, or replaced before the decoder."""
+        return self._synchronizer.dropped + self.decoder.queue.dropped.get(self._name, 0)
 
     def close(self) -> None:
         self.unsubscribe()
         self._transforms.close()
 
-    def read(self, frame: CameraFrame, config: Config, scale_filter: ScaleFilter) -> ModelInput:
+    def read(
+        self, frame: CameraFrame, config: Config, scale_filter: ScaleFilter, metric_depth: MetricDepth
+    ) -> ModelInput:
         """The model's input for a frame; called in the model thread.
 
         Where no other sensor measured depth, or what it measured last was refused, the reference is points from the
@@ -110,13 +110,27 @@ class Inputs:
             image = image_to_tensor(frame.image, config.input) if frame.pixels is None else frame.pixels
             header = frame.image.header
             camera = self._camera_of(frame, image.shape[0], image.shape[1], config.input.fov)
-            reference = self.references.for_frame(header, camera, config.scale, scale_filter.refused)
+            reference = self._references.for_frame(header, camera, config.scale, scale_filter.refused)
             is_missing = scale_filter.wants_other(reference)
             if is_missing and scale_filter.wants("odometry", stamp_seconds(header), config.scale):
                 reference = self._motion.for_frame(image, header, camera, config.scale) or reference
             if scale_filter.wants_other(reference):
-                reference = self._metric_depth.take() or reference
+                reference = metric_depth.take() or reference
         return ModelInput(image, camera, reference)
+
+    def _receive(self, frame: CameraFrame) -> None:
+        self._diagnostics.frame_id = frame.image.header.frame_id
+        # With compressed depth every frame takes this way, behind the depth that came before it.
+        if isinstance(frame.image, CompressedImage) or self._config.current.input.reference_transport != "raw":
+            self.decoder.queue.put(self._name, frame)
+        else:
+            self._deliver(frame)
+
+    def _receive_depth(self, message: Image | CompressedImage) -> None:
+        if isinstance(message, CompressedImage):
+            self.decoder.queue.put(DEPTH, message)
+        else:
+            self._references.depth(message)
 
     def _camera_of(self, frame: CameraFrame, height: int, width: int, fov: float) -> Camera:
         """The frame's camera, kept while the calibration stays the same, because its rays take time to compute."""

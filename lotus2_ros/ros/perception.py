@@ -18,8 +18,9 @@ from lotus2_ros.inference.loading import load_estimator
 from lotus2_ros.model.engine.memory import check_headroom, free_compiled
 from lotus2_ros.model.image_size import ImageSizeError
 from lotus2_ros.ros import parameters
+from lotus2_ros.ros.camera_setup import CameraSetup
 from lotus2_ros.ros.diagnostics import Diagnostics
-from lotus2_ros.ros.pipeline import STOP_TIMEOUT, CameraOutputs, Pipeline
+from lotus2_ros.ros.pipeline import STOP_TIMEOUT, Pipeline
 from lotus2_ros.ros.publishers import Publishers
 from lotus2_ros.ros.subscriptions import TRANSPORTS, topic_of
 
@@ -55,9 +56,7 @@ class PerceptionNode(LifecycleNode):
         self._closed = False
         # The pipeline's threads cannot change the node's state. They wake the executor thread to do it.
         self._failure_signal = self.create_guard_condition(self._leave_active)
-        self._diagnostics = {
-            name: Diagnostics(self, config, name) for name, config in self._configs.cameras.items()
-        }  # fmt: skip
+        self._diagnostics = {name: Diagnostics(self, config, name) for name, config in self._configs.cameras.items()}
         if hasattr(self, "add_pre_set_parameters_callback"):  # Humble has none: former names count at start only
             self.add_pre_set_parameters_callback(parameters.follow_aliases)
         self.add_on_set_parameters_callback(parameters.on_change(self._configs, lambda: self._estimator is not None))
@@ -111,11 +110,11 @@ class PerceptionNode(LifecycleNode):
         """Start the pipeline's threads."""
         assert self._estimator is not None  # configured
         result = super().on_activate(state)
-        cameras = {
-            name: CameraOutputs(publishers, self._diagnostics[name], self._configs.weights[name])
-            for name, publishers in self._outputs.items()
-        }
-        self._pipeline = Pipeline(self, self._estimator, cameras, self._configs, self._fail)
+        cameras = [
+            CameraSetup(name, config, self._outputs[name], self._diagnostics[name], self._configs.weights[name])
+            for name, config in self._configs.cameras.items()
+        ]
+        self._pipeline = Pipeline(self, self._estimator, cameras, self._configs.common, self._fail)
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:

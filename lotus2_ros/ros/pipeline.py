@@ -22,31 +22,20 @@ filter thread     voxels, outliers (open3d in a process of its own) -> publish
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode
 
-from lotus2_ros.config.live import CameraConfigs
+from lotus2_ros.config.live import LiveConfig
 from lotus2_ros.inference.estimator import Estimator
 from lotus2_ros.model.engine.device import use_threads
 from lotus2_ros.ros.camera_pipeline import CameraPipeline, CoarseResult, WaitingFrame
-from lotus2_ros.ros.diagnostics import Diagnostics
-from lotus2_ros.ros.publishers import Publishers
+from lotus2_ros.ros.camera_setup import CameraSetup
 from lotus2_ros.ros.threads import LatestQueue, ModelThread
 
 DEMAND_PERIOD = 0.25  # seconds between two looks at who subscribes
 STOP_TIMEOUT = 30.0  # seconds; longer than any step of the model
-
-
-@dataclass(frozen=True)
-class CameraOutputs:
-    """What a camera has from configuration to cleanup. weight: its share of the model's turns, relative to others'."""
-
-    publishers: Publishers
-    diagnostics: Diagnostics
-    weight: float = 1.0
 
 
 class Pipeline:
@@ -56,27 +45,23 @@ class Pipeline:
         self,
         node: LifecycleNode,
         estimator: Estimator,
-        cameras: Mapping[str, CameraOutputs],
-        configs: CameraConfigs,
+        cameras: Sequence[CameraSetup],
+        common: LiveConfig,
         failed: Callable[[Exception], None],
     ) -> None:
         self._node = node
-        queue: LatestQueue[WaitingFrame] = LatestQueue({name: camera.weight for name, camera in cameras.items()})
+        queue: LatestQueue[WaitingFrame] = LatestQueue({camera.name: camera.weight for camera in cameras})
+        configs = {camera.name: camera.config for camera in cameras}
         self._model: ModelThread[WaitingFrame, CoarseResult] = ModelThread(
             queue,
             lambda waiting: waiting.pipeline.predict(waiting.frame),
             lambda coarse: coarse.pipeline.sharpen(coarse),
-            lambda camera: configs.cameras[camera].current.sharp,
+            lambda name: configs[name].current.sharp,
             failed,
             camera_of=lambda coarse: coarse.pipeline.name,
-            enter=lambda: use_threads(configs.common.current.model.threads),
+            enter=lambda: use_threads(common.current.model.threads),
         )
-        self._cameras = [
-            CameraPipeline(
-                name, node, estimator, camera.publishers, camera.diagnostics, configs.cameras[name], queue, failed
-            )
-            for name, camera in cameras.items()
-        ]
+        self._cameras = [CameraPipeline(node, estimator, camera, queue, failed) for camera in cameras]
         self._timer = node.create_timer(
             DEMAND_PERIOD, self._follow_demand, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
