@@ -35,8 +35,10 @@ def sparse_depth(points: Tensor, camera: Camera) -> Tensor:
 def rigid_transform(translation: Sequence[float], quaternion: Sequence[float]) -> Tensor:
     """Homogeneous (4, 4) float64 from child to parent frame, p' = R p + t, as geometry_msgs/Transform defines it.
 
-    ``quaternion`` is x, y, z, w and is normalized. Raises ValueError if its length is 0.
+    ``quaternion`` is x, y, z, w and is normalized. Raises ValueError if its length is 0, and on NaN and Inf.
     """
+    if not all(map(math.isfinite, translation)):
+        raise ValueError("expected finite numbers, got NaN or Inf in the translation")
     x, y, z, w = quaternion
     square = x * x + y * y + z * z + w * w
     if not 0 < square < math.inf:

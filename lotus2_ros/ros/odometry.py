@@ -52,8 +52,6 @@ class CameraMotion:
         p, q = message.pose.pose.position, message.pose.pose.orientation
         try:
             pose = rigid_transform((p.x, p.y, p.z), (q.x, q.y, q.z, q.w))
-            if not bool(torch.isfinite(pose).all()):
-                raise ValueError("expected finite numbers, got NaN or Inf in the position")
         except ValueError as error:
             self._diagnostics.reject("odometry_pose", f"{SOURCE}: {error}", frame=False)
             return

@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -28,7 +28,10 @@ from lotus2_ros.scale.sources import metric_sources
 
 # The topic of each scale source that another sensor measures.
 REFERENCE_TOPICS = {"reference_depth": DEPTH_INPUT, "reference_points": POINTS_INPUT}
-QUEUE = 10  # measurements of each source
+# Measurements of each source: at least so many, and more of a fast sensor, whose newest ones an image is later than.
+KEPT, MOST = 10, 200
+SPAN = 1.0  # seconds that the others may be older than the newest one
+MEMORY = 16e6  # bytes of all
 MAX_AHEAD = 1.0  # seconds that another sensor's clock may be ahead of the camera's, whatever scale.max_age is
 JUMP = 1.0  # seconds back, from which transforms on /tf start over; tf2_ros has the same for a jump of the node's clock
 MAX_TRANSFORM_WAIT = 1.0  # seconds that points wait for their transform on /tf
@@ -48,6 +51,10 @@ class Measurement:
     @property
     def stamp(self) -> float:
         return stamp_seconds(self.header)
+
+    @property
+    def bytes(self) -> int:
+        return self.values.nbytes + (0 if self.projected is None else self.projected[1].depth.nbytes)
 
 
 class Rejecting(Protocol):
@@ -108,9 +115,10 @@ class References:
         with self._lock:
             newest = self._newest[source]
             newest.append(measurement)
-            oldest = newest.popleft() if len(newest) > QUEUE else None
-        if oldest is not None and oldest.waits_for is not None and oldest.stamp > self._used[source]:
-            self._reject(oldest, oldest.waits_for.reason, str(oldest.waits_for))
+            dropped = [newest.popleft() for _ in range(_too_many(newest))]
+        for old in dropped:
+            if old.waits_for is not None and old.stamp > self._used[source]:
+                self._reject(old, old.waits_for.reason, str(old.waits_for))
 
     def _known(self, source: str) -> list[Measurement]:
         with self._lock:
@@ -188,3 +196,15 @@ class References:
             got = f"got {len(points)}, none of them in its image"
             raise MessageError("reference_empty", f"expected points that the camera sees, {got}")
         return depth
+
+
+def _too_many(measurements: Sequence[Measurement]) -> int:
+    """How many of the oldest to drop; the last one is the newest."""
+    kept, size = 0, 0
+    for measurement in reversed(measurements):
+        size += measurement.bytes
+        is_old = measurement.stamp < measurements[-1].stamp - SPAN
+        if kept >= KEPT and (kept == MOST or size > MEMORY or is_old):
+            break
+        kept += 1
+    return len(measurements) - kept

@@ -125,6 +125,12 @@ def test_the_usual_quaternion_of_an_optical_frame():
     torch.testing.assert_close(rotation, expected)
 
 
+@pytest.mark.parametrize("x", [math.nan, math.inf])
+def test_a_translation_that_is_not_finite_is_refused(x):
+    with pytest.raises(ValueError, match="NaN or Inf in the translation"):
+        rigid_transform((0.0, x, 0.0), (0.0, 0.0, 0.0, 1.0))
+
+
 @pytest.mark.parametrize("quaternion", [(0.0, 0.0, 0.0, 0.0), (math.nan, 0.0, 0.0, 1.0)])
 def test_a_quaternion_without_a_direction_is_refused(quaternion):
     with pytest.raises(ValueError, match="expected a quaternion with a length above 0"):

@@ -100,6 +100,18 @@ def test_a_late_reference_older_than_max_age_hides_no_other_source(references):
     assert stamps(references, 4.0) == [4.0]
 
 
+def test_a_fast_sensor_keeps_what_belongs_to_an_image_that_is_late(references):
+    for number in range(400):
+        references.points(cloud_of(IN_FRONT, header_of(1 + 0.005 * number)))
+    assert stamps(references, 2.7, 2.0) == [2.7, 2.0]
+
+
+def test_large_measurements_are_kept_as_long_as_memory_is_spared(references):
+    for number in range(20):
+        references.depth(tensor_to_image(torch.ones(1000, 1000), "32FC1", header_of(1 + 0.05 * number)))
+    assert stamps(references, 1.5, 1.3) == [1.5, None]
+
+
 def test_a_reference_of_a_frame_to_come_waits_for_it(references):
     send_depth(references, 2.0)
     assert stamps(references, 1.0, 1.95) == [None, 2.0]
@@ -112,10 +124,12 @@ def test_depth_comes_before_points_and_a_source_may_be_chosen(references):
         source: references.for_frame(header_of(1.0), CAMERA, ScaleConfig(source=source))
         for source in ("auto", "reference_depth", "reference_points", "camera_height", "none")
     }
+    found["points last"] = references.for_frame(header_of(1.0), CAMERA, CONFIG, last="reference_points")
+    found["depth last"] = references.for_frame(header_of(1.0), CAMERA, CONFIG, last="reference_depth")
     sources = {name: reference and reference.source for name, reference in found.items()}
     assert sources == {
         "auto": "reference_depth", "reference_depth": "reference_depth", "reference_points": "reference_points",
-        "camera_height": None, "none": None,
+        "camera_height": None, "none": None, "points last": "reference_depth", "depth last": "reference_points",
     }  # fmt: skip
 
 
@@ -244,8 +258,8 @@ def test_points_whose_transform_never_comes_are_rejected_once(references, health
 
 def test_points_that_newer_ones_push_out_before_their_transform_came_are_rejected(references, health, tf):
     for number in range(15):
-        references.points(cloud_of(IN_FRONT, header_of(1 + 0.01 * number, "lidar")))
-        assert stamps(references, 1 + 0.01 * number) == [None]
+        references.points(cloud_of(IN_FRONT, header_of(1 + 0.2 * number, "lidar")))
+        assert stamps(references, 1 + 0.2 * number) == [None]
     assert health.counts == {"reference_transform": 5}
 
 
