@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ DEVIATION = 0.15
 IMAGENET = {"image_mean": (0.485, 0.456, 0.406), "image_std": (0.229, 0.224, 0.225)}
 SIDE = 384  # where a checkpoint does not say at which size it works
 FARTHEST = 1e4  # meters
+HUB_NAME = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
 
 
 class MetricModel:
@@ -64,25 +66,34 @@ def metric_reference(depth: Tensor, stamp: float) -> Reference:
 def load_metric_model(path: str, device: torch.device, *, download: bool = False) -> MetricModel:
     """Load a metric depth model from a folder, or by its name from the local cache of the Hugging Face hub.
 
-    The network is used only with ``download``. Raises ValueError, in one line, if there is no such model or if its
-    depth is relative.
+    The network is used only with ``download``. The model runs once. Raises ValueError, in one line, if there is no such
+    model, if it does not run, or if its depth is relative.
     """
     # Imported here because it takes seconds, and most robots do without.
     from transformers import AutoConfig, AutoModelForDepthEstimation, ImageProcessingMixin
 
     there = {"local_files_only": not download}
+    is_name = HUB_NAME.fullmatch(path) is not None
     try:
+        if not is_name and not Path(path).is_dir():
+            raise ValueError("there is no such folder")
         config = AutoConfig.from_pretrained(path, **there)
         if getattr(config, "depth_estimation_type", "metric") != "metric":
             raise ValueError("it is a model of relative depth")
         dtype = torch.float16 if device.type == "cuda" else torch.float32
         network = AutoModelForDepthEstimation.from_pretrained(path, dtype=dtype, **there)
         preprocessing, _ = ImageProcessingMixin.get_image_processor_dict(path, **there)
-    except (ValueError, OSError, KeyError) as error:
+        model = MetricModel(network.eval().to(device), preprocessing)
+        gray = torch.full((SIDE, SIDE, 3), 127, dtype=torch.uint8)
+        if not bool(torch.isfinite(model.depth(gray, Camera.from_fov(SIDE, SIDE, 60.0))).all()):
+            raise ValueError("it gives depth that is not finite")
+    except Exception as error:  # of transformers, safetensors and the network, each of its own kind
         reason = str(error).strip().partition("\n")[0]
-        advice = "" if download or Path(path).is_dir() else "; scale.metric_download:=true downloads it"
+        advice = (
+            "; scale.metric_download:=true downloads it" if is_name and not (download or Path(path).is_dir()) else ""
+        )
         raise ValueError(f"scale.metric_model: expected a metric depth model, got {path!r}: {reason}{advice}") from None
-    return MetricModel(network.eval().to(device), preprocessing)
+    return model
 
 
 def configured_metric_model(config: ScaleConfig, device: torch.device) -> MetricModel | None:

@@ -123,6 +123,30 @@ def test_a_folder_without_a_model_is_refused_in_one_line(tmp_path):
     assert "\n" not in str(caught.value) and "download" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "reason"),
+    [
+        ("model.safetensors", "not weights", "deserializing"),
+        ("preprocessor_config.json", '{"size": [56, 56]}', "list"),
+        ("preprocessor_config.json", '{"size": 56, "image_std": [0, 0, 0]}', "not finite"),
+    ],
+)
+def test_a_model_that_does_not_run_is_refused_when_it_is_loaded(save, file, content, reason):
+    path = save(depth_anything)
+    (path / file).write_text(content)
+    with pytest.raises(
+        ValueError, match=f"scale.metric_model: expected a metric depth model, got .*{reason}"
+    ) as caught:
+        load_metric_model(str(path), CPU)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["/no/such/folder", "~/model", "weights/of/a/model"])
+def test_a_path_without_a_folder_is_no_name_on_the_hub(path):
+    with pytest.raises(ValueError, match=r"there is no such folder$"):
+        load_metric_model(path, CPU)
+
+
 class Exact(torch.nn.Module):
     """A network whose answer is right: red is depth in units of 5 cm, or what DepthPro makes of it."""
 
