@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
-from lotus2_ros.bags import Recording, ResumableBag, open_recording
-from lotus2_ros.config import Config, add_option, walk
+from lotus2_ros.bags import Recording, ResumableBag
+from lotus2_ros.cli.recording import ENGINE, add_recording_arguments, config_of, recording_of, workers_of
+from lotus2_ros.config import Config
 from lotus2_ros.config.errors import RunError
 from lotus2_ros.config.output import check_output, mark, result_folder
-from lotus2_ros.inference.work import Workers
 from lotus2_ros.ros.offline import NoGeometryError, Task, process_recording, warn_above_bar
 
-ENGINE = "model.engine"
 # The options that the frames of the output depend on.
 PLANNED = (
     "reference_topic", "camera_info_topic", "odometry_topic", "fov", "model", "sharpen_every", "parameter",
@@ -51,52 +47,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--held-out", type=float, default=0.3, metavar="SHARE", help=help)
     parser.add_argument("--overwrite", action="store_true", help="replace a bag that this command wrote earlier")
     parser.add_argument("--resume", action="store_true", help="continue an interrupted run of the same command")
-
-
-def add_camera_arguments(parser: argparse.ArgumentParser) -> None:
-    """What is known of the camera, and the parameters of the node."""
-    parser.add_argument(
-        "--camera-info-topic", metavar="TOPIC", help="calibration of the images (default: by the image topic's name)"
-    )
-    parser.add_argument("--fov", type=float, help="horizontal field of view in degrees, for an uncalibrated input")
-    parser.add_argument(
-        "-p",
-        "--parameter",
-        action="append",
-        default=[],
-        metavar="NAME:=VALUE",
-        help="a parameter of the node; may be repeated",
-    )
-
-
-def add_recording_arguments(parser: argparse.ArgumentParser) -> None:
-    """How a recording is read, and what runs the model over it."""
-    add_camera_arguments(parser)
-    parser.add_argument(
-        "--reference-topic",
-        metavar="TOPIC",
-        help="depth images or points that set the metric scale (default: reference/depth or reference/points)",
-    )
-    parser.add_argument(
-        "--odometry-topic", metavar="TOPIC", help="nav_msgs/Odometry for the scale source odometry (default: odometry)"
-    )
-    parser.add_argument("--frames", type=int, help="process at most this many frames of each input")
-    parser.add_argument(
-        "--model", default="", help="bundle, or folder in the released layout (default: the bundled model)"
-    )
-    add_option(parser, "--engine", ENGINE, dict(walk())[ENGINE])
-    parser.add_argument(
-        "--workers",
-        type=_workers,
-        metavar="N|auto",
-        help="run the model in N processes, one GPU each; auto: one for each GPU, or for each core if that is faster",
-    )
-    parser.add_argument(
-        "--ray",
-        metavar="ADDRESS|auto|local",
-        help="run the model on the Ray cluster at ADDRESS, that of this machine (auto) or one of its own (local); "
-        "--workers N uses N of its GPUs, or CPUs",
-    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -182,51 +132,9 @@ def jobs_of(args: argparse.Namespace, config: Config) -> Iterator[Job]:
             yield Job(source, topic, recording_of(args, source, topic, config), output)
 
 
-def recording_of(args: argparse.Namespace, source: Path, topic: str | None, config: Config) -> Recording:
-    return open_recording(
-        [source],
-        topic=topic,
-        reference_topic=args.reference_topic,
-        camera_info_topic=args.camera_info_topic,
-        odometry_topic=args.odometry_topic,
-        with_transforms=bool(config.scale.fixed_frame),
-        rectified=config.input.rectified,
-        fov=args.fov,
-        limit=args.frames,
-        say=warn_above_bar,
-    )
-
-
 def frames_of(jobs: list[Job]) -> int | None:
     """Of all jobs; None if no recording says how many it has."""
     return sum(job.recording.count or 0 for job in jobs) or None
-
-
-def workers_of(args: argparse.Namespace, config: Config, frames: int | None) -> AbstractContextManager[Workers]:
-    from lotus2_ros.inference.workers import open_workers  # takes seconds, so errors in the arguments come first
-
-    return open_workers(config, count=args.workers, ray=args.ray, frames=frames)
-
-
-def config_of(args: argparse.Namespace) -> Config:
-    """Raises ValueError."""
-    return Config().updated({"model.path": args.model, ENGINE: getattr(args, ENGINE), **parameters(args.parameter)})
-
-
-def parameters(given: list[str]) -> dict[str, object]:
-    """NAME:=VALUE, as ROS takes them. Raises ValueError."""
-    found = {}
-    for text in given:
-        name, assigned, value = text.partition(":=")
-        try:
-            found[name] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            assigned = ""
-        if not assigned:
-            raise ValueError(f"expected -p NAME:=VALUE with a value in YAML, got {text!r}")
-    if "input.fov" in found:
-        raise ValueError(f"expected --fov for a recording, got -p input.fov:={found['input.fov']}")
-    return found
 
 
 def keep_topics(given: str | None) -> list[str] | None:
@@ -239,13 +147,4 @@ def keep_topics(given: str | None) -> list[str] | None:
 def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"expected 0 or a positive number, got {text!r}")
-    return int(text)
-
-
-def _workers(text: str) -> int:
-    """A number; 0 stands for auto."""
-    if text == "auto":
-        return 0
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"expected a positive number or auto, got {text!r}")
     return int(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lotus2_ros.cli.bag import add_camera_arguments
+from lotus2_ros.cli.recording import add_camera_arguments
 from lotus2_ros.demo.demo import run_demo
 from lotus2_ros.demo.scene import SCENE_RATE
 

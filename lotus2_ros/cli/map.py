@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lotus2_ros.cli.bag import add_recording_arguments, config_of, recording_of, workers_of
+from lotus2_ros.cli.recording import add_recording_arguments, config_of, recording_of, workers_of
 from lotus2_ros.config.errors import RunError
 from lotus2_ros.config.output import OutputError, check_output, mark
 from lotus2_ros.ros.mapping import map_recording
