@@ -18,7 +18,7 @@ from lotus2_ros.config import Config
 from lotus2_ros.inference.estimator import Estimator
 from lotus2_ros.inference.facts import ModelFacts
 from lotus2_ros.inference.loading import load_estimator
-from lotus2_ros.inference.work import Answer, Question, answer
+from lotus2_ros.inference.work import Prediction, Request, predict
 from lotus2_ros.model.load import BUNDLED
 from lotus2_ros.model.memory import free_memory
 
@@ -52,8 +52,8 @@ class Processes:
         for load in self._loads:
             load.result()
 
-    def submit(self, question: Question) -> Future[Answer]:
-        return self._executor.submit(_answer, self._config, question)
+    def submit(self, request: Request) -> Future[Prediction]:
+        return self._executor.submit(_predict, self._config, request)
 
     def restart(self) -> None:
         self.close()
@@ -129,5 +129,5 @@ def _facts() -> ModelFacts:
     return ModelFacts.of(_estimator)
 
 
-def _answer(config: Config, question: Question) -> Answer:
-    return answer(_loaded(config), question)
+def _predict(config: Config, request: Request) -> Prediction:
+    return predict(_loaded(config), request)

@@ -11,7 +11,7 @@ from typing import Any
 from lotus2_ros.config import Config
 from lotus2_ros.inference.facts import ModelFacts
 from lotus2_ros.inference.processes import FRAMES_PER_WORKER
-from lotus2_ros.inference.work import Answer, Question, answer
+from lotus2_ros.inference.work import Prediction, Request, predict
 
 RAY_MISSING = "ray is not installed; to use a cluster: python -m pip install 'lotus2_ros[ray]'"
 
@@ -43,15 +43,15 @@ class RayWorkers:
         if not gpus and not config.model.threads:
             config = config.updated({"model.threads": 1})
         actor: Any = ray.remote(_Actor)
-        # An actor whose process or machine dies starts again, elsewhere if need be; its questions are asked once more.
+        # An actor whose process or machine dies starts again, elsewhere if need be, and gets its requests again.
         actor = actor.options(max_restarts=-1, max_task_retries=1, **options)
         self._actors = [actor.remote(config) for _ in range(count)]
         self._turn = cycle(self._actors)
         self.capacity = FRAMES_PER_WORKER * count
         self.facts: ModelFacts = ray.get([each.facts.remote() for each in self._actors])[0]
 
-    def submit(self, question: Question) -> Future[Answer]:
-        return _RayFuture(self._ray, next(self._turn).answer.remote(question))
+    def submit(self, request: Request) -> Future[Prediction]:
+        return _RayFuture(self._ray, next(self._turn).predict.remote(request))
 
     def restart(self) -> None:
         """Ray starts actors again by itself."""
@@ -93,7 +93,7 @@ class _RayFuture(Future):
             self._reference = None
         return super().exception(timeout)
 
-    def result(self, timeout: float | None = None) -> Answer:
+    def result(self, timeout: float | None = None) -> Prediction:
         self.exception(timeout)
         return super().result(timeout)
 
@@ -107,5 +107,5 @@ class _Actor:
     def facts(self) -> ModelFacts:
         return ModelFacts.of(self._estimator)
 
-    def answer(self, question: Question) -> Answer:
-        return answer(self._estimator, question)
+    def predict(self, request: Request) -> Prediction:
+        return predict(self._estimator, request)

@@ -25,7 +25,7 @@ from lotus2_ros.scale.scale import relative_scale
 
 
 @dataclass(frozen=True)
-class Question:
+class Request:
     """A frame for the model: pixels (H, W, 3) uint8 RGB, and whether it is to be sharpened; or why there are none.
 
     With ``metric_camera``, which is that of the frame, ``scale.metric_model`` sees it too.
@@ -39,12 +39,12 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Prediction:
     """The prediction for one frame, on the host: the fields of Annotations, and seconds by stage."""
 
     annotations: dict[str, np.ndarray]
     latency: dict[str, float]
-    sharp: Answer | None = field(default=None)
+    sharp: Prediction | None = field(default=None)
     metric_depth: np.ndarray | None = None  # (h, w) in meters, of scale.metric_model
 
     def geometry(self, image: torch.Tensor, camera: Camera) -> Geometry:
@@ -61,18 +61,18 @@ def _tensor(values: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.require(values, requirements="W"))
 
 
-def answer(estimator: Estimator, question: Question) -> Answer:
+def predict(estimator: Estimator, request: Request) -> Prediction:
     """Run the model. Raises ValueError and RuntimeError as :meth:`Estimator.predict`."""
-    assert question.pixels is not None
-    image = _tensor(question.pixels)
+    assert request.pixels is not None
+    image = _tensor(request.pixels)
     coarse = estimator.unaligned(image)
     sharp = metric_depth = None
-    if question.is_sharpened:
+    if request.is_sharpened:
         refined = estimator.sharpen(coarse).result()
-        sharp = Answer(_arrays(refined.annotations), refined.latency)
-    if question.metric_camera is not None and estimator.metric_model is not None:
-        metric_depth = estimator.metric_model.depth(image, question.metric_camera).cpu().numpy()
-    return Answer(_arrays(coarse.annotations), coarse.latency, sharp, metric_depth)
+        sharp = Prediction(_arrays(refined.annotations), refined.latency)
+    if request.metric_camera is not None and estimator.metric_model is not None:
+        metric_depth = estimator.metric_model.depth(image, request.metric_camera).cpu().numpy()
+    return Prediction(_arrays(coarse.annotations), coarse.latency, sharp, metric_depth)
 
 
 def _arrays(found: Annotations) -> dict[str, np.ndarray]:
@@ -84,9 +84,9 @@ class Workers(Protocol):
     """The place where the model runs: this process, other processes, or a cluster."""
 
     facts: ModelFacts
-    capacity: int  # questions in progress that keep all workers busy
+    capacity: int  # requests in progress that keep all workers busy
 
-    def submit(self, question: Question) -> Future[Answer]:
+    def submit(self, request: Request) -> Future[Prediction]:
         """Its result may raise BrokenExecutor if a worker died."""
 
     def restart(self) -> None:
@@ -96,7 +96,7 @@ class Workers(Protocol):
 
 
 class OwnProcess:
-    """The model in this process: each question is answered at once."""
+    """The model in this process: each request is done at once."""
 
     capacity = 1
 
@@ -104,8 +104,8 @@ class OwnProcess:
         self._estimator = estimator
         self.facts = ModelFacts.of(estimator)
 
-    def submit(self, question: Question) -> Future[Answer]:
-        return _done(lambda: answer(self._estimator, question))
+    def submit(self, request: Request) -> Future[Prediction]:
+        return _done(lambda: predict(self._estimator, request))
 
     def restart(self) -> None: ...
 
@@ -117,36 +117,36 @@ class WorkerLostError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Answered:
-    question: Question
-    future: Future[Answer]  # done
+class Completed:
+    request: Request
+    future: Future[Prediction]  # done
 
 
-def in_order(workers: Workers, questions: Iterable[Question]) -> Iterator[Answered]:
-    """Every question with its answer or error, in order. At most ``workers.capacity`` of them are in memory.
+def in_order(workers: Workers, requests: Iterable[Request]) -> Iterator[Completed]:
+    """Every request with its prediction or error, in order. At most ``workers.capacity`` of them are in memory.
 
-    When a worker dies, everything in progress is asked again, one frame at a time. A frame that ends a worker again
-    gets WorkerLostError, the others get their answers.
+    When a worker dies, everything in progress is submitted again, one frame at a time. A frame that ends a worker again
+    gets WorkerLostError, the others get their predictions.
     """
-    waiting: deque[Answered] = deque()
-    for question in questions:
-        waiting.append(Answered(question, _submit(workers, question)))
+    waiting: deque[Completed] = deque()
+    for request in requests:
+        waiting.append(Completed(request, _submit(workers, request)))
         if len(waiting) >= workers.capacity:
             yield _first(workers, waiting)
     while waiting:
         yield _first(workers, waiting)
 
 
-def _submit(workers: Workers, question: Question) -> Future[Answer]:
-    if question.error is not None:
-        return _failed(question.error)
+def _submit(workers: Workers, request: Request) -> Future[Prediction]:
+    if request.error is not None:
+        return _failed(request.error)
     try:
-        return workers.submit(question)
+        return workers.submit(request)
     except BrokenExecutor as error:  # it is noticed when its result is asked for
         return _failed(error)
 
 
-def _first(workers: Workers, waiting: deque[Answered]) -> Answered:
+def _first(workers: Workers, waiting: deque[Completed]) -> Completed:
     """The oldest, as soon as it is done."""
     if isinstance(waiting[0].future.exception(), BrokenExecutor):
         workers.restart()
@@ -156,16 +156,16 @@ def _first(workers: Workers, waiting: deque[Answered]) -> Answered:
     return waiting.popleft()
 
 
-def _alone(workers: Workers, lost: Answered) -> Answered:
-    future = _submit(workers, lost.question)
+def _alone(workers: Workers, lost: Completed) -> Completed:
+    future = _submit(workers, lost.request)
     if isinstance(future.exception(), BrokenExecutor):
         workers.restart()
         future = _failed(WorkerLostError("a worker died of it twice (killed, or out of memory)"))
     return replace(lost, future=future)
 
 
-def _done(compute: Callable[[], Answer]) -> Future[Answer]:
-    future: Future[Answer] = Future()
+def _done(compute: Callable[[], Prediction]) -> Future[Prediction]:
+    future: Future[Prediction] = Future()
     try:
         future.set_result(compute())
     except Exception as error:  # it is raised where the result is read
@@ -173,7 +173,7 @@ def _done(compute: Callable[[], Answer]) -> Future[Answer]:
     return future
 
 
-def _failed(error: BaseException) -> Future[Answer]:
-    future: Future[Answer] = Future()
+def _failed(error: BaseException) -> Future[Prediction]:
+    future: Future[Prediction] = Future()
     future.set_exception(error)
     return future

@@ -44,16 +44,13 @@ def map_recording(workers: Workers, recording: Recording, config: Config, voxel:
     volume = Volume(voxel)
     camera = RecordedCamera(config, warn)
     found = Map(None, Counter(), [])
-    frames = camera.answered(workers, recording)
-    for frame, image, answered in tqdm(frames, unit=" frames", total=recording.count):
+    frames = camera.predicted_frames(workers, recording)
+    for predicted in tqdm(frames, unit=" frames", total=recording.count):
         try:
-            reference = camera.reference(answered.question.index, frame, image)
-            answer = answered.future.result()
-            assert image is not None  # there is an answer
-            geometry, _ = next(camera.geometries(frame, image, reference, answer))
+            geometry, _ = next(camera.geometries(predicted, camera.reference(predicted)))
             if not geometry.scale.metric:
                 raise ValueError(f"depth is not in meters: {geometry.scale.note or 'no reference has come yet'}")
-            volume.add(geometry, camera.pose(frame), config.cloud)
+            volume.add(geometry, camera.pose(predicted.frame), config.cloud)
         except (ValueError, RuntimeError, MemoryError) as error:
             found.refused.append(str(error))
             continue

@@ -10,11 +10,9 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
 from lotus2_ros.bags import InputError, RecordedFrame, Recording, ResumableBag
@@ -26,8 +24,8 @@ from lotus2_ros.config.errors import RunError
 from lotus2_ros.config.names import NODE_PREFIX
 from lotus2_ros.inference.facts import ModelFacts
 from lotus2_ros.inference.geometry import Geometry
-from lotus2_ros.inference.work import Answer, Workers
-from lotus2_ros.ros.recorded_camera import RecordedCamera, ros_message
+from lotus2_ros.inference.work import Workers
+from lotus2_ros.ros.recorded_camera import PredictedFrame, RecordedCamera, ros_message
 from lotus2_ros.ros.report import frame_report
 from lotus2_ros.ros.serialized import serialize
 from lotus2_ros.ros.topics import PREFIXES, messages_of
@@ -120,14 +118,12 @@ class _Run:
     def process(self) -> None:
         recording = self._task.recording
         try:
-            frames = self._camera.answered(
+            frames = self._camera.predicted_frames(
                 self._workers, recording, done=self._done, sharpen_every=self._task.sharpen_every
             )
-            for frame, image, answered in tqdm(
-                frames, unit=" frames", initial=self._done, total=recording.count, smoothing=0.1
-            ):
-                self._write(answered.question.index, frame, image, answered.future)
-                self._done = answered.question.index + 1
+            for predicted in tqdm(frames, unit=" frames", initial=self._done, total=recording.count, smoothing=0.1):
+                self._write(predicted)
+                self._done = predicted.index + 1
                 if time.monotonic() - self._saved_at > CHECKPOINT_PERIOD:
                     self._checkpoint()
         except InputError as error:  # nothing of the input can be decoded
@@ -135,20 +131,19 @@ class _Run:
         self._copy(None)
         self._check()
 
-    def _write(self, index: int, frame: RecordedFrame, image: torch.Tensor | None, future: Future[Answer]) -> None:
+    def _write(self, predicted: PredictedFrame) -> None:
+        frame = predicted.frame
         self._copy(frame.time_ns)
         write_frame(self._bag, frame)
         try:
-            reference = self._camera.reference(index, frame, image)
-            answer: Answer = future.result()
-            assert image is not None  # there is an answer
-            for geometry, latency in self._camera.geometries(frame, image, reference, answer):
+            reference = self._camera.reference(predicted)
+            for geometry, latency in self._camera.geometries(predicted, reference):
                 write_geometry(self._bag, self._workers.facts, self._config, geometry, latency, frame)
                 self.outcome.sources[geometry.scale.source if geometry.scale.metric else "none"] += 1
                 self.outcome.notes[geometry.scale.note] += 1
         except (ValueError, RuntimeError, MemoryError) as error:
-            self.outcome.failures[str(error)].append(index)
-            self._warn(f"frame {index} has no geometry: {error}")
+            self.outcome.failures[str(error)].append(predicted.index)
+            self._warn(f"frame {predicted.index} has no geometry: {error}")
         self._bag.flush()
 
     def _copy(self, until_ns: int | None) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,7 +23,7 @@ from lotus2_ros.geometry.calibration import Calibration
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.inference.alignment import align, align_sharp
 from lotus2_ros.inference.geometry import Geometry
-from lotus2_ros.inference.work import Answer, Answered, Question, Workers, in_order
+from lotus2_ros.inference.work import Prediction, Request, Workers, in_order
 from lotus2_ros.ros.messages import (
     MessageError,
     camera_from_info,
@@ -39,10 +41,25 @@ from lotus2_ros.scale.reference import Reference
 from lotus2_ros.scale.sources import metric_sources
 
 
+@dataclass(frozen=True)
+class PredictedFrame:
+    """A frame of a recording with what the model predicts for it.
+
+    ``image``: (H, W, 3) uint8 RGB; None if it cannot be decoded. ``prediction`` is done; its result raises ValueError,
+    RuntimeError or MemoryError if there is none.
+    """
+
+    index: int
+    frame: RecordedFrame
+    image: Tensor | None
+    prediction: Future[Prediction]
+
+
 class RecordedCamera:
     """Takes the frames of a recording one after the other.
 
-    The model's answers come from elsewhere; matching references and keeping the scale steady is done here.
+    The workers predict; matching references and keeping the scale steady is done here, because it depends on earlier
+    frames.
     """
 
     def __init__(self, config: Config, warn: Say) -> None:
@@ -82,17 +99,15 @@ class RecordedCamera:
             return self.camera(frame)
         return None
 
-    def reference(self, index: int, frame: RecordedFrame, image: Tensor | None) -> Reference | None:
-        """What was measured at the time of a frame. Call it for every frame, in order.
-
-        ``image``: (H, W, 3) uint8 RGB; None if it cannot be decoded. Raises MessageError.
-        """
+    def reference(self, predicted: PredictedFrame) -> Reference | None:
+        """What was measured at the time of a frame. Call it for every frame, in order. Raises MessageError."""
+        frame, image = predicted.frame, predicted.image
         measured = self._measured(frame, self.scale_filter.refused)
         if image is None or not self.scale_filter.wants_other(measured):
             return measured
         if not self.scale_filter.wants(SOURCE, frame.stamp_ns * 1e-9, self._config.scale):
             return measured
-        self.followed.append(index)
+        self.followed.append(predicted.index)
         return self._moved(frame, image) or measured
 
     def _replay(self, index: int, frame: RecordedFrame) -> None:
@@ -118,41 +133,41 @@ class RecordedCamera:
         """Points by the camera's motion."""
         return self._motion.for_frame(image, header_of(frame), self.camera(frame), self._config.scale)
 
-    def answered(
+    def predicted_frames(
         self, workers: Workers, recording: Recording, *, done: int = 0, sharpen_every: int = 0
-    ) -> Iterator[tuple[RecordedFrame, Tensor | None, Answered]]:
-        """Every frame of a recording, its image (H, W, 3) uint8 RGB if it can be decoded, and the model's answer.
+    ) -> Iterator[PredictedFrame]:
+        """Every frame of a recording, in order.
 
         Args:
+            workers: predict the frames.
+            recording: of this camera.
             done: frames of an interrupted run: of these only what was measured is read.
             sharpen_every: one frame of this many is sharpened too; 0: none.
         """
-        frames: dict[int, tuple[RecordedFrame, Tensor | None]] = {}  # in progress
+        frames: dict[int, RecordedFrame] = {}  # in progress
 
-        def questions() -> Iterator[Question]:
+        def requests() -> Iterator[Request]:
             for index, frame in enumerate(recording.frames()):
                 metric_camera = self.metric_camera(frame)
                 if index < done:
                     self._replay(index, frame)
                     continue
+                frames[index] = frame
                 is_sharpened = sharpen_every > 0 and index % sharpen_every == 0
-                question, image = self._question(index, frame, is_sharpened, metric_camera)
-                frames[index] = frame, image
-                yield question
+                yield self._request(index, frame, is_sharpened, metric_camera)
 
-        for answered in in_order(workers, questions()):
-            yield *frames.pop(answered.question.index), answered
+        for completed in in_order(workers, requests()):
+            index, pixels = completed.request.index, completed.request.pixels
+            image = None if pixels is None else torch.from_numpy(pixels)
+            yield PredictedFrame(index, frames.pop(index), image, completed.future)
 
-    def _question(
-        self, index: int, frame: RecordedFrame, is_sharpened: bool, metric_camera: Camera | None
-    ) -> tuple[Question, Tensor | None]:
-        """A frame as a question for the model, and its image (H, W, 3) uint8 RGB; None if it cannot be decoded."""
+    def _request(self, index: int, frame: RecordedFrame, is_sharpened: bool, metric_camera: Camera | None) -> Request:
         try:
             with only_message_errors():
                 image = image_to_tensor(ros_message(frame.image), self._config.input)
         except MessageError as error:
-            return Question(index, None, error=error), None
-        return Question(index, image.numpy(), is_sharpened, metric_camera=metric_camera), image
+            return Request(index, None, error=error)
+        return Request(index, image.numpy(), is_sharpened, metric_camera=metric_camera)
 
     def pose(self, frame: RecordedFrame) -> Tensor:
         """From the camera's optical frame to the fixed frame of odometry or /tf, (4, 4). Raises MessageError."""
@@ -163,17 +178,21 @@ class RecordedCamera:
         return found
 
     def geometries(
-        self, frame: RecordedFrame, image: Tensor, reference: Reference | None, answer: Answer
+        self, predicted: PredictedFrame, reference: Reference | None
     ) -> Iterator[tuple[Geometry, dict[str, float]]]:
-        """The geometry of the core predictor and, if there is one, of the sharpener; with seconds by stage."""
-        stamp = frame.stamp_ns * 1e-9
-        if answer.metric_depth is not None and self.scale_filter.wants_other(reference):
-            reference = metric_reference(torch.from_numpy(answer.metric_depth), stamp)
-        coarse = answer.geometry(image, self.camera(frame))
+        """The geometry of the core predictor and, if there is one, of the sharpener; with seconds by stage.
+
+        Raises the error of the prediction if it failed.
+        """
+        prediction, stamp = predicted.prediction.result(), predicted.frame.stamp_ns * 1e-9
+        assert predicted.image is not None  # there is a prediction
+        if prediction.metric_depth is not None and self.scale_filter.wants_other(reference):
+            reference = metric_reference(torch.from_numpy(prediction.metric_depth), stamp)
+        coarse = prediction.geometry(predicted.image, self.camera(predicted.frame))
         coarse = align(coarse, reference, self.scale_filter, stamp, self._config)
-        yield coarse, {**answer.latency, **coarse.latency}
-        if answer.sharp is not None:
-            yield align_sharp(coarse, answer.sharp.found(), sky=self._config.depth.sky), answer.sharp.latency
+        yield coarse, {**prediction.latency, **coarse.latency}
+        if prediction.sharp is not None:
+            yield align_sharp(coarse, prediction.sharp.found(), sky=self._config.depth.sky), prediction.sharp.latency
 
 
 class RecordedTransforms(Transforms):

@@ -5,23 +5,22 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from statistics import median
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
-from lotus2_ros.bags import RecordedFrame, Recording
+from lotus2_ros.bags import Recording
 from lotus2_ros.bags.frames import Say
 from lotus2_ros.config import Config
 from lotus2_ros.config.errors import RunError
 from lotus2_ros.evaluation.metrics import DepthError, depth_error
 from lotus2_ros.inference.facts import ModelFacts
 from lotus2_ros.inference.geometry import Geometry
-from lotus2_ros.inference.work import Answered, Workers
-from lotus2_ros.ros.recorded_camera import RecordedCamera
+from lotus2_ros.inference.work import Workers
+from lotus2_ros.ros.recorded_camera import PredictedFrame, RecordedCamera
 from lotus2_ros.scale.reference import Reference
 from lotus2_ros.score.held_out import split
 from lotus2_ros.view.preview import Row
@@ -73,12 +72,12 @@ def score_recording(workers: Workers, recording: Recording, config: Config, shar
     camera = RecordedCamera(config, warn)
     truth = RecordedCamera(config.updated({"scale.source": "auto"}), warn)  # measures, wherever the scale comes from
     result = CameraScore(recording.name, workers.facts, config.model.process_resolution)
-    frames = camera.answered(workers, recording)
-    for frame, image, answered in tqdm(frames, unit=" frames", total=recording.count):
+    frames = camera.predicted_frames(workers, recording)
+    for predicted in tqdm(frames, unit=" frames", total=recording.count):
         result.frames += 1
         try:
-            measured = truth.reference(answered.question.index, frame, None)
-            _score_frame(result, camera, frame, image, measured, answered, config, share)
+            measured = truth.reference(replace(predicted, image=None))  # not by the camera's motion
+            _score_frame(result, camera, predicted, measured, config, share)
         except (ValueError, RuntimeError, MemoryError) as error:
             result.failures[str(error)] += 1
     if not result.scores:
@@ -92,33 +91,29 @@ def score_recording(workers: Workers, recording: Recording, config: Config, shar
 def _score_frame(
     result: CameraScore,
     camera: RecordedCamera,
-    frame: RecordedFrame,
-    image: Tensor | None,
+    predicted: PredictedFrame,
     measured: Reference | None,
-    answered: Answered,
     config: Config,
     share: float,
 ) -> None:
-    index, held = answered.question.index, None
-    reference = camera.reference(index, frame, image)
-    stamp = frame.stamp_ns * 1e-9
+    held = None
+    reference = camera.reference(predicted)
+    stamp = predicted.frame.stamp_ns * 1e-9
     if measured is not None and config.scale.is_near(measured.stamp, stamp):
-        given, held = split(measured, share, seed=index)
+        given, held = split(measured, share, seed=predicted.index)
         if reference is not None and reference.source == measured.source:
             reference = given
-    answer = answered.future.result()
-    assert image is not None  # there is an answer
-    geometry, latency = next(camera.geometries(frame, image, reference, answer))
+    geometry, latency = next(camera.geometries(predicted, reference))
     result.latencies.append(latency)
     result.stamps.append(stamp)
     result.sources[geometry.scale.source if geometry.scale.metric else "none"] += 1
     result.notes[geometry.scale.note] += bool(geometry.scale.note)
     if held is None or not len(held.depth) or not geometry.scale.metric or geometry.depth is None:
         return
-    predicted = held.predicted(geometry.depth)
-    known = torch.isfinite(predicted)
+    depth = held.predicted(geometry.depth)
+    known = torch.isfinite(depth)
     if bool(known.any()):
-        error = depth_error(predicted[known], held.depth[known])
+        error = depth_error(depth[known], held.depth[known])
         result.scores.append(FrameScore(error, float(known.float().mean())))
         _show(result, geometry, error.abs_rel)
 

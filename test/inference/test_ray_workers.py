@@ -1,4 +1,4 @@
-"""Workers on a Ray cluster of this machine: the same answers as in this process, also after one of them was killed."""
+"""Workers on a Ray cluster of this machine: predictions as in this process, also after one of them was killed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lotus2_ros.config import Config
 from lotus2_ros.demo.deadlines import allowed
 from lotus2_ros.inference.loading import load
 from lotus2_ros.inference.ray_workers import RayWorkers
-from lotus2_ros.inference.work import Question, answer, in_order
+from lotus2_ros.inference.work import Request, in_order, predict
 
 
 def test_without_ray_the_error_says_how_to_get_it(monkeypatch):
@@ -68,21 +68,21 @@ def test_two_actors_answer_in_order_and_one_may_be_killed(random_bundle, ray):
     workers = RayWorkers(config, "local", 2)
     assert workers.capacity == 4 and workers.facts.name == "random"
 
-    def questions():
+    def requests():
         for index, picture in enumerate(pictures):
             if index == 6:
                 ray.kill(workers._actors[0], no_restart=False)
-            yield Question(index, picture)
+            yield Request(index, picture)
 
     try:
-        answered = list(in_order(workers, questions()))
+        completed = list(in_order(workers, requests()))
     finally:
         workers.close()
-    assert [each.question.index for each in answered] == list(range(8))
+    assert [each.request.index for each in completed] == list(range(8))
     estimator = load(random_bundle, device="cpu")
-    for index, each in enumerate(answered):
+    for index, each in enumerate(completed):
         if index == 5:
             assert isinstance(each.future.exception(), ValueError)
         else:
-            expected = answer(estimator, Question(index, pictures[index])).found().disparity
+            expected = predict(estimator, Request(index, pictures[index])).found().disparity
             torch.testing.assert_close(each.future.result().found().disparity, expected, rtol=1e-6, atol=1e-6)

@@ -10,11 +10,11 @@ import torch
 
 from lotus2_ros.inference.loading import load
 from lotus2_ros.inference.processes import shared_out, worthwhile
-from lotus2_ros.inference.work import Answer, Question, WorkerLostError, answer, in_order
+from lotus2_ros.inference.work import Prediction, Request, WorkerLostError, in_order, predict
 
 
 class Fragile:
-    """Answers when it is asked for the result. It dies of the frames ``deadly``, each so many times."""
+    """Predicts when it is asked for the result. It dies of the frames ``deadly``, each so many times."""
 
     def __init__(self, capacity, deadly):
         self.capacity, self.deadly = capacity, dict(deadly)
@@ -22,12 +22,12 @@ class Fragile:
         self.restarts = 0
         self.broken = False
 
-    def submit(self, question):
+    def submit(self, request):
         if self.broken:
             raise BrokenExecutor
         future = Future()
-        if self.deadly.get(question.index, 0):
-            self.deadly[question.index] -= 1
+        if self.deadly.get(request.index, 0):
+            self.deadly[request.index] -= 1
             self.broken = True
             for other in [*self.in_progress, future]:
                 other.set_exception(BrokenExecutor())
@@ -36,7 +36,7 @@ class Fragile:
             self.in_progress.append(future)
             if len(self.in_progress) >= self.capacity or self.restarts:
                 for each in self.in_progress:
-                    each.set_result(Answer({}, {"n": float(question.index)}))
+                    each.set_result(Prediction({}, {"n": float(request.index)}))
                 self.in_progress = []
         return future
 
@@ -45,20 +45,20 @@ class Fragile:
         self.broken = False
 
 
-def results(workers, questions):
-    return [(each.question.index, each.future.exception()) for each in in_order(workers, questions)]
+def results(workers, requests):
+    return [(each.request.index, each.future.exception()) for each in in_order(workers, requests)]
 
 
 @pytest.mark.parametrize("capacity", [1, 2, 3])
 def test_a_frame_that_kills_once_is_asked_again(capacity):
     workers = Fragile(capacity, {4: 1})
-    found = results(workers, (Question(index, np.zeros(1)) for index in range(6)))
+    found = results(workers, (Request(index, np.zeros(1)) for index in range(6)))
     assert found == [(index, None) for index in range(6)] and workers.restarts == 1
 
 
 def test_a_frame_that_kills_twice_is_given_up_and_only_that():
     workers = Fragile(3, {2: 5})
-    found = results(workers, [Question(index, np.zeros(1)) for index in range(6)])
+    found = results(workers, [Request(index, np.zeros(1)) for index in range(6)])
     assert [index for index, _ in found] == list(range(6))
     assert [index for index, error in found if isinstance(error, WorkerLostError)] == [2]
     assert all(error is None for index, error in found if index != 2)
@@ -66,28 +66,26 @@ def test_a_frame_that_kills_twice_is_given_up_and_only_that():
 
 def test_a_frame_without_pixels_is_not_asked_and_keeps_its_place():
     error = ValueError("no image")
-    found = results(
-        Fragile(1, {}), [Question(0, np.zeros(1)), Question(1, None, error=error), Question(2, np.zeros(1))]
-    )
+    found = results(Fragile(1, {}), [Request(0, np.zeros(1)), Request(1, None, error=error), Request(2, np.zeros(1))])
     assert found == [(0, None), (1, error), (2, None)]
 
 
 def test_only_as_many_frames_as_can_be_in_progress_are_read():
     read = []
 
-    def questions():
+    def requests():
         for index in range(21):
             read.append(index)
-            yield Question(index, np.zeros(1))
+            yield Request(index, np.zeros(1))
 
-    for number, _ in enumerate(in_order(Fragile(3, {}), questions())):
+    for number, _ in enumerate(in_order(Fragile(3, {}), requests())):
         assert len(read) <= number + 3
 
 
-def test_an_answer_is_what_the_model_says_without_a_scale(random_bundle):
+def test_a_prediction_is_what_the_model_says_without_a_scale(random_bundle):
     estimator = load(random_bundle)
     pixels = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
-    found = answer(estimator, Question(0, pixels, is_sharpened=True))
+    found = predict(estimator, Request(0, pixels, is_sharpened=True))
     expected = estimator.predict(pixels)
     assert set(found.annotations) == {"disparity", "normals"}
     assert torch.equal(found.found().disparity, expected.disparity)
@@ -99,7 +97,7 @@ def test_an_answer_is_what_the_model_says_without_a_scale(random_bundle):
 def test_read_only_arrays_as_ray_gives_them_are_copied():
     values = np.ones((2, 3), np.float32)
     values.flags.writeable = False
-    Answer({"disparity": values}, {}).found().disparity.zero_()
+    Prediction({"disparity": values}, {}).found().disparity.zero_()
     assert values.all()
 
 

@@ -15,7 +15,7 @@ from lotus2_ros.bags.frames import camera_info_message, header, image_message
 from lotus2_ros.config import Config
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.inference.facts import ModelFacts
-from lotus2_ros.inference.work import Answer, Question
+from lotus2_ros.inference.work import Prediction, Request
 from lotus2_ros.ros.offline import Task
 from test.ros.test_offline import run
 
@@ -23,15 +23,15 @@ FRAMES, PERIOD, HEIGHT, WIDTH = 60, 10**8, 120, 160
 
 
 class Noise:
-    """Workers that answer at once."""
+    """Workers that predict at once."""
 
     facts = ModelFacts("noise", "float32", "cpu", (), False)
     capacity = 4
 
-    def submit(self, question: Question) -> Future[Answer]:
-        disparity = np.random.default_rng(question.index).random((HEIGHT, WIDTH), np.float32)
-        future: Future[Answer] = Future()
-        future.set_result(Answer({"disparity": disparity}, {}))
+    def submit(self, request: Request) -> Future[Prediction]:
+        disparity = np.random.default_rng(request.index).random((HEIGHT, WIDTH), np.float32)
+        future: Future[Prediction] = Future()
+        future.set_result(Prediction({"disparity": disparity}, {}))
         return future
 
 

@@ -20,7 +20,7 @@ from lotus2_ros.bags import InputError, ResumableBag, open_recording, read_messa
 from lotus2_ros.bags.frames import camera_info_message, header, image_message, message, typestore
 from lotus2_ros.config import Config
 from lotus2_ros.inference.facts import ModelFacts
-from lotus2_ros.inference.work import Answer
+from lotus2_ros.inference.work import Prediction
 from lotus2_ros.ros import offline
 from lotus2_ros.ros.offline import Task, process_recording
 from lotus2_ros.ros.serialized import deserialize
@@ -90,10 +90,10 @@ class Oracle:
     facts = ModelFacts("oracle", "float32", "cpu", (), False)
     capacity = 3
 
-    def submit(self, question) -> Future[Answer]:
-        _, depth = see(camera_at(question.index / 10))
-        future: Future[Answer] = Future()
-        future.set_result(Answer({"disparity": ((1 / depth - SHIFT) / SCALE).numpy()}, {}))
+    def submit(self, request) -> Future[Prediction]:
+        _, depth = see(camera_at(request.index / 10))
+        future: Future[Prediction] = Future()
+        future.set_result(Prediction({"disparity": ((1 / depth - SHIFT) / SCALE).numpy()}, {}))
         return future
 
 
