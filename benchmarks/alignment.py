@@ -1,9 +1,9 @@
-"""Scale, shift, ground, lidar, odometry, field, sigma, steadiness, clouds, floor and time: geometry in one table.
+"""Sources of scale, shift, ground, lidar, odometry, field, sigma, steadiness, clouds, floor and time in one table.
 
     python -m benchmarks.alignment [--frames FOLDER] [--only fit,shift,...] [--quick] [--output FILE]
 
-``--frames`` is a folder of recorded RGB-D frames and lidar sweeps, one folder each; without it only rendered scenes are
-used. The exit status is 1 if a figure misses what is wanted of it; with ``--quick`` nothing is expected of them.
+``--frames`` is a folder of recorded RGB-D frames and lidar sweeps, one folder each, and of sequences with
+poses.txt; without it only rendered scenes are used. The exit status is 1 if a figure misses what is wanted of it; with ``--quick`` nothing is expected of them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,20 @@ from benchmarks.timing import machine, markdown
 
 HEADER = ("what", "case", "measured", "wanted", "", "beside")
 # Each a module of benchmarks.geometry with figures(frames, quick).
-PARTS = ("fit", "shift", "ground", "lidar", "odometry", "field", "sigma", "steadiness", "clouds", "floor", "speed")
+PARTS = (
+    "sources",
+    "fit",
+    "shift",
+    "ground",
+    "lidar",
+    "odometry",
+    "field",
+    "sigma",
+    "steadiness",
+    "clouds",
+    "floor",
+    "speed",
+)
 Part = Callable[[Path | None, bool], Iterator[Figure]]
 
 

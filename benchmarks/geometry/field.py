@@ -104,7 +104,7 @@ def _normals_figures(estimator: Estimator, kinds: tuple[str, ...]) -> Iterator[F
         view = scenes.view(SEED, WIDTH, HEIGHT, kind)
         predicted = prediction(estimator, view.image, view.camera)
         truth = known(view.depth)
-        depths = _depths(predicted, truth, *draw(truth, INDOORS, 0.0, 0))
+        depths = reconstructed(predicted, truth, *draw(truth, INDOORS, 0.0, 0))
         if depths is None:
             continue
         for way in WAYS:
@@ -145,7 +145,7 @@ def _errors(
 ) -> dict[str, float] | None:
     """AbsRel of each way at all measured pixels but the points; None if the fit is refused."""
     chosen, values = draw(truth, points, wrong, seed)
-    depths = _depths(predicted, truth, chosen, values)
+    depths = reconstructed(predicted, truth, chosen, values)
     if depths is None:
         return None
     rest = torch.isfinite(truth).flatten().scatter(0, chosen, False)
@@ -153,7 +153,9 @@ def _errors(
     return {way: depth_error(depth.flatten()[rest], at).abs_rel for way, depth in depths.items()}
 
 
-def _depths(predicted: RelativeGeometry, truth: Tensor, chosen: Tensor, values: Tensor) -> dict[str, Tensor] | None:
+def reconstructed(
+    predicted: RelativeGeometry, truth: Tensor, chosen: Tensor, values: Tensor
+) -> dict[str, Tensor] | None:
     """Depth (H, W) by each way. The interpolations are given the true depth at all points."""
     reference = Reference(sparse(chosen, values, truth.shape))
     scale = ScaleFilter().align(predicted, reference, ScaleConfig(local_field=True))

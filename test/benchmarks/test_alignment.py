@@ -24,6 +24,7 @@ def test_alignment_bench_measures_everything_it_names(bench, tmp_path):
     rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in table if line]
     assert all(math.isfinite(float(measured.split()[0])) for _, _, measured, *_ in rows)
     assert {what.split(":")[0] for what, *_ in rows} == {
+        "AbsRel by source of the scale", "CPU time of a frame's scale",
         "fit_scale_shift", "shift_from_normals", "scale_from_ground",
         "AbsRel of a fit to a few points, over that of least squares with all",  # only of recorded frames
         "AbsRel between the points, with the field",  # and these
@@ -36,4 +37,5 @@ def test_alignment_bench_measures_everything_it_names(bench, tmp_path):
         "drift of a moving camera", "AbsRel of a moving camera",
         "sky missed", "sky indoors", "flying pixels left", "floor left, and more than 5 cm too high", "time, 640x480",
     }  # fmt: skip
+    assert {"none, after one factor; room", "none, after one factor; recorded"} <= {case for _, case, *_ in rows}
     assert any(what.startswith("shift_from_normals") and case.startswith("recorded") for what, case, *_ in rows)
