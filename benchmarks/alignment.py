@@ -2,8 +2,9 @@
 
     python -m benchmarks.alignment [--frames FOLDER] [--only fit,shift,...] [--quick] [--output FILE]
 
-``--frames`` is a folder of recorded RGB-D frames and lidar sweeps, one folder each, and of sequences with
-poses.txt; without it only rendered scenes are used. The exit status is 1 if a figure misses what is wanted of it; with ``--quick`` nothing is expected of them.
+``--frames`` is a folder of recorded RGB-D frames and lidar sweeps, one folder each, and of sequences with poses.txt;
+without it only rendered scenes are used. The exit status is 1 if a figure misses what is wanted of it; with ``--quick``
+nothing is expected of them.
 """
 
 from __future__ import annotations
