@@ -69,9 +69,12 @@ class CameraMotion:
         except MessageError as error:
             return self._refused(stamp, error.reason, str(error))
         if pose is None:
-            if config.source != SOURCE:
+            with self._lock:
+                known = (self._camera if config.fixed_frame else self._robot).span
+            if known is None and config.source != SOURCE:
                 return None
-            return self._refused(stamp, "odometry_missing", f"expected a pose of the camera at {stamp:.3f} s, got none")
+            got = "none" if known is None else f"those from {known[0]:.3f} to {known[1]:.3f} s"
+            return self._refused(stamp, "odometry_missing", f"expected the camera's pose at {stamp:.3f} s, got {got}")
         reference = self._motion.add(image, camera, pose.numpy(), stamp)
         if reference is not None and reference.problem:
             return self._refused(stamp, "odometry_wrong", reference.problem)

@@ -44,6 +44,7 @@ class Measurement:
     source: str
     header: Header
     values: Tensor
+    frame_stamp: float  # of the newest frame when it arrived
     arrived: float = field(default_factory=lambda: time.monotonic())
     projected: tuple[Camera, Reference] | None = None  # the values in the view of a camera
     waits_for: TransformPendingError | None = None
@@ -107,7 +108,7 @@ class References:
     def _add(self, source: str, message: Any, convert: Callable[[Any], Tensor]) -> None:
         try:
             with only_message_errors():
-                measurement = Measurement(source, message.header, convert(message))
+                measurement = Measurement(source, message.header, convert(message), self._frame_stamp)
         except MessageError as error:
             reason = "reference_" + error.reason.removeprefix("image_")
             self._diagnostics.reject(reason, f"{REFERENCE_TOPICS[source]}: {error}", frame=False)
@@ -146,13 +147,16 @@ class References:
         self._frame_stamp = stamp
 
     def _reject_unusable(self, source: str, header: Header, config: ScaleConfig) -> None:
-        """Reject measurements from the future, and depth in the view of another camera."""
-        limit = max(config.max_age, MAX_AHEAD)
+        """Reject measurements of another time, by a clock that is not the camera's, and depth of another camera."""
+        limit, stamp = max(config.max_age, MAX_AHEAD), stamp_seconds(header)
         for measurement in self._known(source):
-            ahead, frame = measurement.stamp - stamp_seconds(header), measurement.header.frame_id
+            ahead, frame = measurement.stamp - stamp, measurement.header.frame_id
             if ahead > limit:
                 text = f"expected a stamp at most {limit:g} s ahead of the newest image's, got {ahead:.3f} s"
                 self._reject(measurement, "reference_future", text)
+            elif measurement.stamp < min(stamp, measurement.frame_stamp) - limit:
+                text = f"expected a stamp at most {limit:g} s behind the newest image's, got {-ahead:.3f} s"
+                self._reject(measurement, "reference_past", text)
             elif source == "reference_depth" and frame and header.frame_id and frame != header.frame_id:
                 text = f"expected depth in the image's frame {header.frame_id!r}, got {frame!r}"
                 self._reject(measurement, "reference_frame", text)

@@ -22,8 +22,10 @@ class Trajectory:
     def __init__(self) -> None:
         self._poses: deque[tuple[float, Tensor]] = deque(maxlen=KEPT)
 
-    def __len__(self) -> int:
-        return len(self._poses)
+    @property
+    def span(self) -> tuple[float, float] | None:
+        """The stamps of the oldest and the newest pose; None without poses."""
+        return (self._poses[0][0], self._poses[-1][0]) if self._poses else None
 
     def add(self, stamp: float, pose: Tensor) -> None:
         """Add the newest pose. A stamp before the last one starts a new trajectory, an equal one is ignored."""

@@ -91,7 +91,15 @@ def test_missing_odometry_is_a_problem_only_where_it_is_asked_for(monkeypatch, s
     recorder = Recorder(monkeypatch, source=source, camera_pose=MOUNT)
     found = recorder.see(1.0)
     assert bool(found) == problem and bool(recorder.rejected) == problem
-    assert not problem or "expected a pose of the camera at 1.000 s" in found.problem
+    assert not problem or "expected the camera's pose at 1.000 s" in found.problem
+
+
+def test_odometry_of_another_clock_says_so_wherever_it_comes(monkeypatch):
+    recorder = Recorder(monkeypatch, camera_pose=MOUNT)
+    for stamp in (1.0, 2.0):
+        recorder.motion.odometry(odometry(stamp))
+    assert "at 100.000 s, got those from 1.000 to 2.000 s" in recorder.see(100.0).problem
+    assert set(recorder.rejected) == {"odometry_missing"}
 
 
 def test_a_position_that_is_not_finite_is_rejected(monkeypatch):

@@ -94,6 +94,15 @@ def test_a_late_reference_is_given_once_and_older_ones_no_more(references):
     assert stamps(references, 2.2, 2.3) == [1.8, None]
 
 
+def test_a_sensor_whose_clock_is_behind_is_named_and_a_bag_that_starts_over_is_not(references, health):
+    assert stamps(references, 100.0) == [None]
+    send_depth(references, 1.0)
+    assert stamps(references, 100.1) == [None] and health.counts == {"reference_past": 1}
+    assert "at most 2 s behind the newest image's, got 99.100 s" in health.texts["reference_past"]
+    send_depth(references, 1.0)
+    assert stamps(references, 1.0) == [1.0] and health.counts == {"reference_past": 1}
+
+
 def test_a_late_reference_older_than_max_age_hides_no_other_source(references):
     send_depth(references, 1.0)
     references.points(cloud_of(IN_FRONT, header_of(4.0)))
