@@ -21,7 +21,7 @@ from lotus2_ros.ros.inputs import Inputs
 from lotus2_ros.ros.messages import MessageError, stamp_seconds
 from lotus2_ros.ros.metric_depth import MetricDepth
 from lotus2_ros.ros.synchronizer import CameraFrame
-from lotus2_ros.ros.threads import LatestQueue, SenderThread, SharpenAndPublish
+from lotus2_ros.ros.threads import LatestQueue, Predictable, SenderThread, SharpenAndPublish
 from lotus2_ros.ros.topics import FILTERED, payloads_of
 from lotus2_ros.scale.filter import ScaleFilter
 from lotus2_ros.scale.ground import mounted_floor
@@ -34,15 +34,29 @@ class WaitingFrame:
     pipeline: CameraPipeline
     frame: CameraFrame
 
+    def predict(self) -> CoarseResult | None:
+        return self.pipeline.predict(self.frame)
+
 
 @dataclass(frozen=True)
 class CoarseResult:
-    """A result of the core predictor that the sharpener may refine."""
+    """A result of the core predictor, and the tasks that the sharpener may refine."""
 
     pipeline: CameraPipeline
     frame: CameraFrame
     geometry: Geometry
     tasks: list[str]
+
+    @property
+    def camera(self) -> str:
+        return self.pipeline.name
+
+    @property
+    def sharp(self) -> SharpConfig:
+        return self.pipeline.config.current.sharp
+
+    def sharpen(self) -> SharpenAndPublish:
+        return self.pipeline.sharpen(self)
 
 
 @dataclass(frozen=True)
@@ -66,7 +80,7 @@ class CameraPipeline:
         node: LifecycleNode,
         estimator: Estimator,
         camera: CameraSetup,
-        queue: LatestQueue[WaitingFrame],
+        queue: LatestQueue[Predictable],
         failed: Callable[[Exception], None],
     ) -> None:
         """``queue``: of the model thread, by camera. ``failed``: gets the exception that ended a thread."""
@@ -76,7 +90,7 @@ class CameraPipeline:
         self._facts = ModelFacts.of(estimator)
         self._publishers = camera.publishers
         self._diagnostics = camera.diagnostics
-        self._config = camera.config
+        self.config = camera.config
         self._queue = queue
         self._scale_filter = ScaleFilter()
         self._metric_depth = MetricDepth(estimator.metric_model, camera.config)
@@ -106,7 +120,7 @@ class CameraPipeline:
 
     def follow_demand(self) -> None:
         """Subscribe to the inputs while someone subscribes to a result."""
-        if self._wanted_tasks(self._config.current):
+        if self._wanted_tasks(self.config.current):
             self._inputs.subscribe()
         else:
             self._inputs.unsubscribe()
@@ -134,7 +148,7 @@ class CameraPipeline:
 
     def predict(self, frame: CameraFrame) -> CoarseResult | None:
         """Predict one frame and queue it for the sender. Returns what the sharpener may refine, or None."""
-        config = self._estimator.config = self._config.current  # one for the whole frame
+        config = self._estimator.config = self.config.current  # one for the whole frame
         wanted, sharp = self._wanted_tasks(config), self._sharp_tasks(config.sharp)
         if not wanted:
             self._diagnostics.skip()
@@ -179,7 +193,7 @@ class CameraPipeline:
         sharpening = self._estimator.sharpen(coarse.geometry, tasks=coarse.tasks)
 
         def publish(sharp: Geometry) -> None:
-            self._queue_for_sender(coarse.frame, sharp, {}, self._config.current)
+            self._queue_for_sender(coarse.frame, sharp, {}, self.config.current)
 
         return SharpenAndPublish(sharpening, publish)
 

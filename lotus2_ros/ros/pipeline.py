@@ -30,9 +30,9 @@ from rclpy.lifecycle import LifecycleNode
 from lotus2_ros.config.live import LiveConfig
 from lotus2_ros.inference.estimator import Estimator
 from lotus2_ros.model.engine.device import use_threads
-from lotus2_ros.ros.camera_pipeline import CameraPipeline, CoarseResult, WaitingFrame
+from lotus2_ros.ros.camera_pipeline import CameraPipeline
 from lotus2_ros.ros.camera_setup import CameraSetup
-from lotus2_ros.ros.threads import LatestQueue, ModelThread
+from lotus2_ros.ros.threads import LatestQueue, ModelThread, Predictable
 
 DEMAND_PERIOD = 0.25  # seconds between two looks at who subscribes
 STOP_TIMEOUT = 30.0  # seconds; longer than any step of the model
@@ -50,17 +50,8 @@ class Pipeline:
         failed: Callable[[Exception], None],
     ) -> None:
         self._node = node
-        queue: LatestQueue[WaitingFrame] = LatestQueue({camera.name: camera.weight for camera in cameras})
-        configs = {camera.name: camera.config for camera in cameras}
-        self._model: ModelThread[WaitingFrame, CoarseResult] = ModelThread(
-            queue,
-            lambda waiting: waiting.pipeline.predict(waiting.frame),
-            lambda coarse: coarse.pipeline.sharpen(coarse),
-            lambda name: configs[name].current.sharp,
-            failed,
-            camera_of=lambda coarse: coarse.pipeline.name,
-            enter=lambda: use_threads(common.current.model.threads),
-        )
+        queue: LatestQueue[Predictable] = LatestQueue({camera.name: camera.weight for camera in cameras})
+        self._model = ModelThread(queue, failed, enter=lambda: use_threads(common.current.model.threads))
         self._cameras = [CameraPipeline(node, estimator, camera, queue, failed) for camera in cameras]
         self._timer = node.create_timer(
             DEMAND_PERIOD, self._follow_demand, clock=Clock(clock_type=ClockType.STEADY_TIME)

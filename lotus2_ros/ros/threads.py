@@ -10,15 +10,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from lotus2_ros.config import SharpConfig
 from lotus2_ros.inference.geometry import Geometry
 from lotus2_ros.inference.sharpening import Sharpening
 
 Item = TypeVar("Item")
-Frame = TypeVar("Frame")
-Result = TypeVar("Result")
 
 
 class LatestQueue(Generic[Item]):
@@ -140,41 +138,60 @@ class SharpenAndPublish:
         return False
 
 
-class ModelThread(QueueThread[Frame], Generic[Frame, Result]):
+class Refinable(Protocol):
+    """A result of the core predictor that the sharpener may refine."""
+
+    @property
+    def camera(self) -> str: ...
+
+    @property
+    def sharp(self) -> SharpConfig:
+        """The parameters of the camera's sharpener, as they are now."""
+
+    def sharpen(self) -> Steps:
+        """The steps that refine it, none run yet."""
+
+
+class Predictable(Protocol):
+    """A frame that waits for the model."""
+
+    def predict(self) -> Refinable | None:
+        """Run the core predictor. Returns what the sharpener may refine, or None."""
+
+
+class Job(NamedTuple):
+    """A result that is being refined."""
+
+    coarse: Refinable
+    steps: Steps
+
+
+class ModelThread(QueueThread[Predictable]):
     """The thread that owns the model. It predicts every frame it can and sharpens the newest results in between.
 
-    ``predict`` turns a frame into a result to sharpen, or None if there is nothing to sharpen. ``sharpen`` turns that
-    into the steps that sharpen it. Between two steps a waiting frame goes first, so a frame waits for one step at
-    most. While frames arrive faster than the model, a step runs after a frame only if the sharpener has had less than
-    ``sharp.share`` of the model's time since it started on its frame. So the sharpener never starves.
+    Between two steps a waiting frame goes first, so a frame waits for one step at most. While frames arrive faster than
+    the model, a step runs after a frame only if the sharpener has had less than ``sharp.share`` of the model's time
+    since it started on its frame. So the sharpener never starves.
 
     ``sharp.period`` is the time in seconds between the starts of two sharpened frames of a camera, by the steady
-    ``clock``. Of several cameras that are due, the one that waited longest is next. ``sharp`` has the parameters of a
-    camera, ``camera_of`` the camera of a result. ``enter`` is called first in the thread.
+    ``clock``. Of several cameras that are due, the one that waited longest is next. ``enter`` is called first in the
+    thread.
     """
 
     name = "model"
 
     def __init__(
         self,
-        queue: LatestQueue[Frame],
-        predict: Callable[[Frame], Result | None],
-        sharpen: Callable[[Result], Steps],
-        sharp: Callable[[str], SharpConfig],
+        queue: LatestQueue[Predictable],
         failed: Callable[[Exception], None],
         clock: Callable[[], float] = time.monotonic,
         enter: Callable[[], None] = lambda: None,
-        camera_of: Callable[[Result], str] = lambda result: "",
     ) -> None:
         super().__init__(queue, failed)
-        self._predict = predict
-        self._sharpen = sharpen
-        self._sharp = sharp
-        self._camera_of = camera_of
         self._clock = clock
         self._enter = enter
-        self._running = True
-        self._pending: dict[str, Result] = {}  # the newest result to sharpen of each camera
+        self._running = True  # until `stop`, in the caller's thread; all that follows is this thread's own
+        self._pending: dict[str, Refinable] = {}  # the newest result to sharpen of each camera
         self._started: dict[str, float] = {}  # when a result of each camera was last sharpened
 
     def stop(self, timeout: float) -> bool:
@@ -184,8 +201,7 @@ class ModelThread(QueueThread[Frame], Generic[Frame, Result]):
 
     def _run(self) -> None:
         self._enter()
-        job: Steps | None = None
-        camera = ""  # of the job
+        job: Job | None = None
         predicting = stepping = 0.0  # seconds spent on each since the job started
         while self._running:
             next_due = min(map(self._due, self._pending), default=None)
@@ -193,23 +209,24 @@ class ModelThread(QueueThread[Frame], Generic[Frame, Result]):
             # With a job in progress do not wait, with a result wait until it is due, else wait for a frame.
             frame = self.queue.take(timeout=0 if job else due_in)
             begun = self._clock()
-            result = None if frame is None else self._predict(frame)
-            if result is not None:
-                self._pending[self._camera_of(result)] = result
+            coarse = None if frame is None else frame.predict()
+            if coarse is not None:
+                self._pending[coarse.camera] = coarse
             predicted = self._clock()
             if job is None and self._pending:
                 camera = min(self._pending, key=self._due)
                 if self._due(camera) <= predicted:
-                    job, self._started[camera] = self._sharpen(self._pending.pop(camera)), predicted
+                    chosen = self._pending.pop(camera)
+                    job, self._started[camera] = Job(chosen, chosen.sharpen()), predicted
                     predicting = stepping = 0.0
             predicting += predicted - begun
             if job is None:
                 continue
-            starving = stepping < self._sharp(camera).share * (predicting + stepping)
+            starving = stepping < job.coarse.sharp.share * (predicting + stepping)
             if frame is None or starving:
-                job = job if job.step() else None
+                job = job if job.steps.step() else None
                 stepping += self._clock() - predicted
 
     def _due(self, camera: str) -> float:
         """When the pending result of a camera may be sharpened, by the clock."""
-        return self._started.get(camera, -float("inf")) + self._sharp(camera).period
+        return self._started.get(camera, -float("inf")) + self._pending[camera].sharp.period

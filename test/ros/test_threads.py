@@ -1,19 +1,38 @@
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lotus2_ros.config import Config
+from lotus2_ros.config import SharpConfig
 from lotus2_ros.demo.deadlines import allowed
 from lotus2_ros.ros.threads import LatestQueue, ModelThread
 
 TIMEOUT = allowed(30.0)  # seconds; only ever reached when a test fails
 
 
-def sharp(period=0.0, share=0.0):
-    config = Config().updated({"sharp.period": period, "sharp.share": share}).sharp
-    return lambda camera: config
+@dataclass
+class Frame:
+    """A frame that waits for the model."""
+
+    predict: Callable
+
+
+@dataclass
+class Coarse:
+    """A result to sharpen."""
+
+    sharpen: Callable
+    period: float = 0.0
+    share: float = 0.0
+    camera: str = "camera"
+
+    @property
+    def sharp(self):
+        return SharpConfig(period=self.period, share=self.share)
 
 
 def test_only_the_newest_frame_is_kept_and_the_others_are_counted():
@@ -70,22 +89,22 @@ class Script:
 
     def __init__(self, steps, arrivals, period=0.0):
         self.queue, self.log, self.done = LatestQueue(), [], threading.Event()
-        self.steps, self.arrivals = steps, arrivals
+        self.steps, self.arrivals, self.period = steps, arrivals, period
         self.error = None
-        self.worker = ModelThread(self.queue, self.predict, self.steps_of, sharp(period), self.failed)
+        self.worker = ModelThread(self.queue, self.failed)
+
+    def put(self, frame):
+        self.queue.put("camera", Frame(partial(self.predict, frame)))
 
     def predict(self, frame):
         self.log.append(f"predict {frame}")
-        return frame
-
-    def steps_of(self, frame):
-        return Steps(self.sharpen(frame))
+        return Coarse(lambda: Steps(self.sharpen(frame)), self.period)
 
     def sharpen(self, frame):
         for step in range(self.steps):
             self.log.append(f"step {step} of {frame}")
             for arrival in self.arrivals.pop((frame, step), []):
-                self.queue.put("camera", arrival)
+                self.put(arrival)
             yield
         self.log.append(f"sharp {frame}")
         if not self.arrivals:
@@ -96,7 +115,7 @@ class Script:
         self.done.set()
 
     def run(self, frame):
-        self.queue.put("camera", frame)
+        self.put(frame)
         self.worker.start()
         assert self.done.wait(TIMEOUT)
         assert self.worker.stop(TIMEOUT)
@@ -117,7 +136,7 @@ def test_the_newest_coarse_result_is_sharpened_next():
 
 def test_an_exception_ends_the_thread_and_reaches_the_owner():
     script = Script(steps=1, arrivals={})
-    script.worker = ModelThread(script.queue, lambda frame: 1 / 0, script.steps_of, sharp(), script.failed)
+    script.predict = lambda frame: 1 / 0
     assert script.run("a") == []
     assert isinstance(script.error, ZeroDivisionError)
 
@@ -134,11 +153,11 @@ def test_the_sharpener_waits_for_its_period():
             third.set()
         return result
 
-    script.worker = ModelThread(script.queue, counting, script.steps_of, sharp(3600.0), script.failed)
-    script.queue.put("camera", "a")
+    script.predict = counting
+    script.put("a")
     script.worker.start()
     assert script.done.wait(TIMEOUT)
-    script.queue.put("camera", "c")
+    script.put("c")
     assert third.wait(TIMEOUT) and script.worker.stop(TIMEOUT)
     assert [line for line in script.log if line.startswith("step")] == ["step 0 of a"]
 
@@ -150,12 +169,10 @@ class Saturated:
     """
 
     def __init__(self, *, frame, step, interval, share, count=60):
-        self.frame, self.step, self.interval, self.count = frame, step, interval, count
+        self.frame, self.step, self.interval, self.share, self.count = frame, step, interval, share, count
         self.now, self.arrived, self.waits, self.log = 0.0, 0, [], []
         self.queue, self.done = LatestQueue(), threading.Event()
-        worker = ModelThread(
-            self.queue, self.predict, self.steps_of, sharp(share=share), lambda error: None, lambda: self.now
-        )
+        worker = ModelThread(self.queue, lambda error: None, clock=lambda: self.now)
         self.spend(0.0)
         worker.start()
         assert self.done.wait(TIMEOUT) and worker.stop(TIMEOUT)
@@ -163,19 +180,16 @@ class Saturated:
     def spend(self, seconds):
         self.now += seconds
         while self.arrived < self.count and self.arrived * self.interval <= self.now:
-            self.queue.put("camera", self.arrived * self.interval)
+            self.queue.put("camera", Frame(partial(self.predict, self.arrived * self.interval)))
             self.arrived += 1
 
     def predict(self, arrival):
         self.waits.append(self.now - arrival)
         self.spend(self.frame)
         self.log.append("frame")
-        return arrival
+        return Coarse(lambda: Steps(self.sharpen()), share=self.share)
 
-    def steps_of(self, arrival):
-        return Steps(self.sharpen(arrival))
-
-    def sharpen(self, arrival):
+    def sharpen(self):
         while self.arrived < self.count:
             self.spend(self.step)
             self.log.append("step")
@@ -221,12 +235,12 @@ def test_the_first_thing_in_the_thread():
     def note(what):
         seen.append(f"{what} in {threading.current_thread().name}")
 
-    def predict(frame):
+    def predict():
         note("predict")
         over.set()
 
-    worker = ModelThread(queue, predict, iter, sharp(), seen.append, enter=lambda: note("enter"))
-    queue.put("camera", 1)
+    worker = ModelThread(queue, seen.append, enter=lambda: note("enter"))
+    queue.put("camera", Frame(predict))
     worker.start()
     assert over.wait(TIMEOUT) and worker.stop(TIMEOUT)
     assert seen == ["enter in model", "predict in model"]
@@ -257,23 +271,20 @@ def test_a_camera_that_was_silent_does_not_catch_up():
 def test_cameras_are_sharpened_in_turn():
     queue, sharpened, over = LatestQueue(), [], threading.Event()
 
-    class Once:
-        def __init__(self, frame):
-            self.frame = frame
+    def put(camera):
+        queue.put(camera, Frame(lambda: Coarse(lambda: Steps(sharpen(camera)), camera=camera)))
 
-        def step(self):
-            sharpened.append(self.frame)
-            for camera in ("left", "right"):
-                queue.put(camera, camera)
-            if len(sharpened) == 6:
-                over.set()
-            return False
+    def sharpen(camera):
+        sharpened.append(camera)
+        put("left")
+        put("right")
+        if len(sharpened) == 6:
+            over.set()
+        yield from ()
 
-    worker = ModelThread(
-        queue, lambda frame: frame, Once, sharp(), lambda error: None, camera_of=lambda frame: frame
-    )  # fmt: skip
-    queue.put("left", "left")
-    queue.put("right", "right")
+    worker = ModelThread(queue, lambda error: None)
+    put("left")
+    put("right")
     worker.start()
     assert over.wait(TIMEOUT)
     assert worker.stop(TIMEOUT)
