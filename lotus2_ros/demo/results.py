@@ -17,6 +17,7 @@ from lotus2_ros.config.names import NODE_PREFIX
 from lotus2_ros.demo.scene import TRUTH_TOPIC
 from lotus2_ros.demo.session import SessionError
 from lotus2_ros.evaluation.metrics import DepthError, depth_error
+from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.depth import valid_depth
 from lotus2_ros.ros.messages import MessageError, camera_from_info, depth_to_tensor, image_to_tensor
 from lotus2_ros.ros.serialized import deserialize
@@ -131,10 +132,15 @@ def messages_of(target: Path, stamp: int) -> dict[str, Any]:
     return found
 
 
+def input_of(found: dict[str, Any]) -> tuple[Tensor, Camera]:
+    """The image (H, W, 3) uint8 RGB and the camera of a frame's messages. Raises KeyError, MessageError."""
+    image = image_to_tensor(found.get(IMAGE_TOPIC) or found[COMPRESSED_TOPIC])
+    return image, camera_from_info(found[INFO_TOPIC], image.shape[0], image.shape[1], "cpu", rectified=False)
+
+
 def save_picture(path: Path, found: dict[str, Any]) -> None:
     """The preview of a frame's messages: a row for each stage that answered it. Raises KeyError, ValueError."""
-    image = image_to_tensor(found.get(IMAGE_TOPIC) or found[COMPRESSED_TOPIC])
-    camera = camera_from_info(found[INFO_TOPIC], image.shape[0], image.shape[1], "cpu", rectified=False)
+    image, camera = input_of(found)
     rows = []
     for stage, prefix in STAGES.items():
         known = {name: float_image(found[prefix + name]) for name in FLOAT_TOPICS if prefix + name in found}
@@ -155,8 +161,7 @@ def save_animation(path: Path, found: dict[str, Any]) -> None:
     names = (prefix + name for prefix in reversed(STAGES.values()) for name in ("depth/image", "relative/depth/image"))
     depth = next((float_image(found[name]) for name in names if name in found), None)
     if depth is not None:
-        image = image_to_tensor(found.get(IMAGE_TOPIC) or found[COMPRESSED_TOPIC])
-        camera = camera_from_info(found[INFO_TOPIC], image.shape[0], image.shape[1], "cpu", rectified=False)
+        image, camera = input_of(found)
         with suppress(ValueError):
             save_turning(path, image, depth, camera)
 

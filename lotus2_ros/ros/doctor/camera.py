@@ -25,7 +25,7 @@ def check_image(evidence: Evidence) -> Iterator[Finding]:
     if not stream.times:
         yield absent(evidence, IMAGE_INPUT)
         return
-    yield from told(stream)
+    yield from check_stream(stream)
     for message, pixels in evidence.images:
         if isinstance(pixels, MessageError):
             yield wrong(f"{stream.topic}: {pixels}", mend="the driver's encoding, or image_proc in front of the node")
@@ -39,7 +39,7 @@ def check_camera_info(evidence: Evidence) -> Iterator[Finding]:
     if not stream.times:
         yield ok(f"none, input.fov of {fov:g} degrees") if fov else absent(evidence, INFO_INPUT)
         return
-    yield from told(stream)
+    yield from check_stream(stream)
     for info in stream.samples.values():
         calibration = Calibration.of(info)
         if not calibration.is_calibrated(rectified=evidence.rectified) and fov:
@@ -55,10 +55,11 @@ def check_camera_info(evidence: Evidence) -> Iterator[Finding]:
             if doubt := calibration.doubt(rectified=evidence.rectified):
                 yield wrong(f"{stream.topic}: {doubt}", mend=CALIBRATE)
             else:
-                yield ok(view(camera))
+                yield ok(view_of(camera))
 
 
-def view(camera: Camera) -> str:
+def view_of(camera: Camera) -> str:
+    """The intrinsics and the angles that the image covers, in words."""
     fx, fy = float(camera.K[0, 0]), float(camera.K[1, 1])
     cx, cy = float(camera.K[0, 2]), float(camera.K[1, 2])
     across, down = (2 * math.degrees(math.atan(n / 2 / f)) for n, f in ((camera.width, fx), (camera.height, fy)))
@@ -146,8 +147,8 @@ def connected(links: set[tuple[str, str]], frame: str) -> set[str]:
     return found
 
 
-def told(stream: Stream) -> Iterator[Finding]:
-    """What came on a topic and how fast; messages that could not be read or are missing between the others."""
+def check_stream(stream: Stream) -> Iterator[Finding]:
+    """How many messages a topic had and how fast; which could not be read, or are missing between the others."""
     kinds = "; ".join(dict.fromkeys(described(message) for message in stream.samples.values()))
     rate = f", {stream.rate:.1f} Hz" if stream.rate else ""
     frames = ", ".join(sorted({message.header.frame_id for message in stream.samples.values()}))

@@ -13,7 +13,7 @@ from lotus2_ros.config.names import DEPTH_INPUT, IMAGE_INPUT, INFO_INPUT, POINTS
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.projection import sparse_depth
 from lotus2_ros.ros.clouds import points_to_tensor
-from lotus2_ros.ros.doctor.camera import connected, told
+from lotus2_ros.ros.doctor.camera import check_stream, connected
 from lotus2_ros.ros.doctor.evidence import Evidence, Stream
 from lotus2_ros.ros.doctor.findings import Checks, Finding, hint, ok, wrong
 from lotus2_ros.ros.messages import MessageError, camera_from_info, depth_to_tensor
@@ -31,7 +31,7 @@ def check_references(evidence: Evidence) -> Iterator[Finding]:
         yield hint("no measured depth: the scale stays relative", "a reference for depth in meters", advice)
     for stream in streams:
         if stream.times:
-            yield from told(stream)
+            yield from check_stream(stream)
             yield from _pace(stream, evidence)
         else:
             found = stream.failures[0] if stream.failures else "it has a publisher, but nothing came"
