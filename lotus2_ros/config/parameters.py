@@ -388,3 +388,7 @@ class NodeConfig:
         limits=(0.0, 1.0),
         live=True,
     )
+
+    def pause_before(self, retry: int) -> float:
+        """Seconds before a retry, which are counted from 0."""
+        return self.retry_backoff * 2 ** min(retry, 10)

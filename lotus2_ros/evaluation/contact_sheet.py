@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lotus2_ros.data.sample import Sample
-from lotus2_ros.evaluation.measure import stages
+from lotus2_ros.evaluation.measure import predict_stages
 from lotus2_ros.geometry.normals import normals_to_color
 from lotus2_ros.inference.estimator import Estimator
 from lotus2_ros.inference.geometry import Geometry
@@ -31,7 +31,7 @@ def save_contact_sheet(path: Path, estimator: Estimator, samples: Sequence[Sampl
     axes = figure.subplots(len(samples), len(TITLES), squeeze=False, height_ratios=heights)
     for sample, line in zip(samples, axes, strict=True):
         line[0].set_ylabel(sample.name[-24:], fontsize=6)
-        for axis, picture in zip(line, _row(sample, stages(estimator, sample.image, steps)), strict=True):
+        for axis, picture in zip(line, _row(sample, predict_stages(estimator, sample.image, steps)), strict=True):
             if picture is None:
                 axis.axis("off")
             else:

@@ -15,7 +15,7 @@ from lotus2_ros import scenes
 from lotus2_ros.data.benchmarks import BENCHMARKS
 from lotus2_ros.data.sample import Sample
 from lotus2_ros.evaluation.contact_sheet import save_contact_sheet
-from lotus2_ros.evaluation.records import measure_all, read_records, start
+from lotus2_ros.evaluation.records import measure_all, prepare_folder, read_records
 from lotus2_ros.evaluation.report import write_report
 from lotus2_ros.evaluation.sets import EvaluationSet, benchmark_set, frame_sets, scene_sets, sequence_sets
 from lotus2_ros.evaluation.summary import summarize
@@ -56,7 +56,7 @@ class Evaluation:
         sets, settings = self.sets(estimator), self.settings(estimator)
         with state.main_process_first():
             if state.is_main_process:
-                start(output, settings, resume)
+                prepare_folder(output, settings, resume)
         measure_all(estimator, sets, self.steps, output, state.process_index, state.num_processes)
         state.wait_for_everyone()
         if not state.is_main_process:

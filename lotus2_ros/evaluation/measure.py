@@ -39,7 +39,7 @@ from lotus2_ros.scenes import View
 Record = dict[str, Any]
 
 
-def stages(
+def predict_stages(
     estimator: Estimator, image: Tensor, steps: int | None, tasks: Sequence[str] | None = None
 ) -> dict[str, Geometry]:
     """Geometries of `image` by stage: `core`, and `sharp` after `steps` (None: the model's own; 0: not at all)."""
@@ -52,7 +52,7 @@ def stages(
 def measure(estimator: Estimator, sample: Sample, steps: int | None) -> Record:
     """Errors of depth and normals, those of the image-row baseline, and the agreement of depth with normals."""
     record: Record = {}
-    for stage, geometry in stages(estimator, sample.image, steps).items():
+    for stage, geometry in predict_stages(estimator, sample.image, steps).items():
         found = record[stage] = {}
         if sample.depth is not None and geometry.disparity is not None:
             affine, space = _affine(geometry)
@@ -84,7 +84,7 @@ def measure_detail(estimator: Estimator, sample: Sample, steps: int | None) -> R
     truth = sample.depth.double().clamp(max=farthest)
     true_power = power_spectrum(1 / truth)
     record: Record = {"truth": {"spectrum": _log_power(true_power)}}
-    for stage, geometry in stages(estimator, sample.image, steps, ("depth",)).items():
+    for stage, geometry in predict_stages(estimator, sample.image, steps, ("depth",)).items():
         affine, space = _affine(geometry)
         depth = fit_depth(affine, sample.depth, space=space)
         power = power_spectrum(1 / depth)
@@ -98,7 +98,7 @@ def measure_detail(estimator: Estimator, sample: Sample, steps: int | None) -> R
 
 def measure_sequence(estimator: Estimator, views: Sequence[View], steps: int | None) -> Record:
     """Flicker, with one scale and shift for the whole sequence, and with one per frame."""
-    predicted = [stages(estimator, view.image, steps, ("depth",)) for view in views]
+    predicted = [predict_stages(estimator, view.image, steps, ("depth",)) for view in views]
     record: Record = {}
     for stage in predicted[0]:
         affine, (space, *_) = zip(*[_affine(geometries[stage]) for geometries in predicted], strict=True)
@@ -116,7 +116,9 @@ def measure_benchmark(
     record: Record = {}
     angles: dict[str, Tensor] = {}
     size = sample.image.shape[:2]
-    for stage, geometry in stages(estimator, _processed(sample.image, benchmark), steps, (benchmark.task,)).items():
+    for stage, geometry in predict_stages(
+        estimator, _processed(sample.image, benchmark), steps, (benchmark.task,)
+    ).items():
         if benchmark.task == "normals":
             assert sample.normals is not None and geometry.normals is not None
             normals = F.normalize(_resized(geometry.normals.cpu().permute(2, 0, 1), size).permute(1, 2, 0), dim=-1)

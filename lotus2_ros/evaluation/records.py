@@ -18,7 +18,7 @@ from lotus2_ros.inference.estimator import Estimator
 Key = tuple[str, str, int]  # group, set, sample
 
 
-def start(folder: Path, settings: dict[str, Any], resume: bool) -> None:
+def prepare_folder(folder: Path, settings: dict[str, Any], resume: bool) -> None:
     """Make `folder` ready for records of an evaluation with these `settings`.
 
     Raises ValueError if it is to be resumed and its records are those of another evaluation.

@@ -176,7 +176,7 @@ class PerceptionNode(LifecycleNode):
         if not self.context.ok():
             return
         if config.autostart and self._retries < config.retry:
-            pause = config.retry_backoff * 2 ** min(self._retries, 10)  # 17 minutes after 1 s
+            pause = config.pause_before(self._retries)
             self._retries += 1
             self.get_logger().warning(f"trying again in {pause:g} s ({self._retries} of {config.retry})")
             steady = Clock(clock_type=ClockType.STEADY_TIME)

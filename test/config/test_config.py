@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lotus2_ros.config import Config, ConfigError, ModelConfig, ScaleConfig, aliases, check, walk
+from lotus2_ros.config import Config, ConfigError, ModelConfig, NodeConfig, ScaleConfig, aliases, check, walk
 from lotus2_ros.config import config as config_module
 
 ITEMS = dict(walk())
@@ -15,6 +15,12 @@ def test_every_default_is_a_valid_value_with_a_help_text():
     for name, item in walk():
         assert check(name, item, item.default) == item.default
         assert item.metadata["help"]
+
+
+def test_the_pause_before_a_retry_doubles_ten_times():
+    """Doubled without a limit, after a thousand retries it is no number any more."""
+    config = NodeConfig(retry_backoff=0.5)
+    assert [config.pause_before(retry) for retry in (0, 1, 2, 10, 11, 10**6)] == [0.5, 1.0, 2.0, 512.0, 512.0, 512.0]
 
 
 def test_values_and_updated_are_inverse():

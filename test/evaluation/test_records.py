@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lotus2_ros.data.sample import Sample
-from lotus2_ros.evaluation.records import angle_file, measure_all, read_records, start
+from lotus2_ros.evaluation.records import angle_file, measure_all, prepare_folder, read_records
 from lotus2_ros.evaluation.sets import EvaluationSet
 
 SETTINGS = {"views": 3, "frames": ["a"]}
@@ -35,13 +35,13 @@ def parts_of(seen, kill_at=None):
 def test_a_killed_run_goes_on_where_it_was_with_the_same_result(tmp_path):
     whole, parts_seen, rest = [], [], []
     for folder in (tmp_path / "whole", tmp_path / "killed"):
-        start(folder, SETTINGS, resume=False)
+        prepare_folder(folder, SETTINGS, resume=False)
     measure_all(None, parts_of(whole), 2, tmp_path / "whole")
     with pytest.raises(Killed):
         measure_all(None, parts_of(parts_seen, kill_at=3), 2, tmp_path / "killed")
     with (tmp_path / "killed/records-0.jsonl").open("a") as file:
         file.write('{"key": ["depth", "first", 3], "core": {"de')  # in the middle of a line
-    start(tmp_path / "killed", SETTINGS, resume=True)
+    prepare_folder(tmp_path / "killed", SETTINGS, resume=True)
     measure_all(None, parts_of(rest), 2, tmp_path / "killed")
     assert len(whole) == 7 and parts_seen + rest == whole
     assert read_records(tmp_path / "killed") == read_records(tmp_path / "whole")
@@ -52,9 +52,9 @@ def test_a_killed_run_goes_on_where_it_was_with_the_same_result(tmp_path):
 
 def test_processes_share_the_samples_and_the_result_is_that_of_one(tmp_path):
     alone, shared = [], [[], [], []]
-    start(tmp_path / "alone", SETTINGS, resume=False)
+    prepare_folder(tmp_path / "alone", SETTINGS, resume=False)
     measure_all(None, parts_of(alone), 1, tmp_path / "alone")
-    start(tmp_path / "shared", SETTINGS, resume=False)
+    prepare_folder(tmp_path / "shared", SETTINGS, resume=False)
     for process in range(3):
         measure_all(None, parts_of(shared[process]), 1, tmp_path / "shared", process, 3)
     assert [len(seen) for seen in shared] == [3, 2, 2] and sorted([name for seen in shared for name in seen]) == sorted(
@@ -64,12 +64,12 @@ def test_processes_share_the_samples_and_the_result_is_that_of_one(tmp_path):
 
 
 def test_without_resume_it_starts_anew_and_another_evaluation_is_not_gone_on_with(tmp_path):
-    start(tmp_path, SETTINGS, resume=True)
+    prepare_folder(tmp_path, SETTINGS, resume=True)
     measure_all(None, parts_of([]), 1, tmp_path)
     with pytest.raises(ValueError, match=r"resume an evaluation with views 4, got 3"):
-        start(tmp_path, {**SETTINGS, "views": 4}, resume=True)
+        prepare_folder(tmp_path, {**SETTINGS, "views": 4}, resume=True)
     assert len(read_records(tmp_path)) == 7
-    start(tmp_path, {**SETTINGS, "views": 4}, resume=False)
+    prepare_folder(tmp_path, {**SETTINGS, "views": 4}, resume=False)
     assert not read_records(tmp_path) and not list((tmp_path / "angles").iterdir())
     assert json.loads((tmp_path / "settings.json").read_text())["views"] == 4
 
@@ -78,6 +78,6 @@ def test_a_sample_that_cannot_be_measured_is_named(tmp_path):
     def run(estimator, sample, steps):
         raise ValueError("expected at least 20 pixels with depth, got 0")
 
-    start(tmp_path, SETTINGS, resume=False)
+    prepare_folder(tmp_path, SETTINGS, resume=False)
     with pytest.raises(ValueError, match="nyuv2, sample 1: expected at least 20"):
         measure_all(None, [EvaluationSet("nyuv2", "depth", [0, 0], run)], 1, tmp_path, process=1, processes=2)

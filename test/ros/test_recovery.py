@@ -3,7 +3,6 @@
 import gc
 import threading
 import weakref
-from types import SimpleNamespace
 
 import pytest
 import rclpy
@@ -12,8 +11,6 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.context import Context
 from sensor_msgs.msg import Image
 
-from lotus2_ros.config import Config
-from lotus2_ros.config.live import CameraConfigs
 from lotus2_ros.demo.deadlines import allowed
 from lotus2_ros.ros.perception import PerceptionNode
 
@@ -95,17 +92,3 @@ def test_cleanup_frees_the_model_at_once(domain, random_bundle):
         gc.enable()
         node.close(1.0)
         rclpy.shutdown(context=context)
-
-
-def test_thousands_of_retries_have_a_pause_each():
-    """Doubled without a limit, the time until the next one is no number any more."""
-    pauses: list[float] = []
-    config = Config().updated({"node.retry": 10**6, "node.retry_backoff": 0.5})
-    node = SimpleNamespace(
-        _configs=CameraConfigs(config), context=SimpleNamespace(ok=lambda: True), _retries=0, _retry=None,
-        get_logger=lambda: SimpleNamespace(warning=lambda text: None),
-        create_timer=lambda pause, callback, clock: pauses.append(pause),
-    )  # fmt: skip
-    for _ in range(2000):
-        PerceptionNode._recover(node)
-    assert pauses[:3] == [0.5, 1.0, 2.0] and pauses[-1] == 512.0
