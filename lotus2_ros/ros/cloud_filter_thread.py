@@ -76,11 +76,9 @@ class CloudFilterThread(QueueThread[UnfilteredCloud]):
         rows = cloud.rows.flatten(0, 1)
         rows = rows[torch.isfinite(rows[:, :3]).all(dim=-1)]
         filtered = [
-            self._process(
-                rows[chosen, :4].numpy(), voxel_size, config.outlier_neighbors, config.outlier_deviation
-            )
+            self._process(rows[chosen, :4].numpy(), voxel_size, config.outlier_neighbors, config.outlier_deviation)
             for voxel_size, chosen in by_voxel_size(rows, config)
-        ]  # fmt: skip
+        ]
         self._publish(cloud.stage, tensor_to_cloud(torch.from_numpy(np.concatenate(filtered))[None], cloud.header))
 
 

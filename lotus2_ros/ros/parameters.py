@@ -64,9 +64,7 @@ def _declare_cameras(node: Node) -> list[str]:
     names = list(given) if isinstance(given, (list, tuple)) else [] if given is None else [given]
     names = [] if names == [NONE] else names
     groups = {name.partition(".")[0] for name, _ in walk()}
-    wrong = [
-        name for name in names if not isinstance(name, str) or not CAMERA_NAME.fullmatch(name) or name in groups
-    ]  # fmt: skip
+    wrong = [name for name in names if not isinstance(name, str) or not CAMERA_NAME.fullmatch(name) or name in groups]
     if wrong or len(set(names)) != len(names):
         expected = f"different names of letters, digits and underscores, none of them {', '.join(sorted(groups))}"
         raise ConfigError(f"{CAMERAS}: expected {expected}, got {names}")

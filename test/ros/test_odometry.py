@@ -35,9 +35,7 @@ def odometry(stamp, x=0.0, yaw=0.0, child="base_link"):
         position=SimpleNamespace(x=x, y=0.0, z=0.0),
         orientation=SimpleNamespace(x=0.0, y=0.0, z=math.sin(yaw / 2), w=math.cos(yaw / 2)),
     )
-    return SimpleNamespace(
-        header=header_of(stamp, "odom"), child_frame_id=child, pose=SimpleNamespace(pose=pose)
-    )  # fmt: skip
+    return SimpleNamespace(header=header_of(stamp, "odom"), child_frame_id=child, pose=SimpleNamespace(pose=pose))
 
 
 class Recorder:
@@ -136,7 +134,7 @@ class Tf:
         moved, zero = SimpleNamespace(x=2 * stamp, y=0.0, z=0.0), SimpleNamespace(x=0.0, y=0.0, z=0.0, w=1.0)
         return SimpleNamespace(
             header=header_of(stamp, target), transform=SimpleNamespace(translation=moved, rotation=zero)
-        )  # fmt: skip
+        )
 
 
 @pytest.mark.parametrize("behind", [-1.0, 0.04])
