@@ -1,4 +1,4 @@
-"""What a process needs of the shell that started it. Imports the standard library only, because it comes first."""
+"""The streams and the folder that a process inherits. Imports the standard library only, because it comes first."""
 
 from __future__ import annotations
 

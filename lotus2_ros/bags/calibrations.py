@@ -18,7 +18,7 @@ from lotus2_ros.geometry.camera import CameraError
 from lotus2_ros.geometry.lens import LensError
 from lotus2_ros.inference.image_files import InputError
 
-# What image_transport appends to the name of the topic whose images it compresses.
+# Suffixes that image_transport appends to the name of a topic whose images it compresses.
 TRANSPORTS = ("compressed", "compressedDepth", "theora", "ffmpeg", "zstd", "foxglove", "draco")
 
 

@@ -17,7 +17,7 @@ ENGINE = "model.engine"
 
 
 def add_camera_arguments(parser: argparse.ArgumentParser) -> None:
-    """What is known of the camera, and the parameters of the node."""
+    """Arguments about the camera, and for parameters of the node."""
     parser.add_argument(
         "--camera-info-topic", metavar="TOPIC", help="calibration of the images (default: by the image topic's name)"
     )
@@ -33,7 +33,7 @@ def add_camera_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_recording_arguments(parser: argparse.ArgumentParser) -> None:
-    """How a recording is read, and what runs the model over it."""
+    """Arguments about how a recording is read, and which model runs over it where."""
     add_camera_arguments(parser)
     parser.add_argument(
         "--reference-topic",

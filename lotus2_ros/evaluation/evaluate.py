@@ -29,7 +29,7 @@ SHEETS = ("scenes", "things", "frames", "depth", "normals")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is measured, of which model."""
+    """A model, and the samples to measure it on."""
 
     model: str = ""  # bundle, or folder in the released layout; empty: the bundled model
     views: int = 60  # held-out views of each kind of scene

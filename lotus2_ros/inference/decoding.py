@@ -23,7 +23,7 @@ from lotus2_ros.inference.picture_header import (
     read_header,
 )
 
-# What compressed_depth_image_transport puts before its data: a format, and a and b of depth = a / (value - b).
+# The header of compressed_depth_image_transport: a format, and a and b of depth = a / (value - b).
 DEPTH_HEADER = struct.Struct("<iff")
 DEPTH_ENCODINGS = ("16UC1", "32FC1")
 RVL_DIGITS = 11  # of three bits in one number

@@ -103,7 +103,7 @@ class Estimator:
 
     @torch.inference_mode()
     def unaligned(self, image: Tensor, camera: Camera | None = None, tasks: Sequence[str] | None = None) -> Geometry:
-        """What :meth:`predict` does before :func:`align`: the model's answer to an image (H, W, 3) uint8 alone."""
+        """The prediction for an image (H, W, 3) uint8 alone: the part of :meth:`predict` before :func:`align`."""
         tasks = self.model.tasks if tasks is None else tuple(tasks)
         size = image.shape[:2]
         stopwatch = Stopwatch(self.device)

@@ -15,7 +15,7 @@ SUBSAMPLING, RADIUS = 2, 1
 
 @dataclass(frozen=True)
 class Guidance:
-    """What of the image guides the picture."""
+    """The channels of the image that guide the picture, and how closely it follows them."""
 
     weights: tuple[tuple[float, ...], ...]  # (3, C): of red, green and blue in each channel of the guide
     # Variance of the guide's values in [0, 1]. Where the image varies less, the picture is smoothed; where it varies

@@ -1,4 +1,4 @@
-"""What a model family provides; `families.py` lists the families there are."""
+"""The interface of a model family; `families.py` lists the families."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from lotus2_ros.model.manifest import ModelSettings, Task
 
 
 class GeometryModel(ABC):
-    """What code outside this package uses of a model.
+    """A model, for code outside this package.
 
     `multiple`: sides of an image must be multiples of it. `upsampling`: the mode of `torch.nn.functional.interpolate`
     that brings annotations back to the image's size. `metadata`: name, licence and the other keys of the bundle.

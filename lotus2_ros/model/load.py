@@ -80,7 +80,7 @@ def _recognize(folder: Path) -> tuple[Family, Header | None]:
 
 
 def _problem(path: Path) -> str:
-    """What a path that is not a folder is instead."""
+    """Why a path is not a folder, for an error."""
     if path.suffix == ".gguf":
         return "a GGUF file, quantized for other programs, which is not read"
     if path.is_file():

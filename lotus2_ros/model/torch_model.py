@@ -158,7 +158,7 @@ class InferenceModel(TorchModel):
     def on_meta(self, tasks: Sequence[str], precision: str = "float32", sharpeners: bool = True) -> InferenceModel:
         """The same network on the meta device, for some of its tasks, its linear layers in `precision`."""
 
-    # What is exported, as functions of tensors alone
+    # Functions of tensors alone, which `lotus2 export` writes as graphs
 
     @property
     def noise_channels(self) -> int:

@@ -1,4 +1,4 @@
-"""What training asks of a model, and of the network that a run begins with."""
+"""The interfaces of a model that can be trained, and of the network that a run begins with."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class StageObjective(Protocol):
 
 
 class TrainingStage(Protocol):
-    """What a network needs to know of a stage of training."""
+    """The part of a training stage that a network reads."""
 
     @property
     def objective(self) -> StageObjective: ...

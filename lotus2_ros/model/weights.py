@@ -83,7 +83,7 @@ def read_weights(path: Path, *keys: str) -> dict[str, Tensor]:
 
 
 def found_instead(folder: Path) -> str:
-    """What a folder has in place of a weight file that is missing, if it is a layout that is known but not read."""
+    """The end of an error about a missing weight file: one in a format that is not read, if the folder has it."""
     names = sorted(file.name for file in folder.glob("*") if file.is_file())
     variants = [name for name in names if re.search(r"\.(fp16|bf16|fp8|non_ema)\b.*safetensors", name)]
     pickled = [name for name in names if name.endswith((".bin", ".ckpt", ".pt", ".pth"))]

@@ -1,4 +1,4 @@
-"""What `lotus2 prepare` converts: released files of either family, or a trained bundle."""
+"""The sources of `lotus2 prepare`: released files of either family, or a trained bundle."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from lotus2_ros.ros.publishers import Publishers
 
 @dataclass(frozen=True)
 class CameraSetup:
-    """What a camera has from configuration to cleanup.
+    """The objects of one camera, which live from configuration to cleanup.
 
     ``name`` is ONLY_CAMERA in a node with one. ``weight`` is its share of the model's turns, relative to others'.
     """

@@ -31,7 +31,7 @@ LATENCIES = 100  # that the percentiles are of
 
 @dataclass(frozen=True)
 class Monitored:
-    """What is monitored while the node is active. The functions may be called in any thread."""
+    """The sources of the status while the node is active. The functions may be called in any thread."""
 
     model: ModelFacts
     device: torch.device
@@ -41,7 +41,7 @@ class Monitored:
 
 @dataclass(frozen=True)
 class Window:
-    """What happened in the last seconds."""
+    """Counts of the last seconds."""
 
     seconds: float
     received: int = 0
@@ -132,7 +132,7 @@ class Diagnostics:
     def report(
         self, monitored: Monitored, geometry: Geometry, latency: Mapping[str, float], header: Header
     ) -> FrameReport:
-        """What was done with one frame, with the counters. ``latency``: seconds per stage."""
+        """The FrameReport of one frame, with the counters. ``latency``: seconds per stage."""
         report = frame_report(geometry, monitored.model, self._config.current.sharp, latency, header)
         with self._lock:
             report.frames_received = self._counts["received"]

@@ -36,7 +36,7 @@ class ResilientExecutor(SingleThreadedExecutor):
         return self._guarded(super()._take_service, srv)
 
     def _guarded(self, take: Callable[[Any], Any], entity: Any) -> Any:
-        """What ``take`` returns; None, as if nothing had arrived, if it raises."""
+        """The result of ``take``; None, as if nothing had arrived, if it raises."""
         try:
             return take(entity)
         except Exception as error:  # rclpy raises errors of several classes for bytes it cannot convert

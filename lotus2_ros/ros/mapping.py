@@ -94,7 +94,7 @@ class Volume:
 
 
 def _undistorted(values: np.ndarray, camera: Camera) -> np.ndarray:
-    """What a camera without the lens would see, 0 beyond the image. The nearest pixel, because depths must not mix."""
+    """The image of the camera without its lens, 0 beyond the image. The nearest pixel, because depths must not mix."""
     pixels, _ = camera.project(Camera(camera.width, camera.height, camera.K).rays)
     u, v = pixels.float().movedim(-1, 0).contiguous().numpy()
     return np.asarray(cv2.remap(values, u, v, cv2.INTER_NEAREST))

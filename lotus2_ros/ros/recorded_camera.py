@@ -100,7 +100,10 @@ class RecordedCamera:
         return None
 
     def reference(self, predicted: PredictedFrame) -> Reference | None:
-        """What was measured at the time of a frame. Call it for every frame, in order. Raises MessageError."""
+        """The reference for a frame, measured or by the camera's motion. Call it for every frame, in order.
+
+        Raises MessageError.
+        """
         frame, image = predicted.frame, predicted.image
         measured = self._measured(frame, self.scale_filter.refused)
         if image is None or not self.scale_filter.wants_other(measured):

@@ -26,13 +26,13 @@ from lotus2_ros.inference.geometry import Geometry
 from lotus2_ros.ros.clouds import tensor_to_cloud
 from lotus2_ros.ros.messages import tensor_to_image
 
-# What a message is made of: a tensor, or the camera_info of the image.
+# The content of a message: a tensor, or the camera_info of the image.
 Payload: TypeAlias = "Tensor | CameraInfo"
 
 
 @dataclass(frozen=True)
 class ProducerInput:
-    """What the producers read: a geometry, the camera_info of its image, and how clouds are made."""
+    """The argument of producers: a geometry, the camera_info of its image, and the parameters of clouds."""
 
     geometry: Geometry
     info: CameraInfo | None

@@ -71,7 +71,7 @@ class Diffusion(BaseModel):
         return last
 
     def estimates(self, model: Lotus, image: Tensor, task: str, generator: torch.Generator) -> Iterator[Tensor]:
-        """What each step of DDIM takes for the annotation latent (B, C, h, w), the last step's last."""
+        """The estimate of the annotation latent (B, C, h, w) by each step of DDIM, in order."""
         noisy = torch.randn(model.without_features(image).shape, generator=generator).to(image)
         times = subsequence(self.steps).flip(0).tolist()
         levels = [scales(torch.tensor(time)) for time in times] + [(torch.tensor(1.0), torch.tensor(0.0))]

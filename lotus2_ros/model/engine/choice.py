@@ -20,7 +20,7 @@ COMPILED_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class EngineChoice:
-    """What runs a model.
+    """The engine that runs a model, its device and its dtype.
 
     name: torch, openvino, or auto, the faster of the two. device: of the weights and of everything that torch computes.
     openvino_device: where OpenVINO runs, by its own name. dtype: as it was asked for. threads: of the CPU, 0 for
@@ -35,7 +35,7 @@ class EngineChoice:
 
     @classmethod
     def of(cls, config: ModelConfig, *, live: bool = False) -> EngineChoice:
-        """What the parameters ask for.
+        """The engine that the parameters ask for.
 
         live: for a camera. `auto` is torch otherwise: engines round differently, and recordings are to give the same
         every time and on every worker. Raises ValueError if engine and device do not go together, or if OpenVINO is

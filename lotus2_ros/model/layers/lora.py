@@ -97,7 +97,7 @@ class LoraDelta(nn.Module):
         return merged
 
     def _joined(self, hidden: Sequence[Tensor], y: Tensor) -> Tensor:
-        """What is added to all outputs, zeros where no LoRA adapts a layer."""
+        """The outputs of all LoRAs side by side, zeros where none adapts a layer."""
         pieces, end = [], 0
         for (name, _, start, size), part in zip(self._parts, hidden, strict=True):
             pieces += [torch.zeros_like(y[..., end:start]), self.up[name](part)]

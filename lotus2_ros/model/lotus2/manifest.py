@@ -80,7 +80,7 @@ class Lotus2Components(Section):
 
 
 class Lotus2Manifest(Manifest):
-    """What both formats have."""
+    """The keys that both formats have."""
 
     stages: dict[Task, tuple[Literal["core_predictor", "detail_sharpener"], ...]]
     prompt_tokens: int = Field(ge=1, le=65536)

@@ -18,7 +18,7 @@ LISTEN = 5.0  # seconds, by default
 
 
 def diagnose(config: Config, names: Mapping[str, str], bag: Path | None, seconds: float | None) -> Iterator[Finding]:
-    """What is wrong, and what is not. ``names``: the topics of the node's inputs that differ from their names.
+    """The findings of all checks. ``names``: the topics of the node's inputs that differ from their names.
 
     ``seconds``: how long to listen, or how much of the recording to read; None: the default, or all of it.
     """
