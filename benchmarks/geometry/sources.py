@@ -33,7 +33,7 @@ from lotus2_ros.scale.scale import RelativeGeometry
 WHAT = "AbsRel by source of the scale"
 DEPTH_CAMERA = 4000  # pixels
 NOISE = 0.01  # of each measurement, share of depth
-QUICK_FRAMES = 8
+QUICK_FRAMES = 5  # odometry is metric from the fourth on
 SETTLED = 10  # frames of a sequence that are not counted: odometry needs some motion first
 OFF = 1.0  # degrees of a mount that was not measured well
 # The stand-in for a metric model: its size is wrong by this share, and its shape too, over patches of the image.

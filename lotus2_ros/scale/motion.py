@@ -63,7 +63,8 @@ class Motion:
         self._middle = 1 / FIRST_DEPTH  # inverse depth of the median corner
         self._seen = np.empty((0, 0, 2))  # (keyframe, corner, 2) rays
         self._poses = np.empty((0, 4, 4))  # of the keyframes
-        self._pose = np.eye(4)  # of the newest frame
+        self._pose = np.full((4, 4), np.nan)  # of the newest frame
+        self._posed = self._refused = -math.inf  # stamps: of the first frame with this pose, of the last problem
         self._moved = -math.inf  # stamp of the newest frame with a baseline
         self._moved_at = np.zeros(3)
 
@@ -81,16 +82,18 @@ class Motion:
             self._start()
             self._camera = camera
             self._view = CornerImage(camera)
+        problem = self._was_frozen(pose, stamp)
         self._stamp = stamp
         self._follow(self._view.gray(image), pose)
         relative = np.linalg.inv(self._pose) @ self._poses
         adjusted = self._adjust(relative)
-        problem = self._stands_still(relative) if adjusted is None else self._disagrees(adjusted, relative)
+        if not problem:
+            problem = self._stands_still(relative) if adjusted is None else self._disagrees(adjusted, relative)
         reference = None
         if adjusted is not None and not problem and self._learned <= FEW:
             adjusted = self._adjust(relative)
         if problem:
-            self._problem, self._probation = problem, PROBATION
+            self._problem, self._probation, self._refused = problem, PROBATION, stamp
             self._forget_past()
         elif adjusted is not None:
             self._probation = max(0, self._probation - 1)
@@ -151,6 +154,14 @@ class Motion:
         self._learned += 1
         self._variance += max(LEARNING, 1 / (self._learned + 1)) * (found - self._variance)
         return ""
+
+    def _was_frozen(self, pose: Array, stamp: float) -> str:
+        """Why odometry is not trusted: it goes on from a pose at which it was refused, so it jumps."""
+        if np.array_equal(pose, self._pose):
+            return ""
+        was_refused, seconds = self._refused > self._posed, stamp - self._posed
+        self._posed = stamp
+        return f"expected a pose for each image, got the same for {seconds:.1f} s, and a jump" if was_refused else ""
 
     def _stands_still(self, relative: Array) -> str:
         """Why odometry is not trusted: it stands still and the image moves."""

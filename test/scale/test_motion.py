@@ -163,6 +163,21 @@ def test_after_a_jump_it_goes_on_when_odometry_is_right_again():
     assert float(ratios(reference, depth).median()) == pytest.approx(1, abs=0.01)
 
 
+def test_odometry_that_goes_on_after_it_was_frozen_jumps_by_an_unknown_length():
+    """The image agrees with its direction, so the length would be believed."""
+    poses = [pose(x=0.05 * n) for n in range(24)]
+    found = play(poses, poses[:4] + [poses[3]] * 8 + poses[12:])
+    assert "got the same for 0.9 s, and a jump" in found[12][0].problem
+    sizes = [float(ratios(*each).median()) for each in usable(found[12:])]
+    assert sizes and sizes == pytest.approx([1.0] * len(sizes), abs=0.02)  # 1.5 if it is believed
+
+
+def test_a_robot_that_stops_and_goes_on_is_trusted():
+    """Wheels that stand give the same pose again and again."""
+    poses = SIDEWAYS[:5] + [SIDEWAYS[4]] * 8 + SIDEWAYS[5:]
+    assert not any(reference.problem for reference, _ in play(poses) if reference is not None)
+
+
 def test_after_a_gap_or_when_time_goes_back_it_starts_anew():
     motion = Motion()
     play(SIDEWAYS, motion=motion)
