@@ -23,6 +23,7 @@ else:
 
 from lotus2_ros.bags.frames import Say, message, say_on_stderr, typestore
 from lotus2_ros.bags.mcap import SalvagingReader
+from lotus2_ros.config.errors import first_line
 from lotus2_ros.inference.image_files import InputError
 
 METADATA = "metadata.yaml"  # in the folder of a rosbag2
@@ -167,7 +168,7 @@ def _line(path: Path, error: Exception) -> str:
 
 def _text(error: Exception) -> str:
     # rosbags asks to report what it does not know; here the file is to blame.
-    return (str(error).splitlines() or [""])[0].replace("; please report issue.", "") or type(error).__name__
+    return first_line(error).replace("; please report issue.", "")
 
 
 def advice(path: Path) -> str:

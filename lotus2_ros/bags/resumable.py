@@ -16,6 +16,7 @@ import torch
 from lotus2_ros.bags.frames import Say, say_on_stderr
 from lotus2_ros.bags.reader import open_reader
 from lotus2_ros.bags.writer import BagWriter, added_to, partial_folder, written_by
+from lotus2_ros.config.errors import first_line
 from lotus2_ros.config.output import OutputError, check_output, in_use, is_claimed, sync
 
 PLAN, STATE = "plan.json", "state.pt"
@@ -118,8 +119,9 @@ class ResumableBag(BagWriter):
             found = torch.load(self._earlier / STATE, weights_only=True)
             messages, state = found["messages"], found["state"]
         except Exception as error:  # of a damaged file torch raises errors of any class
-            text = (str(error).splitlines() or [""])[0]
-            raise OutputError(f"{self._earlier / STATE}: cannot be read ({text}); --overwrite starts anew") from None
+            raise OutputError(
+                f"{self._earlier / STATE}: cannot be read ({first_line(error)}); --overwrite starts anew"
+            ) from None
         with open_reader(file, say=lambda line: None) as reader:
             for item in islice(reader.messages(), messages):
                 self.write_raw(item.topic, item.kind, reader.cdr(item), item.time_ns, item.definition, item.digest)

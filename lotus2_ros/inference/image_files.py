@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from lotus2_ros.config.errors import first_line
 from lotus2_ros.inference.picture_header import JPEG_MAGIC, PNG_MAGIC, DecodeError, check_whole, read_header
 
 # The first bytes of a HEIC file: a box "ftyp" with one of these brands. FFmpeg takes it for a video of tiles.
@@ -59,7 +60,7 @@ def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
     except (cv2.error, OSError, ValueError, SyntaxError, MemoryError, EOFError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path}: cannot be decoded ({(str(error).splitlines() or [''])[0]})") from None
+        raise InputError(f"{path}: cannot be decoded ({first_line(error)})") from None
     if image is None:
         raise InputError(f"{path}: not an image that OpenCV reads (truncated?)")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

@@ -9,6 +9,7 @@ from itertools import cycle
 from typing import Any
 
 from lotus2_ros.config import Config
+from lotus2_ros.config.errors import first_line
 from lotus2_ros.inference.facts import ModelFacts
 from lotus2_ros.inference.processes import FRAMES_PER_WORKER
 from lotus2_ros.inference.work import Prediction, Request, predict
@@ -34,8 +35,9 @@ class RayWorkers:
             check_listening(address)
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options_of(address))
         except Exception as error:  # Ray raises a plain one if the cluster does not start in time
-            text = (str(error).splitlines() or [""])[0] or type(error).__name__
-            raise ValueError(f"no Ray cluster at {address!r}: {text}; `ray start --head` starts one") from None
+            raise ValueError(
+                f"no Ray cluster at {address!r}: {first_line(error)}; `ray start --head` starts one"
+            ) from None
         resources = ray.cluster_resources()
         gpus = 0 if config.model.device == "cpu" else int(resources.get("GPU", 0))
         count = count or gpus or max(1, int(resources.get("CPU", 1)))
@@ -89,7 +91,7 @@ class _RayFuture(Future):
             except self._ray.exceptions.RayTaskError as error:
                 self.set_exception(error.cause)
             except self._ray.exceptions.RayError as error:
-                self.set_exception(BrokenExecutor(str(error).partition("\n")[0]))
+                self.set_exception(BrokenExecutor(first_line(error)))
             self._reference = None
         return super().exception(timeout)
 

@@ -9,6 +9,7 @@ from typing import cast
 
 import torch
 
+from lotus2_ros.config.errors import first_line
 from lotus2_ros.model.export.manifest import is_exported
 from lotus2_ros.model.families import FAMILIES, FORMATS
 from lotus2_ros.model.family import Family, LoadOptions
@@ -58,7 +59,7 @@ def load_model(
     except MemoryShortageError as error:
         raise MemoryShortageError(f"{folder}: {error}") from error
     except RuntimeError as error:  # torch's, of CUDA for instance
-        raise CheckpointError(f"{folder}: cannot be loaded on {device} ({str(error).splitlines()[0]})") from error
+        raise CheckpointError(f"{folder}: cannot be loaded on {device} ({first_line(error)})") from error
 
 
 def _recognize(folder: Path) -> tuple[Family, Header | None]:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from lotus2_ros.config.errors import first_line
+
 GIGABYTE = 1e9
 MEMINFO = Path("/proc/meminfo")
 # Memory limit and use of this container (cgroup v2).
@@ -52,8 +54,7 @@ def memory_errors(advice: str = "") -> Iterator[None]:
     except Exception as error:  # of many classes, see is_shortage
         if not is_shortage(error):
             raise
-        line = next(iter(str(error).strip().splitlines()), "out of memory")
-        raise MemoryShortageError(f"too little memory ({line}){advice and f'; {advice}'}") from error
+        raise MemoryShortageError(f"too little memory ({first_line(error)}){advice and f'; {advice}'}") from error
 
 
 def is_shortage(error: BaseException) -> bool:

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5TokenizerFast
 from transformers.utils import logging as library
 
+from lotus2_ros.config.errors import first_line
 from lotus2_ros.model.layers.precision import multiplies_bfloat16
 from lotus2_ros.model.manifest import naming
 from lotus2_ros.model.memory import is_shortage
@@ -131,7 +132,7 @@ def _tokenize(kind: Any, folder: Path, length: int | None = None, *, padded: boo
     try:
         tokenizer = kind.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder}: {_first_line(error)}") from None
+        raise CheckpointError(f"{folder}: {first_line(error)}") from None
     padding = "max_length" if padded else "do_not_pad"
     length = length or tokenizer.model_max_length
     return tokenizer("", padding=padding, max_length=length, truncation=True, return_tensors="pt").input_ids
@@ -158,7 +159,7 @@ def _encoder(kind: Any, folder: Path) -> Any:
                 ignore_mismatched_sizes=True,  # listed in the report
             )
     except (OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{folder}: {_first_line(error)}") from None
+        raise CheckpointError(f"{folder}: {first_line(error)}") from None
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if report[problem]:
             raise CheckpointError(f"{folder}: {problem.replace('_', ' ')}: {sorted(map(str, report[problem]))[0]}")
@@ -185,7 +186,3 @@ def _expect_folder(folder: Path) -> None:
         raise CheckpointError(
             f"{folder}: folder not found; the released layout needs FLUX's text encoders and tokenizers"
         )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

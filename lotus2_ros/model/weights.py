@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from lotus2_ros.config.errors import first_line
 from lotus2_ros.model.layers.precision import dtype_name
 from lotus2_ros.model.memory import is_shortage, require_memory
 
@@ -79,7 +80,7 @@ def read_weights(path: Path, *keys: str) -> dict[str, Tensor]:
         except (SafetensorError, RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
             if is_shortage(error):
                 raise
-            raise CheckpointError(f"{path}: truncated or not a weight file ({str(error).splitlines()[0]})") from None
+            raise CheckpointError(f"{path}: truncated or not a weight file ({first_line(error)})") from None
 
 
 def found_instead(folder: Path) -> str:

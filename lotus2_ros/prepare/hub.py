@@ -10,6 +10,7 @@ from pathlib import Path
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
+from lotus2_ros.config.errors import first_line
 from lotus2_ros.prepare.space import GIGABYTE, check_spaces, unfinished_size
 
 NAME = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(@(?P<revision>[\w.-][\w./-]*))?")
@@ -130,6 +131,5 @@ def _explained(place: str, repo: str, error: Exception) -> HubError:
     reason: BaseException = error
     while reason.__cause__ is not None:
         reason = reason.__cause__
-    line = next(iter(str(reason).strip().splitlines()), "no reason given")
     advice = "if its files are in the hub's cache, set HF_HUB_OFFLINE=1"
-    return HubError(f"{place}: no such folder, and it cannot be fetched from the hub ({line}); {advice}")
+    return HubError(f"{place}: no such folder, and it cannot be fetched from the hub ({first_line(reason)}); {advice}")

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lotus2_ros.config.errors import first_line
 from lotus2_ros.config.output import OutputError
 from lotus2_ros.model.weights import read_weights
 from lotus2_ros.prepare.space import work_folder
@@ -78,7 +79,7 @@ class Work:
                 os.fsync(written.fileno())
             partial.replace(file)
         except (OSError, SafetensorError) as error:
-            raise OutputError(f"{file}: cannot be written ({str(error).splitlines()[0]})") from None
+            raise OutputError(f"{file}: cannot be written ({first_line(error)})") from None
 
     def has_part(self, file: str) -> bool:
         return (self.bundle / file).is_file()

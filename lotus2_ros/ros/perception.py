@@ -12,6 +12,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.timer import Timer
 
 from lotus2_ros.config import NONE, ConfigError
+from lotus2_ros.config.errors import first_line
 from lotus2_ros.config.names import NODE
 from lotus2_ros.inference.estimator import Estimator
 from lotus2_ros.inference.loading import load_estimator
@@ -89,8 +90,7 @@ class PerceptionNode(LifecycleNode):
         try:
             self._estimator = self._load()
         except (ValueError, OSError, RuntimeError) as error:  # torch raises RuntimeError if the GPU is too small
-            # Errors of CUDA and the compiler go on for lines, with advice and internals.
-            problem = str(error).partition("\n")[0]
+            problem = first_line(error)  # those of CUDA and the compiler go on, with advice and internals
         if self._estimator is None:
             if self.context.ok():
                 self.get_logger().error(f"cannot configure: {problem}")

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lotus2_ros.config.errors import first_line
+
 log = logging.getLogger(__name__)
 
 # Eager runs before a recording, in which libraries choose kernels and allocate their workspaces.
@@ -100,9 +102,3 @@ def one_thread(lock: threading.Lock) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error, without the details that compilers and CUDA add."""
-    message = str(error).strip() or type(error).__name__
-    return message.splitlines()[0][:200]

@@ -23,9 +23,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lotus2_ros.config.errors import first_line
 from lotus2_ros.model.engine.choice import OPENVINO, EngineChoice
 from lotus2_ros.model.engine.device import ALL_THREADS, use_threads
-from lotus2_ros.model.engine.graphs import first_line, one_thread
+from lotus2_ros.model.engine.graphs import one_thread
 from lotus2_ros.model.engine.stored import StoredStages, cache_folder, fingerprint
 from lotus2_ros.model.torch_model import InferenceModel
 

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from lotus2_ros.config.errors import first_line
 from lotus2_ros.model.engine.choice import EngineChoice
 from lotus2_ros.model.engine.device import keep_freed_memory
 from lotus2_ros.model.engine.flops import count_frame
-from lotus2_ros.model.engine.graphs import CudaRecorder, Graphs, first_line
+from lotus2_ros.model.engine.graphs import CudaRecorder, Graphs
 from lotus2_ros.model.engine.memory import frame_bytes, room_for_frames
 from lotus2_ros.model.engine.stored import cache_folder
 from lotus2_ros.model.layers.linear import FloatLinear, make_linear, store_linear
