@@ -21,7 +21,7 @@ from lotus2_ros.evaluation.sets import EvaluationSet, benchmark_set, frame_sets,
 from lotus2_ros.evaluation.summary import summarize
 from lotus2_ros.inference.estimator import Estimator
 from lotus2_ros.inference.loading import load
-from lotus2_ros.model.load import BUNDLED
+from lotus2_ros.model.load import model_folder
 
 SHEET_ROWS = 12
 SHEETS = ("scenes", "things", "frames", "depth", "normals")
@@ -82,8 +82,8 @@ class Evaluation:
 
     def settings(self, estimator: Estimator) -> dict[str, Any]:
         """Everything that the records depend on, as JSON takes it."""
-        weights = Path(self.model) if self.model else BUNDLED
-        stamp = sorted((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in weights.rglob("*"))
+        files = model_folder(self.model).rglob("*")
+        stamp = sorted((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files)
         return {
             **asdict(self),
             "model": estimator.model.name,

@@ -9,7 +9,6 @@ import threading
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import suppress
 from multiprocessing.connection import wait
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ from lotus2_ros.inference.estimator import Estimator
 from lotus2_ros.inference.facts import ModelFacts
 from lotus2_ros.inference.loading import load_estimator
 from lotus2_ros.inference.work import Prediction, Request, predict
-from lotus2_ros.model.load import BUNDLED
+from lotus2_ros.model.load import model_folder, stored_bytes
 from lotus2_ros.model.memory import free_memory
 
 FRAMES_PER_WORKER = 2  # one that it computes, and the next
@@ -78,8 +77,7 @@ def worthwhile(config: Config, frames: int | None) -> int:
     """How many workers pay: one for each GPU; on a CPU one for each core, as far as memory and frames go."""
     if torch.cuda.is_available() and config.model.device != "cpu":
         return torch.cuda.device_count()
-    folder = Path(config.model.path) if config.model.path else BUNDLED
-    weights = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
+    weights = stored_bytes(model_folder(config.model.path))
     memory = free_memory(torch.device("cpu"))
     fit = cores() if memory is None else memory // (PROCESS_BYTES + 2 * weights)
     enough = cores() if frames is None else frames // MIN_FRAMES

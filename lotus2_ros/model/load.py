@@ -38,11 +38,11 @@ def load_model(
     dtype to which timestep and guidance are rounded, by default the one the model was made with. samples and seed: of a
     generative model. Raises CheckpointError, in one line, on a missing, broken or unknown file.
     """
-    folder = Path(path) if path else BUNDLED
+    folder = model_folder(path)
     device = resolve_device(device)
     if timestep_dtype is not None:
         dtype_named(timestep_dtype)
-    family, header = _recognize(folder)
+    family, header = recognize(folder)
     options = LoadOptions(
         device,
         resolve_dtype(dtype, device, family.without_bfloat16),
@@ -62,8 +62,21 @@ def load_model(
         raise CheckpointError(f"{folder}: cannot be loaded on {device} ({first_line(error)})") from error
 
 
-def _recognize(folder: Path) -> tuple[Family, Header | None]:
-    """The family of a folder, and the header of its manifest, None if it is in the released layout."""
+def model_folder(path: str | Path | None) -> Path:
+    """The folder of a model; without a path that of the bundled one."""
+    return Path(path) if path else BUNDLED
+
+
+def stored_bytes(folder: Path) -> int:
+    """The size of the weight files of a bundle or a released layout."""
+    return sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
+
+
+def recognize(folder: Path) -> tuple[Family, Header | None]:
+    """The family of a folder, and the header of its manifest, None if it is in the released layout.
+
+    Raises CheckpointError unless the folder is one of these.
+    """
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: {_problem(folder)}; expected a bundle or a folder in the released layout")
     if (folder / MANIFEST).is_file():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from types import SimpleNamespace
 
@@ -44,7 +45,7 @@ def test_the_machine(monkeypatch, tmp_path):
     assert found["python"][0].expected == "3.10 to 3.14"
     assert "/dev/shm of 64 MB, 1 MB free" in found["shared memory"][0].found
     assert any(item.found == "torch 0.0.1" and "pip install -r" in item.mend for item in found["packages"])
-    assert "neither a bundle nor a released layout" in found["model"][0].found
+    assert "neither a bundle (bundle.json) nor a released layout" in found["model"][0].found
     assert all(found[about][0].level is Level.WRONG for about in ("python", "shared memory", "packages", "model"))
 
 
@@ -111,6 +112,23 @@ def test_the_memory_of_a_gpu():
         found = machine._gpu_memory("float8 has weights of 9.00 GB", weights, free * 10**9, total * 10**9)
         assert found.level is level
     assert "nf4" in found.mend
+
+
+EXPORTED = {
+    "format": 1, "family": "onnx", "name": "small", "licence": "none", "tasks": ["depth"], "precision": "fp32",
+    "opset": 18, "size": [48, 64], "multiple": 8, "upsampling": "bilinear", "noise_channels": 0, "sharpened": [],
+    "schedules": {}, "graphs": {},
+}  # fmt: skip
+
+
+def test_an_exported_model_is_one_for_onnx_runtime(tmp_path):
+    config = Config().updated({"model.path": str(tmp_path), "model.device": "cpu"})
+    (tmp_path / "export.json").write_text(json.dumps(EXPORTED))
+    (found,) = machine.check_model(config)
+    assert found.level is Level.OK and "images of 64x48; runs with ONNX Runtime's CPUExecutionProvider" in found.found
+    (tmp_path / "export.json").write_text(json.dumps(EXPORTED | {"size": [48]}))
+    (found,) = machine.check_model(config)
+    assert found.level is Level.WRONG and "export.json: missing key size.1" in found.found
 
 
 def by_check(config: Config) -> dict[str, list]:

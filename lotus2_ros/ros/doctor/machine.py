@@ -87,24 +87,23 @@ def check_ros(config: Config) -> Iterator[Finding]:
 
 
 def check_model(config: Config) -> Iterator[Finding]:
-    """The bundle, and the memory of the GPU against the size of its weights."""
+    """The files of the model, and the memory of the GPU against the size of its weights."""
     import torch
 
-    from lotus2_ros.model.families import FAMILIES, FORMATS
-    from lotus2_ros.model.load import BUNDLED
-    from lotus2_ros.model.manifest import MANIFEST, read_header
+    from lotus2_ros.model.export.manifest import is_exported
+    from lotus2_ros.model.load import model_folder, recognize, stored_bytes
     from lotus2_ros.model.weights import CheckpointError
 
-    folder = Path(config.model.path) if config.model.path else BUNDLED
+    folder = model_folder(config.model.path)
+    if is_exported(folder):
+        yield _exported(folder, config.model.device)
+        return
     try:
-        if (folder / MANIFEST).is_file():
-            read_header(folder / MANIFEST, FORMATS)
-        elif not any(family.is_released(folder) for family in FAMILIES):
-            raise CheckpointError(f"{folder}: neither a bundle nor a released layout")
+        recognize(folder)
     except CheckpointError as error:
         yield wrong(str(error), mend="lotus2 prepare --output FOLDER, then model.path:=FOLDER")
         return
-    weights = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
+    weights = stored_bytes(folder)
     text = f"{folder.name} has weights of {weights / 1e9:.2f} GB"
     if torch.cuda.is_available():
         yield _gpu_memory(text, weights, *torch.cuda.mem_get_info())
@@ -117,6 +116,20 @@ def check_model(config: Config) -> Iterator[Finding]:
         yield hint(f"{text}, and there is no GPU", "a GPU: a CPU takes minutes for a frame", "use the bundled model")
     else:
         yield ok(f"{text}; runs on the CPU")
+
+
+def _exported(folder: Path, device: str) -> Finding:
+    """A model that `lotus2 export` wrote, and the part of ONNX Runtime that would run it."""
+    from lotus2_ros.model.engine.onnxruntime import providers_for
+    from lotus2_ros.model.export.manifest import ExportManifest
+
+    try:
+        manifest = ExportManifest.of(folder)
+        provider, _ = providers_for(device, manifest.precision)[0]
+    except ValueError as error:  # of its files, or of ONNX Runtime
+        return wrong(str(error))
+    height, width = manifest.size
+    return ok(f"{folder.name} is exported for images of {width}x{height}; runs with ONNX Runtime's {provider}")
 
 
 def _gpu_memory(text: str, weights: int, free: int, total: int) -> Finding:
