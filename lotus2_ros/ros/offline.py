@@ -31,6 +31,7 @@ from lotus2_ros.ros.serialized import serialize
 from lotus2_ros.ros.topics import PREFIXES, messages_of
 from lotus2_ros.scale.ground import mounted_floor
 from lotus2_ros.scale.saved import restored, saved
+from lotus2_ros.scale.sources import metric_sources
 
 CHECKPOINT_PERIOD = 5.0  # seconds; a killed run repeats at most this much work and the frames in progress
 MEASURED = "reference_depth", "reference_points", "odometry"  # sources of scale that a recording may have
@@ -164,17 +165,21 @@ class _Run:
         self._saved_at = time.monotonic()
 
     def _check(self) -> None:
-        """Raise NoGeometryError if nothing came out; say so if a reference was of no use."""
+        """Raise NoGeometryError if nothing came out; say so if a reference or another source was of no use."""
         recording, outcome = self._task.recording, self.outcome
         if not outcome.sources:
             self._bag.keep_partial = False
             reasons = max(outcome.failures.items(), key=lambda item: len(item[1]), default=None)
             reason = "the input has no image that can be decoded" if reasons is None else reasons[0]
             raise NoGeometryError(f"{recording.name}: no frame gave geometry: {reason}")
+        useless = []
         if recording.reference and not any(source in MEASURED for source in outcome.sources):
-            note = f": {outcome.notes.most_common(1)[0][0]}" if any(outcome.notes) else ""
-            count = sum(outcome.sources.values())
-            self._warn(f"{recording.reference}: the reference gave no metric scale in {count} results{note}")
+            useless.append(f"{recording.reference}: the reference")
+        if set(outcome.sources) == {"none"}:
+            useless += [source.name for source in metric_sources(self._config.scale) if source.name not in MEASURED]
+        note = f": {outcome.notes.most_common(1)[0][0]}" if any(outcome.notes) else ""
+        for what in useless:
+            self._warn(f"{what} gave no metric scale in {sum(outcome.sources.values())} results{note}")
 
 
 def is_written(topic: str) -> bool:

@@ -204,7 +204,7 @@ def test_nothing_of_somebody_else_is_replaced(
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_a_reference_that_gives_no_meters_is_said(tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture) -> None:
+def test_sources_that_give_no_meters_are_said(tmp_path: Path, bundle: Path, capsys: pytest.CaptureFixture) -> None:
     frames = []
     for index in range(2):
         head = header(index * 10**9 + 5, "eye")
@@ -213,8 +213,11 @@ def test_a_reference_that_gives_no_meters_is_said(tmp_path: Path, bundle: Path, 
         info = camera_info_message(Camera.from_fov(WIDTH, HEIGHT, 60), head)
         frames.append(RecordedFrame(index * 10**9 + 5, image_message(pixels, "rgb8", head), info, depth))
     write_frames(tmp_path / "in.mcap", frames)
-    assert cli.main(["bag", str(tmp_path / "in.mcap"), str(tmp_path / "out.mcap"), "--model", str(bundle)]) == 0
+    looks_up = ["-p", "scale.camera_height:=1.0", "-p", "scale.camera_pitch:=-90.0"]
+    command = ["bag", str(tmp_path / "in.mcap"), str(tmp_path / "out.mcap"), "--model", str(bundle), *looks_up]
+    assert cli.main(command) == 0
     error = capsys.readouterr().err
     assert "/reference/depth: the reference gave no metric scale in 2 results" in error
+    assert "camera_height gave no metric scale in 2 results: expected a floor" in error
     assert "a reference is not used: reference/depth: expected a reference with some valid depth" in error
     assert len(stamps_of(tmp_path / "out.mcap", "/perception/report")) == 2
