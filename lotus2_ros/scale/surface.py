@@ -1,4 +1,4 @@
-"""What the model says of the surfaces at the cells of a small grid and at points: depth, slope and color."""
+"""What the model says of the surfaces at the cells of a small grid and at points: depth, slope and features."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.scale.interpolation import resized
 from lotus2_ros.scale.scale import RelativeGeometry, Scale
 
-# Differences that separate surfaces as much as the mean distance between points does: of log depth, and of the image's
-# colors, which are in [0, 1].
-EDGE_DEPTH, EDGE_COLOR = 0.2, 0.4
+# Differences that separate surfaces as much as the mean distance between points does: of log depth, of the image's
+# colors, which are in [0, 1], and of unit normals: what stands on a floor says little of the floor around it.
+EDGE_DEPTH, EDGE_COLOR, EDGE_NORMAL = 0.25, 0.4, 0.6
 # Least cosine between a normal and its ray: nearly along a surface depth has no slope. And the most that log depth is
 # made to rise from one cell to the next: more is an edge, and not a slope.
 GRAZING, STEEPEST = 0.1, 0.3
@@ -28,20 +28,17 @@ class SurfaceSamples:
 
     place: Tensor  # (2, ...) down and across in cells
     log_depth: Tensor  # (...) by scale and shift
-    color: Tensor | None  # (3, ...) from 0 to 1; None: no image
+    features: Tensor  # (C, ...) which differ by 1 at an edge
     slope: Tensor | None  # (2, ...) how much log depth rises down and across from one cell to the next, by the normals
 
     def looks(self) -> Tensor:
-        """(C, ...): place, and features that differ by 1 at an edge."""
-        color = [] if self.color is None else [self.color / EDGE_COLOR]
-        return torch.cat((self.place, self.log_depth[None] / EDGE_DEPTH, *color))
+        """(2 + C, ...): place and features."""
+        return torch.cat((self.place, self.features))
 
     def map(self, change: Callable[[Tensor], Tensor]) -> SurfaceSamples:
         """The surfaces with a change of the shape (...)."""
-        parts = [each for each in (self.place, self.log_depth[None], self.color, self.slope) if each is not None]
-        place, log_depth, *others = change(torch.cat(parts)).split([len(each) for each in parts])
-        color = None if self.color is None else others.pop(0)
-        return SurfaceSamples(place, log_depth[0], color, None if self.slope is None else others[0])
+        slope = None if self.slope is None else change(self.slope)
+        return SurfaceSamples(change(self.place), change(self.log_depth[None])[0], change(self.features), slope)
 
 
 def surface_of_cells(frame: RelativeGeometry, scale: Scale, height: int, width: int, far: Tensor) -> SurfaceSamples:
@@ -51,13 +48,12 @@ def surface_of_cells(frame: RelativeGeometry, scale: Scale, height: int, width: 
     if scale.correction is not None:
         inverse_depth += _samples(scale.correction[..., None], *samples)
     log_depth = -_pooled(torch.maximum(inverse_depth, far).log_())[0]
-    color = slope = None
-    if frame.image is not None:
-        color = _pooled(_samples(frame.image, *samples).float()) / 255
-    if frame.normals is not None and frame.camera is not None:
-        normals = _pooled(_samples(frame.normals, *samples))
-        slope = _slope(normals.nan_to_num(), *_rays(frame.camera, height, width))
-    return SurfaceSamples(_places(height, width), log_depth, color, slope)
+    color = None if frame.image is None else _pooled(_samples(frame.image, *samples).float())
+    normals = None if frame.normals is None else _pooled(_samples(frame.normals, *samples)).nan_to_num()
+    slope = None
+    if normals is not None and frame.camera is not None:
+        slope = _slope(normals, *_rays(frame.camera, height, width))
+    return SurfaceSamples(_places(height, width), log_depth, _features(log_depth, color, normals), slope)
 
 
 def surface_of_points(
@@ -71,9 +67,17 @@ def surface_of_points(
     inverse_depth = scale.scale * frame.disparity[row, column] + scale.shift
     if scale.correction is not None:
         inverse_depth += resized(scale.correction[None], height, width)[0, v, u]
-    color = None if frame.image is None else frame.image[row, column].T / 255
+    log_depth = -torch.maximum(inverse_depth, far).log()
+    color = None if frame.image is None else frame.image[row, column].T
+    normals = None if frame.normals is None else frame.normals[row, column].T.nan_to_num()
     slope = None if cells.slope is None else cells.slope[:, v, u]
-    return SurfaceSamples(place, -torch.maximum(inverse_depth, far).log(), color, slope)
+    return SurfaceSamples(place, log_depth, _features(log_depth, color, normals), slope)
+
+
+def _features(log_depth: Tensor, color: Tensor | None, normals: Tensor | None) -> Tensor:
+    """(C, ...), which differ by 1 at an edge; ``color`` (3, ...) from 0 to 255, normals (3, ...)."""
+    given = (log_depth[None], EDGE_DEPTH), (color, 255 * EDGE_COLOR), (normals, EDGE_NORMAL)
+    return torch.cat([values / edge for values, edge in given if values is not None])
 
 
 @lru_cache(maxsize=16)  # of the few sizes of grids in a process

@@ -109,6 +109,23 @@ def test_between_few_points_surfaces_have_the_slope_of_the_normals():
     assert errors[1] < 0.8 * errors[0]
 
 
+def test_the_points_of_a_wall_do_not_lift_the_floor_before_it():
+    """The model blurs the crease between them; its normals are right."""
+    camera = Camera.from_intrinsics(WIDTH, HEIGHT, 150.0, 130.0, 70.0, 50.0)
+    floor, wall = camera.rays @ torch.tensor([0.0, 0.8, 0.05]), torch.full((HEIGHT, WIDTH), 0.4)  # inverse depth
+    is_floor, truth = floor > wall, 1 / torch.maximum(floor, wall)
+    blurred = F.avg_pool2d(1 / truth[None], 31, 1, 15, count_include_pad=False)[0]
+    up, toward = F.normalize(torch.tensor([0.0, -0.8, -0.05]), dim=0), torch.tensor([0.0, 0.0, -1.0])
+    normals = torch.where(is_floor[..., None], up, toward)
+    frame = RelativeGeometry((blurred - LINE.shift) / LINE.scale, None, normals, camera)
+    errors = []
+    for seed in range(3):
+        found = fit_field(frame, LINE, sparse(truth, 100, seed))
+        depth = replace(LINE, local=found.log_factor).depth_of(frame.disparity)
+        errors.append(error(depth[is_floor], truth[is_floor]))
+    assert sum(errors) / 3 < 0.008  # by the slopes of the normals alone it is 0.018
+
+
 def test_many_points_make_the_edges_sharper():
     disparity = 0.5 + 0.02 * ROWS  # the model does not see the edge
     truth = LINE.depth_of(disparity) * torch.where(COLUMNS < 0.5, 1.3, 0.8)

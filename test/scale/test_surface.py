@@ -5,7 +5,7 @@ import torch
 
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.scale.scale import RelativeGeometry, Scale
-from lotus2_ros.scale.surface import EDGE_DEPTH, STEEPEST, surface_of_cells, surface_of_points
+from lotus2_ros.scale.surface import EDGE_COLOR, EDGE_DEPTH, EDGE_NORMAL, STEEPEST, surface_of_cells, surface_of_points
 
 HEIGHT, WIDTH = 120, 200
 CELLS = (24, 40)
@@ -46,7 +46,7 @@ def test_a_point_has_the_depth_of_its_pixel_and_the_slope_of_its_cell():
     torch.testing.assert_close(points.log_depth, -INVERSE[rows, columns].log())
     torch.testing.assert_close(points.place, torch.stack((down * CELLS[0], across * CELLS[1])))
     torch.testing.assert_close(points.slope, cells.slope[:, rows // 5, columns // 5])
-    torch.testing.assert_close(points.color, torch.full((3, 2), 0.2))
+    torch.testing.assert_close(points.features, cells.features[:, rows // 5, columns // 5], atol=0.05, rtol=0)
 
 
 @pytest.mark.parametrize("correction", [None, torch.full((48, 80), 0.1)])
@@ -61,8 +61,16 @@ def test_depth_is_the_line_with_its_correction_and_at_most_far(correction):
     torch.testing.assert_close(surface_of_cells(FRAME, beyond, *CELLS, FAR).log_depth, -FAR.log().expand(CELLS))
 
 
+def test_features_are_depth_color_and_normals_in_units_of_an_edge():
+    cells = surface_of_cells(FRAME, LINE, *CELLS, FAR)
+    depth, color, normals = cells.features.split((1, 3, 3))
+    torch.testing.assert_close(depth[0], cells.log_depth / EDGE_DEPTH)
+    torch.testing.assert_close(color, torch.full((3, *CELLS), 0.2 / EDGE_COLOR))
+    torch.testing.assert_close(normals[1], torch.full(CELLS, -0.2 / float(PLANE.norm()) / EDGE_NORMAL))
+    torch.testing.assert_close(cells.looks(), torch.cat((cells.place, cells.features)))
+
+
 def test_without_normals_or_image_there_are_fewer_features():
     cells = surface_of_cells(RelativeGeometry(FRAME.disparity), LINE, *CELLS, FAR)
-    assert cells.slope is None and cells.looks().shape == (3, *CELLS)
-    torch.testing.assert_close(cells.looks()[2], cells.log_depth / EDGE_DEPTH)
-    assert surface_of_cells(FRAME, LINE, *CELLS, FAR).looks().shape == (6, *CELLS)
+    assert cells.slope is None
+    torch.testing.assert_close(cells.features, cells.log_depth[None] / EDGE_DEPTH)
