@@ -1,10 +1,10 @@
-"""`cloud.remove_ground`: how much of the floor of rendered views is left in the cloud, and what goes with the floor."""
+"""`cloud.remove_ground`: floor that rendered views leave in the cloud, too high, and obstacles that go with it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,21 +13,25 @@ from torch import Tensor
 
 from benchmarks.geometry.figure import Figure
 from benchmarks.geometry.seen import Seen, rendered
-from benchmarks.geometry.steadiness import measure
-from benchmarks.geometry.truth import known, prediction
+from benchmarks.geometry.steadiness import POINTS, measure
+from benchmarks.geometry.truth import known
 from lotus2_ros.config import CloudConfig, ScaleConfig
-from lotus2_ros.geometry.floor import Floor, floor_mask
+from lotus2_ros.geometry.floor import Floor
+from lotus2_ros.inference.clouds import cloud_of
+from lotus2_ros.inference.geometry import Geometry
 from lotus2_ros.inference.loading import load
 from lotus2_ros.scale.filter import ScaleFilter
 from lotus2_ros.scale.reference import Reference
 from lotus2_ros.scale.scale import RelativeGeometry
 
 SCENES = {"room": 8, "corridor": 8, "warehouse": 8}
-NEAR = 4.0  # meters from the camera that are looked at
+NEAR = 3.0  # meters from the camera that are looked at
 FLAT, OBSTACLE = 0.02, 0.15  # meters above the true floor: up to the first it is floor, from the second on an obstacle
 BUMP = 0.05  # meters that a costmap may take for an obstacle
-MIN_FLOOR = 0.01  # share of an image; views with less are left out
+CELL, APART = 0.05, 0.15  # meters: of a costmap; what is farther from all obstacles is not their blurred edge
+MIN_SHARE = 0.01  # of an image; views with less floor or fewer obstacles tell no share of them
 MOUNT_ERROR = 2.0  # degrees
+ALL, NAV2 = CloudConfig(edge_threshold=0.0), CloudConfig(max_sigma=0.2)  # the latter as config/nav2_perception.yaml
 
 
 @dataclass(frozen=True)
@@ -35,54 +39,134 @@ class View:
     """A rendered view with the model's answer, and which pixels are floor and obstacles in truth."""
 
     seen: Seen
-    answer: RelativeGeometry
+    answer: Geometry
     is_floor: Tensor  # bool (H, W)
     is_obstacle: Tensor
+    obstacles: Tensor  # (N, 3) seen from above, cells of the obstacles
+    around: Tensor  # (N, 3) the same, of all that stands on the floor, a little farther too
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Pixels of one view."""
+
+    floor: int
+    left: int  # of the floor, in the cloud
+    high: int  # of these, more than BUMP above it
+    apart: int  # of these, farther than APART from all that stands on the floor
+    obstacles: int
+    lost: int  # of the obstacles, not in the cloud
+    missed: float  # share of the obstacles' cells that are farther than APART from all that the cloud marks
+
+
+@dataclass(frozen=True)
+class Case:
+    """How depth gets its meters, and what is left out of its cloud."""
+
+    points: int = POINTS  # of the reference
+    local_field: bool = True
+    is_mounted: bool = False  # the floor is known by a mount that is MOUNT_ERROR off; otherwise it is looked for
+    cloud: CloudConfig = ALL
+
+    def floor(self, seen: Seen) -> Floor | None:
+        return _mounted(seen) if self.is_mounted else None
+
+    def __str__(self) -> str:
+        scale = f"local field by {self.points} points" if self.local_field else "line"
+        floor = f"by a mount that is {MOUNT_ERROR:g} degrees off" if self.is_mounted else "found"
+        return f"{scale}, floor {floor}{', for Nav2' if self.cloud == NAV2 else ''}"
+
+
+CASES = (
+    Case(local_field=False),
+    Case(local_field=False, is_mounted=True),
+    Case(is_mounted=True),
+    *(Case(points, cloud=cloud) for cloud in (ALL, NAV2) for points in (POINTS, 500, 2000, 20000)),
+)
 
 
 def figures(frames: Path | None, quick: bool) -> Iterator[Figure]:
     estimator = load(parameters={"model.threads": 1})
-    views = []
-    for seen in rendered(SCENES, quick):
-        near = seen.valid & (seen.depth < NEAR)
-        height = _height(seen, seen.depth)
-        answer = prediction(estimator, seen.image, seen.camera)
-        views.append(View(seen, answer, near & (height.abs() < FLAT), near & (height > OBSTACLE)))
-    views = [view for view in views if quick or view.is_floor.float().mean() > MIN_FLOOR]
-    for local_field in (False, True):
-        for floor, name in ((_found, "found"), (_mounted, f"by a mount that is {MOUNT_ERROR:g} degrees off")):
-            left, high, lost = zip(*(_removed(view, local_field, floor(view.seen)) for view in views), strict=True)
-            floors = sum(int(view.is_floor.sum()) for view in views)
-            case = f"{len(views)} views, {'local field' if local_field else 'line'}, floor {name}"
-            obstacles = (
-                f"{100 * sum(lost) / len(lost):.2g} % of the obstacles left out, at most {100 * max(lost):.2g} %"
-            )
-            beside = f"{100 * (1 - sum(left) / max(1, floors)):.0f} % of the floor left out; {obstacles}"
-            share = 100 * sum(high) / max(1, floors)
-            yield Figure("floor left, and more than 5 cm too high", case, share, "%", None, beside)
+    views = [_view(seen, estimator.predict(seen.image, seen.camera)) for seen in rendered(SCENES, quick)]
+    views = [view for view in views if quick or view.is_floor.float().mean() > MIN_SHARE]
+    yield from (_figure(views, case) for case in (CASES[-1:] if quick else CASES))
 
 
-def _removed(view: View, local_field: bool, floor: Floor | None) -> tuple[int, int, float]:
-    """Pixels of the floor that are left, and of them those too high; share of the obstacles' pixels left out."""
-    reference = Reference(measure(known(view.seen.depth), torch.Generator().manual_seed(0)))
-    scale = ScaleFilter().align(view.answer, reference, ScaleConfig(local_field=local_field))
-    depth = scale.depth_of(view.answer.disparity)
-    assert view.answer.normals is not None
-    removed = floor_mask(depth, view.seen.camera.rays, view.answer.normals, CloudConfig().ground_height, floor)
-    left = view.is_floor & ~removed
-    high = left & (_height(view.seen, depth) > BUMP)
-    obstacles = int(view.is_obstacle.sum())
-    return int(left.sum()), int(high.sum()), int((removed & view.is_obstacle).sum()) / max(1, obstacles)
+def _view(seen: Seen, answer: Geometry) -> View:
+    near = seen.valid & (seen.depth < NEAR)
+    points = seen.camera.unproject(seen.depth)
+    height = _height(seen, points)
+    is_obstacle = near & (height > OBSTACLE)
+    around = seen.valid & (seen.depth < NEAR + 1) & (height > FLAT + BUMP)
+    obstacles, around = (_cells(_from_above(seen, points[which])) for which in (is_obstacle, around))
+    return View(seen, answer, near & (height.abs() < FLAT), is_obstacle, obstacles, around)
 
 
-def _height(seen: Seen, depth: Tensor) -> Tensor:
-    """(H, W) above the true floor, meters."""
+def _figure(views: list[View], case: Case) -> Figure:
+    found = [_counts(view, case) for view in views]
+    pixels = sum(view.floor for view in found)
+    left, high, apart = (
+        100 * sum(getattr(view, name) for view in found) / max(1, pixels) for name in ("left", "high", "apart")
+    )
+    told = [view for view in found if view.obstacles > MIN_SHARE * views[0].is_floor.numel()]
+    lost, missed = (
+        f"{100 * sum(shares) / max(1, len(told)):.2g} % of {what}, at most {100 * max(shares, default=math.nan):.2g} %"
+        for shares, what in (
+            ([view.lost / view.obstacles for view in told], "the obstacles left out"),
+            ([view.missed for view in told], f"their cells without a mark within {APART:g} m"),
+        )
+    )
+    return Figure(
+        f"floor within {NEAR:g} m left more than {100 * BUMP:g} cm too high",
+        f"{len(views)} views, {case}",
+        high,
+        "%",
+        0.0 if case.local_field else None,
+        f"{apart:.2g} % farther than {APART:g} m from all obstacles; {100 - left:.1f} % of the floor left out; {lost}; "
+        f"{missed}",
+    )
+
+
+def _counts(view: View, case: Case) -> Counts:
+    seen, answer = view.seen, view.answer
+    assert answer.disparity is not None and answer.normals is not None
+    reference = Reference(measure(known(seen.depth), torch.Generator().manual_seed(0), case.points))
+    frame = RelativeGeometry(answer.disparity, seen.image, answer.normals, seen.camera)
+    scale = ScaleFilter().align(frame, reference, ScaleConfig(local_field=case.local_field), with_sigma=True)
+    found = cloud_of(replace(answer, scale=scale), case.cloud, with_floor=False, floor=case.floor(seen))
+    assert found is not None
+    found = found[..., :3]
+    is_in = torch.isfinite(found).all(-1)
+    left = view.is_floor & is_in
+    high = left & (_height(seen, found) > BUMP)
+    apart = _apart(_from_above(seen, found[high]), view.around)
+    lost = view.is_obstacle & ~is_in
+    marks = is_in & (_height(seen, found) > BUMP)
+    missed = _apart(view.obstacles, _cells(_from_above(seen, found[marks])))
+    masks = (view.is_floor, left, high, apart, view.is_obstacle, lost)
+    return Counts(*(int(mask.sum()) for mask in masks), float(missed.float().mean()))
+
+
+def _height(seen: Seen, points: Tensor) -> Tensor:
+    """(...) above the true floor, of points (..., 3), meters."""
     assert seen.up is not None
-    return seen.camera.unproject(depth) @ seen.up.float() + seen.camera_height
+    return points @ seen.up.to(points) + seen.camera_height
 
 
-def _found(seen: Seen) -> None:
-    """The node looks for it."""
+def _from_above(seen: Seen, points: Tensor) -> Tensor:
+    """Points (N, 3) on the floor below points (N, 3)."""
+    assert seen.up is not None
+    return points - _height(seen, points)[:, None] * seen.up.to(points)
+
+
+def _cells(points: Tensor) -> Tensor:
+    """The middles (M, 3) of the cells that points (N, 3) are in."""
+    return CELL * (points / CELL).round().unique(dim=0)
+
+
+def _apart(points: Tensor, others: Tensor) -> Tensor:
+    """Bool (N,): whether points (N, 3) are farther than APART from all others (M, 3)."""
+    return (torch.cdist(points, others) > APART).all(1)
 
 
 def _mounted(seen: Seen) -> Floor:

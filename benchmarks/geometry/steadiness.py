@@ -128,10 +128,10 @@ def follow(shots: Sequence[Shot], every: int, tracking: bool) -> list[Scale]:
     return scales
 
 
-def measure(depth: Tensor, generator: torch.Generator) -> Tensor:
+def measure(depth: Tensor, generator: torch.Generator, points: int = POINTS) -> Tensor:
     """A few points of the truth, with noise, some of them wrong; the rest NaN."""
     places = torch.nonzero(torch.isfinite(depth).flatten())[:, 0]
-    chosen = places[torch.randperm(len(places), generator=generator)[:POINTS]]
+    chosen = places[torch.randperm(len(places), generator=generator)[:points]]
     values = depth.flatten()[chosen] * (1 + NOISE * torch.randn(len(chosen), generator=generator))
     wrong = torch.rand(len(chosen), generator=generator) < WRONG
     values = torch.where(wrong, values * (0.3 + 2 * torch.rand(len(chosen), generator=generator)), values)

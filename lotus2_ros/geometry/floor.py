@@ -27,7 +27,7 @@ MIN_SHARE = 0.02
 BUMP_SHARE = 0.05
 REFINEMENTS = 3
 # Largest angle in degrees between a plane and the mean of the normals on it. More: depth is bent, or it is no floor.
-MAX_BEND = 15.0
+MAX_BEND = 20.0
 
 
 @dataclass(frozen=True)

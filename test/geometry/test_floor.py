@@ -2,11 +2,14 @@
 
 import math
 
+import cv2
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from lotus2_ros import scenes
+from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.floor import find_floor, floor_mask
 
 WIDTH, HEIGHT = 320, 240
@@ -26,6 +29,11 @@ def seen(kind, seed):
     depth = view.depth * (1 + BUMP * smooth(generator, 1)[0])
     normals = F.normalize(view.normals + NOISE * smooth(generator, 3).permute(1, 2, 0), dim=-1)
     return view, depth, normals, torch.from_numpy(view.pose.rotation()[2].copy()).float()
+
+
+def rotated(vector, axis, degrees):
+    turn = cv2.Rodrigues(np.radians(degrees) * np.asarray(axis))[0]
+    return torch.from_numpy(turn @ np.asarray(vector)).float()
 
 
 def above(view, depth, up):
@@ -58,6 +66,18 @@ def test_a_wall_is_no_floor():
     normals = torch.tensor([0.0, 0.0, -1.0]).expand(HEIGHT, WIDTH, 3)
     assert find_floor(depth, view.camera.rays, normals) is None
     assert not floor_mask(depth, view.camera.rays, normals, 0.1).any()
+
+
+@pytest.mark.parametrize(("error", "is_found"), [(17.0, True), (25.0, False)])
+def test_normals_that_disagree_with_depth_make_no_floor(error, is_found):
+    """All normals are off by ``error`` degrees; the camera looks down by 40 degrees and is turned about its view."""
+    camera = Camera.from_intrinsics(WIDTH, HEIGHT, 250.0, 240.0, 140.0, 150.0)
+    up = -rotated([0.0, math.cos(math.radians(40)), math.sin(math.radians(40))], [0.0, 0.0, 1.0], 8.0)
+    depth = 1.3 / -(camera.rays @ up)
+    floor = find_floor(depth, camera.rays, rotated(up, [1.0, 0.0, 0.0], error).expand(HEIGHT, WIDTH, 3))
+    assert (floor is not None) == is_found
+    if is_found:
+        torch.testing.assert_close(floor.plane, -up / 1.3, atol=1e-4, rtol=1e-3)
 
 
 def test_where_there_is_no_depth_there_is_no_floor():
