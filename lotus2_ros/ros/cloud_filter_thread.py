@@ -54,11 +54,12 @@ class CloudFilterThread(QueueThread[UnfilteredCloud]):
         self._process = CloudFilterProcess()
 
     def is_due(self, stage: str) -> bool:
-        """Whether a new cloud of this stage would be filtered now."""
+        """Whether a new cloud of this stage would be filtered now; called in the model thread."""
         since = time.monotonic() - self._last.get(stage, -float("inf"))
         return not self._ended and since >= self._config.current.cloud.filter_period
 
     def put(self, cloud: UnfilteredCloud) -> None:
+        """Queue a cloud; called in the sender thread."""
         self._last[cloud.stage] = time.monotonic()
         self.queue.put(cloud.stage, cloud)
 

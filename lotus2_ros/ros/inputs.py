@@ -19,7 +19,7 @@ from lotus2_ros.ros.camera_setup import CameraSetup
 from lotus2_ros.ros.decoder import DEPTH, DecoderThread
 from lotus2_ros.ros.messages import camera_from_info, image_to_tensor, only_message_errors, stamp_seconds
 from lotus2_ros.ros.metric_depth import MetricDepth
-from lotus2_ros.ros.odometry import CameraMotion
+from lotus2_ros.ros.odometry import ODOMETRY, CameraMotion
 from lotus2_ros.ros.references import References
 from lotus2_ros.ros.subscriptions import image_is_rectified, input_topic, subscribe, take_all
 from lotus2_ros.ros.synchronizer import CameraFrame, Synchronizer
@@ -112,7 +112,7 @@ class Inputs:
             camera = self._camera_of(frame, image.shape[0], image.shape[1], config.input.fov)
             reference = self._references.for_frame(header, camera, config.scale, scale_filter.refused)
             is_missing = scale_filter.wants_other(reference)
-            if is_missing and scale_filter.wants("odometry", stamp_seconds(header), config.scale):
+            if is_missing and scale_filter.wants(ODOMETRY, stamp_seconds(header), config.scale):
                 reference = self._motion.for_frame(image, header, camera, config.scale) or reference
             if scale_filter.wants_other(reference):
                 reference = metric_depth.take() or reference

@@ -20,7 +20,7 @@ from lotus2_ros.scale.motion import Motion
 from lotus2_ros.scale.reference import Reference
 from lotus2_ros.scale.trajectory import Trajectory
 
-SOURCE = "odometry"  # the scale source, and the topic
+ODOMETRY = "odometry"  # the source of scale
 
 
 class CameraMotion:
@@ -39,13 +39,13 @@ class CameraMotion:
     def listen(self) -> None:
         """Subscribe to /tf if poses come from there, in the executor thread."""
         scale = self._config.current.scale
-        if scale.fixed_frame and scale.source in ("auto", SOURCE):
+        if scale.fixed_frame and scale.source in ("auto", ODOMETRY):
             self._transforms.listen()
 
     def odometry(self, message: Any) -> None:
         """A nav_msgs/Odometry: the pose of the robot in a fixed frame."""
         scale = self._config.current.scale
-        if scale.source not in ("auto", SOURCE) or scale.fixed_frame:
+        if scale.source not in ("auto", ODOMETRY) or scale.fixed_frame:
             return
         if scale.camera_pose == BY_TF:
             self._transforms.listen()
@@ -53,7 +53,7 @@ class CameraMotion:
         try:
             pose = rigid_transform((p.x, p.y, p.z), (q.x, q.y, q.z, q.w))
         except ValueError as error:
-            self._diagnostics.reject("odometry_pose", f"{SOURCE}: {error}", frame=False)
+            self._diagnostics.reject("odometry_pose", f"{ODOMETRY}: {error}", frame=False)
             return
         with self._lock:
             frames = message.header.frame_id, message.child_frame_id
@@ -71,7 +71,7 @@ class CameraMotion:
         if pose is None:
             with self._lock:
                 known = (self._camera if config.fixed_frame else self._robot).span
-            if known is None and config.source != SOURCE:
+            if known is None and config.source != ODOMETRY:
                 return None
             got = "none" if known is None else f"those from {known[0]:.3f} to {known[1]:.3f} s"
             return self._refused(stamp, "odometry_missing", f"expected the camera's pose at {stamp:.3f} s, got {got}")
@@ -81,8 +81,8 @@ class CameraMotion:
         return reference
 
     def _refused(self, stamp: float, reason: str, text: str) -> Reference:
-        self._diagnostics.reject(reason, f"{SOURCE}: {text}", frame=False)
-        return Reference(torch.full((1, 1), torch.nan), stamp, SOURCE, problem=f"{SOURCE}: {text}")
+        self._diagnostics.reject(reason, f"{ODOMETRY}: {text}", frame=False)
+        return Reference(torch.full((1, 1), torch.nan), stamp, ODOMETRY, problem=f"{ODOMETRY}: {text}")
 
     def pose(self, header: Header, config: ScaleConfig) -> Tensor | None:
         """From the camera's optical frame to a fixed frame, (4, 4); None: not known at this stamp."""

@@ -25,7 +25,9 @@ from lotus2_ros.config.names import NODE_PREFIX
 from lotus2_ros.inference.facts import ModelFacts
 from lotus2_ros.inference.geometry import Geometry
 from lotus2_ros.inference.work import Workers
+from lotus2_ros.ros.odometry import ODOMETRY
 from lotus2_ros.ros.recorded_camera import PredictedFrame, RecordedCamera, ros_message
+from lotus2_ros.ros.references import REFERENCE_TOPICS
 from lotus2_ros.ros.report import frame_report
 from lotus2_ros.ros.serialized import serialize
 from lotus2_ros.ros.topics import PREFIXES, messages_of
@@ -34,7 +36,7 @@ from lotus2_ros.scale.saved import restored, saved
 from lotus2_ros.scale.sources import metric_sources
 
 CHECKPOINT_PERIOD = 5.0  # seconds; a killed run repeats at most this much work and the frames in progress
-MEASURED = "reference_depth", "reference_points", "odometry"  # sources of scale that a recording may have
+MEASURED = (*REFERENCE_TOPICS, ODOMETRY)  # sources of scale that a recording may have
 NAMED = 12  # frames of one failure that are named
 
 

@@ -31,7 +31,7 @@ from lotus2_ros.ros.messages import (
     only_message_errors,
     stamp_nanoseconds,
 )
-from lotus2_ros.ros.odometry import SOURCE, CameraMotion
+from lotus2_ros.ros.odometry import ODOMETRY, CameraMotion
 from lotus2_ros.ros.references import REFERENCE_TOPICS, References
 from lotus2_ros.ros.serialized import deserialize
 from lotus2_ros.ros.transforms import REASON, Transforms
@@ -108,7 +108,7 @@ class RecordedCamera:
         measured = self._measured(frame, self.scale_filter.refused)
         if image is None or not self.scale_filter.wants_other(measured):
             return measured
-        if not self.scale_filter.wants(SOURCE, frame.stamp_ns * 1e-9, self._config.scale):
+        if not self.scale_filter.wants(ODOMETRY, frame.stamp_ns * 1e-9, self._config.scale):
             return measured
         self.followed.append(predicted.index)
         return self._moved(frame, image) or measured

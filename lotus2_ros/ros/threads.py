@@ -20,7 +20,7 @@ Item = TypeVar("Item")
 
 
 class LatestQueue(Generic[Item]):
-    """A queue that keeps only the newest item of each key, a camera for instance.
+    """A queue that keeps only the newest item of each key, a camera for instance. Any thread may use it.
 
     Keys with an item are served in turn. One with twice the weight (default: 1) has twice as many turns: each turn sets
     a key back by the inverse of its weight, and the key that is least far goes next (start-time fair queueing).
