@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from typing import Any
 
@@ -33,7 +34,9 @@ class CameraMotion:
         self._lock = threading.Lock()
         self._robot = Trajectory()  # of `_frames`, by odometry
         self._frames = ("", "")  # frame_id and child_frame_id
-        self._camera = Trajectory()  # by /tf; in the model thread
+        # In the model thread: the stamp of the last frame, and the poses by /tf.
+        self._frame_stamp = -math.inf
+        self._camera = Trajectory()
         self._motion = Motion()
 
     def listen(self) -> None:
@@ -64,6 +67,7 @@ class CameraMotion:
     def for_frame(self, image: Tensor, header: Header, camera: Camera, config: ScaleConfig) -> Reference | None:
         """The points of a frame (H, W, 3) uint8; its ``problem`` says why there are none, None: nothing to say."""
         stamp = stamp_seconds(header)
+        self._follow_clock(stamp)
         try:
             pose = self.pose(header, config)
         except MessageError as error:
@@ -79,6 +83,14 @@ class CameraMotion:
         if reference is not None and reference.problem:
             return self._refused(stamp, "odometry_wrong", reference.problem)
         return reference
+
+    def _follow_clock(self, stamp: float) -> None:
+        """When time jumps back, as a bag that starts over does, forget the poses from before the jump."""
+        if stamp < self._frame_stamp:
+            with self._lock:
+                for trajectory in (self._robot, self._camera):
+                    trajectory.forget_future(stamp)
+        self._frame_stamp = stamp
 
     def _refused(self, stamp: float, reason: str, text: str) -> Reference:
         self._diagnostics.reject(reason, f"{ODOMETRY}: {text}", frame=False)

@@ -34,6 +34,11 @@ class Trajectory:
         if not self._poses or stamp > self._poses[-1][0]:
             self._poses.append((stamp, pose))
 
+    def forget_future(self, stamp: float) -> None:
+        """Start anew if all poses are later than ``stamp``."""
+        if self._poses and self._poses[0][0] > stamp:
+            self._poses.clear()
+
     def at(self, stamp: float) -> Tensor | None:
         """The pose at ``stamp``: between two poses, or at most 0.1 s after the newest; None: not known."""
         poses = list(self._poses)

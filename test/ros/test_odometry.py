@@ -100,6 +100,15 @@ def test_odometry_of_another_clock_says_so_wherever_it_comes(monkeypatch):
     assert set(recorder.rejected) == {"odometry_missing"}
 
 
+def test_odometry_from_before_a_bag_started_over_is_not_of_another_clock(monkeypatch):
+    recorder = Recorder(monkeypatch, camera_pose=MOUNT)
+    recorder.motion.odometry(odometry(9.0))
+    recorder.see(9.0)
+    assert recorder.see(1.0) is None and not recorder.rejected
+    recorder.motion.odometry(odometry(9.0))  # this one is
+    assert "at 1.100 s, got those from 9.000 to 9.000 s" in recorder.see(1.1).problem
+
+
 def test_a_position_that_is_not_finite_is_rejected(monkeypatch):
     recorder = Recorder(monkeypatch, camera_pose=MOUNT)
     recorder.motion.odometry(odometry(1.0, x=math.nan))
