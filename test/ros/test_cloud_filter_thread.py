@@ -5,6 +5,8 @@ import pytest
 import torch
 from lifecycle_msgs.msg import Transition
 from lotus2_ros.msg import FrameReport
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image, PointCloud2
 
 from lotus2_ros.config import CloudConfig
@@ -46,6 +48,15 @@ def test_one_point_per_voxel_with_the_stamp_of_its_image(start, client, referenc
     # Each point is a mean of its voxel's, so at most those on a border are counted for the next one.
     assert len(points) == pytest.approx(len(voxels), rel=0.05)
     assert len({tuple(voxel) for voxel in np.floor(points / VOXEL).astype(int)} & voxels) > 0.9 * len(voxels)
+    by_sigma = SetParameters.Request(parameters=[Parameter("cloud.voxel_sigma", value=10.0).to_parameter_msg()])
+    assert client.call(SetParameters, "set_parameters", by_sigma).results[0].successful
+    checkered = 1 + 0.04 * (-1.0) ** torch.arange(HEIGHT * WIDTH).view(HEIGHT, WIDTH)
+    header = client.send_and_wait(IMAGE, 3, checkered * reference)
+    client.until(
+        lambda: any(c.header == header for c in client.received["filtered/points"]), "a cloud of larger voxels"
+    )
+    larger = next(c for c in client.received["filtered/points"] if c.header == header)
+    assert 0 < larger.width < 0.7 * cloud.width
 
 
 def test_voxels_double_where_depth_is_less_sure():

@@ -1,4 +1,4 @@
-"""Meters by a metric model in a running node, and clouds without the floor, seen over DDS.
+"""Meters by a metric model in a running node, and clouds without the floor and what is unsure, seen over DDS.
 
 The node runs in this process, because its metric model is a made one: it knows the depth of the one image that is sent.
 """
@@ -24,6 +24,7 @@ from test.ros.test_node import HEIGHT, IMAGE, WIDTH, depth, disparity, values
 pytestmark = pytest.mark.ros
 __all__ = ["depth", "disparity"]  # fixtures
 CAMERA_HEIGHT, GROUND = 0.5, 0.1  # meters
+MAX_SIGMA = 0.297  # of depth
 
 
 class Exact(torch.nn.Module):
@@ -47,7 +48,7 @@ def node(client, random_bundle, depth, monkeypatch):
         "model.path": str(random_bundle), "model.engine": "torch", "model.warm_up": ["none"],
         "scale.source": "metric_model", "scale.metric_model": "made", "scale.metric_period": 0.0,
         "scale.camera_height": CAMERA_HEIGHT, "cloud.remove_ground": "all", "cloud.ground_height": GROUND,
-        "cloud.edge_threshold": 0.0,
+        "cloud.edge_threshold": 0.0, "cloud.sigma": True, "cloud.max_sigma": MAX_SIGMA,
     }  # fmt: skip
     overrides = [Parameter(name, value=value) for name, value in given.items()]
     node = PerceptionNode(context=client.context, parameter_overrides=overrides)
@@ -58,7 +59,7 @@ def node(client, random_bundle, depth, monkeypatch):
     node.close(timeout=allowed(5.0))
 
 
-def test_a_metric_model_gives_meters_and_clouds_have_no_floor(node, client, depth):
+def test_a_metric_model_gives_meters_and_clouds_have_no_floor_and_nothing_unsure(node, client, depth):
     client.subscribe(FrameReport, "report")
     topics = "depth/image", "uncertainty/depth", "normals/image", "points"
     client.subscribe(Image, *topics[:3])
@@ -78,7 +79,12 @@ def test_a_metric_model_gives_meters_and_clouds_have_no_floor(node, client, dept
     )
     z, n = (torch.from_numpy(values(message).copy()) for message in (found, normals))
     is_floor = floor_mask(z, camera.rays, n, GROUND, Floor(torch.tensor([0.0, 1 / CAMERA_HEIGHT, 0.0])))
-    points = np.frombuffer(cloud.data, np.float32).reshape(HEIGHT, WIDTH, -1)[..., :3]
+    is_unsure = values(sigma) > MAX_SIGMA * z.numpy()
+    removed = is_floor.numpy() | is_unsure
+    assert [field.name for field in cloud.fields] == ["x", "y", "z", "rgb", "sigma"]
+    points = np.frombuffer(cloud.data, np.float32).reshape(HEIGHT, WIDTH, 5)
     assert 20 < is_floor.sum() < 0.5 * HEIGHT * WIDTH
-    np.testing.assert_array_equal(np.isnan(points).any(-1), is_floor)
-    np.testing.assert_allclose(points[~is_floor], camera.unproject(z)[~is_floor], rtol=1e-5, atol=1e-5)
+    assert 20 < (is_unsure & ~is_floor.numpy()).sum() < 0.5 * HEIGHT * WIDTH
+    np.testing.assert_array_equal(np.isnan(points[..., :3]).any(-1), removed)
+    np.testing.assert_allclose(points[~removed][:, :3], camera.unproject(z)[~removed], rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(points[~removed][:, 4], values(sigma)[~removed])
