@@ -9,28 +9,16 @@ import torch
 from lotus2_ros.msg import FrameReport
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
-from sensor_msgs.msg import CompressedImage, Image, PointCloud2, PointField
-from std_msgs.msg import Header
+from ros_messages import cloud_of, header_of
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 
 from lotus2_ros.config import Config
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.inference.loading import load_estimator
-from lotus2_ros.ros.bridge import create_cloud
 from lotus2_ros.ros.messages import tensor_to_image
 
 pytestmark = pytest.mark.ros
 HEIGHT, WIDTH = 36, 52
-
-
-def header_of(stamp: float, frame: str) -> Header:
-    header = Header(frame_id=frame)
-    header.stamp.sec, header.stamp.nanosec = divmod(round(stamp * 1e9), 10**9)
-    return header
-
-
-def cloud_of(points: torch.Tensor, header: Header) -> PointCloud2:
-    fields = [PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1) for i, name in enumerate("xyz")]
-    return create_cloud(header, fields, points.numpy().view([(name, "f4") for name in "xyz"]).reshape(-1))
 
 
 def test_a_node_rejects_bad_references_and_is_metric_by_points(start, client, random_bundle, generator):

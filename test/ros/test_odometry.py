@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from rclpy.time import Time
-from std_msgs.msg import Header
+from ros_messages import header_of
 
 from lotus2_ros.config import Config
 from lotus2_ros.config.live import LiveConfig
@@ -21,12 +21,6 @@ from lotus2_ros.ros.transforms import Transforms
 CAMERA = Camera.from_intrinsics(8, 6, 5.0, 6.0, 3.0, 2.0)
 IMAGE = torch.zeros(6, 8, 3, dtype=torch.uint8)
 MOUNT = "0.3 0 0.4 0.5 -0.5 0.5 -0.5"  # a level camera, 0.3 m before the robot's center and 0.4 m above
-
-
-def header_of(stamp, frame="camera"):
-    header = Header(frame_id=frame)
-    header.stamp.sec, header.stamp.nanosec = divmod(round(stamp * 1e9), 10**9)
-    return header
 
 
 def odometry(stamp, x=0.0, yaw=0.0, child="base_link"):

@@ -15,13 +15,12 @@ import numpy as np
 import pytest
 import torch
 from rclpy.time import Time
-from sensor_msgs.msg import CompressedImage, PointCloud2, PointField
-from std_msgs.msg import Header
+from ros_messages import cloud_of, header_of
+from sensor_msgs.msg import CompressedImage
 
 from lotus2_ros.config import Config, ScaleConfig
 from lotus2_ros.config.live import LiveConfig
 from lotus2_ros.geometry.camera import Camera
-from lotus2_ros.ros.bridge import create_cloud
 from lotus2_ros.ros.messages import tensor_to_image
 from lotus2_ros.ros.references import References
 from lotus2_ros.ros.transforms import Transforms
@@ -29,17 +28,6 @@ from lotus2_ros.ros.transforms import Transforms
 CAMERA = Camera.from_intrinsics(8, 6, 5.0, 6.0, 3.0, 2.0)
 IN_FRONT = torch.tensor([[0.0, 0.0, 2.0]])
 CONFIG = ScaleConfig(reference_slop=0.1, max_age=2.0)
-
-
-def header_of(stamp: float, frame: str = "camera") -> Header:
-    header = Header(frame_id=frame)
-    header.stamp.sec, header.stamp.nanosec = divmod(round(stamp * 1e9), 10**9)
-    return header
-
-
-def cloud_of(points: torch.Tensor, header: Header) -> PointCloud2:
-    fields = [PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1) for i, name in enumerate("xyz")]
-    return create_cloud(header, fields, points.numpy().view([(name, "f4") for name in "xyz"]).reshape(-1))
 
 
 class Rejections:

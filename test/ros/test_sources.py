@@ -16,7 +16,8 @@ from lotus2_ros.msg import FrameReport
 from nav_msgs.msg import Odometry
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
+from ros_messages import cloud_of, header_of
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 from torch import Tensor
 
@@ -24,7 +25,6 @@ from lotus2_ros import scenes
 from lotus2_ros.config import ScaleConfig
 from lotus2_ros.evaluation.metrics import depth_error
 from lotus2_ros.geometry.depth import disparity_to_depth
-from lotus2_ros.ros.bridge import create_cloud
 from lotus2_ros.ros.messages import tensor_to_image
 from lotus2_ros.scale.reference import Reference, fit_to_reference
 from lotus2_ros.scenes.render import Renderer
@@ -87,17 +87,13 @@ class Player:
         assert all(result.successful for result in self.client.call(SetParameters, "set_parameters", request).results)
 
     def header(self, seconds: float, frame: str = "camera_optical") -> Header:
-        header = Header(frame_id=frame)
-        header.stamp.sec, header.stamp.nanosec = divmod(round((self._zero + seconds) * 1e9), 10**9)
-        return header
+        return header_of(self._zero + seconds, frame)
 
     def send_depth(self, depth: Tensor, seconds: float, encoding: str = "32FC1") -> None:
         self.client.publish("reference/depth", tensor_to_image(depth, encoding, self.header(seconds)))
 
     def send_points(self, points: Tensor, seconds: float) -> None:
-        fields = [PointField(name=n, offset=4 * i, datatype=PointField.FLOAT32, count=1) for i, n in enumerate("xyz")]
-        rows = points.contiguous().numpy().view([(name, "f4") for name in "xyz"]).reshape(-1)
-        self.client.publish("reference/points", create_cloud(self.header(seconds, "lidar"), fields, rows))
+        self.client.publish("reference/points", cloud_of(points, self.header(seconds, "lidar")))
 
     def send_odometry(self, robot: np.ndarray, seconds: float) -> None:
         """The pose (4, 4) of the robot, about its z axis turned only."""

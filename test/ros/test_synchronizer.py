@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lotus2_ros.msg import FrameReport
 from rclpy.executors import SingleThreadedExecutor
+from ros_messages import header_of
 from sensor_msgs.msg import CameraInfo, Image
-from std_msgs.msg import Header
 
 from lotus2_ros.config import Config, InputConfig
 from lotus2_ros.config.live import LiveConfig
@@ -23,12 +23,6 @@ from lotus2_ros.ros.subscriptions import subscribe, take_all
 from lotus2_ros.ros.synchronizer import IMAGE_QUEUE, Synchronizer
 
 PERIOD = 0.033
-
-
-def header_of(stamp: float) -> Header:
-    header = Header(frame_id="camera")
-    header.stamp.sec, header.stamp.nanosec = divmod(round(stamp * 1e9), 10**9)
-    return header
 
 
 class Counters:
