@@ -120,8 +120,8 @@ class RecordedCamera:
             if index in self.followed:
                 self._moved(frame, image_to_tensor(ros_message(frame.image), self._config.input))
 
-    def _measured(self, frame: RecordedFrame, last: str = "") -> Reference | None:
-        """Measured depth or points; those of the source ``last`` only if there are no others."""
+    def _measured(self, frame: RecordedFrame, refused: str = "") -> Reference | None:
+        """Measured depth or points, see :meth:`References.for_frame`."""
         for message, is_static in frame.transforms:
             self._transforms.buffer.add(message, is_static=is_static)
         for odometry in frame.odometry:
@@ -130,7 +130,7 @@ class RecordedCamera:
             self._references.depth(ros_message(frame.reference))
         for points in frame.points:
             self._references.points(ros_message(points))
-        return self._references.for_frame(header_of(frame), self.camera(frame), self._config.scale, last)
+        return self._references.for_frame(header_of(frame), self.camera(frame), self._config.scale, refused)
 
     def _moved(self, frame: RecordedFrame, image: Tensor) -> Reference | None:
         """Points by the camera's motion."""

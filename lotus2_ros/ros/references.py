@@ -86,17 +86,18 @@ class References:
             self._transforms.listen()
         self._add("reference_points", message, points_to_tensor)
 
-    def for_frame(self, header: Header, camera: Camera, config: ScaleConfig, last: str = "") -> Reference | None:
-        """The reference to fit with the frame of ``header``, of the first source that has one; ``last`` comes last.
+    def for_frame(self, header: Header, camera: Camera, config: ScaleConfig, refused: str = "") -> Reference | None:
+        """The reference to fit with the frame of ``header``, of the first source that has one.
 
         It is the one nearest in time within ``config.reference_slop``. Otherwise it is, once, the newest of those that
         came too late for a frame of their own. Points without a transform yet wait for it. Measurements that cannot
-        belong to this camera or time are rejected.
+        belong to this camera or time are rejected. The source ``refused``, whose last reference determined no scale, is
+        asked after the others.
         """
         stamp = stamp_seconds(header)
         self._follow_clock(stamp)
         sources = [source.name for source in metric_sources(config) if source.name in REFERENCE_TOPICS]
-        for source in sorted(sources, key=last.__eq__):
+        for source in sorted(sources, key=lambda name: name == refused):
             self._reject_unusable(source, header, config)
             for measurement in self._candidates(source, stamp, config):
                 reference = self._reference(measurement, header.frame_id, camera, config)

@@ -121,8 +121,8 @@ def test_depth_comes_before_points_and_a_source_may_be_chosen(references):
         source: references.for_frame(header_of(1.0), CAMERA, ScaleConfig(source=source))
         for source in ("auto", "reference_depth", "reference_points", "camera_height", "none")
     }
-    found["points last"] = references.for_frame(header_of(1.0), CAMERA, CONFIG, last="reference_points")
-    found["depth last"] = references.for_frame(header_of(1.0), CAMERA, CONFIG, last="reference_depth")
+    found["points last"] = references.for_frame(header_of(1.0), CAMERA, CONFIG, refused="reference_points")
+    found["depth last"] = references.for_frame(header_of(1.0), CAMERA, CONFIG, refused="reference_depth")
     sources = {name: reference and reference.source for name, reference in found.items()}
     assert sources == {
         "auto": "reference_depth", "reference_depth": "reference_depth", "reference_points": "reference_points",
