@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -115,6 +115,37 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) ->
         assert capsys.readouterr().err.startswith("lotus2 demo: expected a positive rate")
 
 
+@pytest.fixture
+def write_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Write a module that a session can start."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return lambda name, code: (tmp_path / f"{name}.py").write_text(code)
+
+
+STUBBORN = """
+import signal, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+print('{"event": "up"}')
+time.sleep(600)
+"""
+FAILING = """
+import time
+try:
+    print('{"event": "up"}', flush=True)
+    while True:  # a signal just before a sleep does not end it
+        time.sleep(0.1)
+except KeyboardInterrupt:
+    raise SystemExit('no space left') from None
+"""
+HANGING = """
+import time
+def wait_for_nothing():
+    print('{"event": "up"}')
+    time.sleep(600)
+wait_for_nothing()
+"""
+
+
 def is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -124,16 +155,10 @@ def is_running(pid: int) -> bool:
 
 
 def test_children_end_with_the_session_even_when_they_ignore_interrupts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_program: Callable
 ) -> None:
     monkeypatch.setattr("lotus2_ros.demo.session.STOP_TIMEOUT", 1.0)
-    (tmp_path / "stubborn.py").write_text(
-        "import signal, time\n"
-        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-        'print(\'{"event": "up"}\')\n'
-        "time.sleep(600)\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    write_program("stubborn", STUBBORN)
     before = signal.getsignal(signal.SIGTERM)
     start = time.monotonic()
     with pytest.raises(RuntimeError, match="on purpose"), Session(tmp_path) as session:
@@ -157,14 +182,14 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_children_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+def test_children_end_with_a_parent_that_is_killed(tmp_path: Path, write_program: Callable) -> None:
     """By SIGKILL, or by SIGHUP as its terminal is closed: nobody is left to end them. Also in the background of a shell
     without job control, whose programs ignore SIGINT."""
-    (tmp_path / "lasting.py").write_text("import time\ntime.sleep(600)\n")
+    write_program("lasting", "import time\ntime.sleep(600)\n")
     command = [sys.executable, "-c", KILLED, str(tmp_path)]
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        parent = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(tmp_path)}, stdout=subprocess.PIPE)
+        parent = subprocess.run(command, stdout=subprocess.PIPE)
     finally:
         signal.signal(signal.SIGINT, before)
     assert parent.returncode == -signal.SIGKILL
@@ -175,10 +200,9 @@ def test_children_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
         time.sleep(0.01)
 
 
-def test_a_child_that_dies_is_named_with_its_last_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_that_dies_is_named_with_its_last_words(tmp_path: Path, write_program: Callable) -> None:
     end = time.monotonic() + allowed(60)
-    (tmp_path / "dying.py").write_text("raise SystemExit('the reason')\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    write_program("dying", "raise SystemExit('the reason')")
     with (
         pytest.raises(SessionError, match=r"(?s)the node ended with status 1.*the reason"),
         Session(tmp_path) as session,
@@ -188,18 +212,9 @@ def test_a_child_that_dies_is_named_with_its_last_words(tmp_path: Path, monkeypa
             session.next_event(timeout=0.1)
 
 
-def test_a_child_that_fails_as_it_is_stopped_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_that_fails_as_it_is_stopped_is_named(tmp_path: Path, write_program: Callable) -> None:
     """A recorder that cannot write the rest of its bag, say."""
-    (tmp_path / "failing.py").write_text(
-        "import time\n"
-        "try:\n"
-        '    print(\'{"event": "up"}\', flush=True)\n'
-        "    while True:\n"  # a signal just before a sleep does not end it
-        "        time.sleep(0.1)\n"
-        "except KeyboardInterrupt:\n"
-        "    raise SystemExit('no space left') from None\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    write_program("failing", FAILING)
     with Session(tmp_path) as session:
         session.start("recorder", "failing")
         assert session.next_event(timeout=allowed(60)) == {"event": "up"}
@@ -207,15 +222,8 @@ def test_a_child_that_fails_as_it_is_stopped_is_named(tmp_path: Path, monkeypatc
             session.stop("recorder")
 
 
-def test_children_that_get_stuck_say_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "hanging.py").write_text(
-        "import time\n"
-        "def wait_for_nothing():\n"
-        '    print(\'{"event": "up"}\')\n'
-        "    time.sleep(600)\n"
-        "wait_for_nothing()\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+def test_children_that_get_stuck_say_where(tmp_path: Path, write_program: Callable) -> None:
+    write_program("hanging", HANGING)
     with Session(tmp_path) as session:
         session.start("player", "hanging")
         assert session.next_event(timeout=allowed(60)) == {"event": "up"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import torch
 pytest.importorskip("rclpy")
 
 from rosbags.rosbag2 import StoragePlugin, Writer
-from rosbags.typesys import get_types_from_msg
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from lotus2_ros import cli
 from lotus2_ros.bags import ResumableBag, open_recording, read_messages
@@ -172,8 +173,7 @@ def test_a_worker_that_is_killed_changes_nothing(tmp_path, random_bundle, with_d
                     os.kill(next(iter(workers._executor._processes)), signal.SIGKILL)
                 yield frame
 
-        task = Task(open_recording([with_depth]), with_depth)
-        task.recording.__dict__["frames"] = frames
+        task = Task(replace(recording, frames=frames), with_depth)
         found = depths(run(with_depth, tmp_path / "two", workers, config, task))
     finally:
         workers.close()
@@ -183,24 +183,18 @@ def test_a_worker_that_is_killed_changes_nothing(tmp_path, random_bundle, with_d
 
 
 def test_types_that_are_unknown_here_are_kept_with_their_definition(tmp_path, random_bundle, with_depth):
-    store = typestore()
-    text = "int32 number\n"
-    types = get_types_from_msg(text, "their_msgs/msg/Own")
-    source = tmp_path / "in.mcap"
-    from rosbags.typesys import Stores, get_typestore
-
+    source = tmp_path / "in"
     theirs = get_typestore(Stores.ROS2_KILTED)
-    theirs.register(types)
-    with Writer(tmp_path / "in", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+    theirs.register(get_types_from_msg("int32 number\n", "their_msgs/msg/Own"))
+    with Writer(source, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
         connections = {}
         for topic, kind, time_ns, raw in islice(read_messages(with_depth), 4):
             if topic not in connections:
-                connections[topic] = writer.add_connection(topic, kind, typestore=store)
+                connections[topic] = writer.add_connection(topic, kind, typestore=typestore())
             writer.write(connections[topic], time_ns, raw)
         own = writer.add_connection("/own", "their_msgs/msg/Own", typestore=theirs)
         item = theirs.types["their_msgs/msg/Own"](number=7)
         writer.write(own, PERIOD, theirs.serialize_cdr(item, "their_msgs/msg/Own"))
-    source = tmp_path / "in"
     config = Config().updated({"model.path": str(random_bundle)})
     task = Task(open_recording([source]), source, keep_topics=["own"])
     out = run(source, tmp_path / "out", OwnProcess(load_estimator(config)), config, task)
