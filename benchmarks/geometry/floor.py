@@ -30,7 +30,7 @@ FLAT, OBSTACLE = 0.02, 0.15  # meters above the true floor: up to the first it i
 BUMP = 0.05  # meters that a costmap may take for an obstacle
 CELL, APART = 0.05, 0.15  # meters: of a costmap; what is farther from all obstacles is not their blurred edge
 MIN_SHARE = 0.01  # of an image; views with less floor or fewer obstacles tell no share of them
-MOUNT_ERROR = 2.0  # degrees
+MOUNT_ERRORS = (-2.0, 2.0)  # degrees
 ALL, NAV2 = CloudConfig(edge_threshold=0.0), CloudConfig(max_sigma=0.2)  # the latter as config/nav2_perception.yaml
 
 
@@ -65,22 +65,21 @@ class Case:
 
     points: int = POINTS  # of the reference
     local_field: bool = True
-    is_mounted: bool = False  # the floor is known by a mount that is MOUNT_ERROR off; otherwise it is looked for
+    mount_error: float | None = None  # degrees; the camera is taken to look down by more. None: the floor is looked for
     cloud: CloudConfig = ALL
 
     def floor(self, seen: Seen) -> Floor | None:
-        return _mounted(seen) if self.is_mounted else None
+        return None if self.mount_error is None else _mounted(seen, self.mount_error)
 
     def __str__(self) -> str:
         scale = f"local field by {self.points} points" if self.local_field else "line"
-        floor = f"by a mount that is {MOUNT_ERROR:g} degrees off" if self.is_mounted else "found"
+        floor = "found" if self.mount_error is None else f"by a mount that is {self.mount_error:+g} degrees off"
         return f"{scale}, floor {floor}{', for Nav2' if self.cloud == NAV2 else ''}"
 
 
 CASES = (
-    Case(local_field=False),
-    Case(local_field=False, is_mounted=True),
-    Case(is_mounted=True),
+    *(Case(local_field=False, mount_error=error) for error in (None, *MOUNT_ERRORS)),
+    *(Case(mount_error=error) for error in MOUNT_ERRORS),
     *(Case(points, cloud=cloud) for cloud in (ALL, NAV2) for points in (POINTS, 500, 2000, 20000)),
 )
 
@@ -169,9 +168,10 @@ def _apart(points: Tensor, others: Tensor) -> Tensor:
     return (torch.cdist(points, others) > APART).all(1)
 
 
-def _mounted(seen: Seen) -> Floor:
+def _mounted(seen: Seen, error: float) -> Floor:
+    """By a pitch that is so many degrees off."""
     assert seen.up is not None
-    side = F.normalize(torch.linalg.cross(seen.up, torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)), dim=0)
-    angle = math.radians(MOUNT_ERROR)
-    up = math.cos(angle) * seen.up + math.sin(angle) * torch.linalg.cross(side, seen.up)
+    forward = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+    level = F.normalize(forward - (forward @ seen.up) * seen.up, dim=0)
+    up = math.cos(math.radians(error)) * seen.up - math.sin(math.radians(error)) * level
     return Floor((-up / seen.camera_height).float())

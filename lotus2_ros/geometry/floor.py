@@ -14,7 +14,7 @@ MAX_TILT = 50.0
 # Largest angle in degrees between a normal and the floor's for a pixel that may be floor.
 MAX_ANGLE = 30.0
 # Pixels along the longer side of the image that a plane is looked for in, and planes that are tried, of each kind.
-SAMPLES, PLANES = 64, 256
+SAMPLES, PLANES = 48, 256
 # The mean normal is of the normals within this many degrees of it; steps of that iteration.
 MODE_ANGLE, MODE_STEPS = 25.0, 5
 # A pixel is on a plane if it is nearer to it than this many meters and this share of its depth.
@@ -28,6 +28,8 @@ BUMP_SHARE = 0.05
 REFINEMENTS = 3
 # Largest angle in degrees between a plane and the mean of the normals on it. More: depth is bent, or it is no floor.
 MAX_BEND = 20.0
+# Largest error of a mount, in degrees and as a share of the camera's height, that is corrected by the floor in view.
+MOUNT_ANGLE, MOUNT_HEIGHT = 4.0, 0.1
 
 
 @dataclass(frozen=True)
@@ -57,10 +59,8 @@ def find_floor(depth: Tensor, rays: Tensor, normals: Tensor) -> Floor | None:
         rays: (H, W, 3) with z = 1.
         normals: (H, W, 3) unit, optical frame, toward the camera.
     """
-    step = max(1, max(depth.shape) // SAMPLES)
-    every = (slice(step // 2, None, step),) * 2
     # On a GPU every choice of pixels below would wait for it.
-    z, r, n = depth[every].flatten().cpu(), rays[every].flatten(0, 1).cpu(), normals[every].flatten(0, 1).cpu()
+    z, r, n = (each.cpu() for each in _samples(depth, rays, normals))
     seen = torch.isfinite(z) & torch.isfinite(n).all(-1)
     z, r, n = z[seen], r[seen], n[seen]
     faces_up = -n[:, 1] > math.cos(math.radians(MAX_TILT + MAX_ANGLE))
@@ -68,19 +68,42 @@ def find_floor(depth: Tensor, rays: Tensor, normals: Tensor) -> Floor | None:
     if len(found) < MIN_SHARE * max(1, len(seen)):
         return None
     planes = _candidates(z[found], r[found], n[found])
-    up = -planes / planes.norm(dim=-1, keepdim=True)
-    heights = (1 - z * (planes @ r.T)) / planes.norm(dim=-1, keepdim=True)  # (PLANES, N)
+    camera_height = 1 / planes.norm(dim=-1, keepdim=True)
+    up = -planes * camera_height
+    heights = torch.addmm(camera_height, up, (z[:, None] * r).T)  # (planes, N)
     near = NEAR + NEAR_SHARE * z
-    agree = n @ up.T > math.cos(math.radians(MAX_ANGLE))
-    on = (heights.abs() < near) & agree.T
+    agree = up @ n.T > math.cos(math.radians(MAX_ANGLE))
+    on = (heights.abs() < near) & agree
     score = on.sum(1) - BELOW_PENALTY * (heights < -3 * near).sum(1)
     is_floor = (-up[:, 1] > math.cos(math.radians(MAX_TILT))) & torch.isfinite(planes).all(-1)
     best = torch.where(is_floor, score, -torch.inf).argmax()
     if not (is_floor[best] and on[best].sum() >= MIN_SHARE * len(seen)):
         return None
-    floor = Floor(_refined(planes[best], z, r, agree[:, best]))
-    facing = n[agree[:, best] & (floor.height(z, r).abs() < near)].mean(0)
+    floor = Floor(_refined(planes[best], z, r, agree[best])[0])
+    facing = n[agree[best] & (floor.height(z, r).abs() < near)].mean(0)
     return floor if facing @ floor.up > math.cos(math.radians(MAX_BEND)) * facing.norm() else None
+
+
+def corrected_floor(floor: Floor, depth: Tensor, rays: Tensor, normals: Tensor) -> Floor:
+    """The plane of the pixels around a ``floor`` by a mount that may be some degrees off; that floor if there is none.
+
+    On a GPU nothing waits for it. Arguments as of :func:`find_floor`.
+    """
+    z, r, n = _samples(depth, rays, normals)
+    mounted = floor.plane.to(z, non_blocking=True)
+    agree = n @ floor.up.to(z, non_blocking=True) > math.cos(math.radians(MAX_ANGLE))
+    plane, share = _refined(mounted, z, r, agree)
+    angle = F.cosine_similarity(plane, mounted, dim=0)
+    height = mounted.norm() / plane.norm()  # over that of the mount
+    is_near = (angle > math.cos(math.radians(MOUNT_ANGLE))) & ((height - 1).abs() < MOUNT_HEIGHT)
+    return Floor(torch.where(is_near & (share > MIN_SHARE), plane, mounted))
+
+
+def _samples(depth: Tensor, rays: Tensor, normals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Depth (N,), rays and normals (N, 3) of pixels that are spread evenly."""
+    step = max(1, max(depth.shape) // SAMPLES)
+    every = (slice(step // 2, None, step),) * 2
+    return depth[every].flatten(), rays[every].flatten(0, 1), normals[every].flatten(0, 1)
 
 
 def _candidates(z: Tensor, r: Tensor, n: Tensor) -> Tensor:
@@ -96,14 +119,14 @@ def _candidates(z: Tensor, r: Tensor, n: Tensor) -> Tensor:
     return torch.cat((planes.float().masked_fill(failed[:, None] != 0, torch.nan), level))
 
 
-def _refined(plane: Tensor, z: Tensor, r: Tensor, agree: Tensor) -> Tensor:
-    """Least squares of inverse depth, which is linear in the ray on a plane, over the pixels on the plane."""
+def _refined(plane: Tensor, z: Tensor, r: Tensor, agree: Tensor) -> tuple[Tensor, Tensor]:
+    """Least squares of inverse depth, which is linear in the ray on a plane, over the pixels on it; and their share."""
     for _ in range(REFINEMENTS):
         height = (1 - z * (r @ plane)) / plane.norm()
-        weight = (agree & (height.abs() < 2 * (NEAR + NEAR_SHARE * z))).float() * z.square()  # of equal heights
-        weighted = weight[:, None] * r
-        plane = torch.linalg.lstsq(weighted.T @ r, weighted.T @ (1 / z)[:, None]).solution[:, 0]
-    return plane
+        on = agree & (height.abs() < 2 * (NEAR + NEAR_SHARE * z))
+        weighted = torch.where(on, z, 0)[:, None] * r  # equal heights weigh alike
+        plane = torch.linalg.solve_ex(weighted.T @ weighted, weighted.T @ on.to(z))[0]
+    return plane, on.float().mean()
 
 
 def floor_mask(depth: Tensor, rays: Tensor, normals: Tensor, height: float, floor: Floor | None = None) -> Tensor:
@@ -114,7 +137,7 @@ def floor_mask(depth: Tensor, rays: Tensor, normals: Tensor, height: float, floo
     What faces up is floor up to ``height`` meters above or below its plane, and a share of depth more, since predicted
     floors have bumps. What faces elsewhere is floor only where it touches the plane.
     """
-    floor = floor or find_floor(depth, rays, normals)
+    floor = corrected_floor(floor, depth, rays, normals) if floor else find_floor(depth, rays, normals)
     if floor is None:
         return torch.zeros_like(depth, dtype=torch.bool)
     off = floor.height(depth, rays).abs_()

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from lotus2_ros import scenes
 from lotus2_ros.geometry.camera import Camera
-from lotus2_ros.geometry.floor import find_floor, floor_mask
+from lotus2_ros.geometry.floor import Floor, corrected_floor, find_floor, floor_mask
 
 WIDTH, HEIGHT = 320, 240
 NEAR = 3.0  # meters
@@ -34,6 +34,12 @@ def seen(kind, seed):
 def rotated(vector, axis, degrees):
     turn = cv2.Rodrigues(np.radians(degrees) * np.asarray(axis))[0]
     return torch.from_numpy(turn @ np.asarray(vector)).float()
+
+
+# A camera that looks down by 40 degrees and is turned about its view, 1.3 m above a floor that fills the image.
+CAMERA = Camera.from_intrinsics(WIDTH, HEIGHT, 250.0, 240.0, 140.0, 150.0)
+UP = -rotated([0.0, math.cos(math.radians(40)), math.sin(math.radians(40))], [0.0, 0.0, 1.0], 8.0)
+ALL_FLOOR = 1.3 / -(CAMERA.rays @ UP)
 
 
 def above(view, depth, up):
@@ -70,14 +76,28 @@ def test_a_wall_is_no_floor():
 
 @pytest.mark.parametrize(("error", "is_found"), [(17.0, True), (25.0, False)])
 def test_normals_that_disagree_with_depth_make_no_floor(error, is_found):
-    """All normals are off by ``error`` degrees; the camera looks down by 40 degrees and is turned about its view."""
-    camera = Camera.from_intrinsics(WIDTH, HEIGHT, 250.0, 240.0, 140.0, 150.0)
-    up = -rotated([0.0, math.cos(math.radians(40)), math.sin(math.radians(40))], [0.0, 0.0, 1.0], 8.0)
-    depth = 1.3 / -(camera.rays @ up)
-    floor = find_floor(depth, camera.rays, rotated(up, [1.0, 0.0, 0.0], error).expand(HEIGHT, WIDTH, 3))
+    """All normals are off by ``error`` degrees."""
+    floor = find_floor(ALL_FLOOR, CAMERA.rays, rotated(UP, [1.0, 0.0, 0.0], error).expand(HEIGHT, WIDTH, 3))
     assert (floor is not None) == is_found
     if is_found:
-        torch.testing.assert_close(floor.plane, -up / 1.3, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(floor.plane, -UP / 1.3, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("pitch", "height", "is_corrected"), [(2.5, 1.05, True), (-2.5, 0.95, True), (0.0, 1.2, False)]
+)
+def test_a_mount_that_is_a_little_off_is_corrected(pitch, height, is_corrected):
+    mounted = Floor(-rotated(UP, [1.0, 0.0, 0.0], pitch) / (1.3 * height))
+    corrected = corrected_floor(mounted, ALL_FLOOR, CAMERA.rays, UP.expand(HEIGHT, WIDTH, 3))
+    expected = -UP / 1.3 if is_corrected else mounted.plane
+    torch.testing.assert_close(corrected.plane, expected, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("depth", [math.nan, math.inf, 0.2])
+def test_where_no_floor_is_seen_the_mount_stays(depth):
+    mounted = Floor(-UP / 1.3)
+    corrected = corrected_floor(mounted, torch.full((HEIGHT, WIDTH), depth), CAMERA.rays, UP.expand(HEIGHT, WIDTH, 3))
+    torch.testing.assert_close(corrected.plane, mounted.plane)
 
 
 def test_where_there_is_no_depth_there_is_no_floor():
