@@ -8,7 +8,7 @@ from lotus2_ros.bags.frames import RecordedFrame, Recording
 from lotus2_ros.bags.inputs import open_recording
 from lotus2_ros.bags.resumable import ResumableBag
 from lotus2_ros.bags.writer import BagWriter, read_messages, write_frames
-from lotus2_ros.inference.image_files import InputError
+from lotus2_ros.config.errors import InputError
 
 __all__ = [
     "BagWriter",

@@ -13,10 +13,10 @@ import numpy as np
 
 from lotus2_ros.bags.frames import CAMERA_INFO, stamp_ns
 from lotus2_ros.bags.reader import BagReader, absolute
+from lotus2_ros.config.errors import InputError
 from lotus2_ros.geometry.calibration import Calibration
 from lotus2_ros.geometry.camera import CameraError
 from lotus2_ros.geometry.lens import LensError
-from lotus2_ros.inference.image_files import InputError
 
 # Suffixes that image_transport appends to the name of a topic whose images it compresses.
 TRANSPORTS = ("compressed", "compressedDepth", "theora", "ffmpeg", "zstd", "foxglove", "draco")

@@ -8,8 +8,8 @@ import numpy as np
 
 from lotus2_ros.bags.frames import image_message
 from lotus2_ros.config import InputConfig
+from lotus2_ros.config.errors import InputError
 from lotus2_ros.inference.decoding import DEPTH_ENCODINGS, decode_depth
-from lotus2_ros.inference.image_files import InputError
 from lotus2_ros.inference.picture_header import GRAYSCALE, PNG_HEADER, PNG_MAGIC, DecodeError
 
 

@@ -22,9 +22,10 @@ from lotus2_ros.bags.frames import (
     header,
     image_message,
 )
+from lotus2_ros.config.errors import InputError
 from lotus2_ros.geometry.calibration import Calibration
 from lotus2_ros.geometry.camera import Camera
-from lotus2_ros.inference.image_files import InputError, is_image, opencv_name, read_rgb
+from lotus2_ros.inference.image_files import is_image, opencv_name, read_rgb
 
 # The camera_info of an image, by its width, height and header. Raises InputError.
 CameraInfoOf = Callable[[int, int, Any], Any]

@@ -14,7 +14,8 @@ from lotus2_ros.bags.mcap import MAGIC
 from lotus2_ros.bags.reader import METADATA, ZSTD_MAGIC
 from lotus2_ros.bags.topics import BagTopics
 from lotus2_ros.bags.video import open_video
-from lotus2_ros.inference.image_files import InputError, is_image
+from lotus2_ros.config.errors import InputError
+from lotus2_ros.inference.image_files import is_image
 
 BAG_SUFFIXES = (".bag", ".mcap", ".db3")
 # How bags begin: first bytes, the kind of file, and what to do if its name does not say so.

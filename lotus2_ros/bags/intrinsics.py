@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lotus2_ros.bags.frames import camera_info_message
+from lotus2_ros.config.errors import InputError
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.lens import PLUMB_BOB, Lens, LensError
-from lotus2_ros.inference.image_files import InputError
 
 NAME = "intrinsics.json"
 NUMBERS = ("fx", "fy", "cx", "cy")

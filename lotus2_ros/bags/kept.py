@@ -10,8 +10,8 @@ from pathlib import Path
 from lotus2_ros.bags.inputs import find_bag
 from lotus2_ros.bags.reader import BagMessage, BagReader, absolute, open_reader
 from lotus2_ros.bags.writer import BagWriter
+from lotus2_ros.config.errors import InputError
 from lotus2_ros.config.output import OutputError
-from lotus2_ros.inference.image_files import InputError
 
 
 class KeptTopics:

@@ -23,8 +23,7 @@ else:
 
 from lotus2_ros.bags.frames import Say, message, say_on_stderr, typestore
 from lotus2_ros.bags.mcap import SalvagingReader
-from lotus2_ros.config.errors import first_line
-from lotus2_ros.inference.image_files import InputError
+from lotus2_ros.config.errors import InputError, first_line
 
 METADATA = "metadata.yaml"  # in the folder of a rosbag2
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"

@@ -39,9 +39,9 @@ from lotus2_ros.bags.topics import (
     image_topics,
 )
 from lotus2_ros.bags.transforms import TF_STATIC_TOPIC, TF_TOPIC
+from lotus2_ros.config.errors import InputError
 from lotus2_ros.geometry.calibration import Calibration, is_rectified
 from lotus2_ros.geometry.camera import CameraError
-from lotus2_ros.inference.image_files import InputError
 
 LAST_STAMP_NS = 2**31 * 10**9 - 1  # builtin_interfaces/Time holds no later one
 LOOKED_AT = 50  # messages of a topic, until one of them has a stamp

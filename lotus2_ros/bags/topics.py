@@ -10,8 +10,8 @@ from typing import Any
 from lotus2_ros.bags.depth_images import is_depth
 from lotus2_ros.bags.frames import COMPRESSED_IMAGE, IMAGE, ODOMETRY, POINT_CLOUD
 from lotus2_ros.bags.reader import BagReader, absolute
+from lotus2_ros.config.errors import InputError
 from lotus2_ros.config.names import DEPTH_INPUT, ODOMETRY_INPUT, POINTS_INPUT
-from lotus2_ros.inference.image_files import InputError
 from lotus2_ros.inference.picture_header import DecodeError, read_header
 
 DEPTH_TOPICS = DEPTH_INPUT, f"{DEPTH_INPUT}/compressedDepth", f"{DEPTH_INPUT}/compressed"

@@ -18,7 +18,8 @@ from lotus2_ros.bags.frames import (
     header,
     message,
 )
-from lotus2_ros.inference.image_files import InputError, opencv_name
+from lotus2_ros.config.errors import InputError
+from lotus2_ros.inference.image_files import opencv_name
 
 ASSUMED_RATE = 30.0  # Hz, of a video that says nothing
 

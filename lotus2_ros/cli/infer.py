@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TypeAlias
 
 from lotus2_ros.config import add_option, walk
-from lotus2_ros.config.errors import RunError
+from lotus2_ros.config.errors import InputError, RunError
 from lotus2_ros.config.output import check_output, mark, result_folder
 from lotus2_ros.geometry.calibration import Calibration
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.inference.estimator import Estimator
-from lotus2_ros.inference.image_files import InputError, read_rgb
+from lotus2_ros.inference.image_files import read_rgb
 from lotus2_ros.inference.loading import load
 from lotus2_ros.model.image_size import ImageSizeError
 

@@ -11,17 +11,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lotus2_ros.config.errors import first_line
+from lotus2_ros.config.errors import InputError, first_line
 from lotus2_ros.inference.picture_header import JPEG_MAGIC, PNG_MAGIC, DecodeError, check_whole, read_header
 
 # The first bytes of a HEIC file: a box "ftyp" with one of these brands. FFmpeg takes it for a video of tiles.
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 MAX_MEGAPIXELS = 200  # the largest sensors of phones
 HEADER_BYTES = 2**20  # a JPEG's size comes after its metadata
-
-
-class InputError(ValueError):
-    """An input that cannot be used: says in one line what was expected and what came."""
 
 
 def is_image(path: Path) -> bool:

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lotus2_ros.config.errors import InputError
 from lotus2_ros.geometry.camera import Camera
-from lotus2_ros.inference.image_files import InputError, read_rgb
+from lotus2_ros.inference.image_files import read_rgb
 from lotus2_ros.scale.reference import Reference
 
 # A path, a PIL image (not imported for its type alone), an array (H, W, 3) of uint8 RGB or a tensor of the same.

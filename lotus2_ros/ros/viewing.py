@@ -20,7 +20,7 @@ from tqdm import tqdm
 from lotus2_ros.bags import read_messages
 from lotus2_ros.bags.inputs import find_bag
 from lotus2_ros.bags.writer import COMPRESSED_TOPIC, IMAGE_TOPIC
-from lotus2_ros.inference.image_files import InputError
+from lotus2_ros.config.errors import InputError
 from lotus2_ros.msg import FrameReport
 from lotus2_ros.ros.messages import MessageError, image_to_tensor, stamp_nanoseconds
 from lotus2_ros.ros.report import COUNTERS

@@ -10,8 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
+from lotus2_ros.config.errors import InputError
 from lotus2_ros.geometry.camera import Camera
-from lotus2_ros.inference.image_files import InputError, read_rgb
+from lotus2_ros.inference.image_files import read_rgb
 from lotus2_ros.inference.inputs import as_image, as_reference
 from lotus2_ros.scale.reference import Reference
 

@@ -52,7 +52,7 @@ def _graph(
 def _recording(
     checks: Checks[Evidence], config: Config, names: Mapping[str, str], bag: Path, seconds: float | None
 ) -> Iterator[Finding]:
-    from lotus2_ros.inference.image_files import InputError
+    from lotus2_ros.config.errors import InputError
     from lotus2_ros.ros.doctor.recording import read
 
     try:

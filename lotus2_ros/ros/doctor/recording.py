@@ -13,9 +13,9 @@ from lotus2_ros.bags.reader import BagReader, absolute, open_reader
 from lotus2_ros.bags.topics import DEPTH_TOPICS, choose_topic, image_topics, own_topic
 from lotus2_ros.bags.transforms import TF_STATIC_TOPIC, TF_TOPIC
 from lotus2_ros.config import Config
+from lotus2_ros.config.errors import InputError
 from lotus2_ros.config.names import DEPTH_INPUT, IMAGE_INPUT, INFO_INPUT, POINTS_INPUT
 from lotus2_ros.geometry.calibration import is_rectified
-from lotus2_ros.inference.image_files import InputError
 from lotus2_ros.ros.doctor.evidence import INPUTS, Evidence, Stream, types_of
 from lotus2_ros.ros.recorded_camera import ros_message
 
