@@ -17,9 +17,11 @@ from torch import Tensor
 
 from benchmarks.geometry.figure import Figure
 from benchmarks.geometry.truth import FAR, known, sparse
+from lotus2_ros.bags.files import read_depth
 from lotus2_ros.config import ScaleConfig
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.inference.estimator import Estimator
+from lotus2_ros.inference.image_files import read_rgb
 from lotus2_ros.inference.loading import load
 from lotus2_ros.scale.filter import ScaleFilter
 from lotus2_ros.scale.motion import Motion
@@ -32,6 +34,7 @@ from lotus2_ros.scenes.worlds import build
 
 WIDTH, HEIGHT = 480, 360
 FRAMES, PERIOD = 30, 0.1  # seconds
+RECORDED_PERIOD = 0.3  # seconds
 POINTS = 200
 SEEDS = {"room": 301, "corridor": 302, "street": 303}
 MOTIONS = ("walking", "turning", "bumps")
@@ -77,6 +80,19 @@ def figures(frames: Path | None, quick: bool) -> Iterator[Figure]:
         size, note = 100 * statistics.median(errors[name]), f"worst tenth {worst:.1f} %"
         yield Figure("size of the points by odometry", name, size, "%", 3.0 if name == "true poses" else None, note)
     yield Figure("time of odometry", f"{WIDTH}x{HEIGHT}", statistics.median(milliseconds), "ms", WANTED_MS)
+    for file in () if frames is None else sorted(frames.glob("*/poses.txt")):
+        yield from _recorded_figures(file.parent)
+
+
+def _recorded_figures(folder: Path) -> Iterator[Figure]:
+    sequence = recorded(folder)
+    for name, poses in (("true poses", [s.pose for s in sequence]), ("noisy poses", noisy(sequence))):
+        references, _ = triangulated(sequence, poses)
+        found = [error for error in map(size_error, references, sequence) if error is not None] or [math.nan]
+        size, worst = 100 * statistics.median(found), 100 * float(np.quantile(found, 0.9))
+        note = f"worst tenth {worst:.1f} %; {len(found)} of {len(sequence)} frames"
+        wanted = 3.0 if name == "true poses" else None
+        yield Figure("size of the points by odometry", f"{folder.name}, {name}", size, "%", wanted, note)
 
 
 def rendered(kind: str, motion: str, count: int) -> Iterator[Seen]:
@@ -91,6 +107,19 @@ def rendered(kind: str, motion: str, count: int) -> Iterator[Seen]:
         matrix = np.eye(4)
         matrix[:3, :3], matrix[:3, 3] = pose.rotation(), pose.position
         yield Seen(view.image, known(view.depth), matrix, camera, 1 + PERIOD * number)
+
+
+def recorded(folder: Path, count: int | None = None) -> list[Seen]:
+    """The first frames of a sequence: images/, depth/ (millimeters), K.txt and poses.txt, a 4 x 4 matrix a line."""
+    K, poses = np.loadtxt(folder / "K.txt"), np.loadtxt(folder / "poses.txt").reshape(-1, 4, 4)
+    images, depths = (sorted((folder / name).iterdir()) for name in ("images", "depth"))
+    frames: list[Seen] = []
+    for number, (image, depth, pose) in enumerate(zip(images[:count], depths, poses, strict=False)):
+        pixels = torch.from_numpy(read_rgb(image))
+        camera = frames[0].camera if frames else Camera(pixels.shape[1], pixels.shape[0], torch.from_numpy(K))
+        truth = known(torch.from_numpy(read_depth(depth, 1000)))
+        frames.append(Seen(pixels, truth, pose, camera, 1 + RECORDED_PERIOD * number))
+    return frames
 
 
 def noisy(sequence: Sequence[Seen]) -> list[np.ndarray]:

@@ -15,15 +15,23 @@ import torch.nn.functional as F
 
 from benchmarks.geometry.field import INDOORS, OUTDOORS
 from benchmarks.geometry.figure import Figure
-from benchmarks.geometry.odometry import FRAMES, HEIGHT, MOTIONS, SEEDS, WIDTH, Seen, noisy, rendered, triangulated
+from benchmarks.geometry.odometry import (
+    FRAMES,
+    HEIGHT,
+    MOTIONS,
+    SEEDS,
+    WIDTH,
+    Seen,
+    noisy,
+    recorded,
+    rendered,
+    triangulated,
+)
 from benchmarks.geometry.truth import FAR, camera_of, draw, is_dense, known, prediction, sparse
-from lotus2_ros.bags.files import read_depth
 from lotus2_ros.config import ScaleConfig
 from lotus2_ros.evaluation.frames import read_frames
 from lotus2_ros.evaluation.metrics import depth_error
-from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.inference.estimator import Estimator
-from lotus2_ros.inference.image_files import read_rgb
 from lotus2_ros.inference.loading import load
 from lotus2_ros.scale.filter import ScaleFilter
 from lotus2_ros.scale.metric_model import metric_reference
@@ -40,7 +48,7 @@ OFF = 1.0  # degrees of a mount that was not measured well
 SIZE, SHAPE, PATCHES = 0.15, 0.1, (3, 4)
 PERIOD = 10  # frames between its answers
 KITTI_HEIGHT = 1.65  # meters, of its cameras above the road; they look level
-RECORDED, RECORDED_PERIOD = 120, 0.3  # frames of a recorded sequence, and seconds between them
+RECORDED = 120  # frames of a recorded sequence
 
 
 @dataclass(frozen=True)
@@ -86,7 +94,7 @@ def _recorded_figures(estimator: Estimator, frames: Path) -> Iterator[Figure]:
         measure(found, frame.name, cases, alone, estimator)
     yield from _figures(found, "recorded")
     for poses in sorted(frames.glob("*/poses.txt")):
-        sequence = recorded_sequence(poses.parent)
+        sequence = recorded(poses.parent, RECORDED)
         found = {}
         cases = [*of_references(sequence), *of_motion(sequence), _of_shape(sequence)]
         measure(found, poses.parent.name, cases, sequence, estimator)
@@ -97,19 +105,6 @@ def _figures(found: Measured, kind: str) -> Iterator[Figure]:
     for name, each in found.items():
         beside = ", ".join(f"{sequence} {error:.3f}" for sequence, (error, _) in each.items())
         yield Figure(WHAT, f"{name}; {kind}", statistics.mean(error for error, _ in each.values()), "", None, beside)
-
-
-def recorded_sequence(folder: Path) -> list[Seen]:
-    """The first frames of a sequence: images/, depth/ (millimeters), K.txt and poses.txt, a 4 x 4 matrix a line."""
-    K, poses = np.loadtxt(folder / "K.txt"), np.loadtxt(folder / "poses.txt").reshape(-1, 4, 4)
-    images, depths = (sorted((folder / name).iterdir()) for name in ("images", "depth"))
-    frames: list[Seen] = []
-    for number, (image, depth, pose) in enumerate(zip(images[:RECORDED], depths, poses, strict=False)):
-        pixels, measured = read_rgb(image), read_depth(depth, 1000)
-        camera = frames[0].camera if frames else Camera(pixels.shape[1], pixels.shape[0], torch.from_numpy(K))
-        known_depth = known(torch.from_numpy(measured))
-        frames.append(Seen(torch.from_numpy(pixels), known_depth, pose, camera, 1 + RECORDED_PERIOD * number))
-    return frames
 
 
 def of_references(sequence: Sequence[Seen]) -> Iterator[Case]:
