@@ -109,6 +109,13 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def released(shared: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny released layout to break; links, so replace files rather than write into them."""
+    shutil.copytree(shared / "golden" / "tiny-flux", tmp_path / "released", copy_function=os.symlink)
+    return tmp_path / "released"
+
+
 def unpack_golden(source: Path, target: Path) -> None:
     """Links to the files of test/data/golden, and LoRA pairs A, B of the released rank in place of their products."""
     shutil.copytree(source, target, copy_function=os.symlink)

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,13 +12,6 @@ from lotus2_ros.cli import main
 def golden(shared: Path) -> Path:
     """The tiny released layout."""
     return shared / "golden" / "tiny-flux"
-
-
-@pytest.fixture
-def released(golden: Path, tmp_path: Path) -> Path:
-    """A copy of it to break; links, so replace files rather than write into them."""
-    shutil.copytree(golden, tmp_path / "released", copy_function=os.symlink)
-    return tmp_path / "released"
 
 
 @pytest.fixture(scope="session")

@@ -24,13 +24,6 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 SINGLE = "flux1-dev.safetensors"
 
 
-@pytest.fixture
-def released(shared: Path, tmp_path: Path) -> Path:
-    """A copy of the tiny released layout to change; links, so replace files rather than write into them."""
-    shutil.copytree(shared / "golden" / "tiny-flux", tmp_path / "model", copy_function=os.symlink)
-    return tmp_path / "model"
-
-
 def original_flux(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """A transformer of diffusers under Black Forest Labs' names."""
     found: dict[str, Tensor] = {}

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import shutil
 from pathlib import Path
@@ -19,13 +18,6 @@ from lotus2_ros.model.weights import CheckpointError
 CORE = "lotus-2_core_predictor_depth.safetensors"
 CONTINUITY = "lotus-2_lcm_depth.safetensors"
 TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
-
-
-@pytest.fixture
-def released(shared: Path, tmp_path: Path) -> Path:
-    """A copy of the tiny released layout to break; links, so replace files rather than write into them."""
-    shutil.copytree(shared / "golden" / "tiny-flux", tmp_path / "model", copy_function=os.symlink)
-    return tmp_path / "model"
 
 
 def replace(path: Path, weights: dict[str, torch.Tensor]) -> None:
