@@ -24,6 +24,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from lotus2_ros.bags import BagWriter
 from lotus2_ros.bags.frames import FRAME_REPORT
+from lotus2_ros.bags.writer import IMAGE_TOPIC
 from lotus2_ros.ros.messages import stamp_nanoseconds
 from lotus2_ros.ros.player import tell
 from lotus2_ros.ros.report import COUNTERS
@@ -104,7 +105,7 @@ def inputs_of(recorder: Node, name: str, timeout: float) -> dict[str, str]:
     The player starts when the recorder is there on these topics: by then it is there on the outputs as well.
     """
     ask = partial(recorder.get_subscriber_names_and_types_by_node, name, "/")
-    return node_topics(recorder, ask, lambda topic, kind: topic.startswith("/image"), "images", timeout)
+    return node_topics(recorder, ask, lambda topic, kind: topic.startswith(IMAGE_TOPIC), "images", timeout)
 
 
 def node_topics(
