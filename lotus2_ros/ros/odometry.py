@@ -58,11 +58,15 @@ class CameraMotion:
         except ValueError as error:
             self._diagnostics.reject("odometry_pose", f"{ODOMETRY}: {error}", frame=False)
             return
+        frames, before = (message.header.frame_id, message.child_frame_id), self._frames
         with self._lock:
-            frames = message.header.frame_id, message.child_frame_id
-            if frames != self._frames:
+            if frames != before:
                 self._frames, self._robot = frames, Trajectory()
             self._robot.add(stamp_seconds(message.header), pose)
+        if before not in (("", ""), frames):
+            was, new = (f"{child!r} in {fixed!r}" for fixed, child in (before, frames))
+            text = f"{ODOMETRY}: expected poses of {was} as before, got those of {new}; are there two publishers?"
+            self._diagnostics.reject("odometry_frames", text, frame=False)
 
     def for_frame(self, image: Tensor, header: Header, camera: Camera, config: ScaleConfig) -> Reference | None:
         """The points of a frame (H, W, 3) uint8; its ``problem`` says why there are none, None: nothing to say."""

@@ -86,6 +86,17 @@ def test_missing_odometry_is_a_problem_only_where_it_is_asked_for(monkeypatch, s
     assert not problem or "expected the camera's pose at 1.000 s" in found.problem
 
 
+def test_two_odometries_on_one_topic_are_named(monkeypatch):
+    recorder = Recorder(monkeypatch, camera_pose=MOUNT)
+    for stamp, child in ((1.0, "base_link"), (1.1, "base_link"), (1.1, "base_footprint")):
+        assert not recorder.rejected
+        recorder.motion.odometry(odometry(stamp, child=child))
+    assert (
+        "expected poses of 'base_link' in 'odom' as before, got those of 'base_footprint'"
+        in (recorder.rejected["odometry_frames"])
+    )
+
+
 def test_odometry_of_another_clock_says_so_wherever_it_comes(monkeypatch):
     recorder = Recorder(monkeypatch, camera_pose=MOUNT)
     for stamp in (1.0, 2.0):
