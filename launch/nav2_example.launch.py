@@ -20,6 +20,7 @@ ARGUMENTS = {
     "camera_info": ("/camera/camera_info", "topic of the camera's intrinsics"),
     "reference_depth": ("", "topic of a metric depth image, if there is one"),
     "reference_points": ("", "topic of a cloud in meters of a lidar or of SLAM, if there is one"),
+    "odometry": ("", "topic of the robot's odometry: meters without a depth sensor, while the camera moves"),
     "params_file": ("", "YAML file of the node's parameters; by default nav2_perception.yaml"),
     "base_frame": ("base_link", "frame of the robot"),
     "camera_frame": ("camera_link", "frame of the camera with x forward, y left and z up"),
@@ -43,7 +44,7 @@ def generate_launch_description() -> LaunchDescription:
 def start(context: LaunchContext) -> list[Action]:
     given = {name: context.launch_configurations[name] for name in ARGUMENTS}
     share = Path(get_package_share_directory("lotus2_ros"))
-    names = ("image", "camera_info", "reference_depth", "reference_points")
+    names = ("image", "camera_info", "reference_depth", "reference_points", "odometry")
     arguments = {name: given[name] for name in names if given[name]}
     arguments["params_file"] = given["params_file"] or str(share / "config" / "nav2_perception.yaml")
     perception = IncludeLaunchDescription(

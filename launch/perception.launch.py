@@ -1,7 +1,7 @@
 """Starts the perception node, and on demand RViz and a playing bag.
 
-With `cameras` the topics hold `{camera}`, which stands for each name: image:=/{camera}/image_raw. Only the points, of a
-lidar that all cameras share, may do without. An example is six_cameras.launch.py.
+With `cameras` the topics hold `{camera}`, which stands for each name: image:=/{camera}/image_raw. Only the points of
+a lidar and the odometry of a robot, which all cameras share, may do without. An example is six_cameras.launch.py.
 
 No argument has a default of its own. An argument that is not given is not passed on, and the node's default applies
 (lotus2_ros/config/parameters.py). To include this file more than once, see two_cameras.launch.py.
@@ -28,6 +28,7 @@ ARGUMENTS = {
     "camera_info": "topic of the camera's intrinsics",
     "reference_depth": "topic of a metric depth image to fit the scale to",
     "reference_points": "topic of a point cloud in meters, from a lidar or SLAM, to fit the scale to",
+    "odometry": "topic of the robot's odometry, nav_msgs/Odometry, for meters from the camera's motion",
     "params_file": "YAML file of parameters, like config/perception.yaml",
     "use_sim_time": "true: take the time from /clock, of a playing bag or a simulator",
     "respawn": "true: start the node again whenever it ends, also after a failure without retries left",
@@ -39,8 +40,9 @@ TOPICS = {
     "camera_info": "camera_info",
     "reference_depth": "reference/depth",
     "reference_points": "reference/points",
+    "odometry": "odometry",
 }
-SHARED = "reference_points"
+SHARED = "reference/points", "odometry"
 PARAMETERS = {"model": "model.path", "image_transport": "input.image_transport"}
 RESPAWN_DELAY = 2.0  # seconds
 
@@ -110,7 +112,7 @@ def remappings(given: dict[str, str], cameras: list[str]) -> list[tuple[str, str
     named = [(topic, given[argument]) for argument, topic in TOPICS.items() if argument in given]
     if not cameras:
         return named
-    alone = [text for topic, text in named if topic != TOPICS[SHARED] and "{camera}" not in text]
+    alone = [text for topic, text in named if topic not in SHARED and "{camera}" not in text]
     if alone:
         raise ValueError(f"expected {{camera}} in the topics of several cameras, got {alone[0]}")
     return [(f"{name}/{topic}", text.replace("{camera}", name)) for name in cameras for topic, text in named]

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 LAUNCH_FILE = ROOT / "launch" / "perception.launch.py"
 ARGUMENTS = {
     "model", "cameras", "namespace", "image", "image_transport", "camera_info", "reference_depth", "reference_points",
-    "params_file", "use_sim_time", "respawn", "rviz", "bag",
+    "odometry", "params_file", "use_sim_time", "respawn", "rviz", "bag",
 }  # fmt: skip
 
 
@@ -117,6 +117,7 @@ def test_all_given(launch: Launch, tmp_path: Path) -> None:
         camera_info="/cam/info",
         reference_depth="/tof/depth",
         reference_points="/lidar/points",
+        odometry="/odom",
         params_file=str(tmp_path / "mine.yaml"),
         use_sim_time="true",
     )
@@ -130,6 +131,7 @@ def test_all_given(launch: Launch, tmp_path: Path) -> None:
         "camera_info:=/cam/info",
         "reference/depth:=/tof/depth",
         "reference/points:=/lidar/points",
+        "odometry:=/odom",
     }
     assert str(tmp_path / "mine.yaml") in words
     mine, given = node["files"]  # in this order: the launch arguments override the file

@@ -59,6 +59,6 @@ def test_parameters_of_the_node_exist_and_mark_without_the_floor() -> None:
 
 
 def test_the_launch_file_passes_arguments_that_there_are() -> None:
-    names = {"image", "camera_info", "reference_depth", "reference_points", "params_file"}
+    names = {"image", "camera_info", "reference_depth", "reference_points", "odometry", "params_file"}
     assert names <= assigned(LAUNCH_FILE, "ARGUMENTS").keys()
     assert names <= assigned(ROOT / "launch" / "perception.launch.py", "ARGUMENTS").keys()

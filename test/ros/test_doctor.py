@@ -26,9 +26,10 @@ from lotus2_ros.demo.deadlines import allowed
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.ros.doctor import diagnosis
 from lotus2_ros.ros.doctor.camera import check_stamps, connected
-from lotus2_ros.ros.doctor.evidence import Evidence, Stream
+from lotus2_ros.ros.doctor.evidence import INPUTS, Evidence, Stream
 from lotus2_ros.ros.doctor.findings import Level, examine, ok
 from lotus2_ros.ros.doctor.graph import Graph, check_graph
+from lotus2_ros.ros.doctor.references import check_references
 
 K = [50.0, 0.0, 30.0, 0.0, 52.0, 25.0, 0.0, 0.0, 1.0]  # of an image of 64x48
 SECONDS = 2.0  # of a quiet machine
@@ -180,6 +181,23 @@ def test_parameters_change_what_is_right(drive, doctor):
     status, lines = live(doctor, "--image", "/cam/image_raw", "--fov", "70")
     assert (status, wrongs(lines)) == (0, [])
     assert any("camera_info: none, input.fov of 70 degrees" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "topics", "said"),
+    [
+        ({}, {}, "the scale stays relative"),
+        ({}, {"/odom": "nav_msgs/msg/Odometry"}, "to mend: odometry:=/odom"),
+        ({"scale.camera_height": 0.3}, {}, "none, scale.camera_height of 0.3 m"),
+        ({"scale.metric_model": "/models/depth"}, {}, "none, scale.metric_model '/models/depth'"),
+        ({"scale.fixed_frame": "odom"}, {}, "none, the camera's motion in scale.fixed_frame 'odom'"),
+    ],
+)
+def test_what_gives_meters_without_references(parameters, topics, said):
+    streams = {name: Stream(f"/{name}") for name in INPUTS}
+    evidence = Evidence(Config().updated(parameters), "", streams, False, topics)
+    (finding,) = check_references(evidence)
+    assert said in str(finding)
 
 
 def test_two_cameras_on_one_topic_are_named_and_no_slop_is_advised():

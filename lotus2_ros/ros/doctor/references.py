@@ -23,12 +23,8 @@ from lotus2_ros.ros.transforms import BY_TF, Transforms
 
 def check_references(evidence: Evidence) -> Iterator[Finding]:
     streams = [evidence.streams[name] for name in (DEPTH_INPUT, POINTS_INPUT) if evidence.streams[name].exists]
-    height = evidence.config.scale.camera_height
-    if not streams and height:
-        yield ok(f"none, scale.camera_height of {height:g} m")
-    elif not streams:
-        advice = "reference_depth:=TOPIC, reference_points:=TOPIC or scale.camera_height (docs/metric.md)"
-        yield hint("no measured depth: the scale stays relative", "a reference for depth in meters", advice)
+    if not streams:
+        yield _without_references(evidence)
     for stream in streams:
         if stream.times:
             yield from check_stream(stream)
@@ -36,6 +32,27 @@ def check_references(evidence: Evidence) -> Iterator[Finding]:
         else:
             found = stream.failures[0] if stream.failures else "it has a publisher, but nothing came"
             yield wrong(f"{stream.topic}: {found}", "measured depth", "the sensor's driver, the Fast DDS profile")
+
+
+def _without_references(evidence: Evidence) -> Finding:
+    """What else gives meters."""
+    scale = evidence.config.scale
+    named = {
+        f"scale.camera_height of {scale.camera_height:g} m": scale.camera_height > 0,
+        f"the camera's motion in scale.fixed_frame {scale.fixed_frame!r}": scale.fixed_frame,
+        f"scale.metric_model {scale.metric_model!r}": scale.metric_model,
+    }
+    if any(named.values()):
+        return ok(f"none, {' and '.join(text for text, is_given in named.items() if is_given)}")
+    expected = "a reference for depth in meters"
+    odometry = sorted(topic for topic, kind in evidence.topics.items() if kind == "nav_msgs/msg/Odometry")
+    if odometry:
+        found = f"no measured depth: meters come from the camera's motion alone, if odometry is {' or '.join(odometry)}"
+        return hint(
+            found, f"{expected}, or odometry", f"odometry:={odometry[0]}, and a camera that moves (docs/metric.md)"
+        )
+    advice = "reference_depth:=TOPIC, reference_points:=TOPIC, odometry:=TOPIC or scale.camera_height (docs/metric.md)"
+    return hint("no measured depth: the scale stays relative", expected, advice)
 
 
 def _pace(stream: Stream, evidence: Evidence) -> Iterator[Finding]:
