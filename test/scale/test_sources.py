@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lotus2_ros.config import ScaleConfig
-from lotus2_ros.ros.references import TOPICS
+from lotus2_ros.ros.references import REFERENCE_TOPICS
 from lotus2_ros.scale.fit import AlignmentError
 from lotus2_ros.scale.scale import RelativeGeometry
 from lotus2_ros.scale.sources import REFERENCE, SOURCES, is_better, metric_sources, relative_source
@@ -27,7 +27,7 @@ def test_the_choices_of_the_parameter_are_the_metric_sources_in_their_order():
 
 
 def test_every_source_that_another_sensor_measures_has_a_topic():
-    assert list(TOPICS) == [source.name for source in SOURCES if not source.yields and source.needs_reference]
+    assert list(REFERENCE_TOPICS) == [source.name for source in SOURCES if not source.yields and source.needs_reference]
 
 
 def test_sources_need_references_or_what_a_frame_has():
