@@ -7,6 +7,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from lotus2_ros.scale.patches import Patches
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 # Number of cells of which each holds one corner: corners everywhere, not only where contrast is strong.
@@ -14,19 +16,21 @@ CELLS = 160
 # Smallest eigenvalue of the gradient's covariance at a new corner, as a fraction of the image's largest.
 QUALITY = 0.003
 BORDER = 8  # pixels at the edge of the image without corners
-# Of Lucas and Kanade's method (Bouguet 2001): window, coarsest level of the pyramid there and back, steps, precision.
-WINDOW, LEVELS, LEVELS_BACK = (13, 13), 3, 0
+# Of Lucas and Kanade's method (Bouguet 2001): window, coarsest level of the pyramid, steps, precision.
+WINDOW, LEVELS = (13, 13), 3
 CRITERIA = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 12, 0.03)
-# A corner that is followed to the new image and back may miss its start by this many pixels.
-MAX_RETURN = 0.5
 
 
 class Corners:
-    """The corners of one camera's newest image: ``pixels`` (N, 2) float32, integer pixel centers."""
+    """The corners of one camera's newest image: ``pixels`` (N, 2) float32, integer pixel centers.
+
+    They are followed from the image before, and then put where the patch around them is as it was at first.
+    """
 
     def __init__(self) -> None:
         self.pixels = np.empty((0, 2), np.float32)
         self._image = np.empty((0, 0), np.uint8)
+        self._patches = Patches()
 
     def follow(self, image: Array, *expected: Array) -> Array:
         """Follow the corners to the next image (h, w) uint8 of the same size, and drop those that are lost.
@@ -34,23 +38,21 @@ class Corners:
         ``expected`` (N, 2) is where they should be; the next one is tried if most are lost. Returns the mask (N,) of
         the corners that remain.
         """
-        old, before, self._image = self.pixels, self._image, image
-        if before.shape != image.shape or len(old) == 0:
-            self.pixels = old[:0]
-            return np.zeros(len(old), bool)
-        kept = np.zeros(len(old), bool)
-        for places in expected:
-            new, found = _flow(before, image, old, places, LEVELS)
-            back, returned = _flow(image, before, new, old, LEVELS_BACK)
-            is_back = np.abs(back - old).max(-1) < MAX_RETURN
-            kept = np.logical_and.reduce((found, returned, is_back, self._is_inside(new)))
-            if kept.mean() > 0.5:
-                break
-        self.pixels = new[kept]
+        before, self._image = self._image, image
+        kept = np.zeros(len(self.pixels), bool)
+        if before.shape == image.shape and len(kept):
+            for places in expected:
+                followed, kept = _flow(before, image, self.pixels, places)
+                if kept.mean() > 0.5:
+                    break
+            self.pixels, is_found = self._patches.align(image, followed)
+            kept &= is_found & self._is_inside(self.pixels)
+        self.keep(kept)
         return kept
 
     def keep(self, kept: Array) -> None:
         self.pixels = self.pixels[kept]
+        self._patches.keep(kept)
 
     def find(self) -> int:
         """Add the best corner of each cell that has none (Shi and Tomasi 1994). Returns how many are new."""
@@ -70,6 +72,7 @@ class Corners:
         new = pixels[is_free].astype(np.float32)
         new = new[self._is_inside(new)]
         self.pixels = np.concatenate((self.pixels, new))
+        self._patches.add(self._image, new)
         return len(new)
 
     def _is_inside(self, pixels: Array) -> Array:
@@ -77,9 +80,10 @@ class Corners:
         return np.asarray(((pixels >= BORDER) & (pixels < (width - BORDER, height - BORDER))).all(-1))
 
 
-def _flow(before: Array, after: Array, pixels: Array, expected: Array, levels: int) -> tuple[Array, Array]:
+def _flow(before: Array, after: Array, pixels: Array, expected: Array) -> tuple[Array, Array]:
+    """Where pixels (N, 2) of one image are in another, and the mask (N,) of those found (Bouguet 2001)."""
     found, status, _ = cv2.calcOpticalFlowPyrLK(
-        before, after, pixels, expected.astype(np.float32), winSize=WINDOW, maxLevel=levels, criteria=CRITERIA,
+        before, after, pixels, expected.astype(np.float32), winSize=WINDOW, maxLevel=LEVELS, criteria=CRITERIA,
         flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
     )  # fmt: skip
     return found, status[:, 0] > 0

@@ -24,7 +24,8 @@ FIRST_DEPTH = 3.0  # meters, of the median point as long as nothing is known
 MIN_POINTS = 20
 MAX_ERROR = 2.5  # pixels, of a point in the image
 MAX_DEVIATION = 0.3  # of a point's inverse depth, as a fraction of the median one
-# Error of disparity, as a fraction of the median inverse depth: a point's weight does not grow beyond it.
+# Error of disparity, as a fraction of a point's inverse depth, or of the median one if that is larger: a point that is
+# more exact has no more weight.
 MODEL_ERROR = 0.1
 
 # Odometry is refused if a smaller share of the points agrees with it, or if the image corrects its direction by more
@@ -193,9 +194,10 @@ class Motion:
         column, row = torch.from_numpy(pixels).unbind(-1)
         depth = torch.full((camera.height, camera.width), torch.nan)
         weight = torch.zeros_like(depth)
-        depth[row, column] = torch.from_numpy(1 / adjusted.inverse_depth[good]).float()
-        variance = (adjusted.deviation[good] / middle) ** 2 + MODEL_ERROR**2
-        weight[row, column] = torch.from_numpy(MODEL_ERROR**2 / variance).float()
+        inverse = adjusted.inverse_depth[good]
+        depth[row, column] = torch.from_numpy(1 / inverse).float()
+        noise = adjusted.deviation[good] / (MODEL_ERROR * np.maximum(inverse, middle))
+        weight[row, column] = torch.from_numpy(1 / (1 + noise**2)).float()
         return Reference(
             depth, self._stamp, "odometry", weight=weight, age=self._stamp - self._moved,
             deviation=adjusted.scale_deviation,

@@ -100,6 +100,14 @@ def test_a_point_lies_at_the_pixel_that_sees_it():
     assert wrong.float().mean() < 0.04
 
 
+def test_the_weight_of_a_point_falls_with_its_error_relative_to_its_own_inverse_depth():
+    """The errors in the image are alike; the near wall has twice the inverse depth of the far one."""
+    reference, _ = usable(play(SIDEWAYS))[-1]
+    loss = 1 - reference.weight
+    near, far = (loss[(reference.depth > low) & (reference.depth < low + 1)].median() for low in (1.5, 3.5))
+    assert 0 < near < far / 2
+
+
 def test_depth_is_in_the_unit_of_the_poses():
     twice = [where.copy() for where in SIDEWAYS]
     for where in twice:
