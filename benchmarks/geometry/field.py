@@ -163,7 +163,7 @@ def reconstructed(
         return None
     inverse_depth = scale.scale * predicted.disparity + scale.shift
     nearest, linear = interpolated(chosen, truth.flatten()[chosen], truth.shape)
-    field = scale.depth_of(predicted.disparity).nan_to_num(FAR).clamp_max(FAR)
+    field = scale.depth_of(predicted.disparity, predicted.image).nan_to_num(FAR).clamp_max(FAR)
     return {"line": 1 / inverse_depth.clamp_min(1 / FAR), "nearest": nearest, "linear": linear, "field": field}
 
 

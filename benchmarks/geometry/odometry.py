@@ -166,7 +166,10 @@ def depth_errors(
             for scale_filter, given in zip(filters, (reference, _points(seen, generator)), strict=True)
         ]
         if all(scale.metric for scale in scales):
-            depths = [scale.depth_of(prediction.disparity).nan_to_num(FAR).clamp_max(FAR) for scale in scales]
+            depths = [
+                scale.depth_of(prediction.disparity, prediction.image).nan_to_num(FAR).clamp_max(FAR)
+                for scale in scales
+            ]
             found.append([float((depth / seen.depth - 1).abs().nanmean()) for depth in depths])
     by_motion, by_points = np.mean(found, axis=0) if found else (math.nan, math.nan)
     return float(by_motion), float(by_points)

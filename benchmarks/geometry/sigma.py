@@ -118,7 +118,7 @@ def errors_and_sigma(scene: Scene, points: int, is_local: bool, wrong: float, se
     scale = _align(scene, chosen, values, is_local, True)
     if scale.spread is None:
         return None
-    depth = scale.depth_of(scene.prediction.disparity)
+    depth = scale.depth_of(scene.prediction.disparity, scene.prediction.image)
     sigma = scale.spread.sigma(depth, scene.uncertainty)
     measured = (torch.isfinite(scene.truth) & torch.isfinite(depth)).flatten().scatter(0, chosen, False)
     return tuple(each.flatten()[measured] for each in (scene.truth, depth, sigma))
@@ -138,7 +138,7 @@ def _time_figures(scene: Scene) -> Iterator[Figure]:
         case = "of a reference, with the local field" if is_local else "of a reference, with the line alone"
         yield Figure("sigma: time, 640x480", case, more, "ms", None)
     scale = _align(scene, chosen, values, True, True)
-    depth, times = scale.depth_of(scene.prediction.disparity), []
+    depth, times = scale.depth_of(scene.prediction.disparity, scene.prediction.image), []
     assert scale.spread is not None  # rendered scenes determine a fit
     for _ in range(REPEATS):
         started = thread_time()

@@ -170,7 +170,7 @@ def _measured(case: Case, sequence: Sequence[Seen], predictions: Sequence[Relati
         start = thread_time()
         scale = scale_filter.align(predicted, reference, case.config)
         spent.append(1e3 * (thread_time() - start))
-        depth, truth = scale.depth_of(predicted.disparity).nan_to_num(FAR), seen.depth
+        depth, truth = scale.depth_of(predicted.disparity, predicted.image).nan_to_num(FAR), seen.depth
         if reference is not None and reference.source.startswith("reference"):
             truth = truth.masked_fill(torch.isfinite(reference.depth), torch.nan)
         if case.config.source == "none":

@@ -72,7 +72,7 @@ def _steps(device: torch.device) -> dict[str, Callable[[], object]]:
         "fit of 500 points": lambda: fit(SPARSE),
         "local field of 500 points": field(SPARSE),
         "local field of 8192 points": field(DENSE),
-        "depth with the local field": lambda: with_field.depth_of(disparity),
+        "depth with the local field": lambda: with_field.depth_of(disparity, image),
         "fit of 8192 points": lambda: fit(DENSE),
         "depth": lambda: disparity_to_depth(disparity, SCALE, SHIFT),
         "unprojection alone": lambda: camera.unproject(depth),

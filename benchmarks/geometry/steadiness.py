@@ -141,7 +141,12 @@ def measure(depth: Tensor, generator: torch.Generator, points: int = POINTS) -> 
 def depths(shots: Sequence[Shot], scales: Sequence[Scale]) -> Tensor:
     """(frames, pixels), of the pixels that truth is known of in all frames."""
     seen = torch.stack([torch.isfinite(item.depth) for item in shots]).all(dim=0)
-    return torch.stack([scale.depth_of(s.prediction.disparity)[seen] for s, scale in zip(shots, scales, strict=True)])
+    return torch.stack(
+        [
+            scale.depth_of(s.prediction.disparity, s.prediction.image)[seen]
+            for s, scale in zip(shots, scales, strict=True)
+        ]
+    )
 
 
 def spread(shots: Sequence[Shot], scales: Sequence[Scale]) -> tuple[float, float]:
@@ -155,7 +160,7 @@ def drift_and_error(shots: Sequence[Shot], scales: Sequence[Scale]) -> tuple[flo
     ratios, errors = [], []
     for item, scale in zip(shots, scales, strict=True):
         disparity, seen = item.prediction.disparity, torch.isfinite(item.depth)
-        depth = scale.depth_of(disparity)
+        depth = scale.depth_of(disparity, item.prediction.image)
         best = disparity_to_depth(disparity, *fit_to_reference(disparity, Reference(item.depth))[:2])
         ratios.append(float((depth / best)[seen].nanmedian().log()))
         errors.append(float((depth / item.depth - 1).abs()[seen].nanmean()))

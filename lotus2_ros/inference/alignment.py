@@ -75,7 +75,7 @@ def _scale_of_sharp(coarse: Geometry, found: Annotations) -> Scale:
                 sharp = scale.depth_of(found.disparity)
                 ratio = line.clamp_max(scale.farthest) / sharp.clamp_max(scale.farthest)
                 local = local + _mean_of_cells(ratio.log(), local.shape)
-            return replace(scale, local=local)
+            return replace(scale, local=local, is_detailed=True)
     return coarse.scale
 
 

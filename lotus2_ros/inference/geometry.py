@@ -67,7 +67,7 @@ class Geometry:
         """(H, W) float32 along z: meters if ``scale.metric``, else up to one unknown factor; NaN invalid, +Inf sky."""
         if self.disparity is None:
             return None
-        depth = self.scale.depth_of(self.disparity)
+        depth = self.scale.depth_of(self.disparity, self.image)
         return depth if self.sky is None else depth.masked_fill_(self.sky, torch.inf)
 
     @cached_property

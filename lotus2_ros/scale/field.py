@@ -10,12 +10,14 @@ from torch import Tensor
 from lotus2_ros.scale.errors import Errors, fit_errors
 from lotus2_ros.scale.interpolation import Neighbors, Tiles, find_neighbors, taken
 from lotus2_ros.scale.reference import Reference, sample_reference
+from lotus2_ros.scale.relaxation import relax
 from lotus2_ros.scale.scale import RelativeGeometry, Scale
 from lotus2_ros.scale.surface import SurfaceSamples, surface_of_cells, surface_of_points
-from lotus2_ros.scale.tracker import THUMBNAIL_SIDE, thumbnail_size
+from lotus2_ros.scale.tracker import thumbnail_size
 
-# Cells along the longer side of the grid where more points than this are measured. With fewer it is a thumbnail's.
-FINE_SIDE, MANY = 160, 800
+# Cells along the longer side of the grid, and along the sides of its tiles: smaller ones if more points than this are
+# measured.
+SIDE, TILE, SMALL_TILE, MANY = 128, 8, 4, 800
 # The line counts as much as a point at this distance, in spacings of points, and at least this share of the image's
 # longer side: far from all points it is left.
 LINE, REACH = 2.5, 0.05
@@ -33,6 +35,8 @@ CERTAINTY = (1.0, 3.0)
 # The line may put pixels beyond infinity. What it puts farther than this many times the farthest points counts as that
 # far. The share of points that may be farther than "the farthest", and how many points tell it.
 BEYOND, FARTHER, FAR_SAMPLE = 2.0, 0.02, 512
+# Weights, over that of a slope between two cells: of what the points carry to a cell, and of a point in the cell.
+HELD, HELD_AT_POINT = 0.025, 2.0
 
 
 @dataclass(frozen=True)
@@ -50,17 +54,17 @@ def fit_field(
 ) -> Field:
     """The field that takes the depth of ``scale`` to the measurements of ``reference``.
 
-    Each point carries its depth to the cells around it, on a grid of at most 80 cells per side, or 160 for many points.
-    On the way depth rises as the normals say, or, without normals, as the line does. A cell takes the mean of the line
-    and of what the points carry to it, mostly of those that are near and look alike. Each point is held out once: this
-    tells how many points to believe, and whether the field helps. If it does not, it is weaker or zero. Without ``use``
-    it is zero, and its error is that of the line.
+    Each point carries its depth to the cells around it, on a grid of at most 128 cells per side. On the way depth rises
+    as the normals say, or, without normals, as the line does. A cell takes the mean of the line and of what the points
+    carry to it, mostly of those that are near and look alike. Then the surfaces are given the slopes of the normals.
+    Each point is held out once: this tells how many points to believe, and whether the field helps. If it does not, it
+    is weaker or zero. Without ``use`` it is zero, and its error is that of the line.
     """
     frame = frame.on_host
     down, across, measured = sample_reference(reference)
     far = (1 / measured[:: 1 + len(measured) // FAR_SAMPLE]).quantile(FARTHER).float()
-    side = FINE_SIDE if len(measured) > MANY else THUMBNAIL_SIDE
-    tiles = Tiles(*thumbnail_size(frame.disparity.shape[0], frame.disparity.shape[1], side))
+    size = thumbnail_size(frame.disparity.shape[0], frame.disparity.shape[1], SIDE)
+    tiles = Tiles(*size, SMALL_TILE if len(measured) > MANY else TILE)
     grid = surface_of_cells(frame, scale, tiles.height, tiles.width, far / BEYOND)
     points = surface_of_points(frame, scale, grid, down, across, far / BEYOND)
     cells = grid.map(tiles.split)
@@ -70,20 +74,22 @@ def fit_field(
     carried = _carried(near, cells, points, log_depth)
     own = tiles.of(points.place)
     others = near.without_own(own)
-    line = max(LINE, REACH * side / tiles.spacing(len(measured)))
-    held_out, believed = _believed(others, carried.flatten(0, 1).index_select(0, own)[:, None], residual, line)
+    line = max(LINE, REACH * SIDE / tiles.spacing(len(measured)))
+    held_out, believed = _believed(others, near.at(carried, own), residual, line)
     strength = _strength(residual, held_out, believed) if use else torch.zeros_like(residual[0])
-    field = strength * near.mean(carried, believed, line)[0]
+    field = tiles.join(near.mean(carried, believed, line)[0])
+    if grid.slope is not None:
+        field = _relaxed(field, grid, points, log_depth, believed)
     error = (residual - strength * held_out).expm1().abs()
     errors = None
     if with_errors:
         errors = fit_errors(tiles, near, others, residual.expm1().abs(), error, log_depth, believed)
     median, far = torch.stack((error.median(), far)).tolist()
-    return Field(tiles.join(field), median, BEYOND / far, errors)
+    return Field(strength * field, median, BEYOND / far, errors)
 
 
 def _carried(near: Neighbors, cells: SurfaceSamples, points: SurfaceSamples, log_depth: Tensor) -> Tensor:
-    """The log depth of each neighbor, carried to the cells (T, P): (T, P, K), over the line there.
+    """The log depth of each neighbor, carried to the cells (T, P): (T, K, P), over the line there.
 
     ``cells`` are those of the tiles, (T, P); ``log_depth`` (N,) is measured at ``points``.
     """
@@ -94,15 +100,32 @@ def _carried(near: Neighbors, cells: SurfaceSamples, points: SurfaceSamples, log
     # is one product of matrices for each tile.
     of_point = log_depth - (points.slope * points.place).sum(0) / 2
     of_cell = (cells.slope * cells.place).sum(0) / 2 - cells.log_depth
-    left = torch.cat((cells.place, cells.slope, torch.stack((torch.ones_like(of_cell), of_cell))))
-    right = torch.cat((points.slope / 2, points.place / -2, torch.stack((of_point, torch.ones_like(of_point)))))
-    return left.permute(1, 2, 0) @ taken(right, near.index).transpose(0, 1)
+    right = torch.cat((cells.place, cells.slope, torch.stack((torch.ones_like(of_cell), of_cell))))
+    left = torch.cat((points.slope / 2, points.place / -2, torch.stack((of_point, torch.ones_like(of_point)))))
+    return taken(left, near.index).permute(1, 2, 0) @ right.transpose(0, 1)
+
+
+def _relaxed(
+    field: Tensor, grid: SurfaceSamples, points: SurfaceSamples, log_depth: Tensor, believed: Tensor
+) -> Tensor:
+    """The field (h, w) that gives the surfaces of ``grid`` the slopes of their normals; the points (N,) hold it."""
+    assert grid.slope is not None and points.slope is not None
+    start = grid.log_depth + field
+    cell = points.place.long()
+    number = cell[0] * field.shape[1] + cell[1]
+    in_cell = log_depth + (points.slope * (cell + 0.5 - points.place)).sum(0)
+    weight, given = torch.full_like(start, HELD).flatten(), (HELD * start).flatten()
+    held = HELD_AT_POINT * believed
+    weight.index_add_(0, number, held)
+    given.index_add_(0, number, held * in_cell)
+    target = (given / weight).view_as(start)
+    return relax(start, grid.slope, target, weight.view_as(start)) - grid.log_depth
 
 
 def _believed(others: Neighbors, carried: Tensor, residual: Tensor, line: float) -> tuple[Tensor, Tensor]:
     """The field at each point (N,) that is not told the point, and how much to believe the point (N,), from 0 to 1.
 
-    ``carried`` (N, 1, K): by the ``others`` around each point. ``line``: the distance of the line.
+    ``carried`` (N, K, 1): by the ``others`` around each point. ``line``: the distance of the line.
     """
     agreement = ((carried - residual[:, None, None]).abs() / -AGREEMENT).exp()
     support, _ = others.mean(agreement, torch.ones_like(residual), torch.inf, SUPPORT_POWER)

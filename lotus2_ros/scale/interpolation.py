@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Cells along the sides of a tile. The cells of a tile share their neighbors: this many points around its middle.
-TILE, NEIGHBORS = 4, 20
-# They are searched in larger tiles first, and then among the points found for the tile around. For each tile this many
-# are found: as many as are needed if points are spread evenly, times CANDIDATES.
-SEARCH, CANDIDATES = (32, 16, 8), 1.3
+# The cells of a tile share their neighbors: this many points around its middle.
+NEIGHBORS = 20
+# They are searched in larger tiles first, by these factors, and then among the points found for the tile around. For
+# each tile this many are found: as many as are needed if points are spread evenly, times CANDIDATES.
+SEARCH, CANDIDATES = (8, 4, 2, 1), 1.3
 # A point at a distance of d weighs 1 / (d^2 + SOFT)^POWER (Shepard 1968).
 SOFT, POWER = 0.3, 3
 
@@ -25,27 +25,31 @@ class Neighbors:
     """Points around groups of places, and how near they are to each place."""
 
     index: Tensor  # (G, K) of the points around each group
-    nearness: Tensor  # (G, P, K) to each place of the group: 1 / (d^2 + SOFT)
+    nearness: Tensor  # (G, K, P) to each place of the group: 1 / (d^2 + SOFT)
 
     def of(self, values: Tensor) -> Tensor:
-        """The values (..., N) of points at the neighbors (..., G, 1, K)."""
-        return taken(values, self.index)[..., None, :]
+        """The values (..., N) of points at the neighbors (..., G, K, 1)."""
+        return taken(values, self.index)[..., None]
+
+    def at(self, values: Tensor, place: Tensor) -> Tensor:
+        """The values (G, K, P) at some places (N,), which are counted over all groups: (N, K, 1)."""
+        return values[place // values.shape[2], :, place % values.shape[2]][..., None]
 
     def without_own(self, place: Tensor) -> Neighbors:
         """The neighbors of each point (N,), without the point itself; ``place``: its number, over all groups."""
-        index = self.index.index_select(0, place // self.nearness.shape[1])
+        index = self.index.index_select(0, place // self.nearness.shape[2])
         others = index != torch.arange(len(place), device=index.device)[:, None]
-        return Neighbors(index, (self.nearness.flatten(0, 1).index_select(0, place) * others)[:, None])
+        return Neighbors(index, self.at(self.nearness, place) * others[..., None])
 
     def mean(self, values: Tensor, believed: Tensor, distance: float, power: float = POWER) -> tuple[Tensor, Tensor]:
-        """Mean (..., G, P) of values (G, P, K) and a zero at ``distance``; and the share of the values in all weights.
+        """Mean (..., G, P) of values (G, K, P) and a zero at ``distance``; and the share of the values in all weights.
 
         ``believed``: (..., N) from 0 to 1, a factor on the weights of points. ``power``: of the distance, see POWER.
         """
         weight = self.nearness**power * self.of(believed)
-        points = weight.sum(-1)
+        points = weight.sum(-2)
         total = points + distance ** (-2 * power)
-        return (weight * values).sum(-1) / total, points / total
+        return weight.mul_(values).sum(-2) / total, points / total
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class Tiles:
 
     height: int
     width: int
-    side: int = TILE
+    side: int
 
     def spacing(self, count: int) -> float:
         """The distance between ``count`` points in cells, if they are spread evenly."""
@@ -107,10 +111,10 @@ def find_neighbors(tiles: Tiles, cells: Tensor, points: Tensor) -> Neighbors:
     index = _nearest(tiles, points[:2])
     spacing = tiles.spacing(points.shape[1])
     cells, points = (torch.cat((each[:2] / spacing, each[2:])) for each in (cells, points))
-    around, here = taken(points, index), cells.permute(1, 2, 0)
+    around, here = taken(points, index).permute(1, 2, 0), cells.transpose(0, 1)
     # |a - b|^2 = |a|^2 + |b|^2 - 2 a . b, as one product of matrices for each tile.
-    squares = here.square().sum(-1, keepdim=True) + around.square().sum(0)[:, None]
-    square = torch.baddbmm(squares, here, around.transpose(0, 1), alpha=-2).clamp_min_(0)
+    squares = around.square().sum(-1, keepdim=True) + here.square().sum(1, keepdim=True)
+    square = torch.baddbmm(squares, around, here, alpha=-2).clamp_min_(0)
     return Neighbors(index, square.add_(SOFT).reciprocal_())
 
 
@@ -119,7 +123,7 @@ def _nearest(tiles: Tiles, places: Tensor) -> Tensor:
     count = places.shape[1]
     density = math.pi * count / (tiles.height * tiles.width)
     found = torch.arange(count, device=places.device)[None]
-    for around, side in pairwise((math.inf, *SEARCH, tiles.side)):
+    for around, side in pairwise((math.inf, *(factor * tiles.side for factor in SEARCH))):
         middles, outer = _search_tiles(tiles.height, tiles.width, side, around, places.device)
         apart = (taken(places, found).index_select(1, outer) - middles[..., None]).square_().sum(0)
         # The points of a circle that contains the circles of the NEIGHBORS of all smallest tiles in this one.
@@ -147,3 +151,9 @@ def taken(values: Tensor, index: Tensor) -> Tensor:
 def resized(grid: Tensor, height: int, width: int) -> Tensor:
     """Grids (B, h, w) resized bilinearly to (B, height, width)."""
     return F.interpolate(grid[None], (height, width), mode="bilinear", align_corners=False)[0]
+
+
+def samples(image: Tensor, height: int, width: int) -> Tensor:
+    """Pixels (C, height, width) of an image (H, W, C), spread evenly."""
+    # On a CPU this is fast for an image whose pixels are together in memory and for normals, whose planes are.
+    return F.interpolate(image.permute(2, 0, 1)[None], (height, width), mode="nearest-exact")[0]

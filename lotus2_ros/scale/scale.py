@@ -14,8 +14,9 @@ from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.depth import disparity_to_depth
 from lotus2_ros.model.engine.device import to_host, upload
 from lotus2_ros.scale.fit import FitStats
-from lotus2_ros.scale.interpolation import resized
+from lotus2_ros.scale.interpolation import samples
 from lotus2_ros.scale.spread import Spread
+from lotus2_ros.scale.upsampling import upsample_surfaces
 
 # shift / scale of an unknown image: the farthest point is eleven times as far as the nearest.
 DEFAULT_SHIFT = 0.1
@@ -23,6 +24,8 @@ DEFAULT_SHIFT = 0.1
 MIN_DEVIATION = 0.01
 # A pixel that the line puts beyond `farthest` is left there if the field's factor is larger.
 UNTOUCHED = 0.95
+# Details of log depth that are smaller than this are mostly noise.
+DETAIL = 0.1
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,12 @@ class Scale:
     # (h, w), low resolution, in units of inverse depth: removes flicker from static surfaces. None: no correction.
     correction: Tensor | None = field(default=None, repr=False, compare=False)
     # (h, w), low resolution: logarithm of a factor on depth, from the points of a reference. None: no such points.
+    # With it depth has the resolution of this grid, and edges from the image.
     local: Tensor | None = field(default=None, repr=False, compare=False)
     farthest: float = math.inf  # depth that the field takes for all that the line puts farther or beyond infinity
+    is_detailed: bool = (
+        False  # whether depth with ``local`` has the details of the disparity that are smaller than a cell
+    )
     spread: Spread | None = field(default=None, repr=False, compare=False)  # how far depth may be off; None: not asked
     reference_error: float = math.nan  # median relative error of depth at held-out points of the last reference
 
@@ -74,15 +81,24 @@ class Scale:
         correction, local = (None if grid is None else upload(grid, device) for grid in (self.correction, self.local))
         return replace(self, correction=correction, local=local, spread=self.spread and self.spread.to(device))
 
-    def depth_of(self, disparity: Tensor) -> Tensor:
-        """Depth (H, W) along z from disparity (H, W); NaN where it would lie at or beyond infinity."""
+    def depth_of(self, disparity: Tensor, image: Tensor | None = None) -> Tensor:
+        """Depth (H, W) along z from disparity (H, W); NaN where it would lie at or beyond infinity.
+
+        With a local field it is the depth of the field's cells, with edges where the image (H, W, 3) uint8 has them;
+        without an image, where cells meet.
+        """
         depth = disparity_to_depth(disparity, self.scale, self.shift, self.correction)
         if self.local is None:
             return depth
-        factor = resized(self.local[None], disparity.shape[0], disparity.shape[1])[0].exp_()
+        seen = samples(depth[..., None], *self.local.shape)[0]
+        line = torch.where(seen < self.farthest, seen, self.farthest).log_()
+        log_depth = upsample_surfaces(line + self.local, depth.shape, image)
         beyond = ~(depth < self.farthest)  # NaN too
-        depth = torch.where(beyond & (factor < UNTOUCHED), self.farthest, depth)
-        return depth.mul_(factor.masked_fill_(beyond & (factor >= UNTOUCHED), 1))
+        if self.is_detailed:
+            detail = torch.where(beyond, self.farthest, depth).log_() - upsample_surfaces(line, depth.shape, image)
+            log_depth += detail**3 / (detail.square() + DETAIL**2)
+        corrected = log_depth.exp_()
+        return torch.where(beyond & (corrected >= UNTOUCHED * self.farthest), depth, corrected)
 
     def transformed(self, factor: float, offset: float) -> Scale:
         """The scale after each inverse depth is replaced by factor * inverse depth + offset."""

@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from lotus2_ros.geometry.camera import Camera
-from lotus2_ros.scale.interpolation import resized
+from lotus2_ros.scale.interpolation import resized, samples
 from lotus2_ros.scale.scale import RelativeGeometry, Scale
 
 # Differences that separate surfaces as much as the mean distance between points does: of log depth, of the image's
 # colors, which are in [0, 1], and of unit normals: what stands on a floor says little of the floor around it.
-EDGE_DEPTH, EDGE_COLOR, EDGE_NORMAL = 0.25, 0.4, 0.6
+EDGE_DEPTH, EDGE_COLOR, EDGE_NORMAL = 0.2, 0.4, 1.0
 # Least cosine between a normal and its ray: nearly along a surface depth has no slope. And the most that log depth is
 # made to rise from one cell to the next: more is an edge, and not a slope.
 GRAZING, STEEPEST = 0.1, 0.3
@@ -43,13 +42,12 @@ class SurfaceSamples:
 
 def surface_of_cells(frame: RelativeGeometry, scale: Scale, height: int, width: int, far: Tensor) -> SurfaceSamples:
     """The surfaces (h, w) at the cells of a grid; ``far``: least inverse depth."""
-    samples = (2 * height, 2 * width)
-    inverse_depth = scale.scale * _samples(frame.disparity[..., None], *samples) + scale.shift
+    inverse_depth = scale.scale * samples(frame.disparity[..., None], height, width) + scale.shift
     if scale.correction is not None:
-        inverse_depth += _samples(scale.correction[..., None], *samples)
-    log_depth = -_pooled(torch.maximum(inverse_depth, far).log_())[0]
-    color = None if frame.image is None else _pooled(_samples(frame.image, *samples).float())
-    normals = None if frame.normals is None else _pooled(_samples(frame.normals, *samples)).nan_to_num()
+        inverse_depth += samples(scale.correction[..., None], height, width)
+    log_depth = -torch.maximum(inverse_depth, far).log_()[0]
+    color = None if frame.image is None else samples(frame.image, height, width).float()
+    normals = None if frame.normals is None else samples(frame.normals, height, width).nan_to_num()
     slope = None
     if normals is not None and frame.camera is not None:
         slope = _slope(normals, *_rays(frame.camera, height, width))
@@ -90,7 +88,7 @@ def _places(height: int, width: int) -> Tensor:
 @lru_cache(maxsize=4)  # of the cameras in a process
 def _rays(camera: Camera, height: int, width: int) -> tuple[Tensor, Tensor]:
     """Rays (3, h, w) of the cells, and how much they change (2, 3, h, w) down and across, from one to the next."""
-    rays = _samples(camera.rays, height, width).cpu().nan_to_num()
+    rays = samples(camera.rays, height, width).cpu().nan_to_num()
     return rays, torch.stack(torch.gradient(rays, dim=(1, 2)))
 
 
@@ -104,16 +102,3 @@ def _slope(normals: Tensor, rays: Tensor, change: Tensor) -> Tensor:
     least = GRAZING * (normals.square().sum(0) * rays.square().sum(0)).sqrt()
     toward = torch.maximum(-(normals * rays).sum(0), least).clamp_min(1e-6)
     return ((normals * change).sum(1) / toward).clamp_(-STEEPEST, STEEPEST)
-
-
-def _samples(image: Tensor, height: int, width: int) -> Tensor:
-    """Pixels (C, height, width) of an image (H, W, C), spread evenly."""
-    # On a CPU this is fast for an image whose pixels are together in memory and for normals, whose planes are.
-    return F.interpolate(image.permute(2, 0, 1)[None], (height, width), mode="nearest-exact")[0]
-
-
-def _pooled(samples: Tensor) -> Tensor:
-    """Means (C, h, w) of the samples (C, 2 * h, 2 * w) of each cell."""
-    # On a CPU torch's pooling takes three times as long.
-    rows = samples[:, ::2] + samples[:, 1::2]
-    return (rows[..., ::2] + rows[..., 1::2]) / 4

@@ -127,6 +127,8 @@ def test_with_a_local_field_the_sharp_geometry_has_the_details_alone(estimator, 
     detail[height // 2, width // 2] = 0.2
     disparity = coarse.disparity * (1 + 0.1 * across.square()) + detail
     monkeypatch.setattr(sharpening_module, "annotate", lambda *_, **__: Annotations(disparity, normals=coarse.normals))
-    ratio = estimator.sharpen(coarse, steps=1).result().depth / coarse.depth
+    sharp = estimator.sharpen(coarse, steps=1).result()
+    assert sharp.scale.is_detailed and not coarse.scale.is_detailed
+    ratio = sharp.depth / replace(coarse, scale=replace(coarse.scale, is_detailed=True)).depth
     assert float(ratio[height // 2, width // 2]) < 0.9
     assert float((ratio[detail == 0] - 1).abs().mean()) < 0.01

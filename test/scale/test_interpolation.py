@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lotus2_ros.scale.interpolation import NEIGHBORS, SOFT, TILE, Tiles, find_neighbors
+from lotus2_ros.scale.interpolation import NEIGHBORS, SOFT, Tiles, find_neighbors
 
-HEIGHT, WIDTH = 30, 50  # no multiples of the side of a tile
-TILES = Tiles(HEIGHT, WIDTH)
+HEIGHT, WIDTH, SIDE = 30, 50, 4  # no multiples of the side of a tile
+TILES = Tiles(HEIGHT, WIDTH, SIDE)
 GRID = torch.stack(torch.meshgrid(torch.arange(HEIGHT) + 0.5, torch.arange(WIDTH) + 0.5, indexing="ij"))
 FEATURE = torch.where(GRID[1] < 20, 0.0, 1.0)
 
@@ -61,11 +61,11 @@ def test_weights_fall_with_distance_and_at_edges():
     given_points = points(200)
     near = neighbors(given_points)
     spacing = (HEIGHT * WIDTH / 200) ** 0.5
-    tile, cell = divmod(int(TILES.of(torch.tensor([[7.5], [19.5]]))), TILE**2)
+    tile, cell = divmod(int(TILES.of(torch.tensor([[7.5], [19.5]]))), SIDE**2)
     here = torch.tensor([[7.5 / spacing], [19.5 / spacing], [0.0]])
     there = given_points[:, near.index[tile]] / torch.tensor([[spacing], [spacing], [1.0]])
     expected = 1 / ((here - there).square().sum(0) + SOFT)
-    torch.testing.assert_close(near.nearness[tile, cell], expected, rtol=3e-3, atol=1e-4)
+    torch.testing.assert_close(near.nearness[tile, :, cell], expected, rtol=3e-3, atol=1e-4)
 
 
 def test_no_point_is_told_itself():
@@ -100,7 +100,7 @@ def test_a_point_that_is_not_believed_says_nothing():
     assert near.mean(near.of(values), believed, 2.0)[0].abs().max() == 0
 
 
-@pytest.mark.parametrize("count", [1, TILE, NEIGHBORS - 1])
+@pytest.mark.parametrize("count", [1, SIDE, NEIGHBORS - 1])
 def test_fewer_points_than_neighbors(count):
     near = neighbors(points(count))
     assert near.index.shape[1] == count and torch.isfinite(near.nearness).all()
