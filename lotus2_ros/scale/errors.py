@@ -50,7 +50,8 @@ def fit_errors(
     """
     log_line = weighted_quantile(of_line, believed, WITHIN).clamp_min(FLOOR).log()
     values = error.clamp_min(FLOOR).log() - log_line
-    of_cells, reach = near.mean(near.of(values), believed, LINE, POWER)
+    of_cells, weights = near.mean(near.of(values), believed, LINE, POWER)
+    reach = weights / (weights + LINE ** (-2 * POWER))
     of_points, _ = others.mean(others.of(values), believed, LINE, POWER)
     quotient = error.clamp_min(LEAST) / (log_line + of_points[:, 0]).exp()
     return Errors(log_line, tiles.join(of_cells), tiles.join(reach), quotient, log_depth, believed)

@@ -35,8 +35,9 @@ CERTAINTY = (1.0, 3.0)
 # The line may put pixels beyond infinity. What it puts farther than this many times the farthest points counts as that
 # far. The share of points that may be farther than "the farthest", and how many points tell it.
 BEYOND, FARTHER, FAR_SAMPLE = 2.0, 0.02, 512
-# Weights, over that of a slope between two cells: of what the points carry to a cell, and of a point in the cell.
-HELD, HELD_AT_POINT = 0.025, 2.0
+# Weights, over that of a slope between two cells: of the field before it is relaxed, everywhere and for the weights of the
+# points there; and of a point in its cell, which alone would leave pits around points.
+HELD, HELD_NEAR, HELD_AT_POINT = 0.015, 0.01, 0.5
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,9 @@ def fit_field(
     line = max(LINE, REACH * SIDE / tiles.spacing(len(measured)))
     held_out, believed = _believed(others, near.at(carried, own), residual, line)
     strength = _strength(residual, held_out, believed) if use else torch.zeros_like(residual[0])
-    field = tiles.join(near.mean(carried, believed, line)[0])
+    field, weights = (tiles.join(each) for each in near.mean(carried, believed, line))
     if grid.slope is not None:
-        field = _relaxed(field, grid, points, log_depth, believed)
+        field = _relaxed(field, HELD + HELD_NEAR * weights, grid, points, log_depth, believed)
     error = (residual - strength * held_out).expm1().abs()
     errors = None
     if with_errors:
@@ -106,20 +107,22 @@ def _carried(near: Neighbors, cells: SurfaceSamples, points: SurfaceSamples, log
 
 
 def _relaxed(
-    field: Tensor, grid: SurfaceSamples, points: SurfaceSamples, log_depth: Tensor, believed: Tensor
+    field: Tensor, held: Tensor, grid: SurfaceSamples, points: SurfaceSamples, log_depth: Tensor, believed: Tensor
 ) -> Tensor:
-    """The field (h, w) that gives the surfaces of ``grid`` the slopes of their normals; the points (N,) hold it."""
+    """The field (h, w) that gives the surfaces of ``grid`` the slopes of their normals.
+
+    They are ``held`` (h, w) at ``field`` (h, w), and at the points (N,) in their cells.
+    """
     assert grid.slope is not None and points.slope is not None
     start = grid.log_depth + field
     cell = points.place.long()
     number = cell[0] * field.shape[1] + cell[1]
     in_cell = log_depth + (points.slope * (cell + 0.5 - points.place)).sum(0)
-    weight, given = torch.full_like(start, HELD).flatten(), (HELD * start).flatten()
-    held = HELD_AT_POINT * believed
-    weight.index_add_(0, number, held)
-    given.index_add_(0, number, held * in_cell)
-    target = (given / weight).view_as(start)
-    return relax(start, grid.slope, target, weight.view_as(start)) - grid.log_depth
+    weight, weighted = held.flatten(), (held * start).flatten()
+    weight.index_add_(0, number, HELD_AT_POINT * believed)
+    weighted.index_add_(0, number, HELD_AT_POINT * believed * in_cell)
+    target, weight = (each.view_as(start) for each in (weighted / weight, weight))
+    return relax(start, grid.slope, target, weight) - grid.log_depth
 
 
 def _believed(others: Neighbors, carried: Tensor, residual: Tensor, line: float) -> tuple[Tensor, Tensor]:

@@ -42,14 +42,13 @@ class Neighbors:
         return Neighbors(index, self.at(self.nearness, place) * others[..., None])
 
     def mean(self, values: Tensor, believed: Tensor, distance: float, power: float = POWER) -> tuple[Tensor, Tensor]:
-        """Mean (..., G, P) of values (G, K, P) and a zero at ``distance``; and the share of the values in all weights.
+        """Mean (..., G, P) of values (G, K, P) and a zero at ``distance``; and the sum of the values' weights.
 
         ``believed``: (..., N) from 0 to 1, a factor on the weights of points. ``power``: of the distance, see POWER.
         """
         weight = self.nearness**power * self.of(believed)
         points = weight.sum(-2)
-        total = points + distance ** (-2 * power)
-        return weight.mul_(values).sum(-2) / total, points / total
+        return weight.mul_(values).sum(-2) / (points + distance ** (-2 * power)), points
 
 
 @dataclass(frozen=True)
