@@ -35,8 +35,8 @@ CERTAINTY = (1.0, 3.0)
 # The line may put pixels beyond infinity. What it puts farther than this many times the farthest points counts as that
 # far. The share of points that may be farther than "the farthest", and how many points tell it.
 BEYOND, FARTHER, FAR_SAMPLE = 2.0, 0.02, 512
-# Weights, over that of a slope between two cells: of the field before it is relaxed, everywhere and for the weights of the
-# points there; and of a point in its cell, which alone would leave pits around points.
+# Weights, over that of a slope between two cells: of the field before it is relaxed, everywhere and for the weights of
+# the points there; and of a point in its cell, which alone would leave pits around points.
 HELD, HELD_NEAR, HELD_AT_POINT = 0.015, 0.01, 0.5
 
 
