@@ -63,7 +63,7 @@ def _steps(device: torch.device) -> dict[str, Callable[[], object]]:
         places = torch.randperm(depth.numel(), generator=torch.Generator().manual_seed(0))[:count].to(device)
         bent[places] = depth.flatten()[places] * (1 + 0.3 * torch.sin(places / depth.numel() * math.tau))
         reference, line = Reference(bent.view(depth.shape)), Scale(SCALE, SHIFT, "reference_depth", metric=True)
-        frame = RelativeGeometry(disparity, image)
+        frame = RelativeGeometry(disparity, image, normals, camera)
         return lambda: fit_field(frame, line, reference)
 
     local = field(SPARSE)().log_factor

@@ -45,7 +45,7 @@ def align(
         assert found.disparity is not None  # the model predicts it or affine_depth
         relative = RelativeGeometry(found.disparity, geometry.image, found.normals, camera, stamp)
         scale = scale_filter.align(relative, reference, config.scale, with_sigma=with_sigma)
-        scale = scale.to(found.disparity.device)
+        scale = replace(scale, is_detailed=not found.is_guided).to(found.disparity.device)
         sky = sky_of(found, scale) if config.depth.sky else None
         return replace(geometry, annotations=found, scale=scale, sky=sky)
 

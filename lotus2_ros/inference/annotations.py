@@ -23,6 +23,7 @@ class Annotations:
     affine_depth: Tensor | None = None  # (H, W) float32 in [0, 1], affine-invariant, 0 = near
     normals: Tensor | None = None  # (H, W, 3) float32, unit, optical frame, toward the camera
     uncertainty: Tensor | None = None  # (H, W) float32, standard deviation of either
+    is_guided: bool = False  # whether the details of either are the image's
 
     @property
     def affine(self) -> tuple[Tensor, Space] | None:
@@ -59,7 +60,7 @@ def annotate(
                 seen = _resized(model, answer, size)[0]
             else:
                 seen = guided_upsample(answer[None], image, guidance)[0, 0]
-            found = replace(found, **{PREDICTED[model.settings.predicts]: seen})
+            found = replace(found, is_guided=guidance is not None, **{PREDICTED[model.settings.predicts]: seen})
             if len(values) > 1:
                 found = replace(found, uncertainty=_resized(model, deviation(values[:, 0], answer[0])[None], size)[0])
             elif model.has_uncertainty:

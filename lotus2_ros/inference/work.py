@@ -40,12 +40,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The prediction for one frame, on the host: the fields of Annotations, and seconds by stage."""
+    """The prediction for one frame, on the host: the tensors of Annotations, and seconds by stage."""
 
     annotations: dict[str, np.ndarray]
     latency: dict[str, float]
     sharp: Prediction | None = field(default=None)
     metric_depth: np.ndarray | None = None  # (h, w) in meters, of scale.metric_model
+    is_guided: bool = False  # see Annotations
 
     def geometry(self, image: torch.Tensor, camera: Camera) -> Geometry:
         """On the CPU, not aligned yet."""
@@ -53,7 +54,8 @@ class Prediction:
         return Geometry(image, camera, "core", relative_scale(), self.found(), stopwatch)
 
     def found(self) -> Annotations:
-        return Annotations(**{name: _tensor(values) for name, values in self.annotations.items()})
+        tensors = {name: _tensor(values) for name, values in self.annotations.items()}
+        return replace(Annotations(), **tensors, is_guided=self.is_guided)
 
 
 def _tensor(values: np.ndarray) -> torch.Tensor:
@@ -69,15 +71,16 @@ def predict(estimator: Estimator, request: Request) -> Prediction:
     sharp = metric_depth = None
     if request.is_sharpened:
         refined = estimator.sharpen(coarse).result()
-        sharp = Prediction(_arrays(refined.annotations), refined.latency)
+        sharp = Prediction(_arrays(refined.annotations), refined.latency, is_guided=refined.annotations.is_guided)
     if request.metric_camera is not None and estimator.metric_model is not None:
         metric_depth = estimator.metric_model.depth(image, request.metric_camera).cpu().numpy()
-    return Prediction(_arrays(coarse.annotations), coarse.latency, sharp, metric_depth)
+    found = coarse.annotations
+    return Prediction(_arrays(found), coarse.latency, sharp, metric_depth, found.is_guided)
 
 
 def _arrays(found: Annotations) -> dict[str, np.ndarray]:
     known = {part.name: getattr(found, part.name) for part in fields(found)}
-    return {name: values.cpu().numpy() for name, values in known.items() if values is not None}
+    return {name: values.cpu().numpy() for name, values in known.items() if isinstance(values, torch.Tensor)}
 
 
 class Workers(Protocol):

@@ -13,7 +13,7 @@ from lotus2_ros.scale.interpolation import Neighbors, Tiles
 # error of the line counts as much as that of a point at this distance.
 POWER, LINE = 2, 1.0
 # Shares of depth: no reference measures better than the first, and no error is taken to be smaller than the second.
-FLOOR, LEAST = 0.0045, 0.001
+FLOOR, LEAST = 0.002, 0.001
 # This share of a normal distribution lies within one standard deviation.
 WITHIN = 0.68
 

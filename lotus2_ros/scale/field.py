@@ -38,6 +38,8 @@ BEYOND, FARTHER, FAR_SAMPLE = 2.0, 0.02, 512
 # Weights, over that of a slope between two cells: of the field before it is relaxed, everywhere and for the weights of
 # the points there; and of a point in its cell, which alone would leave pits around points.
 HELD, HELD_NEAR, HELD_AT_POINT = 0.015, 0.01, 0.5
+# The error of relaxed surfaces over that of the field before, which is the one that is known at held-out points.
+RELAXED = 0.93
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ def fit_field(
     """
     frame = frame.on_host
     down, across, measured = sample_reference(reference)
-    far = (1 / measured[:: 1 + len(measured) // FAR_SAMPLE]).quantile(FARTHER).float()
+    some = 1 / measured[:: 1 + len(measured) // FAR_SAMPLE].float()
+    far = some.kthvalue(1 + int(FARTHER * len(some))).values
     size = thumbnail_size(frame.disparity.shape[0], frame.disparity.shape[1], SIDE)
     tiles = Tiles(*size, SMALL_TILE if len(measured) > MANY else TILE)
     grid = surface_of_cells(frame, scale, tiles.height, tiles.width, far / BEYOND)
@@ -79,9 +82,10 @@ def fit_field(
     held_out, believed = _believed(others, near.at(carried, own), residual, line)
     strength = _strength(residual, held_out, believed) if use else torch.zeros_like(residual[0])
     field, weights = (tiles.join(each) for each in near.mean(carried, believed, line))
+    error = (residual - strength * held_out).expm1().abs()
     if grid.slope is not None:
         field = _relaxed(field, HELD + HELD_NEAR * weights, grid, points, log_depth, believed)
-    error = (residual - strength * held_out).expm1().abs()
+        error *= RELAXED
     errors = None
     if with_errors:
         errors = fit_errors(tiles, near, others, residual.expm1().abs(), error, log_depth, believed)

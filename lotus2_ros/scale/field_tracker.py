@@ -23,7 +23,7 @@ MAX_FIELDS, MAX_FIELDS_CHANGED = 100, 4
 # Seconds in which the field falls to 1 / e where something moves.
 FADE_MOVING = 1.0
 # A smaller largest logarithm is no field.
-NEGLIGIBLE = 1e-3
+NEGLIGIBLE = 0.01
 
 
 class FieldTracker:

@@ -24,8 +24,6 @@ DEFAULT_SHIFT = 0.1
 MIN_DEVIATION = 0.01
 # A pixel that the line puts beyond `farthest` is left there if the field's factor is larger.
 UNTOUCHED = 0.95
-# Details of log depth that are smaller than this are mostly noise.
-DETAIL = 0.1
 
 
 @dataclass(frozen=True)
@@ -68,9 +66,8 @@ class Scale:
     # With it depth has the resolution of this grid, and edges from the image.
     local: Tensor | None = field(default=None, repr=False, compare=False)
     farthest: float = math.inf  # depth that the field takes for all that the line puts farther or beyond infinity
-    is_detailed: bool = (
-        False  # whether depth with ``local`` has the details of the disparity that are smaller than a cell
-    )
+    # Whether depth with ``local`` keeps the details of the disparity that are smaller than a cell of this grid.
+    is_detailed: bool = False
     spread: Spread | None = field(default=None, repr=False, compare=False)  # how far depth may be off; None: not asked
     reference_error: float = math.nan  # median relative error of depth at held-out points of the last reference
 
@@ -95,8 +92,8 @@ class Scale:
         log_depth = upsample_surfaces(line + self.local, depth.shape, image)
         beyond = ~(depth < self.farthest)  # NaN too
         if self.is_detailed:
-            detail = torch.where(beyond, self.farthest, depth).log_() - upsample_surfaces(line, depth.shape, image)
-            log_depth += detail**3 / (detail.square() + DETAIL**2)
+            log_depth += torch.where(beyond, self.farthest, depth).log_()
+            log_depth -= upsample_surfaces(line, depth.shape, image)
         corrected = log_depth.exp_()
         return torch.where(beyond & (corrected >= UNTOUCHED * self.farthest), depth, corrected)
 

@@ -36,8 +36,9 @@ class SurfaceSamples:
 
     def map(self, change: Callable[[Tensor], Tensor]) -> SurfaceSamples:
         """The surfaces with a change of the shape (...)."""
-        slope = None if self.slope is None else change(self.slope)
-        return SurfaceSamples(change(self.place), change(self.log_depth[None])[0], change(self.features), slope)
+        parts = [each for each in (self.place, self.log_depth[None], self.features, self.slope) if each is not None]
+        changed = change(torch.cat(parts)).split([len(each) for each in parts])
+        return SurfaceSamples(changed[0], changed[1][0], changed[2], None if self.slope is None else changed[3])
 
 
 def surface_of_cells(frame: RelativeGeometry, scale: Scale, height: int, width: int, far: Tensor) -> SurfaceSamples:

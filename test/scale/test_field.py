@@ -244,3 +244,14 @@ def test_the_camera_height_has_no_field():
 def test_the_field_can_be_turned_off():
     scale = ScaleFilter().align(RelativeGeometry(PLANE, IMAGE), sparse(TRUTH, 200), ScaleConfig(local_field=False))
     assert scale.metric and scale.local is None and math.isnan(scale.reference_error)
+
+
+def test_details_smaller_than_a_cell_are_the_disparitys_own_or_left_out():
+    bump = (31, 57)  # not at the middle of a cell
+    disparity = PLANE.clone()
+    disparity[bump] *= 1.5
+    scale = replace(LINE, local=torch.full(CELLS, 0.2), farthest=100.0)
+    detailed = replace(scale, is_detailed=True).depth_of(disparity)
+    torch.testing.assert_close(detailed, math.exp(0.2) * LINE.depth_of(disparity), rtol=1e-3, atol=0)
+    smooth = math.exp(0.2) * LINE.depth_of(PLANE)
+    torch.testing.assert_close(scale.depth_of(disparity)[bump], smooth[bump], rtol=0.01, atol=0)
