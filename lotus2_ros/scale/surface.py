@@ -15,7 +15,7 @@ from lotus2_ros.scale.scale import RelativeGeometry, Scale
 
 # Differences that separate surfaces as much as the mean distance between points does: of log depth, of the image's
 # colors, which are in [0, 1], and of unit normals: what stands on a floor says little of the floor around it.
-EDGE_DEPTH, EDGE_COLOR, EDGE_NORMAL = 0.2, 0.4, 1.0
+EDGE_DEPTH, EDGE_COLOR, EDGE_NORMAL = 0.2, 0.4, 0.6
 # Least cosine between a normal and its ray: nearly along a surface depth has no slope. And the most that log depth is
 # made to rise from one cell to the next: more is an edge, and not a slope.
 GRAZING, STEEPEST = 0.1, 0.3
