@@ -83,7 +83,7 @@ def fit_field(
     strength = _strength(residual, held_out, believed) if use else torch.zeros_like(residual[0])
     field, weights = (tiles.join(each) for each in near.mean(carried, believed, line))
     error = (residual - strength * held_out).expm1().abs()
-    if grid.slope is not None:
+    if use and grid.slope is not None:
         field = _relaxed(field, HELD + HELD_NEAR * weights, grid, points, log_depth, believed)
         error *= RELAXED
     errors = None
