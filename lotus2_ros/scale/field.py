@@ -15,9 +15,9 @@ from lotus2_ros.scale.scale import RelativeGeometry, Scale
 from lotus2_ros.scale.surface import SurfaceSamples, surface_of_cells, surface_of_points
 from lotus2_ros.scale.tracker import thumbnail_size
 
-# Cells along the longer side of the grid, and along the sides of its tiles: smaller ones if more points than this are
+# Cells along the longer side of the grid, and along the sides of its tiles; and both where more points than this are
 # measured.
-SIDE, TILE, SMALL_TILE, MANY = 128, 8, 4, 800
+SIDE, TILE, FINE_SIDE, FINE_TILE, MANY = 128, 8, 160, 4, 800
 # The line counts as much as a point at this distance, in spacings of points, and at least this share of the image's
 # longer side: far from all points it is left.
 LINE, REACH = 2.5, 0.05
@@ -57,18 +57,18 @@ def fit_field(
 ) -> Field:
     """The field that takes the depth of ``scale`` to the measurements of ``reference``.
 
-    Each point carries its depth to the cells around it, on a grid of at most 128 cells per side. On the way depth rises
-    as the normals say, or, without normals, as the line does. A cell takes the mean of the line and of what the points
-    carry to it, mostly of those that are near and look alike. Then the surfaces are given the slopes of the normals.
-    Each point is held out once: this tells how many points to believe, and whether the field helps. If it does not, it
-    is weaker or zero. Without ``use`` it is zero, and its error is that of the line.
+    Each point carries its depth to the cells around it, on a grid of at most 128 cells per side, or 160 for many
+    points. On the way depth rises as the normals say, or, without normals, as the line does. A cell takes the mean of
+    the line and of what the points carry to it, mostly of those that are near and look alike. Then the surfaces are
+    given the slopes of the normals. Each point is held out once: this tells how many points to believe, and whether the
+    field helps. If it does not, it is weaker or zero. Without ``use`` it is zero, and its error is that of the line.
     """
     frame = frame.on_host
     down, across, measured = sample_reference(reference)
     some = 1 / measured[:: 1 + len(measured) // FAR_SAMPLE].float()
     far = some.kthvalue(1 + int(FARTHER * len(some))).values
-    size = thumbnail_size(frame.disparity.shape[0], frame.disparity.shape[1], SIDE)
-    tiles = Tiles(*size, SMALL_TILE if len(measured) > MANY else TILE)
+    side, tile = (FINE_SIDE, FINE_TILE) if len(measured) > MANY else (SIDE, TILE)
+    tiles = Tiles(*thumbnail_size(frame.disparity.shape[0], frame.disparity.shape[1], side), tile)
     grid = surface_of_cells(frame, scale, tiles.height, tiles.width, far / BEYOND)
     points = surface_of_points(frame, scale, grid, down, across, far / BEYOND)
     cells = grid.map(tiles.split)
@@ -78,7 +78,7 @@ def fit_field(
     carried = _carried(near, cells, points, log_depth)
     own = tiles.of(points.place)
     others = near.without_own(own)
-    line = max(LINE, REACH * SIDE / tiles.spacing(len(measured)))
+    line = max(LINE, REACH * side / tiles.spacing(len(measured)))
     held_out, believed = _believed(others, near.at(carried, own), residual, line)
     strength = _strength(residual, held_out, believed) if use else torch.zeros_like(residual[0])
     field, weights = (tiles.join(each) for each in near.mean(carried, believed, line))
