@@ -28,7 +28,7 @@ class PixelPlaces:
     quad: Tensor  # (H * W,) these four, in the order of all such, (h - 1) * (w - 1)
     below: Tensor  # (H * W,) how far the pixel is below the middle of the first cell, in cells
     beside: Tensor  # (H * W,) how far it is to the right of it
-    far: Tensor  # (2, 2, H * W) how unlikely each of the four is for its distance: -2 log of its share in the pixel
+    far: Tensor  # (4, H * W) how unlikely each of the four is for its distance: -2 log of its share in the pixel
 
 
 def upsample_surfaces(log_depth: Tensor, size: Sequence[int], image: Tensor | None) -> Tensor:
@@ -61,7 +61,7 @@ def upsample_surfaces(log_depth: Tensor, size: Sequence[int], image: Tensor | No
 
 def _likely(places: PixelPlaces, pixels: Tensor, cells: Sequence[int], image: Tensor | None) -> tuple[Tensor, Tensor]:
     """Which of the four cells around each pixel (N,) it belongs to: bool (N,) a lower one, bool (N,) a right one."""
-    unlike = places.far.index_select(2, pixels)
+    unlike = places.far.index_select(1, pixels).unflatten(0, (2, 2))
     if image is not None:
         height, width = cells
         first, brightness = places.cell.index_select(0, pixels), image.flatten().index_select(0, 3 * pixels + 1)
@@ -112,7 +112,7 @@ def _places(rows: int, columns: int, height: int, width: int, device: torch.devi
         (top[:, None] * (width - 1) + left).flatten(),
         below[:, None].expand(rows, columns).flatten(),
         beside.expand(rows, columns).flatten(),
-        -2 * torch.stack(shares).log().unflatten(0, (2, 2)),
+        -2 * torch.stack(shares).log(),
     )
 
 
