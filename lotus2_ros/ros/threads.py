@@ -159,7 +159,7 @@ class Predictable(Protocol):
         """Run the core predictor. Returns what the sharpener may refine, or None."""
 
 
-class Job(NamedTuple):
+class Refinement(NamedTuple):
     """A result that is being refined."""
 
     coarse: Refinable
@@ -201,30 +201,30 @@ class ModelThread(QueueThread[Predictable]):
 
     def _run(self) -> None:
         self._enter()
-        job: Job | None = None
-        predicting = stepping = 0.0  # seconds spent on each since the job started
+        refinement: Refinement | None = None
+        predicting = stepping = 0.0  # seconds spent on each since the refinement started
         while self._running:
             next_due = min(map(self._due, self._pending), default=None)
             due_in = None if next_due is None else max(0.0, next_due - self._clock())
-            # With a job in progress do not wait, with a result wait until it is due, else wait for a frame.
-            frame = self.queue.take(timeout=0 if job else due_in)
+            # With a refinement in progress do not wait, with a result wait until it is due, else wait for a frame.
+            frame = self.queue.take(timeout=0 if refinement else due_in)
             begun = self._clock()
             coarse = None if frame is None else frame.predict()
             if coarse is not None:
                 self._pending[coarse.camera] = coarse
             predicted = self._clock()
-            if job is None and self._pending:
+            if refinement is None and self._pending:
                 camera = min(self._pending, key=self._due)
                 if self._due(camera) <= predicted:
                     chosen = self._pending.pop(camera)
-                    job, self._started[camera] = Job(chosen, chosen.sharpen()), predicted
+                    refinement, self._started[camera] = Refinement(chosen, chosen.sharpen()), predicted
                     predicting = stepping = 0.0
             predicting += predicted - begun
-            if job is None:
+            if refinement is None:
                 continue
-            starving = stepping < job.coarse.sharp.share * (predicting + stepping)
+            starving = stepping < refinement.coarse.sharp.share * (predicting + stepping)
             if frame is None or starving:
-                job = job if job.steps.step() else None
+                refinement = refinement if refinement.steps.step() else None
                 stepping += self._clock() - predicted
 
     def _due(self, camera: str) -> float:

@@ -126,7 +126,8 @@ class ScaleFilter:
 
     def _predict(self, registration: Registration, stamp: float) -> Scale | None:
         """The expected scale, and its variance. None if there is nothing to compare the frame with."""
-        seconds, static = 0.0 if math.isnan(self._stamp) else stamp - self._stamp, registration.stationarity
+        seconds = 0.0 if math.isnan(self._stamp) else stamp - self._stamp
+        static = registration.stationarity
         noise = (static * NOISE_STATIC + (1 - static) * NOISE_MOVING) ** 2 * seconds
         self._variance += noise
         self._drift += noise
