@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lotus2_ros.scale.interpolation import Neighbors, Tiles
+from lotus2_ros.scale.grid import Tiles
+from lotus2_ros.scale.interpolation import Neighbors
 
 # Errors are noisy: their logarithm is averaged over more points than the field, with a lower power of distance, and the
 # error of the line counts as much as that of a point at this distance.

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from lotus2_ros.scale.errors import Errors, fit_errors
-from lotus2_ros.scale.interpolation import Neighbors, Tiles, find_neighbors, taken
+from lotus2_ros.scale.grid import Tiles, taken
+from lotus2_ros.scale.interpolation import Neighbors, find_neighbors
 from lotus2_ros.scale.reference import Reference, sample_reference
 from lotus2_ros.scale.relaxation import relax
 from lotus2_ros.scale.scale import RelativeGeometry, Scale
-from lotus2_ros.scale.surface import SurfaceSamples, surface_of_cells, surface_of_points
+from lotus2_ros.scale.surface import SurfaceSamples, sample_surfaces
 from lotus2_ros.scale.tracker import thumbnail_size
 
 # Cells along the longer side of the grid, and along the sides of its tiles; and both where more points than this are
@@ -37,7 +38,7 @@ CERTAINTY = (1.0, 3.0)
 BEYOND, FARTHER, FAR_SAMPLE = 2.0, 0.02, 512
 # Weights, over that of a slope between two cells: of the field before it is relaxed, everywhere and for the weights of
 # the points there; and of a point in its cell, which alone would leave pits around points.
-HELD, HELD_NEAR, HELD_AT_POINT = 0.015, 0.01, 0.5
+HELD, HELD_NEAR, HELD_AT_POINT = 0.009, 0.007, 0.7
 # The error of relaxed surfaces over that of the field before, which is the one that is known at held-out points.
 RELAXED = 0.93
 
@@ -69,22 +70,22 @@ def fit_field(
     far = some.kthvalue(1 + int(FARTHER * len(some))).values
     side, tile = (FINE_SIDE, FINE_TILE) if len(measured) > MANY else (SIDE, TILE)
     tiles = Tiles(*thumbnail_size(frame.disparity.shape[0], frame.disparity.shape[1], side), tile)
-    grid = surface_of_cells(frame, scale, tiles.height, tiles.width, far / BEYOND)
-    points = surface_of_points(frame, scale, grid, down, across, far / BEYOND)
-    cells = grid.map(tiles.split)
+    cells, points = sample_surfaces(frame, scale, tiles, down, across, far / BEYOND)
     log_depth = measured.log().float()
     residual = log_depth - points.log_depth
-    near = find_neighbors(tiles, cells.looks(), points.looks())
+    near = find_neighbors(tiles, cells, points)
     carried = _carried(near, cells, points, log_depth)
-    own = tiles.of(points.place)
-    others = near.without_own(own)
+    around, told = near.at(tiles.of(points.place), carried)
+    others = around.without(torch.arange(len(measured)))
     line = max(LINE, REACH * side / tiles.spacing(len(measured)))
-    held_out, believed = _believed(others, near.at(carried, own), residual, line)
+    held_out, believed = _believed(others, told, residual, line)
     strength = _strength(residual, held_out, believed) if use else torch.zeros_like(residual[0])
     field, weights = (tiles.join(each) for each in near.mean(carried, believed, line))
     error = (residual - strength * held_out).expm1().abs()
-    if use and grid.slope is not None:
-        field = _relaxed(field, HELD + HELD_NEAR * weights, grid, points, log_depth, believed)
+    if use and cells.slope is not None:
+        grid = tiles.join(torch.cat((cells.log_depth[None], cells.slope)))
+        start = grid[0] + field
+        field = _relaxed(start, HELD + HELD_NEAR * weights, grid[1:], points, log_depth, believed) - grid[0]
         error *= RELAXED
     errors = None
     if with_errors:
@@ -96,37 +97,36 @@ def fit_field(
 def _carried(near: Neighbors, cells: SurfaceSamples, points: SurfaceSamples, log_depth: Tensor) -> Tensor:
     """The log depth of each neighbor, carried to the cells (T, P): (T, K, P), over the line there.
 
-    ``cells`` are those of the tiles, (T, P); ``log_depth`` (N,) is measured at ``points``.
+    ``log_depth`` (N,) is measured at ``points``.
     """
     if cells.slope is None or points.slope is None:
-        return near.of(log_depth - points.log_depth).expand_as(near.nearness)
+        return near.of(log_depth - points.log_depth).expand_as(near.apart)
     # From one place to the other depth rises by the mean of both slopes. The sum of all terms,
     #     log_depth + (cell.slope + point.slope) / 2 . (cell.place - point.place) - cell.log_depth,
     # is one product of matrices for each tile.
     of_point = log_depth - (points.slope * points.place).sum(0) / 2
     of_cell = (cells.slope * cells.place).sum(0) / 2 - cells.log_depth
-    right = torch.cat((cells.place, cells.slope, torch.stack((torch.ones_like(of_cell), of_cell))))
     left = torch.cat((points.slope / 2, points.place / -2, torch.stack((of_point, torch.ones_like(of_point)))))
+    right = torch.cat((cells.place, cells.slope, torch.stack((torch.ones_like(of_cell), of_cell))))
     return taken(left, near.index).permute(1, 2, 0) @ right.transpose(0, 1)
 
 
 def _relaxed(
-    field: Tensor, held: Tensor, grid: SurfaceSamples, points: SurfaceSamples, log_depth: Tensor, believed: Tensor
+    start: Tensor, held: Tensor, slope: Tensor, points: SurfaceSamples, log_depth: Tensor, believed: Tensor
 ) -> Tensor:
-    """The field (h, w) that gives the surfaces of ``grid`` the slopes of their normals.
+    """The log depth (h, w) of surfaces with a ``slope`` (2, h, w).
 
-    They are ``held`` (h, w) at ``field`` (h, w), and at the points (N,) in their cells.
+    They are ``held`` (h, w) at ``start`` (h, w), and at the points (N,) in their cells.
     """
-    assert grid.slope is not None and points.slope is not None
-    start = grid.log_depth + field
+    assert points.slope is not None
     cell = points.place.long()
-    number = cell[0] * field.shape[1] + cell[1]
+    number = cell[0] * start.shape[1] + cell[1]
     in_cell = log_depth + (points.slope * (cell + 0.5 - points.place)).sum(0)
     weight, weighted = held.flatten(), (held * start).flatten()
     weight.index_add_(0, number, HELD_AT_POINT * believed)
     weighted.index_add_(0, number, HELD_AT_POINT * believed * in_cell)
     target, weight = (each.view_as(start) for each in (weighted / weight, weight))
-    return relax(start, grid.slope, target, weight) - grid.log_depth
+    return relax(start, slope, target, weight)
 
 
 def _believed(others: Neighbors, carried: Tensor, residual: Tensor, line: float) -> tuple[Tensor, Tensor]:

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from lotus2_ros.scale.errors import Errors
 from lotus2_ros.scale.field import fit_field
+from lotus2_ros.scale.grid import resized
 from lotus2_ros.scale.history import PastFrame
-from lotus2_ros.scale.interpolation import resized
 from lotus2_ros.scale.reference import Reference
 from lotus2_ros.scale.scale import Scale
 from lotus2_ros.scale.spread import ErrorGrid

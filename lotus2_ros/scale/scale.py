@@ -14,7 +14,7 @@ from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.geometry.depth import disparity_to_depth
 from lotus2_ros.model.engine.device import to_host, upload
 from lotus2_ros.scale.fit import FitStats
-from lotus2_ros.scale.interpolation import samples
+from lotus2_ros.scale.grid import samples
 from lotus2_ros.scale.spread import Spread
 from lotus2_ros.scale.upsampling import upsample_surfaces
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lotus2_ros.model.engine.device import upload
-from lotus2_ros.scale.interpolation import resized
+from lotus2_ros.scale.grid import resized
 from lotus2_ros.scale.spread_calibration import RangeFactor
 from lotus2_ros.scale.tracker import THUMBNAIL_SIDE, thumbnail_size
 

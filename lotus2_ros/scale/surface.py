@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -10,7 +9,8 @@ import torch
 from torch import Tensor
 
 from lotus2_ros.geometry.camera import Camera
-from lotus2_ros.scale.interpolation import resized, samples
+from lotus2_ros.scale.grid import Tiles, resized, samples
+from lotus2_ros.scale.interpolation import Samples
 from lotus2_ros.scale.scale import RelativeGeometry, Scale
 
 # Differences that separate surfaces as much as the mean distance between points does: of log depth, of the image's
@@ -22,84 +22,89 @@ GRAZING, STEEPEST = 0.1, 0.3
 
 
 @dataclass(frozen=True)
-class SurfaceSamples:
+class SurfaceSamples(Samples):
     """The surfaces at some places (...)."""
 
-    place: Tensor  # (2, ...) down and across in cells
     log_depth: Tensor  # (...) by scale and shift
-    features: Tensor  # (C, ...) which differ by 1 at an edge
     slope: Tensor | None  # (2, ...) how much log depth rises down and across from one cell to the next, by the normals
 
-    def looks(self) -> Tensor:
-        """(2 + C, ...): place and features."""
-        return torch.cat((self.place, self.features))
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> SurfaceSamples:
-        """The surfaces with a change of the shape (...)."""
-        parts = [each for each in (self.place, self.log_depth[None], self.features, self.slope) if each is not None]
-        changed = change(torch.cat(parts)).split([len(each) for each in parts])
-        return SurfaceSamples(changed[0], changed[1][0], changed[2], None if self.slope is None else changed[3])
+def sample_surfaces(
+    frame: RelativeGeometry, scale: Scale, tiles: Tiles, down: Tensor, across: Tensor, far: Tensor
+) -> tuple[SurfaceSamples, SurfaceSamples]:
+    """The surfaces at the cells of ``tiles`` (T, P), and at points (N,) down and across the image, from 0 to 1.
 
-
-def surface_of_cells(frame: RelativeGeometry, scale: Scale, height: int, width: int, far: Tensor) -> SurfaceSamples:
-    """The surfaces (h, w) at the cells of a grid; ``far``: least inverse depth."""
-    inverse_depth = scale.scale * samples(frame.disparity[..., None], height, width) + scale.shift
+    ``far``: () least inverse depth. A point has the slope of its cell.
+    """
+    height, width = frame.disparity.shape
+    cells, points = _middles(tiles), torch.stack((down * tiles.height, across * tiles.width)).float()
+    own, count = tiles.of(points), cells[0].numel()
+    pixels = torch.cat((_pixels(tiles, height, width), (down * height).long() * width + (across * width).long()))
+    inverse_depth = scale.scale * frame.disparity.flatten().index_select(0, pixels) + scale.shift
     if scale.correction is not None:
-        inverse_depth += samples(scale.correction[..., None], height, width)
-    log_depth = -torch.maximum(inverse_depth, far).log_()[0]
-    color = None if frame.image is None else samples(frame.image, height, width).float()
-    normals = None if frame.normals is None else samples(frame.normals, height, width).nan_to_num()
-    slope = None
-    if normals is not None and frame.camera is not None:
-        slope = _slope(normals, *_rays(frame.camera, height, width))
-    return SurfaceSamples(_places(height, width), log_depth, _features(log_depth, color, normals), slope)
-
-
-def surface_of_points(
-    frame: RelativeGeometry, scale: Scale, cells: SurfaceSamples, down: Tensor, across: Tensor, far: Tensor
-) -> SurfaceSamples:
-    """The surfaces (N,) at points down and across the image, from 0 to 1; ``cells`` are those of a grid (h, w)."""
-    height, width = cells.log_depth.shape
-    place = torch.stack((down * height, across * width)).float()
-    v, u = place.long()
-    row, column = ((at * size).long() for at, size in zip((down, across), frame.disparity.shape, strict=True))
-    inverse_depth = scale.scale * frame.disparity[row, column] + scale.shift
-    if scale.correction is not None:
-        inverse_depth += resized(scale.correction[None], height, width)[0, v, u]
-    log_depth = -torch.maximum(inverse_depth, far).log()
-    color = None if frame.image is None else frame.image[row, column].T
-    normals = None if frame.normals is None else frame.normals[row, column].T.nan_to_num()
-    slope = None if cells.slope is None else cells.slope[:, v, u]
-    return SurfaceSamples(place, log_depth, _features(log_depth, color, normals), slope)
-
-
-def _features(log_depth: Tensor, color: Tensor | None, normals: Tensor | None) -> Tensor:
-    """(C, ...), which differ by 1 at an edge; ``color`` (3, ...) from 0 to 255, normals (3, ...)."""
-    given = (log_depth[None], EDGE_DEPTH), (color, 255 * EDGE_COLOR), (normals, EDGE_NORMAL)
-    return torch.cat([values / edge for values, edge in given if values is not None])
+        correction = tiles.split(resized(scale.correction[None], tiles.height, tiles.width)).flatten()
+        inverse_depth += torch.cat((correction, correction.index_select(0, own)))
+    log_depth = torch.maximum(inverse_depth, far).log_().neg_()
+    features, slope = [log_depth[None] / EDGE_DEPTH], None
+    if frame.image is not None:
+        features.append(_at(frame.image, pixels) / (255 * EDGE_COLOR))
+    if frame.normals is not None:
+        normals = _at(frame.normals, pixels).nan_to_num()
+        features.append(normals / EDGE_NORMAL)
+        if frame.camera is not None:
+            slope = _slope(normals[:, :count], *_rays(frame.camera, tiles))
+    looks = torch.cat(features)
+    return (
+        SurfaceSamples(
+            cells,
+            looks[:, :count].unflatten(1, cells.shape[1:]),
+            log_depth[:count].view(cells.shape[1:]),
+            None if slope is None else slope.view(cells.shape),
+        ),
+        SurfaceSamples(
+            points, looks[:, count:], log_depth[count:], None if slope is None else slope.index_select(1, own)
+        ),
+    )
 
 
 @lru_cache(maxsize=16)  # of the few sizes of grids in a process
-def _places(height: int, width: int) -> Tensor:
-    """Places (2, h, w) of the cells' middles."""
-    sides = (torch.arange(size) + 0.5 for size in (height, width))
-    return torch.stack(torch.meshgrid(*sides, indexing="ij"))
+def _middles(tiles: Tiles) -> Tensor:
+    """Places (2, T, P) of the cells' middles."""
+    sides = (torch.arange(size) + 0.5 for size in (tiles.height, tiles.width))
+    return tiles.split(torch.stack(torch.meshgrid(*sides, indexing="ij")))
 
 
-@lru_cache(maxsize=4)  # of the cameras in a process
-def _rays(camera: Camera, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Rays (3, h, w) of the cells, and how much they change (2, 3, h, w) down and across, from one to the next."""
-    rays = samples(camera.rays, height, width).cpu().nan_to_num()
-    return rays, torch.stack(torch.gradient(rays, dim=(1, 2)))
+@lru_cache(maxsize=16)
+def _pixels(tiles: Tiles, height: int, width: int) -> Tensor:
+    """The numbers (T * P,) of the pixels of an image in the cells' middles."""
+    shrink = torch.tensor([[[height / tiles.height]], [[width / tiles.width]]])
+    down, across = (_middles(tiles) * shrink).long()
+    return (down * width + across).flatten()
 
 
-def _slope(normals: Tensor, rays: Tensor, change: Tensor) -> Tensor:
-    """How much log depth rises (2, h, w) from one cell to the next, by normals and rays (3, h, w).
+def _at(image: Tensor, pixels: Tensor) -> Tensor:
+    """(C, N) of an image (H, W, C), whose pixels or whose planes are together in memory."""
+    planes = image.permute(2, 0, 1)
+    if planes.is_contiguous():
+        return planes.flatten(1).index_select(1, pixels)
+    return image.flatten(0, 1).index_select(0, pixels).T
 
-    ``change``: (2, 3, h, w) of the rays, from one cell to the next, down and across.
+
+@lru_cache(maxsize=16)  # of the cameras in a process
+def _rays(camera: Camera, tiles: Tiles) -> tuple[Tensor, Tensor]:
+    """x, y and z (3, 3, T * P) of the cells' rays and of their changes down and across, from one cell to the next; and
+    the least -n . r (T * P,) of a normal."""
+    rays = samples(camera.rays, tiles.height, tiles.width).cpu().nan_to_num()
+    change = torch.gradient(rays, dim=(1, 2))
+    least = (GRAZING * rays.norm(dim=0)).clamp_min(1e-6)
+    return tiles.split(torch.stack((rays, *change), dim=1)).flatten(2), tiles.split(least).flatten()
+
+
+def _slope(normals: Tensor, rays: Tensor, least: Tensor) -> Tensor:
+    """How much log depth rises (2, N) from one cell to the next, by unit normals (3, N) and what :func:`_rays` has.
+
     On a plane 1 / z is proportional to n . r, so log depth rises by -(n . dr) / (n . r) from one ray to the next.
     """
-    # The square root of sums, because on a CPU torch's norm takes many times as long over planes in memory.
-    least = GRAZING * (normals.square().sum(0) * rays.square().sum(0)).sqrt()
-    toward = torch.maximum(-(normals * rays).sum(0), least).clamp_min(1e-6)
-    return ((normals * change).sum(1) / toward).clamp_(-STEEPEST, STEEPEST)
+    # On a CPU this takes a quarter of the time of a sum over the products.
+    toward, *rise = (rays[0] * normals[0]).addcmul_(rays[1], normals[1]).addcmul_(rays[2], normals[2])
+    return (torch.stack(rise) / torch.maximum(-toward, least)).clamp_(-STEEPEST, STEEPEST)

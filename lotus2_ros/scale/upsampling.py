@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from lotus2_ros.scale.interpolation import resized, samples
+from lotus2_ros.scale.grid import resized, samples
 
 # Surfaces that differ by more than this in log depth, where four cells meet, do not go on from one to the other.
 STEP = 0.03
@@ -24,7 +25,8 @@ class PixelPlaces:
     """Where the pixels (H * W,) of an image lie among the cells of a grid (h, w)."""
 
     cell: Tensor  # (H * W,) the first one of the four cells around a pixel, in the order of the grid's cells
-    quad: Tensor  # (H * W,) these four, in the order of all such, (h - 1) * (w - 1)
+    top: Tensor  # (H,) the row of this cell
+    left: Tensor  # (W,) and its column
     below: Tensor  # (H * W,) how far the pixel is below the middle of the first cell, in cells
     beside: Tensor  # (H * W,) how far it is to the right of it
     far: Tensor  # (4, H * W) how unlikely each of the four is for its distance: -2 log of its share in the pixel
@@ -44,9 +46,11 @@ def upsample_surfaces(log_depth: Tensor, size: Sequence[int], image: Tensor | No
         return found
     slopes = [_slope(log_depth, dim) for dim in (0, 1)]
     places = _places(rows, columns, height, width, log_depth.device)
-    steps = _are_steps(log_depth, *slopes).flatten().index_select(0, places.quad)
-    # On a GPU it is for all pixels, because the host would wait for their number.
-    pixels = steps.nonzero()[:, 0] if steps.is_cpu else torch.arange(rows * columns, device=steps.device)
+    steps = _of_pixels(_are_steps(log_depth, *slopes), places)
+    if steps.is_cpu:  # NumPy finds them in a third of the time of torch.
+        pixels = torch.from_numpy(np.flatnonzero(steps.numpy()))
+    else:  # all pixels, because the host would wait for the number of some
+        pixels = torch.arange(rows * columns, device=steps.device)
     first = places.cell.index_select(0, pixels)
     unlike = places.far.index_select(1, pixels).unflatten(0, (2, 2))
     if image is not None:
@@ -60,6 +64,13 @@ def upsample_surfaces(log_depth: Tensor, size: Sequence[int], image: Tensor | No
     if steps.is_cpu:
         return found.flatten().index_copy_(0, pixels, surface).view(rows, columns)
     return torch.where(steps, surface, found.flatten()).view(rows, columns)
+
+
+def _of_pixels(quads: Tensor, places: PixelPlaces) -> Tensor:
+    """(H * W,) of what is known of each four cells (h - 1, w - 1)."""
+    # Rows are copied in a third of the time of columns.
+    columns = quads.T.contiguous().index_select(0, places.left)
+    return columns.T.contiguous().index_select(0, places.top).flatten()
 
 
 def _unlike_brightness(first: Tensor, brightness: Tensor, image: Tensor, height: int, width: int) -> Tensor:
@@ -86,7 +97,10 @@ def _slope(surface: Tensor, dim: int) -> Tensor:
     # The cells at the border have one neighbor. The rise behind it is as good as one on the other side.
     before = torch.cat((rise.narrow(dim, min(1, last), 1), rise), dim)
     after = torch.cat((rise, rise.narrow(dim, max(0, last - 1), 1)), dim)
-    return torch.where(before.abs() < after.abs(), before, after).masked_fill_(before * after < 0, 0)
+    rising, falling = (
+        torch.minimum(part.clamp_min(0), other.clamp_min(0)) for part, other in ((before, after), (-before, -after))
+    )
+    return rising.sub_(falling)
 
 
 def _are_steps(surface: Tensor, down: Tensor, across: Tensor) -> Tensor:
@@ -98,8 +112,8 @@ def _are_steps(surface: Tensor, down: Tensor, across: Tensor) -> Tensor:
         (surface - rising)[1:, :-1],
         (surface - falling)[1:, 1:],
     )
-    least, most = torch.stack(corners).aminmax(dim=0)
-    return most - least > STEP
+    # On a CPU aminmax takes ten times as long.
+    return reduce(torch.maximum, corners) - reduce(torch.minimum, corners) > STEP
 
 
 @lru_cache(maxsize=4)  # of the cameras in a process
@@ -112,7 +126,8 @@ def _places(rows: int, columns: int, height: int, width: int, device: torch.devi
     ]
     return PixelPlaces(
         (top[:, None] * width + left).flatten(),
-        (top[:, None] * (width - 1) + left).flatten(),
+        top,
+        left,
         below[:, None].expand(rows, columns).flatten(),
         beside.expand(rows, columns).flatten(),
         -2 * torch.stack(shares).log(),

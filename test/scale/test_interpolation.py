@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lotus2_ros.scale.interpolation import NEIGHBORS, SOFT, Tiles, find_neighbors
+from lotus2_ros.scale.grid import Tiles
+from lotus2_ros.scale.interpolation import NEIGHBORS, SOFT, Samples, find_neighbors
 
 HEIGHT, WIDTH, SIDE = 30, 50, 4  # no multiples of the side of a tile
 TILES = Tiles(HEIGHT, WIDTH, SIDE)
@@ -16,22 +17,24 @@ FEATURE = torch.where(GRID[1] < 20, 0.0, 1.0)
 
 
 def points(count, seed=0):
-    """Places and features (3, N) of random points."""
+    """Places and a feature (3, N) of random points."""
     places = torch.rand(2, count, generator=torch.Generator().manual_seed(seed)) * torch.tensor([[HEIGHT], [WIDTH]])
     v, u = places.long()
     return torch.cat((places, FEATURE[v, u][None]))
 
 
 def neighbors(given):
-    return find_neighbors(TILES, TILES.split(torch.cat((GRID, FEATURE[None]))), given)
+    cells = Samples(TILES.split(GRID), TILES.split(FEATURE[None]))
+    return find_neighbors(TILES, cells, Samples(given[:2], given[2:]))
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 9))
 def test_a_grid_in_tiles_is_the_grid_again(height, width, side):
     tiles = Tiles(height, width, side)
-    grid = torch.arange(height * width, dtype=torch.float32).view(1, height, width)
+    grid = torch.arange(height * width, dtype=torch.float32).view(height, width)
     parts = tiles.split(grid)
-    torch.testing.assert_close(tiles.join(parts[0]), grid[0])
+    torch.testing.assert_close(tiles.join(parts), grid)
+    torch.testing.assert_close(tiles.join(tiles.split(torch.stack((grid, -grid)))), torch.stack((grid, -grid)))
     v, u = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     numbers = tiles.of(torch.stack((v.flatten(), u.flatten())) + 0.5)
     torch.testing.assert_close(parts.flatten()[numbers], grid.flatten())
@@ -42,7 +45,7 @@ def test_a_grid_in_tiles_is_the_grid_again(height, width, side):
 def test_each_tile_has_the_points_nearest_to_its_middle(count, seed):
     given_points = points(count, seed)
     index = neighbors(given_points).index
-    distance = torch.cdist(TILES.middles(torch.device("cpu")).T, given_points[:2].T)
+    distance = torch.cdist(TILES.middles().T, given_points[:2].T)
     found = distance.gather(1, index).sort(1).values
     expected = distance.sort(1).values[:, : min(NEIGHBORS, count)]
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
@@ -51,21 +54,20 @@ def test_each_tile_has_the_points_nearest_to_its_middle(count, seed):
 def test_nearly_all_the_nearest_points_are_found_on_the_lines_of_a_lidar():
     given_points = points(1200)
     given_points[0] = (given_points[0] / HEIGHT * 12).floor() / 12 * HEIGHT / 2 + HEIGHT / 2  # 12 lines, below
-    distance = torch.cdist(TILES.middles(torch.device("cpu")).T, given_points[:2].T)
+    distance = torch.cdist(TILES.middles().T, given_points[:2].T)
     found = distance.gather(1, neighbors(given_points).index).sort(1).values
     missed = found > distance.sort(1).values[:, :NEIGHBORS] * 1.02
     assert missed.float().mean() < 0.05
 
 
-def test_weights_fall_with_distance_and_at_edges():
+def test_the_distance_counts_place_and_features():
     given_points = points(200)
     near = neighbors(given_points)
     spacing = (HEIGHT * WIDTH / 200) ** 0.5
     tile, cell = divmod(int(TILES.of(torch.tensor([[7.5], [19.5]]))), SIDE**2)
     here = torch.tensor([[7.5 / spacing], [19.5 / spacing], [0.0]])
     there = given_points[:, near.index[tile]] / torch.tensor([[spacing], [spacing], [1.0]])
-    expected = 1 / ((here - there).square().sum(0) + SOFT)
-    torch.testing.assert_close(near.nearness[tile, :, cell], expected, rtol=3e-3, atol=1e-4)
+    torch.testing.assert_close(near.apart[tile, :, cell], (here - there).square().sum(0) + SOFT, rtol=1e-3, atol=1e-3)
 
 
 def test_no_point_is_told_itself():
@@ -76,8 +78,9 @@ def test_no_point_is_told_itself():
     own = TILES.of(given_points[:2])
     ones = torch.ones(200)
     told = near.mean(near.of(values), ones, math.inf)[0].flatten()[own]
-    others = near.without_own(own)
-    held_out, _ = others.mean(others.of(values), ones, math.inf)
+    around, told_there = near.at(own, near.of(values).expand_as(near.apart))
+    torch.testing.assert_close(around.mean(told_there, ones, math.inf)[0][:, 0], told)
+    held_out, _ = around.without(torch.arange(200)).mean(told_there, ones, math.inf)
     assert told[17] > 0.05 and held_out[17, 0] == 0 and held_out.max() > 0.05
 
 
@@ -103,4 +106,4 @@ def test_a_point_that_is_not_believed_says_nothing():
 @pytest.mark.parametrize("count", [1, SIDE, NEIGHBORS - 1])
 def test_fewer_points_than_neighbors(count):
     near = neighbors(points(count))
-    assert near.index.shape[1] == count and torch.isfinite(near.nearness).all()
+    assert near.index.shape[1] == count and torch.isfinite(near.apart).all()

@@ -1,5 +1,6 @@
 """Surfaces with given slopes, and with steps between them."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -57,3 +58,21 @@ def test_a_cell_with_a_large_weight_is_followed_by_those_around_it():
     target[10, 20], weight[10, 20] = surface[10, 20] + 0.01, 2.0
     found = relax(surface, slopes(0.02, 0.0), target, weight) - surface
     assert found[10, 20] > 0.002 and 0.5 * found[10, 20] < found[10, 21] < found[10, 20] and found[0, 0] < 1e-3
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1), (2, 3)])
+def test_small_grids(shape):
+    start = torch.linspace(0, 1, shape[0] * shape[1]).view(shape)
+    down, across = (start.diff(dim=dim).flatten()[:1].sum() for dim in (0, 1))  # a plane
+    rise = torch.stack((down.expand(shape), across.expand(shape)))
+    torch.testing.assert_close(relax(start, rise, start, torch.full(shape, 0.03)), start, atol=1e-5, rtol=0)
+
+
+def test_the_end_of_a_row_is_not_beside_the_next_one():
+    """Rows that differ by less than a step, in a surface that is held only by its first column."""
+    surface = 0.02 * ROWS.float()
+    start, weight = surface.clone(), torch.full_like(surface, 1e-6)
+    start[:, -1] += noise(0.01)[:, 0]
+    weight[:, 0] = 1.0
+    found = relax(start, slopes(0.02, 0.0), surface, weight)
+    torch.testing.assert_close(found[:, :10], surface[:, :10], atol=1e-5, rtol=0)

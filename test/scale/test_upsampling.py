@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lotus2_ros.scale.interpolation import resized
+from lotus2_ros.scale.grid import resized
 from lotus2_ros.scale.upsampling import STEP, upsample_surfaces
 
 CELLS, SIZE = (12, 20), (48, 100)  # 4 x 5 pixels
