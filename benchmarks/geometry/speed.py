@@ -90,4 +90,5 @@ def _scene(device: torch.device) -> tuple[Tensor, Tensor]:
     disparity = rows.clamp(min=0).clone()
     normals = torch.where((rows > 0)[..., None], torch.tensor([0.0, -1.0, 0.0]), torch.tensor([0.0, 0.0, -1.0]))
     disparity[200:400, 250:400], normals[200:400, 250:400] = 0.7, torch.tensor([0.0, 0.0, -1.0])
-    return disparity.to(device), normals.to(device)
+    # The planes of a model's normals are together in memory.
+    return disparity.to(device), normals.permute(2, 0, 1).contiguous().permute(1, 2, 0).to(device)

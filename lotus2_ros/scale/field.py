@@ -38,7 +38,7 @@ CERTAINTY = (1.0, 3.0)
 BEYOND, FARTHER, FAR_SAMPLE = 2.0, 0.02, 512
 # Weights, over that of a slope between two cells: of the field before it is relaxed, everywhere and for the weights of
 # the points there; and of a point in its cell, which alone would leave pits around points.
-HELD, HELD_NEAR, HELD_AT_POINT = 0.009, 0.007, 0.7
+HELD, HELD_NEAR, HELD_AT_POINT = 0.007, 0.005, 0.7
 # The error of relaxed surfaces over that of the field before, which is the one that is known at held-out points.
 RELAXED = 0.93
 

@@ -72,3 +72,8 @@ def samples(image: Tensor, height: int, width: int) -> Tensor:
     """Pixels (C, height, width) of an image (H, W, C), spread evenly."""
     # On a CPU this is fast for an image whose pixels are together in memory and for normals, whose planes are.
     return F.interpolate(image.permute(2, 0, 1)[None], (height, width), mode="nearest-exact")[0]
+
+
+def brightness(image: Tensor, pixels: Tensor) -> Tensor:
+    """The brightness (N,) uint8, that of green, of some pixels (N,) of an image (H, W, 3) uint8."""
+    return image.flatten().index_select(0, 3 * pixels + 1)

@@ -17,7 +17,7 @@ NEIGHBORS = 20
 # They are searched in larger tiles first, by these factors, and then among the points found for the tile around. For
 # each tile this many are found: as many as are needed if points are spread evenly, times CANDIDATES. Tiles that would
 # leave more than a share WORTH of the points are passed over.
-SEARCH, CANDIDATES, WORTH = (8, 4, 2, 1), 1.3, 0.5
+SEARCH, CANDIDATES, WORTH = (8, 4, 2, 1), 1.3, 0.3
 # A point at a distance of d weighs 1 / (d^2 + SOFT)^POWER (Shepard 1968).
 SOFT, POWER = 0.3, 3
 

@@ -9,7 +9,7 @@ from torch import Tensor
 # this from its target. What differs by more counts less and less: as a step, or as wrong.
 STEP, WRONG = 0.0325, 0.05
 # The weights are found this often, and after each time so many sweeps are made: from a start that is nearly right.
-REWEIGHTINGS, SWEEPS = 2, 10
+REWEIGHTINGS, SWEEPS = 2, 8
 OVER_RELAXATION = 1.7
 # A rise of log depth over the border of the grid: a step that leaves no link.
 APART = 1e15

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lotus2_ros.scale.grid import resized, samples
+from lotus2_ros.scale.grid import brightness, resized, samples
 
 # Surfaces that differ by more than this in log depth, where four cells meet, do not go on from one to the other.
 STEP = 0.03
@@ -54,7 +54,7 @@ def upsample_surfaces(log_depth: Tensor, size: Sequence[int], image: Tensor | No
     first = places.cell.index_select(0, pixels)
     unlike = places.far.index_select(1, pixels).unflatten(0, (2, 2))
     if image is not None:
-        unlike += _unlike_brightness(first, image.flatten().index_select(0, 3 * pixels + 1), image, height, width)
+        unlike += _unlike_brightness(first, brightness(image, pixels), image, height, width)
     lower, right = _least(unlike)
     cell = first + (lower * width + right)
     start, rise_down, rise_across = (grid.flatten().index_select(0, cell) for grid in (log_depth, *slopes))

@@ -6,7 +6,7 @@ import torch
 from lotus2_ros.geometry.camera import Camera
 from lotus2_ros.scale.grid import Tiles
 from lotus2_ros.scale.scale import RelativeGeometry, Scale
-from lotus2_ros.scale.surface import EDGE_COLOR, EDGE_DEPTH, EDGE_NORMAL, STEEPEST, sample_surfaces
+from lotus2_ros.scale.surface import EDGE_BRIGHTNESS, EDGE_DEPTH, EDGE_NORMAL, STEEPEST, sample_surfaces
 
 HEIGHT, WIDTH = 120, 200
 TILES = Tiles(24, 40, 4)
@@ -86,22 +86,22 @@ def test_depth_is_the_line_with_its_correction_and_at_most_far(correction):
         torch.testing.assert_close(found.log_depth, -FAR.log().expand_as(found.log_depth))
 
 
-def test_features_are_depth_color_and_normals_in_units_of_an_edge():
+def test_features_are_depth_brightness_and_normals_in_units_of_an_edge():
     cells, _ = surfaces()
-    depth, color, normals = cells.features.split((1, 3, 3))
+    depth, brightness, normals = cells.features.split((1, 1, 3))
     torch.testing.assert_close(depth[0], cells.log_depth / EDGE_DEPTH)
-    torch.testing.assert_close(color, torch.full_like(color, 0.2 / EDGE_COLOR))
+    torch.testing.assert_close(brightness, torch.full_like(brightness, 51 / EDGE_BRIGHTNESS))
     torch.testing.assert_close(normals[1], torch.full_like(normals[1], -0.2 / float(PLANE.norm()) / EDGE_NORMAL))
 
 
 @pytest.mark.parametrize("planar", [False, True])
-def test_colors_and_normals_are_those_of_the_pixel_however_they_lie_in_memory(planar):
+def test_brightness_and_normals_are_those_of_the_pixel_however_they_lie_in_memory(planar):
     generator = torch.Generator().manual_seed(0)
     image = torch.randint(0, 256, (HEIGHT, WIDTH, 3), dtype=torch.uint8, generator=generator)
     normals = torch.nn.functional.normalize(torch.randn(HEIGHT, WIDTH, 3, generator=generator), dim=-1)
     laid = [each.permute(2, 0, 1).contiguous().permute(1, 2, 0) if planar else each for each in (image, normals)]
     cells, points = surfaces(RelativeGeometry(FRAME.disparity, *laid, CAMERA), down=(0.31,), across=(0.77,))
-    expected = torch.cat((image / (255 * EDGE_COLOR), normals / EDGE_NORMAL), dim=-1)
+    expected = torch.cat((image[..., 1:2] / EDGE_BRIGHTNESS, normals / EDGE_NORMAL), dim=-1)
     torch.testing.assert_close(grid(cells.features)[1:], expected[2::5, 2::5].permute(2, 0, 1))
     torch.testing.assert_close(points.features[1:, 0], expected[int(0.31 * HEIGHT), int(0.77 * WIDTH)])
 
