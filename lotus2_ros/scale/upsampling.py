@@ -73,11 +73,11 @@ def _of_pixels(quads: Tensor, places: PixelPlaces) -> Tensor:
     return columns.T.contiguous().index_select(0, places.top).flatten()
 
 
-def _unlike_brightness(first: Tensor, brightness: Tensor, image: Tensor, height: int, width: int) -> Tensor:
-    """How much the brightness (N,) of pixels differs (2, 2, N) from that of the four cells from ``first`` (N,) on."""
+def _unlike_brightness(first: Tensor, of_pixels: Tensor, image: Tensor, height: int, width: int) -> Tensor:
+    """How much brightness ``of_pixels`` (N,) differs (2, 2, N) from that of the four cells from ``first`` (N,) on."""
     of_cells = samples(image[..., 1:2], height, width).flatten().float()
     around = [of_cells.index_select(0, first + offset) for offset in (0, 1, width, width + 1)]
-    return ((torch.stack(around) - brightness) / BRIGHTNESS).square_().unflatten(0, (2, 2))
+    return ((torch.stack(around) - of_pixels) / BRIGHTNESS).square_().unflatten(0, (2, 2))
 
 
 def _least(unlike: Tensor) -> tuple[Tensor, Tensor]:
